@@ -1,0 +1,33 @@
+# Every target creates .venv and installs what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := help
+help:            ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/.base: pyproject.toml
+	@echo "Installing Beamtide into $(VENV) (about a minute the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable '.[maps,xrf]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "Installing what the tests need"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.base  ## the main job on a simulated scan: files, tasks, workers, maps
+	@$(BIN)/beamtide demo --folder demo
+
+test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## style, types and the import law
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+clean:  ## remove what was installed and what the demo wrote
+	@rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

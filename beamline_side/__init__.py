@@ -1,0 +1,1 @@
+"""The beamline side: long-lived, light components near the instrument."""

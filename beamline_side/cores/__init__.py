@@ -1,0 +1,1 @@
+"""Pure machines, one noun per file: events in, effects out, time as an argument."""

@@ -1,0 +1,1 @@
+"""How services are kept alive: one process each, or all of them on a laptop."""

@@ -1,0 +1,1 @@
+"""Thin shells: each makes its core and lets the pump drive it."""

@@ -1,0 +1,1 @@
+"""What becomes of results: HDF5/NeXus, TIFF, JPEG."""

@@ -1,0 +1,149 @@
+"""Messages and arrays to message parts and back: the only encoder.
+
+    part 0   magic "BTDE" | major u8 | minor u8 | message id u64 | reply-to id u64 (big endian) | kind (ASCII)
+    part 1   the struct, as a msgpack array
+    part 2   the array headers (name, shape, dtype, xxh3-64), as a msgpack array; absent without arrays
+    part 3…  one part per array: its bytes in C order
+
+The same major version always talks: trailing fields that we do not know are ignored, missing ones take their default.
+Everything is limited before it is decoded: number of parts, size of the header, shape times item size against the length
+of the part (in Python integers), and dtypes from an allow-list without objects. A checksum that does not fit is an error.
+Source: reliability study, envelope and hostile-wire rules; ADR 0001.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from beamtide.errors import UnknownKind, WireError
+from beamtide.machine import Arrays
+from beamtide.messages import KINDS, Message
+from beamtide.messages.base import kind_of
+
+MAJOR, MINOR = 1, 0
+MAGIC = b"BTDE"
+ENVELOPE = struct.Struct(">4sBBQQ")
+MAX_KIND = 64
+MAX_PARTS = 515
+MAX_HEADER = 80 << 20
+"""A header may carry a calibration file of 64 MiB; the pump refuses larger messages before they are allocated."""
+MAX_DIMENSIONS = 8
+DTYPE_KINDS = frozenset("biufc")
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoders = {name: msgspec.msgpack.Decoder(kind) for name, kind in KINDS.items()}
+
+
+class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
+    """What the bytes of one part are."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    xxh3: int
+
+
+_decode_headers = msgspec.msgpack.Decoder(tuple[ArrayHeader, ...]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A decoded message with its ids and arrays."""
+
+    message: Message
+    id: int = 0
+    reply_to: int = 0
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | None = None) -> list[Any]:  # noqa: A002
+    """Return the parts of a message; array parts are views of the arrays' own memory where they are contiguous."""
+    parts: list[Any] = [ENVELOPE.pack(MAGIC, MAJOR, MINOR, id, reply_to) + kind_of(message).encode(), _encode(message)]
+    if arrays:
+        blocks = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        parts.append(_encode([_describe(name, block) for name, block in blocks.items()]))
+        parts.extend(block.reshape(-1).view(np.uint8).data for block in blocks.values())
+    return parts
+
+
+def decode(parts: Sequence[bytes | memoryview]) -> Letter:
+    """Return the message of these parts; WireError says what is wrong with them."""
+    kind, message_id, reply_to = _open_envelope(parts)
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        raise UnknownKind(kind, message_id)
+    try:
+        message = decoder.decode(parts[1])
+        headers = _decode_headers(parts[2]) if len(parts) > 2 else ()
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise WireError(f"{kind}: {error}") from error
+    if len(headers) != max(0, len(parts) - 3):
+        raise WireError(f"{kind}: {len(headers)} array headers for {max(0, len(parts) - 3)} array parts")
+    arrays = {header.name: _array(header, part) for header, part in zip(headers, parts[3:], strict=True)}
+    return Letter(message, message_id, reply_to, arrays)
+
+
+def pack(message: Message, arrays: Arrays | None = None) -> bytes:
+    """Return message and arrays as one block of bytes, for a row of the spool."""
+    parts = [bytes(part) for part in encode(message, arrays=arrays)]
+    lengths = struct.pack(f">H{len(parts)}Q", len(parts), *(len(part) for part in parts))
+    return b"".join([lengths, *parts])
+
+
+def unpack(block: bytes) -> Letter:
+    """Return what `pack` packed; the arrays are read-only views of `block`."""
+    view = memoryview(block)
+    (count,) = struct.unpack_from(">H", view)
+    lengths = struct.unpack_from(f">{count}Q", view, 2)
+    parts, at = [], 2 + 8 * count
+    for length in lengths:
+        parts.append(view[at : at + length])
+        at += length
+    return decode(parts)
+
+
+def _open_envelope(parts: Sequence[bytes | memoryview]) -> tuple[str, int, int]:
+    if not 2 <= len(parts) <= MAX_PARTS:
+        raise WireError(f"{len(parts)} parts, expected 2 to {MAX_PARTS}")
+    head = bytes(parts[0])
+    if not ENVELOPE.size < len(head) <= ENVELOPE.size + MAX_KIND:
+        raise WireError("the first part is not an envelope")
+    magic, major, _, message_id, reply_to = ENVELOPE.unpack_from(head)
+    if magic != MAGIC:
+        raise WireError("not a Beamtide message")
+    if major != MAJOR:
+        raise WireError(f"protocol {major}, we speak {MAJOR}: update the older side")
+    if len(parts[1]) > MAX_HEADER:
+        raise WireError(f"a header of {len(parts[1])} bytes, at most {MAX_HEADER} allowed")
+    return head[ENVELOPE.size :].decode("ascii", "replace"), message_id, reply_to
+
+
+def _describe(name: str, block: NDArray[Any]) -> ArrayHeader:
+    if block.dtype.kind not in DTYPE_KINDS:
+        raise WireError(f"array {name!r} has dtype {block.dtype}, which cannot be sent")
+    return ArrayHeader(name, block.shape, block.dtype.str, xxhash.xxh3_64_intdigest(block.reshape(-1).view(np.uint8).data))
+
+
+def _array(header: ArrayHeader, part: bytes | memoryview) -> NDArray[Any]:
+    try:
+        dtype = np.dtype(header.dtype)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise WireError(f"array {header.name!r} has no dtype that we know") from error
+    if dtype.kind not in DTYPE_KINDS or dtype.str != header.dtype:
+        raise WireError(f"array {header.name!r} has dtype {header.dtype!r}, which is not allowed")
+    if len(header.shape) > MAX_DIMENSIONS or any(length < 0 for length in header.shape):
+        raise WireError(f"array {header.name!r} has shape {header.shape}")
+    expected = dtype.itemsize
+    for length in header.shape:
+        expected *= length
+    if expected != len(part):
+        raise WireError(f"array {header.name!r}: {len(part)} bytes, its shape says {expected}")
+    if xxhash.xxh3_64_intdigest(part) != header.xxh3:
+        raise WireError(f"array {header.name!r}: the checksum does not fit, it was damaged on its way")
+    return np.frombuffer(part, dtype=dtype).reshape(header.shape)

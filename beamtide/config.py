@@ -1,0 +1,170 @@
+"""What people write: one site file and one file per pipeline, as frozen models.
+
+Unknown keys are refused; `beamtide.yaml_file` reads the files and says file, line and key path of every mistake.
+"""
+
+import pathlib
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,127}")
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("a name has 1 to 128 letters, digits, or _ . + -, and no leading dot")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class Section(BaseModel):
+    """A part of a configuration file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Roots(Section):
+    """Folders that everything stays inside of."""
+
+    raw: pathlib.Path
+    """Where the detectors write; never written to."""
+    processed: pathlib.Path
+    """Where results go, in a folder `beamtide` below it."""
+    shared: pathlib.Path | None = None
+    """Where calibration files are looked up (default: the folder of the site file)."""
+
+
+class Network(Section):
+    """Where the components listen."""
+
+    bind: str = "ipc"
+    """"ipc": sockets in the state folder, reachable on this machine by this user only; or an address to bind TCP ports to."""
+    ports: str = Field(default="28700-28731", pattern=r"^\d{2,5}-\d{2,5}$")
+    """The range of TCP ports, used in the order of the components."""
+
+
+class Caps(Section):
+    """The most that may run at once; required, so that nobody finds out by accident."""
+
+    jobs: int = Field(ge=0)
+    """Jobs of all pipelines together."""
+
+
+class Scaling(Section):
+    """How the autoscaler turns queues into jobs."""
+
+    caps: Caps
+    drain_within: float = Field(default=1.0, gt=0)
+    """How fast a backlog should be gone, in seconds: the one knob (D of the scaling law)."""
+    tick: float = Field(default=0.5, gt=0, le=10)
+    """Time between two decisions in seconds."""
+    idle_exit: float = Field(default=5.0, gt=0)
+    """How long a job waits for a task before it ends, in seconds."""
+
+
+class Leases(Section):
+    """How long a task may be silent in a worker's hands."""
+
+    ttl: float = Field(default=20.0, gt=0)
+    """A lease is lost when no beat came for this many seconds."""
+    beat: float = Field(default=5.0, gt=0)
+    """A worker beats this often, in seconds."""
+    faults: int = Field(default=5, ge=1)
+    """A task that raised this often is abandoned."""
+    losses: int = Field(default=10, ge=1)
+    """A task whose worker was lost this often is abandoned."""
+
+
+class SiteConfig(Section):
+    """The site file: one per beamline."""
+
+    site: Name
+    roots: Roots
+    state: pathlib.Path
+    """Folder for spools, sockets and logs; on a local disk, for the service account only."""
+    scaling: Scaling
+    pipelines: tuple[pathlib.Path, ...]
+    """The pipeline files."""
+    network: Network = Network()
+    leases: Leases = Leases()
+    launcher: Literal["local"] = "local"
+
+
+class Source(Section):
+    """Where the frames of a pipeline come from."""
+
+    kind: Literal["files"] = "files"
+    match: str
+    """Pattern of the files below roots.raw; "{scan}" stands for the scan's name. Files are taken in the order of their names."""
+    format: Name = "hdf5"
+    """How frames lie in the files: a name of the registry (`beamtide formats`)."""
+    frames_per_task: Literal["file", "line"] | Annotated[int, Field(ge=1)] = "line"
+    """"line": one task per line of the scan; "file": one per file; or a number of frames."""
+    options: dict[str, str] = {}
+    """For the format; for "hdf5": array name -> dataset path."""
+    settle: float = Field(default=2.0, ge=0)
+    """A file that does not open is taken for unfinished until it has not changed for this many seconds after the scan's end."""
+
+
+class Buffer(Section):
+    """The queue in front of the workers."""
+
+    order: Literal["fifo", "lifo", "priority"] = "fifo"
+
+
+class Job(Section):
+    """The shape of one job."""
+
+    slots: int = Field(default=1, ge=1)
+    """Workers at once in a job."""
+    tasks_per_job: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """After how many tasks a job ends; 1 is the strict shape: fetch one task and exit."""
+
+
+Format = Literal["hdf5", "tiff", "jpeg"]
+
+
+class PipelineConfig(Section):
+    """A pipeline file: one per modality."""
+
+    pipeline: Name
+    modality: Name
+    source: Source
+    buffer: Buffer = Buffer()
+    settings: dict[str, Any] = {}
+    """For the modality; `beamtide schema MODALITY` prints what it understands."""
+    calibration: dict[Name, str] = {}
+    """Calibration files: name that the modality knows -> path below roots.shared."""
+    positions: Name | None = None
+    """The pipeline whose "x" and "y" become the axes of this one's maps."""
+    inputs: tuple[str, ...] = ()
+    """Datasets of other pipelines that the kernel gets for its indexes, as "pipeline/dataset"; its tasks wait for them."""
+    job: Job = Job()
+    write: tuple[Format, ...] = ("hdf5",)
+
+
+class Deployment(BaseModel):
+    """A site with its pipelines: what every component is started from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    site: SiteConfig
+    pipelines: dict[str, PipelineConfig]
+    file: pathlib.Path
+    """The site file."""
+
+    def components(self) -> tuple[str, ...]:
+        """Return the names of the services, in the order of their ports."""
+        per_pipeline = (f"{kind}.{name}" for name in self.pipelines for kind in ("buffer", "sorter"))
+        return ("topology", "metadata", "distributor", "sink", "fence", *per_pipeline, "source", "writer", "autoscaler")
+
+    def address(self, component: str) -> str:
+        """Return the ZeroMQ address at which a component listens."""
+        position = self.components().index(component)
+        if self.site.network.bind == "ipc":
+            return f"ipc://{self.site.state}/run/{component}"
+        return f"tcp://{self.site.network.bind}:{int(self.site.network.ports.split('-')[0]) + position}"

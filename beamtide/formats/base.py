@@ -1,0 +1,41 @@
+"""What a file format is: two functions, and what they say."""
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+
+
+class Unfinished(BadInput):
+    """The file is not (yet) readable or complete: ask again later. After the scan's end it is what is wrong with the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a file holds: so many frames."""
+
+    frames: int
+
+
+class FileFormat(Protocol):
+    """How frames lie in one kind of file."""
+
+    def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
+        """Say how many complete frames a file holds.
+
+        Unfinished: still being written, or truncated. BadInput: complete, but not what was configured
+        (dataset missing, lengths of its arrays differ).
+        """
+        ...
+
+    def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+        """Return the arrays of frames `first <= frame < last`; first axis: frame. Errors as for `probe`."""
+        ...
+
+    def shape_of(self, path: pathlib.Path) -> tuple[int, ...] | None:
+        """Return the scan's shape (slow, fast) where the file knows it."""
+        ...

@@ -1,0 +1,32 @@
+"""Where results lie: the one place that knows the names of result folders and files.
+
+`<processed>/beamtide/<scan>/<pipeline>.h5`, beside it `maps/`, `preview/`, and while a scan runs `<pipeline>.live.h5`.
+Another run of the same pipeline with other settings lies beside the first: `<pipeline>.<first 8 digits of its digest>.h5`.
+"""
+
+import pathlib
+
+from beamtide.config import NAME
+from beamtide.errors import BadInput
+
+
+def checked(name: str) -> str:
+    """Return a name that cannot leave its folder; BadInput otherwise."""
+    if not NAME.fullmatch(name):
+        raise BadInput(f"the name {name!r} cannot be used for a file: use letters, digits, or _ . + -, no leading dot")
+    return name
+
+
+def scan_folder(processed: pathlib.Path, scan: str) -> pathlib.Path:
+    """Return the folder of a scan's results."""
+    return processed / "beamtide" / checked(scan)
+
+
+def result_file(processed: pathlib.Path, scan: str, pipeline: str) -> pathlib.Path:
+    """Return the finished result file of a pipeline."""
+    return scan_folder(processed, scan) / f"{checked(pipeline)}.h5"
+
+
+def live_file(processed: pathlib.Path, scan: str, pipeline: str) -> pathlib.Path:
+    """Return the file that grows while the scan runs."""
+    return scan_folder(processed, scan) / f"{checked(pipeline)}.live.h5"

@@ -1,0 +1,120 @@
+"""What a core is: events in, effects out, time as an argument.
+
+A core never acts. It is told what happened (`Heard` a message, or a `Tick` when time passed) and answers with what should
+be done about it; the pump does it, in this order: everything to keep is committed to disk (one commit for all events that
+were waiting), and only then are messages sent. So whatever a core answers to a peer is on disk before the peer reads it.
+
+Clock policy: `now` is the monotonic clock of the process in seconds; a core never reads one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+from beamtide.messages.base import Message, Seconds
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Peer: TypeAlias = bytes
+"""Whom a message came from or goes to: opaque for a peer that connected to us, `link(name)` for one we connect to."""
+
+
+def link(name: str) -> Peer:
+    """Return the peer behind a configured outgoing link, for example `link("distributor")`."""
+    return b">" + name.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message arrived. `id` is the sender's message id: an answer quotes it; `reply_to` is the id that it answers (0 = none)."""
+
+    peer: Peer
+    message: Message
+    id: int = 0
+    reply_to: int = 0
+    arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; nothing else happened. The first event after a start is a `Tick`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """A message to this peer could not be sent: it is gone, or it does not read."""
+
+    peer: Peer
+
+
+Event: TypeAlias = Heard | Tick | Unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message; `reply_to` quotes the id of the request that it answers."""
+
+    peer: Peer
+    message: Message
+    reply_to: int = 0
+    arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Write a row to the spool (insert or replace) before anything of this batch is sent."""
+
+    table: str
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete a row from the spool before anything of this batch is sent."""
+
+    table: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Send a `Tick` not before `deadline`; a newer `WakeAt` of the same batch does not cancel an earlier one."""
+
+    deadline: Seconds
+
+
+Effect: TypeAlias = Send | Keep | Forget | WakeAt
+
+
+class Shelf(Protocol):
+    """What a core may read of its own spool: rows that it asked to keep, also those of the batch in work."""
+
+    def read(self, table: str, key: str) -> bytes:
+        """Return one row; KeyError if there is none."""
+        ...
+
+    def rows(self, table: str) -> Iterator[tuple[str, bytes]]:
+        """Return all rows of a table as (key, body), ordered by key; a core calls it once, when it is made."""
+        ...
+
+
+class Machine(Protocol):
+    """A core that the pump can drive."""
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        """Take one event and say what should be done about it."""
+        ...
+
+    def progress(self) -> dict[str, float]:
+        """Return the numbers to show in the topology."""
+        ...
+
+    def why(self) -> str:
+        """Return why nothing moves, in one sentence; "" while things move or there is nothing to do."""
+        ...
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant is broken."""
+        ...

@@ -1,0 +1,14 @@
+"""What the two sides say to each other: frozen structs without behaviour, one file per subject.
+
+Facts are past participles (`ScanEnded`), wishes end in `Request`, measurements are nouns (`BufferGauge`).
+A struct travels as a msgpack array, so **fields are only ever added at the end, with a default**: an older peer
+ignores what it does not know, a newer one fills in what is missing. `KINDS` names every message on the wire.
+"""
+
+from beamtide.messages import metadata, results, scaling, tasks, topology
+from beamtide.messages.base import Message, Ok, Refused, Unsupported
+
+KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in Message.__subclasses__()}
+"""Every message, by the name under which it travels."""
+
+__all__ = ["KINDS", "Message", "Ok", "Refused", "Unsupported", "metadata", "results", "scaling", "tasks", "topology"]

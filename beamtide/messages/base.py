@@ -1,0 +1,43 @@
+"""What every message is, the names that recur in them, and the three answers that fit any request."""
+
+from typing import NewType
+
+import msgspec
+
+ScanId = NewType("ScanId", str)
+PipelineName = NewType("PipelineName", str)
+TaskId = NewType("TaskId", str)
+Digest = NewType("Digest", str)
+"""Content address of settings or a calibration file: 64 hexadecimal digits of SHA-256."""
+Seconds = NewType("Seconds", float)
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One message of the wire; its class name is its kind."""
+
+
+def kind_of(message: Message | type[Message]) -> str:
+    """Return the name under which a message travels."""
+    return type(message).__name__ if isinstance(message, Message) else message.__name__
+
+
+class Ok(Message, frozen=True, kw_only=True):
+    """The request was carried out and, where that is promised, is on disk."""
+
+    note: str = ""
+
+
+class Refused(Message, frozen=True, kw_only=True):
+    """The request was not carried out; `reason` is one sentence a tired scientist understands.
+
+    `retry_after` > 0 (seconds) says that the same request may succeed later; 0 says that it never will.
+    """
+
+    reason: str
+    retry_after: float = 0.0
+
+
+class Unsupported(Message, frozen=True, kw_only=True):
+    """This peer does not know messages of that kind."""
+
+    kind: str

@@ -1,0 +1,163 @@
+"""Results and their way: worker to sorter (stored), sorter to sink (in order), sink to everyone (query and watch).
+
+A *product* is what one pipeline makes of one scan with one set of settings. The visible key of a result is
+(scan, pipeline, settings, index range): storing it twice changes nothing.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from beamtide.messages.base import Digest, Message, PipelineName, ScanId, TaskId
+from beamtide.messages.tasks import Outcome, Task
+
+Per = Literal["index", "scan"]
+"""Whether a dataset has one row per acquisition index, or one value for the scan, merged from all tasks."""
+Merge = Literal["rows", "sum", "max", "first"]
+"""How partial results of tasks become one: rows are put in index order, sums added, maxima compared, constants kept."""
+
+
+class Product(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What one pipeline makes of one scan with one set of settings."""
+
+    scan: ScanId
+    pipeline: PipelineName
+    settings: Digest
+
+
+class DatasetHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What one named array is; the array itself travels as a part of the same message.
+
+    `name` may hold slashes ("area/Fe_K"). `labels` names the channels of the last axis where it has names.
+    """
+
+    name: str
+    units: str
+    per: Per = "index"
+    merge: Merge = "rows"
+    long_name: str = ""
+    attributes: dict[str, str] = {}
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Who computed a result, with what, and how long it took (seconds)."""
+
+    worker: str
+    host: str
+    job: str
+    attempt: int
+    seconds: float
+    versions: dict[str, str] = {}
+    image: str = ""
+
+
+class StoreRequest(Message, frozen=True, kw_only=True):
+    """Keep this result; answered `Ok` once it is on disk, so that the worker may acknowledge its lease.
+
+    The arrays of the message bear the names of `datasets`. An "abandoned" verdict comes from the buffer, without arrays.
+    """
+
+    task: Task
+    attempt: int
+    outcome: Outcome
+    reason: str = ""
+    datasets: tuple[DatasetHeader, ...] = ()
+    provenance: Provenance | None = None
+
+
+class Release(Message, frozen=True, kw_only=True):
+    """The sorter's next result of a product in index order; the sink answers `Released` once it is on disk."""
+
+    result: StoreRequest
+
+
+class Released(Message, frozen=True, kw_only=True):
+    """The sink keeps the result of this task."""
+
+    task: TaskId
+
+
+# --- the sink's API ------------------------------------------------------------------------------------------------
+
+
+class Hole(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Indexes without a result, and why."""
+
+    start: int
+    stop: int
+    reason: str
+
+
+class ProductState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """How far a product is: indexes `[0, complete)` have verdicts; `version` grows with every change of the sink."""
+
+    product: Product
+    modality: str
+    complete: int
+    version: int
+    datasets: tuple[DatasetHeader, ...] = ()
+    holes: tuple[Hole, ...] = ()
+    results: int = 0
+
+
+class ListRequest(Message, frozen=True, kw_only=True):
+    """Which products are there, of this scan ("" = any) and pipeline ("" = any)? Answered `Products`."""
+
+    scan: ScanId = ScanId("")
+    pipeline: PipelineName = PipelineName("")
+
+
+class WatchRequest(Message, frozen=True, kw_only=True):
+    """Answer with `Products` whose version is above `after` as soon as there are some, or after `wait` seconds.
+
+    A late joiner asks with `after=0` and gets the latest state of everything; a slow one gets the newest state of
+    what changed meanwhile, never a backlog. Nothing is lost: arrays are fetched by index range.
+    """
+
+    after: int
+    wait: float = 10.0
+    scan: ScanId = ScanId("")
+    pipeline: PipelineName = PipelineName("")
+
+
+class Products(Message, frozen=True, kw_only=True):
+    """Products that match, and the sink's version: the `after` of the next `WatchRequest`."""
+
+    products: tuple[ProductState, ...]
+    version: int
+
+
+class FetchRequest(Message, frozen=True, kw_only=True):
+    """Indexes `[start, stop)` of one dataset (for a per-scan dataset: merged over the results inside). Answered `Fetched`."""
+
+    product: Product
+    dataset: str
+    start: int
+    stop: int
+
+
+class Fetched(Message, frozen=True, kw_only=True):
+    """The array part "data" holds rows `start <= index < stop`; rows of holes are NaN, or 0 for integers."""
+
+    header: DatasetHeader
+    start: int
+    stop: int
+    holes: tuple[Hole, ...] = ()
+
+
+class ResultsRequest(Message, frozen=True, kw_only=True):
+    """The results of a product whose task starts at or after index `start`, in order, at most about `limit` bytes.
+
+    Answered `Results`: how a writer copies everything, with provenance and holes, exactly once.
+    """
+
+    product: Product
+    start: int
+    limit: int = 16 << 20
+
+
+class Results(Message, frozen=True, kw_only=True):
+    """Whole results in index order; array parts are named "<position>/<dataset>"; `next` is the next `start` to ask for."""
+
+    results: tuple[StoreRequest, ...]
+    next: int

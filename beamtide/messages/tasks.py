@@ -1,0 +1,257 @@
+"""Tasks and their life: submitted to the distributor, pulled by a buffer, leased to a worker, closed by a verdict.
+
+A task is one pipeline, one scan, and a contiguous range of acquisition indexes. Its id is the content it stands for
+(scan, pipeline, settings, range), so submitting it twice changes nothing. The attempt number of a lease is its
+fencing token: whatever arrives with an older one is answered `Stale` and changes nothing.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from beamtide.messages.base import Digest, Message, PipelineName, ScanId, TaskId
+
+Cause = Literal["fault", "infra", "handback"]
+"""Why a lease ended without a result: the task raised, its worker was lost, or the worker gave it back unharmed."""
+Outcome = Literal["result", "empty", "abandoned"]
+"""The three verdicts; every task ends in exactly one."""
+
+
+class InputFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Frames `first <= frame < last` of one file; frame `first` belongs to the task's first index."""
+
+    root: str
+    path: str
+    format: str
+    first: int
+    last: int
+    options: dict[str, str] = {}
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A fence in front of a task: indexes `[0, upto)` of another pipeline's results must be complete.
+
+    `dataset` says which array the worker then fetches for its own index range; "" fetches nothing.
+    """
+
+    pipeline: PipelineName
+    dataset: str
+    upto: int
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Work for one worker: indexes `start <= index < stop` of a scan.
+
+    `void` says why there is nothing to compute (the frames never came): such a task is never leased, it goes
+    straight to the verdict "abandoned" with that reason, so that every index of a scan has a verdict.
+    """
+
+    id: TaskId
+    scan: ScanId
+    pipeline: PipelineName
+    modality: str
+    start: int
+    stop: int
+    inputs: tuple[InputFile, ...]
+    settings: Digest
+    needs: tuple[Need, ...] = ()
+    priority: int = 0
+    void: str = ""
+
+
+class Closed(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """The verdict of one task, as the buffer tells it to the distributor."""
+
+    task: TaskId
+    outcome: Outcome
+    reason: str = ""
+
+
+# --- clients and sources to the distributor ------------------------------------------------------------------------
+
+
+class SubmitRequest(Message, frozen=True, kw_only=True):
+    """Accept these tasks; answered `Ok` once they are on disk. Tasks already known are accepted silently."""
+
+    tasks: tuple[Task, ...]
+
+
+class StatusRequest(Message, frozen=True, kw_only=True):
+    """How far are the tasks of a scan ("" = of all scans)? Answered `TaskStatus`."""
+
+    scan: ScanId = ScanId("")
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Tasks of one scan in one pipeline, and the indexes that they cover."""
+
+    scan: ScanId
+    pipeline: PipelineName
+    settings: Digest
+    submitted: int
+    results: int
+    empty: int
+    abandoned: int
+    reasons: tuple[str, ...] = ()
+    """Why tasks were abandoned, newest last, each naming its index range."""
+
+
+class TaskStatus(Message, frozen=True, kw_only=True):
+    """Answer to `StatusRequest` and `WatchTasksRequest`; `version` grows with every change."""
+
+    tallies: tuple[Tally, ...]
+    version: int
+
+
+class WatchTasksRequest(Message, frozen=True, kw_only=True):
+    """Answer with `TaskStatus` when its version is above `after`, or after `wait` seconds in any case."""
+
+    scan: ScanId = ScanId("")
+    after: int = -1
+    wait: float = 10.0
+
+
+class CancelRequest(Message, frozen=True, kw_only=True):
+    """End all open tasks of a scan in one pipeline ("" = in all): verdict "abandoned", with this reason."""
+
+    scan: ScanId
+    pipeline: PipelineName = PipelineName("")
+    reason: str = "cancelled"
+
+
+# --- buffer to distributor: pull with a named durable cursor ------------------------------------------------------
+
+
+class PullRequest(Message, frozen=True, kw_only=True):
+    """Send journal entries of my pipeline after cursor `after`, at most `credit` of them; wait up to `wait` seconds.
+
+    Also reports verdicts (`closed`). Asking for entries after `after` confirms that all up to it are on my disk.
+    """
+
+    pipeline: PipelineName
+    after: int
+    credit: int
+    wait: float = 10.0
+    closed: tuple[Closed, ...] = ()
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Journal entry: all tasks of this scan that stand before it in the journal are to be abandoned."""
+
+    scan: ScanId
+    reason: str
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One journal entry for a pipeline: a task or a cancellation, never both."""
+
+    seq: int
+    task: Task | None = None
+    cancelled: Cancelled | None = None
+
+
+class Pulled(Message, frozen=True, kw_only=True):
+    """Answer to `PullRequest`; `closed` verdicts of the request are on disk."""
+
+    pipeline: PipelineName
+    entries: tuple[Entry, ...]
+
+
+# --- worker to buffer ----------------------------------------------------------------------------------------------
+
+
+class LeaseRequest(Message, frozen=True, kw_only=True):
+    """Give me one task; wait up to `wait` seconds for it. Answered `Lease` or `NoTask`."""
+
+    worker: str
+    job: str
+    wait: float
+
+
+class Lease(Message, frozen=True, kw_only=True):
+    """The task is yours for `ttl` seconds from now, or from your last beat."""
+
+    task: Task
+    attempt: int
+    ttl: float
+
+
+class NoTask(Message, frozen=True, kw_only=True):
+    """Nothing came within the time you wanted to wait, or the buffer drains."""
+
+
+class Beat(Message, frozen=True, kw_only=True):
+    """I still work on it (`progress` from 0 to 1). Answered `Ok` or `Stale`."""
+
+    worker: str
+    task: TaskId
+    attempt: int
+    progress: float = 0.0
+
+
+class TaskDone(Message, frozen=True, kw_only=True):
+    """The sorter has stored the result of this task. Answered `Ok` or `Stale`.
+
+    `seconds` is the time from lease to stored; it feeds the buffer's service-time statistics.
+    """
+
+    worker: str
+    task: TaskId
+    attempt: int
+    outcome: Outcome = "result"
+    seconds: float = 0.0
+
+
+class TaskFailed(Message, frozen=True, kw_only=True):
+    """The attempt ended without a result. Answered `Ok` or `Stale`."""
+
+    worker: str
+    task: TaskId
+    attempt: int
+    cause: Cause
+    reason: str
+    trace: str = ""
+    host: str = ""
+    job: str = ""
+
+
+class Stale(Message, frozen=True, kw_only=True):
+    """Your attempt is over: someone else has the task, or it has its verdict. Stop and forget it."""
+
+    task: TaskId
+    attempt: int
+
+
+# --- fence ---------------------------------------------------------------------------------------------------------
+
+
+class FenceRequest(Message, frozen=True, kw_only=True):
+    """Tell me when `need` of `scan` is met; wait up to `wait` seconds. Answered `FenceReached`, `FenceBroken`, `FencePending`."""
+
+    scan: ScanId
+    need: Need
+    wait: float = 10.0
+
+
+class FenceReached(Message, frozen=True, kw_only=True):
+    """Indexes `[0, complete)` of that pipeline's results for this scan all have verdicts."""
+
+    scan: ScanId
+    need: Need
+    complete: int
+
+
+class FenceBroken(Message, frozen=True, kw_only=True):
+    """This need can never be met; `reason` says why."""
+
+    scan: ScanId
+    need: Need
+    reason: str
+
+
+class FencePending(Message, frozen=True, kw_only=True):
+    """Not yet; ask again."""
+
+    scan: ScanId
+    need: Need
+    complete: int

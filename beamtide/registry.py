@@ -1,0 +1,20 @@
+"""Finds plug-ins by entry point: modalities, file formats, commands."""
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from beamtide.errors import BadInput
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Return the names registered in a group, sorted."""
+    return tuple(sorted({point.name for point in entry_points(group=f"beamtide.{group}")}))
+
+
+def find(group: str, name: str) -> Any:
+    """Load one plug-in; BadInput lists what there is."""
+    for point in entry_points(group=f"beamtide.{group}", name=name):
+        return point.load()
+    raise BadInput(
+        f"there is no {group[:-1].rstrip('i') if group == 'modalities' else group[:-1]} {name!r}; known: {', '.join(names(group))}"
+    )

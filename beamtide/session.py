@@ -1,0 +1,74 @@
+"""How a component stays known: it says `Hello`, beats, and says `Hello` again when the topology manager forgot it.
+
+Theory: the topology manager keeps soft state. Nothing waits for it; a component that cannot reach it works on and goes on
+beating. `Poll` is the other half of living with peers that come and go: one outstanding question that is asked again when
+its answer does not come in time.
+
+Clock policy: `now` is the caller's monotonic clock; a beat is due every `beat` seconds, late ticks only delay it.
+Invariants: at most one `Hello` or `Heartbeat` per `beat`.
+"""
+
+from dataclasses import dataclass
+
+from beamtide.machine import Effect, Send, WakeAt, link
+from beamtide.messages.base import Message, Seconds
+from beamtide.messages.topology import ComponentCard, ComponentState, Heartbeat, Hello, Unregistered
+
+GRACE = 2.0
+"""How much longer than the peer promised to wait we wait for its answer, in seconds."""
+
+
+@dataclass(slots=True)
+class Session:
+    """The registration of one component."""
+
+    card: ComponentCard
+    beat: Seconds = Seconds(2.0)
+    _known: bool = False
+    _due: float = 0.0
+
+    def heard(self, message: Message) -> None:
+        """Take an answer of the topology manager."""
+        self._known = not isinstance(message, Unregistered)
+        if not self._known:
+            self._due = 0.0
+
+    def tick(self, now: Seconds, state: ComponentState, progress: dict[str, float], why: str) -> list[Effect]:
+        """Say what is due at `now`."""
+        if now < self._due:
+            return []
+        self._due = now + self.beat
+        beat = Heartbeat(name=self.card.name, boot=self.card.boot, state=state, progress=progress, why=why)
+        message: Message = beat if self._known else Hello(card=self.card)
+        return [Send(link("topology"), message), WakeAt(Seconds(self._due))]
+
+    def farewell(self, progress: dict[str, float]) -> list[Effect]:
+        """Say goodbye."""
+        beat = Heartbeat(name=self.card.name, boot=self.card.boot, state="stopped", progress=progress)
+        return [Send(link("topology"), beat)]
+
+
+@dataclass(slots=True)
+class Poll:
+    """One outstanding long question to a peer, asked again when no answer came `GRACE` after the promised wait."""
+
+    wait: float = 10.0
+    _deadline: float = 0.0
+
+    def due(self, now: Seconds) -> bool:
+        """Whether the question should be asked now."""
+        return now >= self._deadline
+
+    def asked(self, now: Seconds) -> WakeAt:
+        """Note that it was asked; wake up in case that no answer comes."""
+        self._deadline = now + self.wait + GRACE
+        return WakeAt(Seconds(self._deadline))
+
+    def answered(self) -> None:
+        """Note that the answer came: the next question is due at once."""
+        self._deadline = 0.0
+
+    def rest(self, now: Seconds, seconds: float) -> WakeAt:
+        """Do not ask before `seconds` have passed."""
+        self._deadline = now + seconds
+        return WakeAt(Seconds(self._deadline))

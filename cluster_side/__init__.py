@@ -1,0 +1,1 @@
+"""The cluster side: what lives briefly, near the processors."""

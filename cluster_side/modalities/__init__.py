@@ -1,0 +1,1 @@
+"""What can be computed: each modality is a light spec.py and a heavy kernel.py."""

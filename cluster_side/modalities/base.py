@@ -1,0 +1,72 @@
+"""What a modality is: a light half that names it and a heavy half that computes.
+
+`spec.py` makes one `Modality` in milliseconds (settings model, outputs, where the kernel is). `kernel.py` is imported only by
+the process that computes: its `load(settings, calibration)` returns one array function. A modality is found by the entry
+point group "beamtide.modalities"; tests and authors run it with `cluster_side.modalities.base.run`.
+"""
+
+import importlib
+import pathlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from beamtide.messages.results import Merge, Per
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+Kernel: TypeAlias = "Callable[[Arrays], Arrays]"
+"""Frames of one task in, datasets out. The first axis of every input array, and of every per-index output, is the index.
+
+A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "/*"
+stands for all names below it ("area/*" for "area/Fe_K"). A per-index row of NaN says "no value here".
+"""
+
+
+class SettingsModel(BaseModel):
+    """Settings of a modality: frozen, unknown keys refused, every field described."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A dataset that a kernel returns: its unit, and how the parts of several tasks become one."""
+
+    name: str
+    units: str
+    per: Per = "index"
+    merge: Merge = "rows"
+    long_name: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Modality:
+    """The light half. `kernel` is "package.module:function"; `needs` lists the calibration files it cannot do without."""
+
+    name: str
+    settings: type[SettingsModel]
+    outputs: tuple[Output, ...]
+    kernel: str
+    needs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ("numpy",)
+    """Distributions whose versions belong into the provenance."""
+
+    def load(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> Kernel:
+        """Validate the settings, import the heavy half and return the kernel. BadInput says what is wrong with either."""
+        module, function = self.kernel.split(":")
+        loader: Callable[[SettingsModel, Mapping[str, pathlib.Path]], Kernel] = getattr(importlib.import_module(module), function)
+        return loader(self.settings(**values), calibration)
+
+    def output(self, name: str) -> Output:
+        """Return the declaration of an output; KeyError for a name that the spec does not know."""
+        for declared in self.outputs:
+            if declared.name == name or (declared.name.endswith("/*") and name.startswith(declared.name[:-1])):
+                return declared
+        raise KeyError(f"modality {self.name} returned {name!r}, which its spec does not declare")

@@ -1,0 +1,1 @@
+"""From queues to jobs."""

@@ -1,0 +1,1 @@
+"""Batch systems in three verbs: submit, phases, cancel."""

@@ -1,0 +1,1 @@
+"""A job on a node, and the one-task workers inside it."""
