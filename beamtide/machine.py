@@ -27,7 +27,7 @@ def link(name: str) -> Peer:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A message arrived. `id` is the sender's message id: an answer quotes it; `reply_to` is the id that it answers (0 = none)."""
+    """A message arrived. An answer quotes `id`, the sender's message id; `reply_to` is the id that it answers (0 = none)."""
 
     peer: Peer
     message: Message

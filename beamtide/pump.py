@@ -14,7 +14,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import structlog
 import zmq
@@ -182,7 +182,7 @@ class Caller:
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._ids = itertools.count(int.from_bytes(os.urandom(6)) << 8)
 
-    def __enter__(self) -> "Caller":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,6 +15,4 @@ def find(group: str, name: str) -> Any:
     """Load one plug-in; BadInput lists what there is."""
     for point in entry_points(group=f"beamtide.{group}", name=name):
         return point.load()
-    raise BadInput(
-        f"there is no {group[:-1].rstrip('i') if group == 'modalities' else group[:-1]} {name!r}; known: {', '.join(names(group))}"
-    )
+    raise BadInput(f"{name!r} is not among the {group}; known: {', '.join(names(group)) or 'none'}")
