@@ -237,6 +237,17 @@ class Caller:
                 raise WireError(f"{address} answered {type(letter.message).__name__}, expected {expect.__name__}")
         raise NoAnswer(f"{address} did not answer {type(message).__name__} within {patience:.0f} s: is the service running?")
 
+    def tell(self, address: str, message: Message) -> list[codec.Letter]:
+        """Send a message without waiting, and return the answers to earlier ones."""
+        socket = self._sockets.get(address) or self._open(address)
+        letters = []
+        with contextlib.suppress(zmq.Again):
+            while True:
+                letters.append(codec.decode(socket.recv_multipart(flags=zmq.DONTWAIT)))
+        with contextlib.suppress(zmq.Again):
+            socket.send_multipart(codec.encode(message, next(self._ids)), flags=zmq.DONTWAIT, copy=False)
+        return letters
+
     def _once(self, address: str, parts: list[Any], message_id: int, seconds: float) -> codec.Letter | None:
         socket = self._sockets.get(address) or self._open(address)
         end = clock.monotonic() + seconds

@@ -52,7 +52,8 @@ class Modality:
 
     name: str
     settings: type[SettingsModel]
-    outputs: tuple[Output, ...]
+    outputs: "Callable[[Any], tuple[Output, ...]]"
+    """Settings in, declarations of the datasets out."""
     kernel: str
     needs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("numpy",)
@@ -64,9 +65,14 @@ class Modality:
         loader: Callable[[SettingsModel, Mapping[str, pathlib.Path]], Kernel] = getattr(importlib.import_module(module), function)
         return loader(self.settings(**values), calibration)
 
-    def output(self, name: str) -> Output:
-        """Return the declaration of an output; KeyError for a name that the spec does not know."""
-        for declared in self.outputs:
-            if declared.name == name or (declared.name.endswith("/*") and name.startswith(declared.name[:-1])):
-                return declared
-        raise KeyError(f"modality {self.name} returned {name!r}, which its spec does not declare")
+    def declared(self, values: Mapping[str, Any]) -> tuple[Output, ...]:
+        """Return the outputs that these settings lead to."""
+        return self.outputs(self.settings(**values))
+
+
+def find_output(declared: tuple[Output, ...], name: str) -> Output:
+    """Return the declaration of a dataset, also by "/*"; KeyError for a name that no spec foresaw."""
+    for output in declared:
+        if output.name == name or (output.name.endswith("/*") and name.startswith(output.name[:-1])):
+            return output
+    raise KeyError(f"a kernel returned {name!r}, which its spec does not declare")

@@ -1,0 +1,42 @@
+"""How a component without a socket of its own (source, writer, autoscaler) stays known to the topology manager."""
+
+import os
+import platform
+
+from beamtide import __version__, clock
+from beamtide.config import Deployment
+from beamtide.machine import Send
+from beamtide.messages.topology import ComponentCard
+from beamtide.pump import Caller
+from beamtide.session import Session
+
+
+def card_of(deployment: Deployment, name: str, neighbours: tuple[str, ...] = ()) -> ComponentCard:
+    """Return the card of a component of this deployment, in this process."""
+    pipeline = deployment.pipelines.get(name.partition(".")[2])
+    return ComponentCard(
+        name=name,
+        kind=name.partition(".")[0],
+        address=deployment.address(name),
+        upstream=neighbours,
+        configuration=pipeline.model_dump_json() if pipeline else deployment.site.model_dump_json(),
+        host=platform.node(),
+        pid=os.getpid(),
+        version=__version__,
+        boot=os.urandom(8).hex(),
+    )
+
+
+class Presence:
+    """Says hello and beats; never waits for an answer."""
+
+    def __init__(self, deployment: Deployment, name: str, caller: Caller) -> None:
+        self._session = Session(card_of(deployment, name))
+        self._address, self._caller = deployment.address("topology"), caller
+
+    def beat(self, progress: dict[str, float], why: str = "") -> None:
+        """Beat if it is due; call this at least once a second."""
+        for effect in self._session.tick(clock.monotonic(), "running", progress, why):
+            if isinstance(effect, Send):
+                for letter in self._caller.tell(self._address, effect.message):
+                    self._session.heard(letter.message)

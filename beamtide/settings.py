@@ -1,0 +1,67 @@
+"""From what people write to what a digest stands for: settings documents.
+
+The digest of a document covers the modality, its settings and the content of its calibration files, in canonical JSON; so the
+same settings have the same digest wherever they are computed, and a changed file is another digest.
+"""
+
+import hashlib
+import json
+import pathlib
+from dataclasses import dataclass
+
+from beamtide.config import PipelineConfig
+from beamtide.errors import BadInput
+from beamtide.messages.base import Digest
+from beamtide.messages.metadata import SettingsDocument
+
+MAX_CALIBRATION = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A settings document, its digest, and the calibration files it names: name -> content."""
+
+    document: SettingsDocument
+    digest: Digest
+    files: dict[str, bytes]
+
+
+def document_for(pipeline: PipelineConfig, shared: pathlib.Path) -> Prepared:
+    """Read a pipeline's calibration files below `shared` and make its settings document."""
+    files = {name: _read(pipeline.pipeline, shared, name, path) for name, path in pipeline.calibration.items()}
+    document = SettingsDocument(
+        modality=pipeline.modality,
+        values=canonical(pipeline.settings),
+        calibration={name: digest_of_bytes(content) for name, content in files.items()},
+    )
+    return Prepared(document, digest_of(document), files)
+
+
+def canonical(values: object) -> str:
+    """Return JSON that is the same for the same values: sorted keys, no spaces."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(document: SettingsDocument) -> Digest:
+    """Return the content address of a document."""
+    content = [document.modality, json.loads(document.values), document.calibration]
+    return digest_of_bytes(canonical(content).encode())
+
+
+def digest_of_bytes(content: bytes) -> Digest:
+    """Return the content address of a file."""
+    return Digest(hashlib.sha256(content).hexdigest())
+
+
+def _read(pipeline: str, shared: pathlib.Path, name: str, path: str) -> bytes:
+    where = f"pipeline {pipeline}, calibration.{name}"
+    full = (shared / path).resolve()
+    if not full.is_relative_to(shared.resolve()):
+        raise BadInput(f"{where}: {path} leaves {shared}; put the file there, or set roots.shared")
+    try:
+        size = full.stat().st_size
+        if size > MAX_CALIBRATION:
+            raise BadInput(f"{where}: {full} has {size >> 20} MiB, at most {MAX_CALIBRATION >> 20} MiB are allowed")
+        return full.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{where}: cannot read {full}: {error.strerror}") from error
