@@ -1,6 +1,6 @@
 """What a service is: a name, a core to build, and the components it connects to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from beamtide.config import Deployment
@@ -24,3 +24,26 @@ class Service:
 def pipeline_of(name: str) -> str:
     """Return the pipeline in a component's name: "xrf" for "buffer.xrf"."""
     return name.split(".", 1)[1]
+
+
+class NoStore:
+    """The store of a service that keeps nothing: empty to read, an error to write to."""
+
+    def read(self, table: str, key: str) -> bytes:
+        """Nothing is here."""
+        raise KeyError(f"{table}/{key}")
+
+    def rows(self, table: str) -> Iterator[tuple[str, bytes]]:
+        """Nothing is here."""
+        return iter(())
+
+    def keep(self, table: str, key: str, body: bytes) -> None:
+        """Refuse: the service was declared not to be durable."""
+        raise AssertionError(f"a service without a spool wants to keep {table}/{key}")
+
+    def forget(self, table: str, key: str) -> None:
+        """Refuse, as `keep`."""
+        raise AssertionError(f"a service without a spool wants to forget {table}/{key}")
+
+    def commit(self) -> None:
+        """Nothing to do."""

@@ -1,0 +1,136 @@
+"""All components of a site on this machine, one process each: the laptop, the demo, and `beamtide run`.
+
+A component that dies is started again, after 0.2, 0.4, … 10 s; one that refuses its input (exit code 2) is not: its
+sentence becomes ours. The host has no thread: whoever uses it calls `tend` a few times a second.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from beamline_side.hosts.process import PARENT
+from beamtide import clock
+from beamtide.config import Deployment
+from beamtide.errors import BadInput, Broken, NoAnswer
+from beamtide.messages.topology import Topology, TopologyRequest
+from beamtide.pump import Caller
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+STEADY = 30.0
+"""A component that lived this long (seconds) starts its pauses anew."""
+READY_WITHIN = 60.0
+
+
+@dataclass(slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    since: float
+    pause: float = FIRST_PAUSE
+    restart_at: float | None = None
+
+
+class Host:
+    """Keeps all components of a deployment alive while it is open."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._children: dict[str, _Child] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything and wait until every component has registered. BadInput: what a component refused."""
+        (self._deployment.site.state / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            for component in self._deployment.components():
+                self._children[component] = _Child(self._spawn(component), clock.monotonic())
+            with Caller() as caller:
+                self._await_ready(caller)
+        except BaseException:
+            self.stop()
+            raise
+
+    def tend(self) -> None:
+        """Start again what died. BadInput: a component refuses to run with this input."""
+        now = clock.monotonic()
+        for component, child in self._children.items():
+            code = child.process.poll()
+            if code is None:
+                continue
+            if code == 2:
+                raise BadInput(self._last_words(component))
+            if child.restart_at is None:
+                child.pause = FIRST_PAUSE if now - child.since > STEADY else min(LONGEST_PAUSE, 2 * child.pause)
+                child.restart_at = now + child.pause
+            elif now >= child.restart_at:
+                child.process, child.since, child.restart_at = self._spawn(component), now, None
+
+    def alive(self) -> dict[str, bool]:
+        """Return which components run at this moment."""
+        return {name: child.process.poll() is None for name, child in self._children.items()}
+
+    def pids(self) -> dict[str, int]:
+        """Return the process of each component."""
+        return {name: child.process.pid for name, child in self._children.items()}
+
+    def stop(self) -> None:
+        """Stop everything: the autoscaler and the source first, so that no new work starts; SIGKILL after 10 s."""
+        for names in (("autoscaler", "source"), tuple(self._children)):
+            processes = [self._children[name].process for name in names if name in self._children]
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self._children.clear()
+
+    def serve(self, stopped: Callable[[], bool]) -> None:
+        """Tend until told to stop."""
+        while not stopped():
+            self.tend()
+            clock.pause(0.1)
+
+    def _spawn(self, component: str) -> subprocess.Popen[bytes]:
+        command = ["autoscale"] if component == "autoscaler" else ["serve", component]
+        with self._log(component).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "beamtide", *command, "-c", str(self._deployment.file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | {PARENT: str(os.getpid())},
+            )
+
+    def _await_ready(self, caller: Caller) -> None:
+        end, missing = clock.monotonic() + READY_WITHIN, set(self._children)
+        while missing and clock.monotonic() < end:
+            self.tend()
+            try:
+                topology = caller.ask(self._deployment.address("topology"), TopologyRequest(wait=0.2), Topology, patience=1.0)
+            except NoAnswer:
+                continue
+            missing = set(self._children) - {report.card.name for report in topology.components}
+        if missing:
+            first = sorted(missing)[0]
+            raise Broken(f"{', '.join(sorted(missing))} did not start within {READY_WITHIN:.0f} s: {self._last_words(first)}")
+
+    def _log(self, component: str) -> pathlib.Path:
+        return self._deployment.site.state / "logs" / f"{component}.log"
+
+    def _last_words(self, component: str) -> str:
+        lines = self._log(component).read_text(errors="replace").strip().splitlines()
+        return f"{component}: {lines[-1] if lines else 'it said nothing'} (log: {self._log(component)})"

@@ -1,0 +1,121 @@
+"""One scan from files to maps on this machine: `beamtide run` and `beamtide demo`.
+
+Everything real runs (services, autoscaler, jobs, one-task workers), each in a process of its own, with sockets in the state
+folder: no keys, no ports, no batch system.
+"""
+
+import concurrent.futures
+import pathlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+
+from beamtide.client import Client
+from beamtide.watching import Snapshot, snapshot
+
+from beamline_side.hosts.all_in_one import Host
+from beamline_side.sources import simulate
+from beamtide import clock, layout, results, site
+from beamtide.config import Deployment
+from beamtide.errors import BadInput, NoAnswer
+from beamtide.messages.base import ScanId
+from beamtide.messages.metadata import Scan
+
+OnProgress = Callable[[Snapshot], None]
+REFRESH = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a scan: seconds it took, the last snapshot, and the files, result files first."""
+
+    scan: str
+    seconds: float
+    last: Snapshot
+    files: tuple[pathlib.Path, ...]
+
+
+def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Outcome:
+    """Process a scan whose files are all there already; what an interrupted run did is not done again."""
+    started = clock.monotonic()
+    with Host(deployment) as host, Client(deployment) as client:
+        if not client.scans(scan.id):
+            client.scan_started(scan)
+        if client.scans(scan.id)[0].phase != "ended":
+            client.scan_ended(scan.id)
+        last = _follow(host, client, scan.id, on_progress, lambda: True)
+    return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
+
+
+def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:
+    """Simulate a scan below `folder` in real time and process it meanwhile. What an earlier demo left there is removed."""
+    deployment = prepare_demo(folder)
+    scan = Scan(id=ScanId("scan_00001"), shape=shape, axes=("scanv", "scanu"), info={"title": "Simulated P06 layout"})
+    started = clock.monotonic()
+    with Host(deployment) as host, Client(deployment) as client, concurrent.futures.ThreadPoolExecutor(1) as beamline:
+        client.scan_announced(scan)
+        client.scan_started(scan)
+        measuring = beamline.submit(simulate.simulate, deployment.site.roots.raw, scan)
+        ended = False
+
+        def scan_is_over() -> bool:
+            nonlocal ended
+            if measuring.done() and not ended:
+                measuring.result()
+                client.scan_ended(scan.id)
+                ended = True
+            return ended
+
+        last = _follow(host, client, scan.id, on_progress, scan_is_over)
+    return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
+
+
+def prepare_demo(folder: pathlib.Path) -> Deployment:
+    """Write the demo's site and pipeline files and empty folders below `folder`."""
+    for name in ("raw", "processed", "state", "site"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    try:
+        for name in ("raw", "processed", "site"):
+            (folder / name).mkdir(parents=True)
+        packaged = resources.files("beamline_side.sources") / "demo"
+        for source in packaged.iterdir():
+            if source.is_file():
+                (folder / "site" / source.name).write_bytes(source.read_bytes())
+    except OSError as error:
+        raise BadInput(f"cannot write the demo below {folder}: {error.strerror}; choose another folder with --folder") from error
+    return site.load(folder / "site" / "site.yaml")
+
+
+def _follow(host: Host, client: Client, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
+    """Keep the components alive and report until every result file is written."""
+    while True:
+        host.tend()
+        finished = over() and not _unwritten(client.deployment, scan)
+        try:
+            seen = snapshot(client, scan)
+        except NoAnswer:  # a service is being started again; its spool brings everything back
+            continue
+        on_progress(seen)
+        if finished:
+            return seen
+        clock.pause(REFRESH)
+
+
+def _unwritten(deployment: Deployment, scan: str) -> list[str]:
+    processed = deployment.site.roots.processed
+    return [name for name in deployment.pipelines if not layout.result_file(processed, scan, name).exists()]
+
+
+def _files(deployment: Deployment, scan: str) -> tuple[pathlib.Path, ...]:
+    folder = layout.scan_folder(deployment.site.roots.processed, scan)
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return tuple(sorted(found, key=lambda path: path.suffix != ".h5"))
+
+
+def recovered_and_true(deployment: Deployment, scan: str) -> list[tuple[str, float, float]]:
+    """Return element, recovered / true, and the uncertainty of that ratio, from the result file and the simulation."""
+    measured = results.open(scan, processed=deployment.site.roots.processed)
+    truth = simulate.truth(deployment.site.roots.raw / scan)
+    recovered = {element: measured[f"xrf/area/{element}"].values for element in truth}
+    return simulate.compare(recovered, truth)

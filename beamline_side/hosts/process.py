@@ -1,0 +1,84 @@
+"""One component in this process: the plainest host.
+
+Exit codes: 0 stopped on request, 2 bad input (nothing was started), 75 a broken rule or disk (a restart replays the spool).
+"""
+
+import importlib
+import os
+import resource
+import signal
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+
+from beamline_side.services.base import NoStore, Service
+from beamline_side.spool.sqlite_spool import Spool
+from beamtide import lifeline
+from beamtide.config import Deployment
+from beamtide.errors import BadInput
+from beamtide.presence import card_of
+from beamtide.pump import Pump, stop_on_signals
+from beamtide.session import Session
+
+Loop = Callable[[Deployment, Callable[[], bool]], None]
+
+SERVICES = {
+    "topology": "topology_manager",
+    "metadata": "metadata_server",
+    "distributor": "task_distributor",
+    "sink": "sink",
+    "fence": "fence",
+    "buffer": "buffer",
+    "sorter": "data_sorter",
+}
+LOOPS = {"source": "source", "writer": "writer"}
+PARENT = "BEAMTIDE_PARENT"
+"""Environment variable with the process that we must not outlive."""
+
+
+def serve(deployment: Deployment, component: str) -> None:
+    """Run one component until SIGTERM or SIGINT."""
+    if PARENT in os.environ:
+        lifeline.die_with(int(os.environ[PARENT]), signal.SIGTERM)
+    if component not in deployment.components():
+        raise BadInput(f"there is no component {component!r}; this site has: {', '.join(deployment.components())}")
+    _prepare(deployment)
+    structlog.get_logger().info("starts", component=component, address=deployment.address(component))
+    kind = component.partition(".")[0]
+    if kind in LOOPS:
+        stopped: list[bool] = []
+        stop_on_signals(lambda: stopped.append(True))
+        run = cast(Loop, importlib.import_module(f"beamline_side.services.{LOOPS[kind]}").run)
+        run(deployment, lambda: bool(stopped))
+    elif kind in SERVICES:
+        _pump(deployment, component, importlib.import_module(f"beamline_side.services.{SERVICES[kind]}").SERVICE)
+    else:
+        raise BadInput(f"{component} is started by its own command: beamtide autoscale")
+
+
+def _pump(deployment: Deployment, component: str, service: Service) -> None:
+    links = dict(service.links(component))
+    if component != "topology":
+        links["topology"] = "topology"
+    spool = Spool(deployment.site.state / "spool" / f"{component}.sqlite") if service.durable else None
+    try:
+        machine = service.build(deployment, component, spool or NoStore())
+        card = card_of(deployment, component, tuple(links.values()))
+        pump = Pump(machine, Session(card), {name: deployment.address(to) for name, to in links.items()}, spool)
+        stop_on_signals(pump.stop)
+        pump.run()
+    finally:
+        if spool is not None:
+            spool.close()
+
+
+def _prepare(deployment: Deployment) -> None:
+    """Make the state folders, for us alone, and allow as many descriptors as the system lets us have."""
+    for name in ("run", "spool", "logs", "cache"):
+        try:
+            (deployment.site.state / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise BadInput(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
