@@ -34,25 +34,22 @@ KEEP = "INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?)"
 
 
 class Spool:
-    """A `beamtide.pump.Store` in one file."""
+    """A `beamtide.pump.Store` in one file, or in memory without a path."""
 
-    def __init__(self, path: pathlib.Path | str) -> None:
-        self._path = pathlib.Path(path)
+    def __init__(self, path: pathlib.Path | str | None) -> None:
+        self._path = pathlib.Path(path or ":memory:")
         self._open = False
-        self._lock = _lock(self._path)
+        self._lock = -1 if path is None else _lock(self._path)
         try:
             self._connection = _connect(str(self._path))
         except sqlite3.Error as error:
-            os.close(self._lock)
+            self._release()
             self._broken(error)
 
     @classmethod
     def nowhere(cls) -> Self:
         """Return a spool in memory, for a service that promises no durability."""
-        spool = cls.__new__(cls)
-        spool._path, spool._open, spool._lock = pathlib.Path("(memory)"), False, -1
-        spool._connection = _connect(":memory:")
-        return spool
+        return cls(None)
 
     def keep(self, table: str, key: str, body: bytes) -> None:
         """Insert or replace a row in the open transaction."""
@@ -95,6 +92,9 @@ class Spool:
             sqlite3.Error
         ):  # a disk that is full may refuse even this, and everything promised is in the log
             self._connection.close()
+        self._release()
+
+    def _release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -126,7 +126,7 @@ class Spool:
 
 
 def _checksum(table: str, key: str, body: bytes) -> bytes:
-    digest = xxhash.xxh3_64(f"{table}\0{key}\0")
+    digest = xxhash.xxh3_64(f"{table}\0{key}\0".encode())
     digest.update(body)
     return digest.digest()
 
