@@ -28,9 +28,10 @@ class ScanAnnounced(Message, frozen=True, kw_only=True):
 
 
 class ScanStarted(Message, frozen=True, kw_only=True):
-    """A scan runs (whether announced before or not)."""
+    """A scan runs (whether announced before or not); `at` is Unix time in seconds, for display only."""
 
     scan: Scan
+    at: float = 0.0
 
 
 class ScanEnded(Message, frozen=True, kw_only=True):
@@ -38,6 +39,7 @@ class ScanEnded(Message, frozen=True, kw_only=True):
 
     scan: ScanId
     points: int = -1
+    at: float = 0.0
 
 
 class ScanState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -1,0 +1,161 @@
+"""`beamtide.Client`: the public API of scripts and user interfaces. Thin: each method is one question to one service.
+
+Every method may raise NoAnswer (the service is not there) and BadInput (it refused, with its sentence).
+"""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from beamtide import clock, settings, site
+from beamtide.config import Deployment, PipelineConfig
+from beamtide.errors import BadInput
+from beamtide.messages import Message, Ok, metadata, results, scaling, tasks, topology
+from beamtide.messages.base import Digest, PipelineName, ScanId
+from beamtide.pump import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedArray:
+    """Rows `start <= index < stop` of a dataset, with what it is; rows of holes are NaN (0 for integers)."""
+
+    values: NDArray[Any]
+    header: results.DatasetHeader
+    start: int
+    stop: int
+    holes: tuple[results.Hole, ...]
+
+
+class Client:
+    """Talks to a running Beamtide. Use it in a `with` block, in one thread."""
+
+    def __init__(self, deployment: Deployment | pathlib.Path | str, patience: float = 10.0) -> None:
+        self.deployment = deployment if isinstance(deployment, Deployment) else site.load(pathlib.Path(deployment))
+        self._caller, self._patience = Caller(), patience
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._caller.close()
+
+    # scans
+
+    def scan_announced(self, scan: metadata.Scan, in_seconds: float = 0.0) -> None:
+        """Say that a scan will start, so that workers can be there when it does."""
+        self._ask("metadata", metadata.ScanAnnounced(scan=scan, in_seconds=in_seconds))
+
+    def scan_started(self, scan: metadata.Scan) -> None:
+        """Say that a scan runs."""
+        self._ask("metadata", metadata.ScanStarted(scan=scan, at=clock.utc()))
+
+    def scan_ended(self, scan: ScanId, points: int = -1) -> None:
+        """Say that no further frames will come, and how many there were (-1: as planned)."""
+        self._ask("metadata", metadata.ScanEnded(scan=scan, points=points, at=clock.utc()))
+
+    def scans(self, scan: str = "") -> tuple[metadata.ScanState, ...]:
+        """Return one scan, or all."""
+        question = metadata.ScansRequest(scan=ScanId(scan))
+        return self._caller.ask(self._at("metadata"), question, metadata.Scans, patience=self._patience).scans
+
+    # tasks
+
+    def submit(self, new: Sequence[tasks.Task]) -> None:
+        """Hand tasks to the distributor; returns once they are on its disk."""
+        self._ask("distributor", tasks.SubmitRequest(tasks=tuple(new)))
+
+    def status(self, scan: str = "") -> tasks.TaskStatus:
+        """Return how far the tasks of a scan (or of all scans) are."""
+        question = tasks.StatusRequest(scan=ScanId(scan))
+        return self._caller.ask(self._at("distributor"), question, tasks.TaskStatus, patience=self._patience)
+
+    def watch(self, scan: str = "", wait: float = 10.0) -> Iterator[tasks.TaskStatus]:
+        """Yield the status now, and each time that it changed."""
+        after = -1
+        while True:
+            question = tasks.WatchTasksRequest(scan=ScanId(scan), after=after, wait=wait)
+            status = self._caller.ask(self._at("distributor"), question, tasks.TaskStatus, patience=wait + self._patience)
+            if status.version > after:
+                yield status
+                after = status.version
+
+    def cancel(self, scan: str, pipeline: str = "", reason: str = "cancelled") -> None:
+        """End all open tasks of a scan, in one pipeline or in all."""
+        self._ask("distributor", tasks.CancelRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline), reason=reason))
+
+    # results
+
+    def products(self, scan: str = "", pipeline: str = "") -> tuple[results.ProductState, ...]:
+        """Return what there is."""
+        question = results.ListRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline))
+        return self._caller.ask(self._at("sink"), question, results.Products, patience=self._patience).products
+
+    def subscribe(self, scan: str = "", pipeline: str = "", wait: float = 10.0) -> Iterator[results.ProductState]:
+        """Yield the latest state of every product, and again of each one that changed."""
+        after = 0
+        while True:
+            question = results.WatchRequest(after=after, wait=wait, scan=ScanId(scan), pipeline=PipelineName(pipeline))
+            answer = self._caller.ask(self._at("sink"), question, results.Products, patience=wait + self._patience)
+            yield from answer.products
+            after = answer.version
+
+    def fetch(self, scan: str, dataset: str, start: int = 0, stop: int | None = None) -> FetchedArray:
+        """Return indexes `[start, stop)` of "pipeline/dataset" (default: all that is complete), of its newest product."""
+        pipeline, _, name = dataset.partition("/")
+        found = self.products(scan, pipeline)
+        if not found:
+            raise BadInput(f"there is nothing of pipeline {pipeline!r} for scan {scan!r} yet")
+        newest = max(found, key=lambda state: state.version)
+        end = newest.complete if stop is None else stop
+        question = results.FetchRequest(product=newest.product, dataset=name, start=start, stop=end)
+        answer, arrays = self._caller.converse(self._at("sink"), question, results.Fetched, patience=self._patience)
+        return FetchedArray(arrays["data"], answer.header, answer.start, answer.stop, answer.holes)
+
+    # settings
+
+    def put_settings(self, pipeline: PipelineConfig) -> Digest:
+        """Keep a pipeline's settings and calibration files on the metadata server; return their digest."""
+        prepared = settings.document_for(pipeline, site.shared_root(self.deployment))
+        for name, content in prepared.files.items():
+            self._put(metadata.PutFileRequest(name=name, content=content))
+        return self._put(metadata.PutSettingsRequest(document=prepared.document))
+
+    def settings(self, digest: str) -> metadata.SettingsDocument:
+        """Return the settings document with this digest."""
+        question = metadata.GetSettingsRequest(digest=Digest(digest))
+        return self._caller.ask(self._at("metadata"), question, metadata.Settings, patience=self._patience).document
+
+    def settings_list(self, modality: str = "") -> tuple[tuple[Digest, metadata.SettingsDocument], ...]:
+        """Return all settings documents, newest first."""
+        question = metadata.ListSettingsRequest(modality=modality)
+        return self._caller.ask(self._at("metadata"), question, metadata.SettingsList, patience=self._patience).documents
+
+    # components
+
+    def topology(self) -> tuple[topology.ComponentReport, ...]:
+        """Return every component, as last heard of."""
+        question = topology.TopologyRequest()
+        return self._caller.ask(self._at("topology"), question, topology.Topology, patience=self._patience).components
+
+    def gauge(self, pipeline: str) -> scaling.BufferGauge:
+        """Return the queue of a pipeline."""
+        return self._caller.ask(
+            self._at(f"buffer.{pipeline}"), scaling.GaugeRequest(), scaling.BufferGauge, patience=self._patience
+        )
+
+    def _ask(self, component: str, message: Message) -> None:
+        self._caller.ask(self._at(component), message, Ok, patience=self._patience)
+
+    def _put(self, message: Message) -> Digest:
+        return self._caller.ask(self._at("metadata"), message, metadata.Put, patience=self._patience).digest
+
+    def _at(self, component: str) -> str:
+        return self.deployment.address(component)

@@ -1,0 +1,120 @@
+"""From files to a deployment: the site file, its pipeline files, and everything that can be known to be wrong before a start."""
+
+import pathlib
+
+from beamtide import registry, settings, yaml_file
+from beamtide.config import Deployment, PipelineConfig, SiteConfig
+from beamtide.errors import BadInput
+
+MAX_SOCKET_PATH = 100
+"""The kernel allows 107 bytes for the path of a socket."""
+
+
+def load(file: pathlib.Path) -> Deployment:
+    """Read a site file and its pipelines. BadInput: one line per problem, all of them."""
+    document = yaml_file.read(file)
+    site = _absolute(yaml_file.validate(document, SiteConfig), file.parent.resolve())
+    found: list[str] = []
+    pipelines: dict[str, PipelineConfig] = {}
+    documents: dict[str, yaml_file.Document] = {}
+    for path in site.pipelines:
+        try:
+            read = yaml_file.read(path)
+            pipeline = yaml_file.validate(read, PipelineConfig)
+        except BadInput as error:
+            found.append(str(error))
+            continue
+        if pipeline.pipeline in pipelines:
+            found.append(f"{read.where(('pipeline',))}: {pipeline.pipeline} stands in two pipeline files; rename one")
+        pipelines[pipeline.pipeline], documents[pipeline.pipeline] = pipeline, read
+    deployment = Deployment(site=site, pipelines=pipelines, file=file.resolve())
+    found += _relations(deployment, documents) if not found else []
+    found += _places(deployment, document)
+    if found:
+        raise BadInput("\n".join(found))
+    return deployment
+
+
+def shared_root(deployment: Deployment) -> pathlib.Path:
+    """Return the folder below which calibration files are looked up."""
+    return deployment.site.roots.shared or deployment.file.parent
+
+
+def check(file: pathlib.Path) -> list[str]:
+    """Return every problem of a site that can be found without starting anything, also in settings and calibration files."""
+    try:
+        deployment = load(file)
+    except BadInput as error:
+        return str(error).splitlines()
+    found = [] if deployment.site.roots.raw.is_dir() else [f"{file.name}  roots.raw: {deployment.site.roots.raw} is not a folder"]
+    for name, pipeline in deployment.pipelines.items():
+        try:
+            registry.find("formats", pipeline.source.format)
+            prepared = settings.document_for(pipeline, shared_root(deployment))
+            modality = registry.find("modalities", pipeline.modality)
+            missing = sorted(set(modality.needs) - set(prepared.files))
+            if missing:
+                found.append(f"pipeline {name}: calibration.{missing[0]} is required by {pipeline.modality}")
+            modality.settings(**pipeline.settings)
+        except (BadInput, ValueError) as error:
+            found.append(_first_line(name, error))
+    return found
+
+
+def _first_line(name: str, error: Exception) -> str:
+    text = str(error)
+    return text if text.startswith("pipeline ") else f"pipeline {name}, settings: " + " ".join(text.split())
+
+
+def _absolute(site: SiteConfig, folder: pathlib.Path) -> SiteConfig:
+    def full(path: pathlib.Path) -> pathlib.Path:
+        return (folder / path.expanduser()).resolve()
+
+    roots = site.roots.model_copy(
+        update={name: full(path) for name in ("raw", "processed", "shared") if (path := getattr(site.roots, name)) is not None}
+    )
+    files: list[pathlib.Path] = []
+    for path in site.pipelines:
+        matches = sorted(folder.glob(str(path))) if "*" in str(path) else []
+        files += matches or [full(path)]
+    return site.model_copy(update={"roots": roots, "state": full(site.state), "pipelines": tuple(files)})
+
+
+def _relations(deployment: Deployment, documents: dict[str, yaml_file.Document]) -> list[str]:
+    found, names = [], sorted(deployment.pipelines)
+    for name, pipeline in deployment.pipelines.items():
+        others = {("inputs",): [text.partition("/")[0] for text in pipeline.inputs]}
+        others[("positions",)] = [pipeline.positions] if pipeline.positions else []
+        for path, wanted in others.items():
+            where = documents[name].where(path)
+            found += [
+                f"{where}: there is no pipeline {other}; known: {', '.join(names)}" for other in wanted if other not in names
+            ]
+            found += [f"{where}: {name} cannot wait for itself" for other in wanted if other == name]
+        found += [
+            f"{documents[name].where(('inputs',))}: {text!r} has no dataset; write it as pipeline/dataset"
+            for text in pipeline.inputs
+            if not text.partition("/")[2]
+        ]
+    return found or _circles(deployment)
+
+
+def _circles(deployment: Deployment) -> list[str]:
+    needs = {name: {text.partition("/")[0] for text in one.inputs} for name, one in deployment.pipelines.items()}
+    while free := [name for name, wanted in needs.items() if not wanted & needs.keys()]:
+        for name in free:
+            del needs[name]
+    return [f"pipelines {', '.join(sorted(needs))} wait for each other's results (inputs); break the circle"] if needs else []
+
+
+def _places(deployment: Deployment, document: yaml_file.Document) -> list[str]:
+    site, found = deployment.site, []
+    longest = max((len(deployment.address(name)) - len("ipc://") for name in deployment.components()), default=0)
+    if site.network.bind == "ipc" and longest > MAX_SOCKET_PATH:
+        found.append(f"{document.where(('state',))}: {site.state} is too long for sockets below it; choose a shorter folder")
+    first, last = (int(number) for number in site.network.ports.split("-"))
+    if last - first + 1 < len(deployment.components()) or not 0 < first <= last < 65536:
+        found.append(f"{document.where(('network', 'ports'))}: {len(deployment.components())} ports are needed, below 65536")
+    if site.state.is_relative_to(site.roots.raw):
+        found.append(f"{document.where(('state',))}: {site.state} lies inside roots.raw, where nothing may be written")
+    return found
