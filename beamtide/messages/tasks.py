@@ -151,10 +151,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Pulled(Message, frozen=True, kw_only=True):
-    """Answer to `PullRequest`; `closed` verdicts of the request are on disk."""
+    """Answer to `PullRequest`: the next entries of the journal.
+
+    `confirmed` names the verdicts of the request, which are on disk now. `ahead` shows cancellations that stand further
+    down the journal, so that no worker toils on a cancelled scan until its backlog has been pulled.
+    """
 
     pipeline: PipelineName
     entries: tuple[Entry, ...]
+    confirmed: tuple[TaskId, ...] = ()
+    ahead: tuple[Entry, ...] = ()
 
 
 # --- worker to buffer ----------------------------------------------------------------------------------------------

@@ -1,0 +1,250 @@
+"""The queue of one pipeline: pulls tasks from the distributor, hands them to workers, and sees each to its verdict.
+
+Theory: a task comes in once (`intake`), may wait for a fence (`gate`), is leased until an attempt stores its result
+(`lease_table`), and its verdict goes to the distributor (`intake`) and, if it is "abandoned", to the sorter too
+(`dead_letters`), because nobody else would tell it. Workers ask and wait; the newest idle one is served first, so that the
+others grow old and their jobs can end. A worker that asks again has not heard of its lease and gets the same one; a lease
+whose worker is gone before it heard of it comes back at once.
+
+Clock policy: `now` is the monotonic clock in seconds. Every event first lets overdue leases end.
+Invariants: those of the parts; a task is held, in the lease table, or closed; a verdict leaves the spool only when confirmed.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from beamline_side.cores.buffer_policy import ORDERINGS
+from beamline_side.cores.dead_letters import DeadLetters
+from beamline_side.cores.deferred import Deferred
+from beamline_side.cores.gate import Gate
+from beamline_side.cores.intake import Intake
+from beamline_side.cores.lease_table import LeaseTable
+from beamline_side.cores.tempo import Tempo
+from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, ticket_of
+from beamtide.config import Leases, PipelineConfig
+from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Unreachable, WakeAt, link
+from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds, TaskId
+from beamtide.messages.scaling import BufferGauge, GaugeRequest
+from beamtide.messages.tasks import (
+    Beat,
+    Closed,
+    Entry,
+    FenceBroken,
+    FencePending,
+    FenceReached,
+    Lease,
+    LeaseRequest,
+    NoTask,
+    Pulled,
+    Stale,
+    TaskDone,
+    TaskFailed,
+)
+
+DISTRIBUTOR, FENCE, SORTER = link("distributor"), link("fence"), link("sorter")
+REMEMBERED = 8192
+
+
+class BufferMachine:
+    """The core of one buffer."""
+
+    def __init__(self, pipeline: PipelineConfig, leases: Leases, shelf: Shelf) -> None:
+        self._name = PipelineName(pipeline.pipeline)
+        self._table = LeaseTable(leases.ttl, leases.faults, leases.losses, ORDERINGS[pipeline.buffer.order])
+        self._gate, self._intake, self._letters = Gate(), Intake(self._name, shelf), DeadLetters(shelf)
+        self._workers: Deferred[str, LeaseRequest] = Deferred()
+        self._tempo = Tempo()
+        self._unheard: dict[Peer, tuple[TaskId, int]] = {}
+        self._done = self._abandoned = 0
+        self._armed = 0.0
+        for ticket in (ticket_of(body) for _, body in shelf.rows(TABLE)):
+            if ticket.task.needs and not ticket.attempt:
+                self._gate.hold(ticket)
+            else:
+                self._table.restore(ticket)
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        """Take one event and say what should be done about it."""
+        effects = self._settle(self._table.expire(now))
+        if isinstance(event, Heard):
+            self._unheard.pop(event.peer, None)
+            effects += self._heard(event, now)
+        elif isinstance(event, Unreachable):
+            effects += self._unreachable(event, now)
+        effects += self._dispatch(now)
+        effects += self._gate.questions(now)
+        effects += self._intake.questions(now, self._table.waiting + len(self._gate))
+        effects += self._letters.due(now)
+        return effects + self._wake(now)
+
+    def progress(self) -> dict[str, float]:
+        """Return the numbers to show in the topology."""
+        return {
+            "ready": self._table.ready,
+            "held": len(self._gate),
+            "leased": self._table.leased,
+            "workers": len(self._workers) + self._table.leased,
+            "done": self._done,
+            "abandoned": self._abandoned,
+            "retried": self._table.retried,
+        }
+
+    def why(self) -> str:
+        """Return why nothing moves."""
+        return "; ".join(filter(None, (self._gate.why(), self._table.why(), self._letters.why())))
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        self._table.check()
+        self._gate.check()
+        assert not (self._workers and self._table.ready), "a task and a worker wait side by side"
+
+    def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
+        match event:
+            case Heard(peer=peer, message=Pulled() as answer) if peer == DISTRIBUTOR:
+                return self._pulled(answer, now)
+            case Heard(peer=peer, message=FenceReached() | FencePending() as answer) if peer == FENCE:
+                return self._admit(self._gate.reached(answer), now)
+            case Heard(peer=peer, message=FenceBroken() as answer) if peer == FENCE:
+                return self._abandon(self._gate.broken(answer), answer.reason)
+            case Heard(peer=peer, message=Ok() | Refused() as answer) if peer == SORTER:
+                return self._letters.heard(answer)
+            case Heard(peer=peer, message=Refused()) if peer == DISTRIBUTOR:
+                return list(self._intake.refused(now))
+            case Heard(peer=peer, message=message) if not peer.startswith(b">"):
+                return self._asked(event, message, now)
+        return []
+
+    def _asked(self, event: Heard, message: Message, now: Seconds) -> list[Effect]:
+        match message:
+            case LeaseRequest(worker=worker):
+                if (grant := self._table.lease_of(worker)) is None:
+                    self._workers.add(worker, event, message, now, message.wait)
+                    return []
+                self._table.beat(grant.task.id, grant.attempt, now)
+                return [self._lease(event.peer, event.id, grant)]
+            case Beat(task=task, attempt=attempt):
+                answer = Ok() if self._table.beat(task, attempt, now) else Stale(task=task, attempt=attempt)
+                return [Send(event.peer, answer, event.id)]
+            case TaskDone():
+                return self._finished(event, message, now)
+            case TaskFailed(task=task, attempt=attempt, cause=cause, reason=reason, host=host):
+                said = f"{reason} (on {host})" if host else reason
+                return self._ended(event, message, self._table.failed(task, attempt, cause, said, now))
+            case GaugeRequest():
+                return [Send(event.peer, self._gauge(now), event.id)]
+        return []
+
+    def _finished(self, event: Heard, message: TaskDone, now: Seconds) -> list[Effect]:
+        if self._table.holds(message.task, message.attempt):
+            self._tempo.served(message.seconds or now - self._table.held_since(message.task))
+        return self._ended(event, message, self._table.done(message.task, message.attempt, message.outcome))
+
+    def _ended(self, event: Heard, message: TaskDone | TaskFailed, changes: list[Change] | None) -> list[Effect]:
+        if changes is None:
+            return [Send(event.peer, Stale(task=message.task, attempt=message.attempt), event.id)]
+        return [*self._settle(changes), Send(event.peer, Ok(), event.id)]
+
+    def _pulled(self, answer: Pulled, now: Seconds) -> list[Effect]:
+        fresh, effects = self._intake.heard(answer, now)
+        self._tempo.arrived(sum(entry.task is not None for entry in fresh), now)
+        for entry in fresh:
+            effects += self._enter(entry, now)
+        for entry in answer.ahead:
+            effects += self._cancel(entry)
+        return effects
+
+    def _enter(self, entry: Entry, now: Seconds) -> list[Effect]:
+        if entry.task is None:
+            return self._cancel(entry)
+        if entry.task.id in self._gate:
+            return []
+        ticket = Ticket(entry.task, entry.seq)
+        if entry.task.void:
+            return self._abandon([ticket], entry.task.void)
+        if entry.task.needs:
+            self._gate.hold(ticket)
+            return [ticket.row()]
+        return self._settle(self._table.submit(entry.task, entry.seq, now))
+
+    def _admit(self, tickets: Iterable[Ticket], now: Seconds) -> list[Effect]:
+        return [effect for ticket in tickets for effect in self._settle(self._table.submit(ticket.task, ticket.seq, now))]
+
+    def _abandon(self, tickets: Iterable[Ticket], reason: str) -> list[Effect]:
+        return self._settle([change for ticket in tickets for change in ticket.over(reason)])
+
+    def _cancel(self, entry: Entry) -> list[Effect]:
+        if entry.cancelled is None:
+            return []
+        scan, reason = entry.cancelled.scan, entry.cancelled.reason
+        held = self._abandon(self._gate.cancel(scan, entry.seq), reason)
+        return held + self._settle(self._table.cancel(scan, entry.seq, reason))
+
+    def _settle(self, changes: Sequence[Change]) -> list[Effect]:
+        effects: list[Effect] = []
+        for change in changes:
+            if isinstance(change, Verdict):
+                effects += self._close(change)
+            elif not isinstance(change, Grant):
+                effects.append(change)
+        return effects
+
+    def _close(self, verdict: Verdict) -> list[Effect]:
+        effects = self._intake.close(Closed(task=verdict.task.id, outcome=verdict.outcome, reason=verdict.reason))
+        if verdict.outcome != "abandoned":
+            self._done += 1
+            return effects
+        self._abandoned += 1
+        return effects + self._letters.add(verdict.task, verdict.attempt, verdict.reason)
+
+    def _dispatch(self, now: Seconds) -> list[Effect]:
+        effects: list[Effect] = []
+        for _, asker in self._workers.expired(now):
+            effects.append(Send(asker.peer, NoTask(), asker.id))
+        while self._workers and self._table.ready:
+            worker, asker = self._workers.newest()
+            changes = self._table.lease(worker, now)
+            effects += self._settle(changes)
+            effects += [self._lease(asker.peer, asker.id, grant) for grant in changes if isinstance(grant, Grant)]
+        return effects
+
+    def _lease(self, peer: Peer, question: int, grant: Grant) -> Send:
+        self._unheard[peer] = (grant.task.id, grant.attempt)
+        if len(self._unheard) > REMEMBERED:
+            del self._unheard[next(iter(self._unheard))]
+        return Send(peer, Lease(task=grant.task, attempt=grant.attempt, ttl=self._table.ttl), question)
+
+    def _unreachable(self, event: Unreachable, now: Seconds) -> list[Effect]:
+        if event.peer == DISTRIBUTOR:
+            return list(self._intake.refused(now))
+        if event.peer == FENCE:
+            self._gate.unreachable(now)
+        elif event.peer == SORTER:
+            self._letters.unreachable(now)
+        self._workers.forget(event)
+        task, attempt = self._unheard.pop(event.peer, (TaskId(""), 0))
+        return self._settle(self._table.failed(task, attempt, "handback", "gone before it heard of the task", now) or [])
+
+    def _gauge(self, now: Seconds) -> BufferGauge:
+        return BufferGauge(
+            pipeline=self._name,
+            ready=self._table.ready,
+            held=len(self._gate),
+            leased=self._table.leased,
+            workers=len(self._workers) + self._table.leased,
+            idle=len(self._workers),
+            oldest_wait=self._table.oldest_wait(now),
+            service_time=self._tempo.service_time,
+            arrival_rate=self._tempo.arrival_rate(now),
+            done=self._done,
+            abandoned=self._abandoned,
+            retried=self._table.retried,
+        )
+
+    def _wake(self, now: Seconds) -> list[Effect]:
+        """Ask for a tick at the next deadline, unless an earlier one is on its way."""
+        times = (self._table.wake(), self._workers.wake(), self._intake.wake(), self._letters.wake())
+        soonest = min((time for time in times if time is not None), default=None)
+        if soonest is None or now < self._armed <= soonest:
+            return []
+        self._armed = max(soonest, now)
+        return [WakeAt(Seconds(soonest))]

@@ -1,0 +1,78 @@
+"""Questions that are answered later: who asked, under which message id, and how long they wait.
+
+One question per key; a newer one replaces the older, whose asker has given it up. Clock policy: deadlines are times of the
+caller's monotonic clock; `expired` hands back what has waited long enough. Invariant: every question waits in one place.
+"""
+
+import heapq
+import itertools
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from beamtide.machine import Heard, Peer, Unreachable
+from beamtide.messages.base import Message
+
+K = TypeVar("K", bound=Hashable)
+M = TypeVar("M", bound=Message)
+LONGEST_WAIT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asker(Generic[M]):
+    """What was asked, and where the answer goes."""
+
+    peer: Peer
+    id: int
+    message: M
+    number: int
+
+
+@dataclass(slots=True)
+class Deferred(Generic[K, M]):
+    """The questions that wait."""
+
+    _askers: dict[K, Asker[M]] = field(default_factory=dict)
+    _deadlines: list[tuple[float, int, K]] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def add(self, key: K, event: Heard, message: M, now: float, wait: float) -> None:
+        """Let a question wait for up to `wait` seconds; it becomes the newest."""
+        number = next(self._numbers)
+        self._askers.pop(key, None)
+        self._askers[key] = Asker(event.peer, event.id, message, number)
+        heapq.heappush(self._deadlines, (now + max(0.0, min(wait, LONGEST_WAIT)), number, key))
+
+    def take(self, key: K) -> Asker[M] | None:
+        """Take a question out, to answer it."""
+        return self._askers.pop(key, None)
+
+    def newest(self) -> tuple[K, Asker[M]]:
+        """Take the newest question out."""
+        return self._askers.popitem()
+
+    def expired(self, now: float) -> list[tuple[K, Asker[M]]]:
+        """Take out the questions that have waited long enough."""
+        over = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, number, key = heapq.heappop(self._deadlines)
+            asker = self._askers.get(key)
+            if asker is not None and asker.number == number:
+                over.append((key, self._askers.pop(key)))
+        return over
+
+    def forget(self, gone: Unreachable) -> None:
+        """Drop the questions of a peer that is gone."""
+        for key in [key for key, asker in self._askers.items() if asker.peer == gone.peer]:
+            del self._askers[key]
+
+    def wake(self) -> float | None:
+        """Return when a question may expire next."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def items(self) -> list[tuple[K, Asker[M]]]:
+        """Return the questions that wait, oldest first."""
+        return list(self._askers.items())
+
+    def __len__(self) -> int:
+        return len(self._askers)

@@ -1,0 +1,158 @@
+"""The one entry for tasks: accepted once, kept until the pipeline's buffer has them, counted until each has its verdict.
+
+Theory: each pipeline has a journal of entries 1, 2, 3 …; its buffer reads it with a cursor, and asking after entry n says that
+all up to n are on the buffer's disk, so they are dropped here. Only two numbers per pipeline are in memory; entries and the
+table of known tasks (for a task submitted twice, open or closed) are read from the spool when they are needed, so a million
+waiting tasks cost nothing but disk, and a restart is instant. Buffers report verdicts; each is counted once.
+
+Clock policy: `now` is the monotonic clock in seconds; a question waits at most as long as its asker said.
+Invariants: the journal holds exactly the entries passed < seq <= last; a tally never counts more verdicts than tasks.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from beamline_side.cores.deferred import Deferred
+from beamline_side.cores.journal import Journal
+from beamline_side.cores.tallies import Tallies
+from beamtide.config import NAME
+from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Unreachable, WakeAt
+from beamtide.messages.base import Ok, PipelineName, Refused, Seconds
+from beamtide.messages.tasks import (
+    Cancelled,
+    CancelRequest,
+    PullRequest,
+    StatusRequest,
+    SubmitRequest,
+    Task,
+    WatchTasksRequest,
+)
+
+LONGEST_ID = 512
+
+
+class DistributorMachine:
+    """The core of the task distributor; `modalities` names the modality of each pipeline."""
+
+    def __init__(self, modalities: Mapping[str, str], shelf: Shelf) -> None:
+        self._modalities = dict(modalities)
+        self._journals = {PipelineName(name): Journal(PipelineName(name), shelf) for name in modalities}
+        self._tallies = Tallies(shelf)
+        self._pulls: Deferred[PipelineName, PullRequest] = Deferred()
+        self._credits: dict[PipelineName, int] = {}
+        self._watchers: Deferred[tuple[Peer, int], WatchTasksRequest] = Deferred()
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        """Take one event and say what should be done about it."""
+        effects: list[Effect] = []
+        if isinstance(event, Heard):
+            effects += self._heard(event, now)
+        elif isinstance(event, Unreachable):
+            self._pulls.forget(event)
+            self._watchers.forget(event)
+        effects += self._serve(now)
+        wakes = [wake for wake in (self._pulls.wake(), self._watchers.wake()) if wake is not None]
+        return [*effects, WakeAt(Seconds(min(wakes)))] if wakes else effects
+
+    def progress(self) -> dict[str, float]:
+        """Return the numbers to show in the topology."""
+        queued = {f"queued.{name}": float(len(journal)) for name, journal in self._journals.items()}
+        return {**self._tallies.progress(), **queued}
+
+    def why(self) -> str:
+        """Return why nothing moves."""
+        waiting = [name for name, journal in self._journals.items() if len(journal)]
+        silent = ", ".join(name for name in waiting if name not in self._credits)
+        full = ", ".join(name for name in waiting if self._credits.get(name) == 0)
+        reasons = (f"the buffer of {silent} has not asked yet" if silent else "", f"the buffer of {full} is full" if full else "")
+        return "; ".join(filter(None, reasons))
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        for journal in self._journals.values():
+            journal.check()
+        self._tallies.check()
+
+    def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
+        match event.message:
+            case SubmitRequest(tasks=tasks):
+                return self._submit(event, tasks)
+            case PullRequest() as pull:
+                return self._pull(event, pull, now)
+            case CancelRequest() as wish:
+                return self._cancel(event, wish)
+            case StatusRequest(scan=scan):
+                return [Send(event.peer, self._tallies.status(scan), event.id)]
+            case WatchTasksRequest(wait=wait) as watch:
+                self._watchers.add((event.peer, event.id), event, watch, now, wait)
+        return []
+
+    def _submit(self, event: Heard, tasks: tuple[Task, ...]) -> list[Effect]:
+        for task in tasks:
+            if complaint := self._complaint(task):
+                return [Send(event.peer, Refused(reason=complaint), event.id)]
+        effects: list[Effect] = []
+        fresh = {task.id: task for task in tasks if self._tallies.known(task.id) is None}
+        for task in fresh.values():
+            effects += self._journals[task.pipeline].append(task)
+        effects += self._tallies.submit(fresh.values())
+        return [*effects, Send(event.peer, Ok(), event.id)]
+
+    def _pull(self, event: Heard, pull: PullRequest, now: Seconds) -> list[Effect]:
+        journal = self._journals.get(pull.pipeline)
+        if journal is None:
+            return [Send(event.peer, Refused(reason=self._no_pipeline(pull.pipeline)), event.id)]
+        self._credits[pull.pipeline] = pull.credit
+        effects = journal.confirm(pull.after) + self._tallies.close(pull.closed)
+        self._pulls.add(pull.pipeline, event, pull, now, 0.0 if pull.closed else pull.wait)
+        return effects
+
+    def _cancel(self, event: Heard, wish: CancelRequest) -> list[Effect]:
+        if wish.pipeline and wish.pipeline not in self._journals:
+            return [Send(event.peer, Refused(reason=self._no_pipeline(wish.pipeline)), event.id)]
+        effects: list[Effect] = []
+        for name in sorted(self._tallies.open_pipelines(wish.scan) & self._journals.keys()):
+            if wish.pipeline in ("", name):
+                effects += self._journals[name].append(Cancelled(scan=wish.scan, reason=wish.reason))
+        return [*effects, Send(event.peer, Ok(), event.id)]
+
+    def _serve(self, now: Seconds) -> list[Effect]:
+        """Answer whoever waits for what there is now, or has waited long enough."""
+        pulls, watchers = self._pulls.expired(now), self._watchers.expired(now)
+        for name, pull in self._pulls.items():
+            if self._journals[name].has_news(pull.message.credit):
+                self._pulls.take(name)
+                pulls.append((name, pull))
+        for key, watch in self._watchers.items():
+            if self._tallies.changed_after(watch.message.scan, watch.message.after):
+                self._watchers.take(key)
+                watchers.append((key, watch))
+        effects: list[Effect] = []
+        for name, pull in pulls:
+            pulled = self._journals[name].answer(pull.message.credit)
+            confirmed = tuple(verdict.task for verdict in pull.message.closed)
+            effects.append(Send(pull.peer, msgspec.structs.replace(pulled, confirmed=confirmed), pull.id))
+        for _, watch in watchers:
+            effects.append(Send(watch.peer, self._tallies.status(watch.message.scan), watch.id))
+        for journal in self._journals.values():
+            journal.written()
+        return effects
+
+    def _no_pipeline(self, name: str) -> str:
+        return f"there is no pipeline {name!r}; this site has: {', '.join(sorted(self._modalities))}"
+
+    def _complaint(self, task: Task) -> str:
+        """Return why a task cannot be accepted; "" if it can."""
+        modality = self._modalities.get(task.pipeline)
+        if modality is None:
+            return self._no_pipeline(task.pipeline)
+        if modality != task.modality:
+            return f"task {task.id}: pipeline {task.pipeline} is for {modality}, not for {task.modality}"
+        if not 0 <= task.start < task.stop:
+            return f"task {task.id}: indexes from {task.start} to {task.stop} are not a range; give 0 <= start < stop"
+        if not NAME.fullmatch(task.scan):
+            return f"the scan name {task.scan!r} cannot be used for a folder: use letters, digits, or _ . + -, no leading dot"
+        if not 0 < len(task.id) <= LONGEST_ID:
+            return f"a task id has 1 to {LONGEST_ID} characters, not {len(task.id)}"
+        return ""

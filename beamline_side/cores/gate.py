@@ -1,0 +1,111 @@
+"""Tasks that wait for a fence: another pipeline's results must be complete up to some index first.
+
+Theory: fences of one scan and pipeline are reached in the order of their indexes, so only the lowest is asked for; an answer
+"complete to k" frees every task up to k, and a broken fence breaks all those behind it. A task with several needs waits for
+them one after the other.
+
+Clock policy: `now` is the caller's monotonic clock; questions are asked again as `session.Poll` says.
+Invariant: a held task stands in the queue of exactly one fence.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+
+from beamline_side.cores.ticket import Ticket
+from beamtide.machine import Effect, Send, link
+from beamtide.messages.base import PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.tasks import FenceBroken, FencePending, FenceReached, FenceRequest, Need
+from beamtide.session import Poll
+
+
+@dataclass(slots=True)
+class _Fence:
+    queue: list[tuple[int, int, TaskId, int]] = field(default_factory=list)
+    poll: Poll = field(default_factory=Poll)
+    asked: int = -1
+    complete: int = 0
+
+
+@dataclass(slots=True)
+class Gate:
+    """The held tasks of one buffer."""
+
+    _held: dict[TaskId, Ticket] = field(default_factory=dict)
+    _fences: dict[tuple[ScanId, PipelineName], _Fence] = field(default_factory=dict)
+
+    def hold(self, ticket: Ticket, position: int = 0) -> None:
+        """Hold a task until its needs from `position` on are met."""
+        need = ticket.task.needs[position]
+        self._held[ticket.task.id] = ticket
+        fence = self._fences.setdefault((ticket.task.scan, need.pipeline), _Fence())
+        heapq.heappush(fence.queue, (need.upto, ticket.seq, ticket.task.id, position))
+
+    def questions(self, now: Seconds) -> list[Effect]:
+        """Ask for each fence that stands first, when it is time to ask."""
+        effects: list[Effect] = []
+        for (scan, pipeline), fence in list(self._fences.items()):
+            while fence.queue and fence.queue[0][2] not in self._held:
+                heapq.heappop(fence.queue)
+            if not fence.queue:
+                del self._fences[scan, pipeline]
+            elif fence.poll.due(now) or fence.asked != fence.queue[0][0]:
+                fence.asked = fence.queue[0][0]
+                need = Need(pipeline=pipeline, dataset="", upto=fence.asked)
+                request = FenceRequest(scan=scan, need=need, wait=fence.poll.wait)
+                effects += [Send(link("fence"), request), fence.poll.asked(now)]
+        return effects
+
+    def reached(self, answer: FenceReached | FencePending) -> list[Ticket]:
+        """Take how far a pipeline is; return the tasks that may go now."""
+        fence = self._fences.get((answer.scan, answer.need.pipeline))
+        if fence is None:
+            return []
+        fence.poll.answered()
+        fence.complete = max(fence.complete, answer.complete)
+        free = []
+        while isinstance(answer, FenceReached) and fence.queue and fence.queue[0][0] <= answer.complete:
+            *_, task_id, position = heapq.heappop(fence.queue)
+            ticket = self._held.pop(task_id, None)
+            if ticket is not None and position + 1 < len(ticket.task.needs):
+                self.hold(ticket, position + 1)
+            elif ticket is not None:
+                free.append(ticket)
+        return free
+
+    def broken(self, answer: FenceBroken) -> list[Ticket]:
+        """Return the tasks that can never go."""
+        fence = self._fences.get((answer.scan, answer.need.pipeline))
+        if fence is None:
+            return []
+        fence.poll.answered()
+        doomed = [task_id for upto, _, task_id, _ in fence.queue if upto >= answer.need.upto]
+        return [self._held.pop(task_id) for task_id in doomed if task_id in self._held]
+
+    def cancel(self, scan: ScanId, before: int) -> list[Ticket]:
+        """Take out the tasks of a scan that stand before `before` in the journal."""
+        meant = [ticket for ticket in self._held.values() if ticket.task.scan == scan and ticket.seq < before]
+        return [self._held.pop(ticket.task.id) for ticket in meant]
+
+    def unreachable(self, now: Seconds) -> None:
+        """Ask again in a moment: the fence is not there."""
+        for fence in self._fences.values():
+            fence.poll.rest(now, 1.0)
+
+    def __contains__(self, task: TaskId) -> bool:
+        return task in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def why(self) -> str:
+        """Return what the held tasks wait for."""
+        for (_, pipeline), fence in self._fences.items():
+            if fence.queue and self._held:
+                tasks = "1 task waits" if len(self._held) == 1 else f"{len(self._held)} tasks wait"
+                return f"{tasks} for a fence: {pipeline} complete to index {fence.complete} of {fence.queue[0][0]}"
+        return ""
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        queued = [task for fence in self._fences.values() for *_, task, _ in fence.queue if task in self._held]
+        assert len(queued) == len(self._held) == len(set(queued)), "a held task waits for no fence, or for two"

@@ -1,0 +1,219 @@
+"""Who holds which task, until when.
+
+A task is ready, or resting after a failure, or leased to one worker; it ends in exactly one verdict. The attempt number of a
+lease is its fencing token: it is on disk before the worker hears it, grows with every lease also over restarts, and whatever
+arrives with another one changes nothing. How a lease ends decides what follows: a result closes the task; a *fault* (the task
+raised) makes it rest 1, 2, 4, then 8 s; an *infra* loss (no beat, dead worker) puts it to the front at once; a *handback*
+does the same and counts for nothing. Too many faults or losses and the task is abandoned, with the last reason.
+
+Clock policy: `now` is the caller's monotonic clock in seconds. A late `expire` delays a retry but never loses a task. After a
+restart all leases start anew, in full.
+Every operation is O(log n), except cancelling a scan, which looks at every task once.
+Invariants: each task is in exactly one state; counters stay below their limits while it is open.
+"""
+
+import heapq
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from beamline_side.cores.buffer_policy import Key, Ordering
+from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict
+from beamtide.machine import Forget
+from beamtide.messages.base import ScanId, Seconds, TaskId
+from beamtide.messages.tasks import Cause, Outcome, Task
+
+REMEMBERED = 8192
+"""How many ended attempts we remember, to answer a repeated report as we did the first time."""
+LONGEST_REST = 8.0
+
+
+@dataclass(slots=True)
+class _Hold:
+    granted: float
+    expires: float
+
+
+@dataclass(slots=True)
+class LeaseTable:
+    """The open tasks of one buffer."""
+
+    ttl: float
+    faults: int
+    losses: int
+    ordering: Ordering
+    retried: int = 0
+    _tickets: dict[TaskId, Ticket] = field(default_factory=dict)
+    _ready: dict[TaskId, float] = field(default_factory=dict)
+    _queue: list[tuple[int, Key, TaskId]] = field(default_factory=list)
+    _resting: list[tuple[float, TaskId]] = field(default_factory=list)
+    _deadlines: list[tuple[float, TaskId, int]] = field(default_factory=list)
+    _leased: dict[TaskId, _Hold] = field(default_factory=dict)
+    _workers: dict[str, TaskId] = field(default_factory=dict)
+    _restored: list[TaskId] = field(default_factory=list)
+    _endings: OrderedDict[tuple[TaskId, int], bool] = field(default_factory=OrderedDict)
+
+    def restore(self, ticket: Ticket) -> None:
+        """Take a task of an earlier life; its lease starts anew when the clock is first known."""
+        self._tickets[ticket.task.id] = ticket
+        self._restored.append(ticket.task.id)
+
+    def submit(self, task: Task, seq: int, now: Seconds) -> list[Change]:
+        """Take a task into the queue; one that is known already changes nothing."""
+        if task.id in self._tickets:
+            return []
+        ticket = self._tickets[task.id] = Ticket(task, seq)
+        self._enqueue(ticket, now)
+        return [ticket.row()]
+
+    def expire(self, now: Seconds) -> list[Change]:
+        """Give up leases that ran out, and wake tasks that have rested."""
+        for task_id in self._restored:
+            (self._hold if self._tickets[task_id].worker else self._enqueue)(self._tickets[task_id], now)
+        self._restored.clear()
+        while self._resting and self._resting[0][0] <= now:
+            _, task_id = heapq.heappop(self._resting)
+            if task_id in self._tickets:
+                self._enqueue(self._tickets[task_id], now)
+        changes: list[Change] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, task_id, attempt = heapq.heappop(self._deadlines)
+            if not self.holds(task_id, attempt):
+                continue
+            if (expires := self._leased[task_id].expires) > now:
+                heapq.heappush(self._deadlines, (expires, task_id, attempt))
+            else:
+                changes += self._lost(self._tickets[task_id], "infra", f"no beat for {self.ttl:g} s", now)
+        return changes
+
+    def lease(self, worker: str, now: Seconds) -> list[Change]:
+        """Hand the next task to a worker; nothing if none is ready."""
+        while self._queue:
+            _, _, task_id = heapq.heappop(self._queue)
+            if self._ready.pop(task_id, None) is None:
+                continue  # cancelled while it waited
+            ticket = self._tickets[task_id]
+            ticket.attempt += 1
+            ticket.worker = worker
+            self._hold(ticket, now)
+            return [ticket.row(), Grant(worker, ticket.task, ticket.attempt)]
+        return []
+
+    def beat(self, task: TaskId, attempt: int, now: Seconds) -> bool:
+        """Prolong a lease; False if it is over."""
+        if not self.holds(task, attempt):
+            return False
+        self._leased[task].expires = now + self.ttl
+        return True
+
+    def done(self, task: TaskId, attempt: int, outcome: Outcome) -> list[Change] | None:
+        """Close a task whose result is stored; None if that attempt was over before."""
+        if not self.holds(task, attempt):
+            return [] if self._endings.get((task, attempt)) is True else None
+        self._remember(task, attempt, closed=True)
+        return self._close(self._tickets[task], outcome, "")
+
+    def failed(self, task: TaskId, attempt: int, cause: Cause, reason: str, now: Seconds) -> list[Change] | None:
+        """End an attempt without a result; None if it was over before."""
+        if not self.holds(task, attempt):
+            return [] if self._endings.get((task, attempt)) is False else None
+        self._remember(task, attempt, closed=False)
+        return self._lost(self._tickets[task], cause, reason, now)
+
+    def cancel(self, scan: ScanId, before: int, reason: str) -> list[Change]:
+        """Abandon the open tasks of a scan that stand before `before` in the journal, also those that are leased."""
+        meant = [ticket for ticket in self._tickets.values() if ticket.task.scan == scan and ticket.seq < before]
+        return [change for ticket in meant for change in self._close(ticket, "abandoned", reason)]
+
+    def holds(self, task: TaskId, attempt: int) -> bool:
+        """Whether this attempt is the one that counts."""
+        return task in self._leased and self._tickets[task].attempt == attempt
+
+    def held_since(self, task: TaskId) -> float:
+        """Return when the lease of a task began."""
+        return self._leased[task].granted
+
+    def lease_of(self, worker: str) -> Grant | None:
+        """Return the lease that a worker has, for one that asks again because it never heard of it."""
+        ticket = self._tickets.get(self._workers.get(worker, TaskId("")))
+        return Grant(worker, ticket.task, ticket.attempt) if ticket else None
+
+    def wake(self) -> float | None:
+        """Return when `expire` has something to do, if ever."""
+        return min((heap[0][0] for heap in (self._deadlines, self._resting) if heap), default=None)
+
+    @property
+    def ready(self) -> int:
+        """Tasks that a worker could have now."""
+        return len(self._ready)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that nobody holds: ready, or resting."""
+        return len(self._tickets) - len(self._leased)
+
+    @property
+    def leased(self) -> int:
+        """Tasks that a worker holds."""
+        return len(self._leased)
+
+    def oldest_wait(self, now: Seconds) -> float:
+        """Return for how long the first of the ready tasks has been ready."""
+        return max(0.0, now - next(iter(self._ready.values()), now))
+
+    def why(self) -> str:
+        """Return why no task is worked on."""
+        if self._leased:
+            return ""
+        if self._ready:
+            return f"{len(self._ready)} task{'s wait' if len(self._ready) > 1 else ' waits'} and no worker is there"
+        return f"{self.waiting} failed tasks rest before they are tried again" if self.waiting else ""
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        resting = {task for _, task in self._resting if task in self._tickets}
+        states = [set(self._ready), set(self._leased), resting, set(self._restored)]
+        assert sum(map(len, states)) == len(self._tickets) == len(set().union(*states)), "a task is nowhere, or in two states"
+        assert self._ready.keys() <= {task for *_, task in self._queue}, "a ready task will never be handed out"
+        assert self._leased.keys() <= {task for _, task, _ in self._deadlines}, "a lease that never ends"
+        assert set(self._workers.values()) == set(self._leased), "a worker and its lease do not know each other"
+        assert all(ticket.faults < self.faults and ticket.losses < self.losses for ticket in self._tickets.values())
+
+    def _enqueue(self, ticket: Ticket, now: float, front: bool = False) -> None:
+        self._ready[ticket.task.id] = now
+        heapq.heappush(self._queue, (0 if front else 1, self.ordering(ticket.task, ticket.seq), ticket.task.id))
+
+    def _hold(self, ticket: Ticket, now: float) -> None:
+        self._leased[ticket.task.id] = _Hold(now, now + self.ttl)
+        self._workers[ticket.worker] = ticket.task.id
+        heapq.heappush(self._deadlines, (now + self.ttl, ticket.task.id, ticket.attempt))
+
+    def _lost(self, ticket: Ticket, cause: Cause, reason: str, now: float) -> list[Change]:
+        ticket.note = f"{ticket.worker}: {reason}"
+        ticket.faults += cause == "fault"
+        ticket.losses += cause == "infra"
+        if ticket.faults >= self.faults:
+            return self._close(ticket, "abandoned", f"failed {ticket.faults} times, last with {ticket.note}")
+        if ticket.losses >= self.losses:
+            return self._close(ticket, "abandoned", f"its worker was lost {ticket.losses} times, last {ticket.note}")
+        self.retried += cause != "handback"
+        del self._leased[ticket.task.id], self._workers[ticket.worker]
+        ticket.worker = ""
+        if cause == "fault":
+            rest = min(LONGEST_REST, 2.0 ** (ticket.faults - 1))
+            heapq.heappush(self._resting, (now + rest, ticket.task.id))
+        else:
+            self._enqueue(ticket, now, front=True)
+        return [ticket.row()]
+
+    def _close(self, ticket: Ticket, outcome: Outcome, reason: str) -> list[Change]:
+        task_id = ticket.task.id
+        del self._tickets[task_id]
+        if self._leased.pop(task_id, None):
+            del self._workers[ticket.worker]
+        self._ready.pop(task_id, None)
+        return [Forget(TABLE, task_id), Verdict(ticket.task, ticket.attempt, outcome, reason)]
+
+    def _remember(self, task: TaskId, attempt: int, closed: bool) -> None:
+        self._endings[task, attempt] = closed
+        if len(self._endings) > REMEMBERED:
+            self._endings.popitem(last=False)

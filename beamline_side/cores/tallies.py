@@ -1,0 +1,129 @@
+"""How many tasks of each product were submitted, and how many have which verdict.
+
+Theory: a table of known tasks in the spool makes submitting and closing idempotent; a tally per (scan, pipeline, settings) is
+kept in memory and on disk. `version` grows with every change, also over restarts, and each scan remembers its last one.
+No clock. Invariant: verdicts never outnumber tasks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from beamtide.machine import Effect, Keep, Shelf
+from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.tasks import Closed, Tally, Task, TaskStatus
+
+REASONS = 20
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """A task that was submitted once."""
+
+    scan: ScanId
+    pipeline: PipelineName
+    settings: Digest
+    start: int
+    stop: int
+    outcome: str = ""
+
+
+@dataclass(slots=True)
+class Tallies:
+    """The verdicts of all tasks."""
+
+    shelf: Shelf
+    version: int = 0
+    _tallies: dict[tuple[ScanId, PipelineName, Digest], Tally] = field(default_factory=dict)
+    _versions: dict[ScanId, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for _, body in self.shelf.rows("version"):
+            self.version = msgspec.msgpack.decode(body, type=int)
+        for _, body in self.shelf.rows("tally"):
+            tally = msgspec.msgpack.decode(body, type=Tally)
+            self._tallies[tally.scan, tally.pipeline, tally.settings] = tally
+            self._versions[tally.scan] = self.version
+
+    def known(self, task: TaskId) -> Known | None:
+        """Return what is known of a task."""
+        try:
+            return msgspec.msgpack.decode(self.shelf.read("known", task), type=Known)
+        except KeyError:
+            return None
+
+    def submit(self, tasks: Iterable[Task]) -> list[Effect]:
+        """Count new tasks."""
+        effects: list[Effect] = []
+        counts: dict[tuple[ScanId, PipelineName, Digest], int] = {}
+        for task in tasks:
+            key = (task.scan, task.pipeline, task.settings)
+            counts[key] = counts.get(key, 0) + 1
+            effects.append(Keep("known", task.id, msgspec.msgpack.encode(Known(*key, task.start, task.stop))))
+        for key, count in counts.items():
+            tally = self._tallies.get(key) or _empty(key)
+            self._tallies[key] = msgspec.structs.replace(tally, submitted=tally.submitted + count)
+        return effects + self._changed(counts)
+
+    def close(self, verdicts: Iterable[Closed]) -> list[Effect]:
+        """Count verdicts, each task once."""
+        effects: list[Effect] = []
+        changed = {}
+        for verdict in {verdict.task: verdict for verdict in verdicts}.values():
+            known = self.known(verdict.task)
+            if known is None or known.outcome:
+                continue
+            key = (known.scan, known.pipeline, known.settings)
+            changed[key] = self._tallies[key] = _count(self._tallies[key], known, verdict)
+            closed = msgspec.structs.replace(known, outcome=verdict.outcome)
+            effects.append(Keep("known", verdict.task, msgspec.msgpack.encode(closed)))
+        return effects + self._changed(changed)
+
+    def status(self, scan: ScanId) -> TaskStatus:
+        """Return the tallies of a scan ("" = of all)."""
+        return TaskStatus(
+            tallies=tuple(tally for tally in self._tallies.values() if scan in ("", tally.scan)), version=self.version
+        )
+
+    def changed_after(self, scan: ScanId, version: int) -> bool:
+        """Whether a scan ("" = any) changed after a version."""
+        return (self._versions.get(scan, -1) if scan else self.version) > version
+
+    def open_pipelines(self, scan: ScanId) -> set[PipelineName]:
+        """Return the pipelines that have open tasks of a scan."""
+        return {tally.pipeline for tally in self._tallies.values() if tally.scan == scan and _open(tally)}
+
+    def progress(self) -> dict[str, float]:
+        """Return the numbers to show."""
+        submitted = sum(tally.submitted for tally in self._tallies.values())
+        return {"submitted": submitted, "open": sum(map(_open, self._tallies.values()))}
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        assert all(_open(tally) >= 0 for tally in self._tallies.values()), "more verdicts than tasks"
+
+    def _changed(self, keys: Iterable[tuple[ScanId, PipelineName, Digest]]) -> list[Effect]:
+        effects: list[Effect] = []
+        for key in keys:
+            self.version += 1
+            self._versions[key[0]] = self.version
+            effects.append(Keep("tally", "/".join(key), msgspec.msgpack.encode(self._tallies[key])))
+        return [*effects, Keep("version", "version", msgspec.msgpack.encode(self.version))] if effects else []
+
+
+def _empty(key: tuple[ScanId, PipelineName, Digest]) -> Tally:
+    return Tally(scan=key[0], pipeline=key[1], settings=key[2], submitted=0, results=0, empty=0, abandoned=0)
+
+
+def _open(tally: Tally) -> int:
+    return tally.submitted - tally.results - tally.empty - tally.abandoned
+
+
+def _count(tally: Tally, known: Known, verdict: Closed) -> Tally:
+    match verdict.outcome:
+        case "result":
+            return msgspec.structs.replace(tally, results=tally.results + 1)
+        case "empty":
+            return msgspec.structs.replace(tally, empty=tally.empty + 1)
+    reason = f"indexes {known.start} to {known.stop - 1}: {verdict.reason}"
+    return msgspec.structs.replace(tally, abandoned=tally.abandoned + 1, reasons=(*tally.reasons, reason)[-REASONS:])
