@@ -5,6 +5,8 @@ Another run of the same pipeline with other settings lies beside the first: `<pi
 """
 
 import pathlib
+import re
+from typing import Protocol
 
 from beamtide.config import NAME
 from beamtide.errors import BadInput
@@ -17,16 +19,42 @@ def checked(name: str) -> str:
     return name
 
 
+class FileRule(Protocol):
+    """Where a kind of file of a product lies: `result_file` or `live_file`."""
+
+    def __call__(self, processed: pathlib.Path, scan: str, pipeline: str, settings: str = "") -> pathlib.Path:
+        """Return the path."""
+        ...
+
+
 def scan_folder(processed: pathlib.Path, scan: str) -> pathlib.Path:
     """Return the folder of a scan's results."""
     return processed / "beamtide" / checked(scan)
 
 
-def result_file(processed: pathlib.Path, scan: str, pipeline: str) -> pathlib.Path:
-    """Return the finished result file of a pipeline."""
-    return scan_folder(processed, scan) / f"{checked(pipeline)}.h5"
+def result_file(processed: pathlib.Path, scan: str, pipeline: str, settings: str = "") -> pathlib.Path:
+    """Return the finished result file of a pipeline; with `settings`, the one beside it for that digest."""
+    return scan_folder(processed, scan) / f"{_stem(pipeline, settings)}.h5"
 
 
-def live_file(processed: pathlib.Path, scan: str, pipeline: str) -> pathlib.Path:
-    """Return the file that grows while the scan runs."""
-    return scan_folder(processed, scan) / f"{checked(pipeline)}.live.h5"
+def live_file(processed: pathlib.Path, scan: str, pipeline: str, settings: str = "") -> pathlib.Path:
+    """Return the file that grows while the scan runs; with `settings`, the one beside it for that digest."""
+    return scan_folder(processed, scan) / f"{_stem(pipeline, settings)}.live.h5"
+
+
+def map_file(result: pathlib.Path, dataset: str) -> pathlib.Path:
+    """Return the TIFF of one dataset of a result file."""
+    return result.parent / "maps" / f"{result.stem}_{_flat(dataset)}.tif"
+
+
+def preview_file(result: pathlib.Path, dataset: str) -> pathlib.Path:
+    """Return the JPEG of one dataset of a result file."""
+    return result.parent / "preview" / f"{result.stem}_{_flat(dataset)}.jpg"
+
+
+def _stem(pipeline: str, settings: str) -> str:
+    return f"{checked(pipeline)}.{checked(settings[:8])}" if settings else checked(pipeline)
+
+
+def _flat(dataset: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", dataset)

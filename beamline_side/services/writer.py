@@ -1,0 +1,203 @@
+"""The writer: copies what the sink keeps into files that people open.
+
+Theory: the sink's record is the truth and every file is derived from it, so nothing here has to survive: after a SIGKILL the
+sink tells everything again, live files are thrown away and rebuilt, and a finished file of the same scan, settings and length
+is recognised. While a scan runs, its results are appended to a live file; when the scan has ended and every index has a
+verdict (and the positions of the maps are complete too), the final file is written from the sink's results, pictures
+first, the file's name last: the name of the final file is the commit.
+
+Clock policy: a product that could not be written rests for 5 s on the monotonic clock; wall time goes only into files.
+Invariants: one product's trouble never stops another; a file is there as a whole or not at all; the sentence of every
+trouble is in the heartbeat (`why`) until it is over.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from beamline_side.services.sink_reader import SinkReader
+from beamline_side.writers.files import ProductFiles, finished_file
+from beamline_side.writers.product import Content
+from beamtide import clock
+from beamtide.config import Deployment
+from beamtide.errors import BeamtideError, NoAnswer
+from beamtide.messages.base import ScanId
+from beamtide.messages.metadata import ScanState
+from beamtide.messages.results import Product, ProductState
+from beamtide.presence import Presence
+from beamtide.pump import Caller
+
+REST = 5.0
+"""Seconds until a product that could not be written is tried again."""
+BATCHES = 4
+"""Batches of results of one product before the next product has its turn."""
+
+
+class Stopped(Exception):
+    """The writer was asked to stop in the middle of a file."""
+
+
+class Writer:
+    """Follows all products; `step` is one round."""
+
+    def __init__(self, deployment: Deployment, caller: Caller, pulse: Callable[[], None] = lambda: None) -> None:
+        self._processed, self._pipelines = deployment.site.roots.processed, deployment.pipelines
+        self._reader, self._pulse = SinkReader(deployment, caller, pulse), pulse
+        self._log = structlog.get_logger().bind(component="writer")
+        self._seen = self._scans_seen = self._written = 0
+        self._scans: dict[ScanId, ScanState] = {}
+        self._products: dict[Product, ProductState] = {}
+        self._files: dict[Product, ProductFiles] = {}
+        self._done: dict[Product, ScanState] = {}
+        self._trouble: dict[Product, tuple[str, float]] = {}
+        self._silent = ""
+
+    def progress(self) -> dict[str, float]:
+        """Return the numbers to show in the topology."""
+        return {"written": self._written, "finished": len(self._done), "open": len(self._open_products())}
+
+    def why(self) -> str:
+        """Return why nothing moves, in one sentence; "" while things move or there is nothing to do."""
+        return self._silent or next((sentence for sentence, _ in self._trouble.values()), "")
+
+    def step(self) -> None:
+        """Learn what is new and write it; a service that does not answer is a sentence, not an error."""
+        try:
+            self._learn()
+            for product in self._open_products():
+                self._pulse()
+                if self._trouble.get(product, ("", 0.0))[1] <= clock.monotonic():
+                    self._attempt(product)
+            self._silent = ""
+        except NoAnswer as error:
+            if self._silent != str(error):
+                self._log.warning("waiting", reason=str(error))
+            self._silent = str(error)
+
+    def close(self) -> None:
+        """Delete the live files of what is not finished; the next writer makes them anew."""
+        for files in self._files.values():
+            files.drop()
+        self._files.clear()
+
+    def _open_products(self) -> list[Product]:
+        writing = {name for name, pipeline in self._pipelines.items() if pipeline.write}
+        return [product for product in self._products if product.pipeline in writing and product not in self._done]
+
+    def _learn(self) -> None:
+        news = self._reader.products(self._seen)
+        if news.version < self._seen:  # the sink began anew with an empty record: so do we
+            self.close()
+            self._products.clear()
+            self._done.clear()
+            self._seen = 0
+            return
+        self._products.update({state.product: state for state in news.products})
+        self._seen = news.version
+        scans = self._reader.scans(self._scans_seen)
+        self._scans_seen = scans.version if scans.version >= self._scans_seen else 0
+        self._scans.update({state.scan.id: state for state in scans.scans})
+        for product, then in list(self._done.items()):  # measured again under the same name: written again
+            now = self._scans[product.scan]
+            if (now.started, now.points) != (then.started, then.points):
+                del self._done[product]
+
+    def _attempt(self, product: Product) -> None:
+        """Advance one product; whatever goes wrong with it is noted, and tried again after a rest."""
+        try:
+            waits_for = self._advance(product)
+        except (NoAnswer, Stopped):
+            raise
+        except Exception as error:  # one product's trouble must not stop the others
+            if product in self._files:
+                self._files.pop(product).drop()
+            self._complain(product, error)
+        else:
+            self._trouble.pop(product, None)
+            if waits_for:
+                self._trouble[product] = (waits_for, 0.0)
+
+    def _advance(self, product: Product) -> str:
+        """Append or finish; return what the product waits for, or ""."""
+        scan, state = self._scans.get(product.scan), self._products[product]
+        if scan is None:
+            return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
+        ended = scan.phase == "ended"
+        if ended and finished_file(self._processed, product, scan) is not None:
+            self._finish(product, scan)
+            return ""
+        name = self._pipelines[product.pipeline].positions or ""
+        source = self._newest(product.scan, name)
+        settled = not name or (source is not None and source.complete >= scan.points)
+        if ended and state.complete >= scan.points and settled:
+            self._write(product, scan, source)
+            return ""
+        self._follow(self._files_of(product, scan), state)
+        late = ended and state.complete >= scan.points
+        return f"{product.pipeline} of {product.scan} waits for the positions of {name}." if late else ""
+
+    def _write(self, product: Product, scan: ScanState, source: ProductState | None) -> None:
+        document, calibration = self._reader.explained(product)
+        positions = self._reader.positions(source, scan.points) if source is not None else None
+        results = self._reader.all_results(product, scan.points)
+        modality = self._products[product].modality
+        content = Content(product, modality, scan, results, positions, document, calibration)
+        path = self._files_of(product, scan).write(content)
+        self._written += 1
+        self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(path))
+        self._finish(product, scan)
+
+    def _follow(self, files: ProductFiles, state: ProductState) -> None:
+        """Append what is new to the live file, a few batches at a time; the cursor loses nothing and doubles nothing."""
+        for _ in range(BATCHES):
+            if "hdf5" not in files.formats or files.cursor >= state.complete:
+                return
+            found, following = self._reader.results(files.product, files.cursor)
+            if not found:
+                return
+            files.append(found, following)
+            self._pulse()
+
+    def _files_of(self, product: Product, scan: ScanState) -> ProductFiles:
+        if product not in self._files:
+            taken = frozenset(files.live for files in self._files.values())
+            formats = self._pipelines[product.pipeline].write
+            self._files[product] = ProductFiles(self._processed, product, scan, formats, taken)
+        return self._files[product]
+
+    def _newest(self, scan: ScanId, pipeline: str) -> ProductState | None:
+        found = [state for product, state in self._products.items() if (product.scan, product.pipeline) == (scan, pipeline)]
+        return max(found, key=lambda state: state.version, default=None)
+
+    def _finish(self, product: Product, scan: ScanState) -> None:
+        self._files_of(product, scan).drop()
+        del self._files[product]
+        self._done[product] = scan
+
+    def _complain(self, product: Product, error: Exception) -> None:
+        what = str(error) if isinstance(error, BeamtideError | OSError) else f"{type(error).__name__}: {error}"
+        sentence = f"{product.pipeline} of {product.scan} is not written: {what} Trying again every {REST:.0f} s."
+        if self._trouble.get(product, ("", 0.0))[0] != sentence:
+            self._log.error("not written", scan=product.scan, pipeline=product.pipeline, reason=what, exc_info=error)
+        self._trouble[product] = (sentence, clock.monotonic() + REST)
+
+
+def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
+    """Follow the sink until `stop()`."""
+    with Caller() as caller:
+        presence = Presence(deployment, "writer", caller)
+
+        def pulse() -> None:
+            presence.beat(writer.progress(), writer.why())
+            if stop():
+                raise Stopped
+
+        writer = Writer(deployment, caller, pulse)
+        try:
+            while True:
+                pulse()
+                writer.step()
+        except Stopped:
+            return
+        finally:
+            writer.close()

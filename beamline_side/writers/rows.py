@@ -1,0 +1,101 @@
+"""Arrays of results into HDF5 datasets: the one place that knows how rows, units and checksums lie in a file.
+
+A per-index dataset has the length of the scan from the beginning, filled with NaN (0 for integers), so that it never has to
+grow while somebody reads it; chunks hold about 256 KiB of whole rows. Every array carries `units`; in a finished file also
+`xxh3`, the 64-bit XXH3 of its bytes in C order (for text: of the lines joined by a zero byte), in hexadecimal.
+"""
+
+import math
+from typing import Any
+
+import h5py
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from beamtide.messages.results import DatasetHeader
+
+Array = NDArray[Any]
+CHUNK = 256 << 10
+CHECKSUM = "xxh3"
+"""The name of the attribute; `beamtide.results.verify` reads it."""
+
+
+def group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h5py.Group:
+    """Return a group with a NeXus class, made with its parents ("area/Fe_K": collections) if it is not there."""
+    *above, last = name.split("/")
+    for step in above:
+        parent = parent[step] if step in parent else _made(parent, step, "NXcollection")
+    made = parent[last] if last in parent else _made(parent, last, nx_class)
+    made.attrs.update(attributes)
+    return made
+
+
+def _made(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
+    made = parent.create_group(name, track_order=True)
+    made.attrs["NX_class"] = nx_class
+    return made
+
+
+def dataset(parent: h5py.Group, header: DatasetHeader, array: Array, points: int) -> h5py.Dataset:
+    """Make the dataset that `header` describes; `array` shows dtype and shape (one row per index, or the whole)."""
+    folder, _, name = header.name.rpartition("/")
+    where = group(parent, folder, "NXcollection") if folder else parent
+    if header.per == "index":
+        made = _table(where, name, array, points)
+    else:
+        made = where.create_dataset(name, data=array)
+    made.attrs.update({"units": header.units or "1", "long_name": header.long_name or header.name, **header.attributes})
+    return made
+
+
+def _table(where: h5py.Group, name: str, array: Array, points: int) -> h5py.Dataset:
+    row = array.shape[1:]
+    size = max(1, math.prod(row) * array.dtype.itemsize)
+    chunk = (max(1, min(max(points, 1), CHUNK // size)), *(max(1, length) for length in row))
+    fill = np.nan if array.dtype.kind in "fc" else 0
+    shape, most = (points, *row), (None, *row)
+    return where.create_dataset(name, shape, array.dtype, chunks=chunk, maxshape=most, fillvalue=fill)
+
+
+def put(table: h5py.Dataset, start: int, array: Array) -> None:
+    """Write rows at their index; a scan that became longer than announced makes the dataset longer."""
+    if array.shape[1:] != table.shape[1:]:
+        raise ValueError(f"rows of {table.name} had shape {table.shape[1:]}, and now {array.shape[1:]}")
+    if start + len(array) > table.shape[0]:
+        table.resize(start + len(array), axis=0)
+    table[start : start + len(array)] = array
+
+
+def field(parent: h5py.Group, name: str, value: Any, units: str = "", **attributes: Any) -> h5py.Dataset:
+    """Make a dataset that is known as a whole."""
+    made = parent.create_dataset(name, data=value)
+    if units:
+        made.attrs["units"] = units
+    made.attrs.update(attributes)
+    return made
+
+
+def seal(root: h5py.Group) -> None:
+    """Put its checksum on every dataset below; datasets with several names are read once."""
+
+    def one(_: str, item: h5py.HLObject) -> None:
+        if isinstance(item, h5py.Dataset):
+            item.attrs[CHECKSUM] = checksum(item)
+
+    root.visititems(one)
+
+
+def checksum(stored: h5py.Dataset) -> str:
+    """Return the checksum of a dataset as it lies in the file, read in pieces of whole rows."""
+    if h5py.check_string_dtype(stored.dtype) is not None:
+        values = np.atleast_1d(stored[()])
+        lines = [value if isinstance(value, bytes) else str(value).encode() for value in values.reshape(-1)]
+        return xxhash.xxh3_64_hexdigest(b"\0".join(lines))
+    if not stored.shape:
+        return xxhash.xxh3_64_hexdigest(np.asarray(stored[()]).tobytes())
+    state = xxhash.xxh3_64()
+    step = max(1, (16 * CHUNK) // max(1, math.prod(stored.shape[1:]) * stored.dtype.itemsize))
+    for start in range(0, stored.shape[0], step):
+        state.update(np.ascontiguousarray(stored[start : start + step]).tobytes())
+    return state.hexdigest()
