@@ -1,0 +1,204 @@
+"""The sink's memory: every result of every product, to list, to watch, to fetch by index range.
+
+Theory: results come from the sorters in index order and are kept under (product, first index); keeping one twice changes
+nothing. Arrays stay on disk and are read when somebody asks; in memory are records only. `version` counts the results ever
+taken: whoever watches asks for what is newer than the version he has seen, so a late joiner gets the latest state of
+everything, a slow one the newest state of what changed, and nothing is lost, since arrays are fetched by index range.
+
+Clock policy: `now` only ends the waiting of watchers.
+Invariants: those of each `ProductLedger`; a result is on disk before `Released` is said.
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from beamline_side.cores.deferred import Asker, Deferred
+from beamline_side.cores.product_ledger import Form, ProductLedger, Record
+from beamtide import codec
+from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Send, Shelf, Unreachable, WakeAt
+from beamtide.merge import blank, merge_parts
+from beamtide.messages import Message, Refused, Unsupported, results
+from beamtide.messages.base import Seconds, kind_of
+
+MOST_ARRAYS, MOST_BYTES = 480, 128 << 20
+"""The most that one answer holds."""
+_encode = msgspec.msgpack.encode
+
+
+class Forms(msgspec.Struct, frozen=True, array_like=True):
+    """The datasets of a product; a row of the table "forms"."""
+
+    product: results.Product
+    modality: str
+    forms: tuple[Form, ...]
+
+
+@dataclass(slots=True)
+class SinkMachine:
+    """The catalogue of one site."""
+
+    shelf: Shelf
+    _products: dict[results.Product, ProductLedger] = field(default_factory=dict)
+    _version: int = 0
+    _waiting: Deferred[tuple[bytes, int], results.WatchRequest] = field(default_factory=Deferred)
+
+    def __post_init__(self) -> None:
+        for _, body in self.shelf.rows("forms"):
+            known = msgspec.msgpack.decode(body, type=Forms)
+            forms = {form.header.name: form for form in known.forms}
+            self._products[known.product] = ProductLedger(known.product, known.modality, forms)
+        for _, body in self.shelf.rows("result"):
+            self._add(msgspec.msgpack.decode(body, type=Record))
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        """Take one event and say what should be done about it."""
+        effects: list[Effect] = []
+        match event:
+            case Unreachable():
+                self._waiting.forget(event)
+            case Heard(message=results.Release(result=result)):
+                effects += [*self._keep(result, event.arrays), Send(event.peer, results.Released(task=result.task.id), event.id)]
+            case Heard(message=results.WatchRequest() as request):
+                self._waiting.add((event.peer, event.id), event, request, now, request.wait)
+                effects.append(WakeAt(Seconds(now + request.wait)))
+            case Heard():
+                answer, arrays = self._answer(event.message)
+                effects.append(Send(event.peer, answer, event.id, arrays))
+        return effects + self._tell_watchers(now)
+
+    def progress(self) -> dict[str, float]:
+        """Return how many products and results there are."""
+        return {"products": len(self._products), "results": self._version}
+
+    def why(self) -> str:
+        """Nothing moves here by itself."""
+        return ""
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        for ledger in self._products.values():
+            ledger.check()
+
+    def _add(self, record: Record) -> None:
+        ledger = self._products.setdefault(record.product, ProductLedger(record.product, record.modality))
+        ledger.add(record)
+        self._version = max(self._version, record.version)
+
+    def _keep(self, request: results.StoreRequest, arrays: Arrays) -> list[Effect]:
+        task = request.task
+        product = results.Product(scan=task.scan, pipeline=task.pipeline, settings=task.settings)
+        ledger = self._products.setdefault(product, ProductLedger(product, task.modality))
+        if ledger.between(task.start, task.stop):
+            return []
+        trouble, fresh = ledger.learn(request, arrays)
+        if trouble:
+            request = msgspec.structs.replace(request, outcome="abandoned", reason=trouble, datasets=())
+            arrays = {}
+        payload = codec.pack(request, arrays)
+        record = Record(
+            product,
+            task.modality,
+            task.start,
+            task.stop,
+            task.id,
+            request.outcome,
+            request.reason,
+            self._version + 1,
+            len(payload),
+        )
+        self._add(record)
+        rows: list[Effect] = [Keep("result", record.key, _encode(record)), Keep("payload", record.key, payload)]
+        if fresh or record.version == 1 or not ledger.forms:
+            forms = Forms(product, task.modality, tuple(ledger.forms.values()))
+            rows.append(Keep("forms", f"{product.scan}/{product.pipeline}/{product.settings}", _encode(forms)))
+        return rows
+
+    def _answer(self, message: Message) -> tuple[Message, Arrays]:
+        match message:
+            case results.ListRequest(scan=scan, pipeline=pipeline):
+                return self._state(scan, pipeline, -1), {}
+            case results.FetchRequest():
+                return self._fetch(message)
+            case results.ResultsRequest():
+                return self._whole(message)
+        return Unsupported(kind=kind_of(message)), {}
+
+    def _state(self, scan: str, pipeline: str, after: int) -> results.Products:
+        found = [
+            ledger.state()
+            for product, ledger in self._products.items()
+            if scan in ("", product.scan) and pipeline in ("", product.pipeline) and ledger.version > after
+        ]
+        return results.Products(products=tuple(sorted(found, key=lambda state: state.version)), version=self._version)
+
+    def _tell_watchers(self, now: Seconds) -> list[Effect]:
+        effects: list[Effect] = []
+        for key, asker in self._waiting.items():
+            request = asker.message
+            if self._version > request.after:
+                answer = self._state(request.scan, request.pipeline, request.after)
+                if answer.products and self._waiting.take(key):
+                    effects.append(Send(asker.peer, answer, asker.id))
+        return effects + [self._nothing_new(asker) for _, asker in self._waiting.expired(now)]
+
+    def _nothing_new(self, asker: Asker[results.WatchRequest]) -> Send:
+        return Send(asker.peer, results.Products(products=(), version=self._version), asker.id)
+
+    def _fetch(self, request: results.FetchRequest) -> tuple[Message, Arrays]:
+        ledger = self._products.get(request.product)
+        form = ledger.forms.get(request.dataset) if ledger else None
+        if ledger is None or form is None:
+            return self._unknown(request), {}
+        start, stop = max(0, request.start), max(0, request.start, request.stop)
+        dtype = np.dtype(form.dtype)
+        if form.header.per == "index" and (stop - start) * int(np.prod(form.row, dtype=object)) * dtype.itemsize > MOST_BYTES:
+            return Refused(reason=f"{request.dataset}: more than {MOST_BYTES >> 20} MiB at once; fetch fewer indexes"), {}
+        parts = []
+        rows = blank((stop - start, *form.row), dtype) if form.header.per == "index" else None
+        for record in ledger.between(start, stop):
+            part = self._load(record).arrays.get(request.dataset)
+            if part is None:
+                continue
+            parts.append(part)
+            if rows is not None:
+                first, last = max(start, record.start), min(stop, record.stop)
+                rows[first - start : last - start] = part[first - record.start : last - record.start]
+        if rows is None:
+            rows = merge_parts(form.header, parts) if parts else blank(form.row, dtype)
+        answer = results.Fetched(header=form.header, start=start, stop=stop, holes=ledger.holes(start, stop))
+        return answer, {"data": rows}
+
+    def _whole(self, request: results.ResultsRequest) -> tuple[Message, Arrays]:
+        ledger = self._products.get(request.product)
+        if ledger is None:
+            return self._unknown(request), {}
+        found: list[results.StoreRequest] = []
+        arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
+        at, size = request.start, 0
+        while (record := ledger.at(at)) is not None and (not found or size + record.bytes <= min(request.limit, MOST_BYTES)):
+            letter = self._load(record)
+            assert isinstance(letter.message, results.StoreRequest)
+            if found and len(arrays) + len(letter.arrays) > MOST_ARRAYS:
+                break
+            arrays |= {f"{len(found)}/{name}": array for name, array in letter.arrays.items()}
+            found.append(letter.message)
+            at, size = record.stop, size + record.bytes
+        return results.Results(results=tuple(found), next=at), arrays
+
+    def _load(self, record: Record) -> codec.Letter:
+        return codec.unpack(self.shelf.read("payload", record.key))
+
+    def _unknown(self, request: results.FetchRequest | results.ResultsRequest) -> Refused:
+        product = request.product
+        ledger = self._products.get(product)
+        if ledger is None:
+            there = sorted({f"{other.scan}/{other.pipeline}" for other in self._products})
+            return Refused(reason=f"there is no {product.scan}/{product.pipeline} with these settings; there is: {_few(there)}")
+        name = request.dataset if isinstance(request, results.FetchRequest) else ""
+        return Refused(reason=f"{product.scan}/{product.pipeline} has no dataset {name!r}; it has: {_few(sorted(ledger.forms))}")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") if names else "nothing yet"

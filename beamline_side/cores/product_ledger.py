@@ -1,0 +1,117 @@
+"""What is known of one product: its results by first index, its datasets, and how far it is complete.
+
+Theory: facts are records, one per task; everything reported (complete watermark, holes, state) is derived from them. A dataset
+keeps the shape and type of its first part; a part that differs makes its result a hole with a reason, never a crash.
+Clock policy: none. Invariants: records do not overlap; `complete` is the end of the contiguous run from index 0.
+"""
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+import msgspec
+
+from beamtide.machine import Arrays
+from beamtide.messages.base import TaskId
+from beamtide.messages.results import DatasetHeader, Hole, Product, ProductState, StoreRequest
+from beamtide.messages.tasks import Outcome
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """One result, without its arrays."""
+
+    product: Product
+    modality: str
+    start: int
+    stop: int
+    task: TaskId
+    outcome: Outcome
+    reason: str
+    version: int
+    bytes: int
+
+    @property
+    def key(self) -> str:
+        """The key of its rows: sorts by product, then by index."""
+        return f"{self.product.scan}/{self.product.pipeline}/{self.product.settings}/{self.start:012d}"
+
+
+class Form(msgspec.Struct, frozen=True, array_like=True):
+    """What all parts of a dataset have in common; `row` is the shape of one index's value, or of the whole for per="scan"."""
+
+    header: DatasetHeader
+    dtype: str
+    row: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class ProductLedger:
+    """The records of one product."""
+
+    product: Product
+    modality: str
+    forms: dict[str, Form] = field(default_factory=dict)
+    version: int = 0
+    complete: int = 0
+    _records: dict[int, Record] = field(default_factory=dict)
+    _starts: list[int] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Take a new record."""
+        self._records[record.start] = record
+        insort(self._starts, record.start)
+        self.version = max(self.version, record.version)
+        while self.complete in self._records:
+            self.complete = self._records[self.complete].stop
+
+    def at(self, start: int) -> Record | None:
+        """Return the record that begins at an index."""
+        return self._records.get(start)
+
+    def between(self, start: int, stop: int) -> list[Record]:
+        """Return the records that touch `[start, stop)`, in index order."""
+        first = max(0, bisect_left(self._starts, start) - 1)
+        touching = (self._records[begin] for begin in self._starts[first:] if begin < stop)
+        return [record for record in touching if record.stop > start]
+
+    def holes(self, start: int, stop: int) -> tuple[Hole, ...]:
+        """Return the ranges in `[start, stop)` that have a verdict but no result."""
+        found = (record for record in self.between(start, stop) if record.outcome != "result")
+        return tuple(Hole(start=one.start, stop=one.stop, reason=one.reason or one.outcome) for one in found)
+
+    def learn(self, request: StoreRequest, arrays: Arrays) -> tuple[str, bool]:
+        """Note new datasets. Return why a result cannot stand beside the others ("" if it can), and if any is new."""
+        fresh: dict[str, Form] = {}
+        length = request.task.stop - request.task.start
+        for header in request.datasets:
+            array = arrays.get(header.name)
+            if array is None:
+                return f"dataset {header.name} was announced but did not come", False
+            if header.per == "index" and (array.ndim < 1 or array.shape[0] != length):
+                return f"dataset {header.name} has {array.shape} values for {length} indexes", False
+            form = Form(header, array.dtype.str, array.shape[1:] if header.per == "index" else array.shape)
+            known = self.forms.get(header.name, form)
+            if (known.dtype, known.row) != (form.dtype, form.row):
+                was, came = f"{known.dtype}{list(known.row)}", f"{form.dtype}{list(form.row)}"
+                return f"dataset {header.name} is {came} here and {was} in the results before it", False
+            if header.name not in self.forms:
+                fresh[header.name] = form
+        self.forms.update(fresh)
+        return "", bool(fresh)
+
+    def state(self) -> ProductState:
+        """Return what others are told."""
+        return ProductState(
+            product=self.product,
+            modality=self.modality,
+            complete=self.complete,
+            version=self.version,
+            datasets=tuple(form.header for form in self.forms.values()),
+            holes=self.holes(0, self.complete),
+            results=sum(record.outcome == "result" for record in self._records.values()),
+        )
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        ranges = [(self._records[start].start, self._records[start].stop) for start in self._starts]
+        edges = [edge for pair in ranges for edge in pair]
+        assert edges == sorted(edges), f"records overlap: {ranges}"

@@ -1,0 +1,115 @@
+"""Who is there, with which configuration, in which state.
+
+Theory: soft state. A component says `Hello` with its card and beats; what this machine knows can be lost at any time, since
+every component says `Hello` again when a beat is answered `Unregistered`. Nothing else waits for the topology manager.
+
+Clock policy: a component that has not been heard of for `LOST_AFTER` seconds of the monotonic clock is shown as lost, and
+stays listed. A late tick shows it later, nothing more.
+Invariants: one report per name; the newest boot of a name wins; the version grows with every change that a person would see.
+"""
+
+from dataclasses import dataclass, field
+
+from beamline_side.cores.deferred import Asker, Deferred
+from beamtide.machine import Effect, Event, Heard, Send, Unreachable, WakeAt
+from beamtide.messages import Message, Ok
+from beamtide.messages.base import Seconds
+from beamtide.messages.topology import (
+    ComponentCard,
+    ComponentReport,
+    ComponentState,
+    Heartbeat,
+    Hello,
+    Topology,
+    TopologyRequest,
+    Unregistered,
+)
+
+LOST_AFTER = 7.0
+"""Three beats of two seconds, and slack."""
+
+
+@dataclass(slots=True)
+class _Known:
+    card: ComponentCard
+    heard: float
+    said: ComponentState = "running"
+    progress: dict[str, float] = field(default_factory=dict)
+    why: str = ""
+    reported: ComponentState = "running"
+
+
+@dataclass(slots=True)
+class TopologyMachine:
+    """The components of one site."""
+
+    _known: dict[str, _Known] = field(default_factory=dict)
+    _version: int = 0
+    _waiting: Deferred[tuple[bytes, int], TopologyRequest] = field(default_factory=Deferred)
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        """Take one event and say what should be done about it."""
+        effects: list[Effect] = []
+        match event:
+            case Heard(message=Hello(card=card)) as heard:
+                self._known[card.name] = _Known(card, now)
+                self._version += 1
+                effects.append(Send(heard.peer, Ok(), heard.id))
+            case Heard(message=Heartbeat()) as heard:
+                effects.append(Send(heard.peer, self._beat(heard.message, now), heard.id))
+            case Heard(message=TopologyRequest() as request) as heard:
+                self._waiting.add((heard.peer, heard.id), heard, request, now, request.wait)
+                effects.append(WakeAt(Seconds(now + request.wait)))
+            case Unreachable() as gone:
+                self._waiting.forget(gone)
+        self._notice_silence(now)
+        return effects + self._answer(now)
+
+    def progress(self) -> dict[str, float]:
+        """Return how many components are known, and how many are lost."""
+        lost = sum(known.reported == "lost" for known in self._known.values())
+        return {"components": len(self._known), "lost": lost}
+
+    def why(self) -> str:
+        """Say who is lost."""
+        lost = sorted(name for name, known in self._known.items() if known.reported == "lost")
+        return f"nothing was heard of {', '.join(lost)}" if lost else ""
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        assert all(name == known.card.name for name, known in self._known.items()), "a report under another name"
+
+    def _beat(self, beat: Message, now: Seconds) -> Message:
+        assert isinstance(beat, Heartbeat)
+        known = self._known.get(beat.name)
+        if known is None or known.card.boot != beat.boot:
+            return Unregistered(name=beat.name)
+        seen = (known.reported, known.progress, known.why)
+        known.heard, known.said, known.progress, known.why, known.reported = now, beat.state, beat.progress, beat.why, beat.state
+        self._version += seen != (known.reported, known.progress, known.why)
+        return Ok()
+
+    def _notice_silence(self, now: Seconds) -> None:
+        for known in self._known.values():
+            if known.reported not in ("lost", "stopped") and now - known.heard > LOST_AFTER:
+                known.reported = "lost"
+                self._version += 1
+
+    def _answer(self, now: Seconds) -> list[Effect]:
+        ready = [key for key, asker in self._waiting.items() if asker.message.after < self._version]
+        askers = [asker for key in ready if (asker := self._waiting.take(key))]
+        askers += [asker for _, asker in self._waiting.expired(now)]
+        return [self._to(asker, now) for asker in askers]
+
+    def _to(self, asker: Asker[TopologyRequest], now: Seconds) -> Send:
+        reports = tuple(
+            ComponentReport(
+                card=known.card,
+                state=known.reported,
+                progress=known.progress,
+                why=known.why,
+                age=round(now - known.heard, 3),
+            )
+            for _, known in sorted(self._known.items())
+        )
+        return Send(asker.peer, Topology(components=reports, version=self._version), asker.id)

@@ -1,0 +1,15 @@
+"""The sink."""
+
+from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.services.base import Service
+from beamtide.config import Deployment
+from beamtide.machine import Machine
+from beamtide.pump import Store
+
+
+def build(deployment: Deployment, name: str, store: Store) -> Machine:
+    """Make its core."""
+    return SinkMachine(store)
+
+
+SERVICE = Service(kind="sink", build=build, links=lambda name: {})

@@ -1,0 +1,39 @@
+"""How the partial results of several tasks become one: the only place that knows.
+
+Rows are put in index order; sums and maxima are taken in index order too, in 64 bits, so that a result does not depend on
+the order of arrival, nor on how a scan was cut up to the rounding of float64.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.messages.results import DatasetHeader
+
+
+def merge_parts(header: DatasetHeader, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Merge the parts of a dataset, given in index order. ValueError when there are none."""
+    if not parts:
+        raise ValueError(f"{header.name}: nothing to merge")
+    if header.merge == "first":
+        return parts[0]
+    if header.merge == "rows":
+        return np.concatenate(list(parts))
+    if header.merge == "max":
+        return np.asarray(np.maximum.reduce(list(parts)))
+    total = np.zeros(parts[0].shape, wide(parts[0].dtype))
+    for part in parts:
+        total += part
+    return total
+
+
+def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which sums of a dtype are taken: 64 bits of the same kind."""
+    return np.result_type(dtype, {"u": np.uint64, "i": np.int64, "b": np.int64, "f": np.float64, "c": np.complex128}[dtype.kind])
+
+
+def blank(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array of holes: NaN, or 0 for integers."""
+    return np.full(tuple(shape), np.nan if dtype.kind in "fc" else 0, dtype)
