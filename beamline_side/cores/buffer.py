@@ -198,14 +198,12 @@ class BufferMachine:
 
     def _dispatch(self, now: Seconds) -> list[Effect]:
         effects: list[Effect] = []
-        for _, asker in self._workers.expired(now):
-            effects.append(Send(asker.peer, NoTask(), asker.id))
         while self._workers and self._table.ready:
             worker, asker = self._workers.newest()
             changes = self._table.lease(worker, now)
             effects += self._settle(changes)
             effects += [self._lease(asker.peer, asker.id, grant) for grant in changes if isinstance(grant, Grant)]
-        return effects
+        return effects + [Send(asker.peer, NoTask(), asker.id) for _, asker in self._workers.expired(now)]
 
     def _lease(self, peer: Peer, question: int, grant: Grant) -> Send:
         self._unheard[peer] = (grant.task.id, grant.attempt)

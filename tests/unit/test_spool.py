@@ -1,0 +1,160 @@
+"""The spool keeps what it committed: over kill -9, on a full disk, and on a disk that flips bits."""
+
+import pathlib
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from beamline_side.spool.sqlite_spool import Spool
+from beamtide.errors import BadInput, Broken
+
+WRITER = """
+import sys
+from beamline_side.spool.sqlite_spool import Spool
+spool, number = Spool(sys.argv[1]), 0
+while True:
+    for _ in range(3):
+        spool.keep("numbers", f"{number:09d}", str(number).encode() * 50)
+        number += 1
+    spool.forget("numbers", f"{number - 3:09d}")
+    spool.commit()
+    print(number, flush=True)
+"""
+FULL = """
+import resource, signal, sys
+from beamline_side.spool.sqlite_spool import Spool
+from beamtide.errors import Broken
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+spool, number = Spool(sys.argv[1]), 0
+try:
+    while True:
+        spool.keep("numbers", f"{number:09d}", bytes(5000))
+        spool.commit()
+        number += 1
+except Broken as error:
+    print(number, error)
+spool.close()
+"""
+
+
+def test_rows_come_back_in_order_and_uncommitted_ones_do_not(tmp_path: pathlib.Path) -> None:
+    spool = Spool(tmp_path / "spool" / "a.sqlite")
+    for key in ("b", "a", "c"):
+        spool.keep("t", key, key.encode())
+    spool.keep("other", "a", b"else")
+    spool.forget("t", "c")
+    assert spool.read("t", "a") == b"a", "rows of the open transaction can be read"
+    spool.commit()
+    spool.commit()
+    spool.keep("t", "late", b"never committed")
+    spool.close()
+    spool = Spool(tmp_path / "spool" / "a.sqlite")
+    assert list(spool.rows("t")) == [("a", b"a"), ("b", b"b")]
+    with pytest.raises(KeyError):
+        spool.read("t", "late")
+    spool.close()
+    assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_in_the_middle_of_commits_loses_nothing_acknowledged(tmp_path: pathlib.Path, seed: int) -> None:
+    path = tmp_path / "spool" / "a.sqlite"
+    child = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for _ in range(random.Random(seed).randrange(5, 60)):
+        child.stdout.readline()
+    child.kill()
+    said = [int(line) for line in child.stdout.read().split()]
+    child.stdout.close()
+    child.wait()
+    spool = Spool(path)
+    rows = dict(spool.rows("numbers"))
+    spool.close()
+    end = max(int(key) for key in rows) + 1
+    assert end >= max(said, default=0)
+    assert end % 3 == 0, "half a commit is visible"
+    assert rows == {f"{n:09d}": str(n).encode() * 50 for n in range(end) if n % 3}
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "spool" / "a.sqlite"
+    spool = Spool(path)
+    spool.keep("tasks", "scan 7/xrf", b"precious " * 20)
+    spool.commit()
+    spool.close()
+    block = bytearray(path.read_bytes())
+    block[block.index(b"precious") + 3] ^= 4
+    path.write_bytes(block)
+    spool = Spool(path)
+    for read in (lambda: spool.read("tasks", "scan 7/xrf"), lambda: list(spool.rows("tasks"))):
+        with pytest.raises(Broken, match=r"a\.sqlite.*'scan 7/xrf'.*'tasks'.*damaged"):
+            read()
+    spool.close()
+
+
+def test_rows_that_changed_places_are_noticed(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "spool" / "a.sqlite"
+    spool = Spool(path)
+    spool.keep("t", "a", b"1")
+    spool.commit()
+    spool.close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE rows SET key='b'")
+    connection.commit()
+    connection.close()
+    spool = Spool(path)
+    with pytest.raises(Broken):
+        spool.read("t", "b")
+    spool.close()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "a.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(Broken, match=r"a\.sqlite"):
+        Spool(tmp_path / "spool" / "a.sqlite")
+
+
+def test_disk_full_stops_loudly_and_keeps_what_was_committed(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "spool" / "a.sqlite"
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    committed = int(done.stdout.split()[0])
+    assert committed > 5
+    assert "a.sqlite" in done.stdout
+    assert "nothing was acknowledged" in done.stdout
+    spool = Spool(path)
+    assert len(list(spool.rows("numbers"))) >= committed
+    spool.keep("numbers", "room again", b"")
+    spool.commit()
+    spool.close()
+
+
+def test_full_database_says_make_room() -> None:
+    spool = Spool.nowhere()
+    spool._connection.execute("PRAGMA max_page_count=20")
+    with pytest.raises(Broken, match="Make room on its disk"):
+        for number in range(100):
+            spool.keep("t", str(number), bytes(5000))
+            spool.commit()
+    spool.close()
+
+
+def test_a_second_process_is_refused(tmp_path: pathlib.Path) -> None:
+    spool = Spool(tmp_path / "spool" / "a.sqlite")
+    open_it = f"from beamline_side.spool.sqlite_spool import Spool; Spool({str(tmp_path / 'spool' / 'a.sqlite')!r})"
+    other = subprocess.run([sys.executable, "-c", open_it], capture_output=True, text=True, check=False)
+    assert other.returncode != 0
+    assert "in use by another process" in other.stderr
+    spool.close()
+    assert subprocess.run([sys.executable, "-c", open_it], check=False).returncode == 0
+
+
+def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadInput, match="cannot open the spool"):
+        Spool(tmp_path / "file" / "a.sqlite")
