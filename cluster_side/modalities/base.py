@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from beamtide.messages.results import Merge, Per
+from beamtide.errors import BadInput
+from beamtide.messages.results import DatasetHeader, Merge, Per
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,3 +77,31 @@ def find_output(declared: tuple[Output, ...], name: str) -> Output:
         if output.name == name or (output.name.endswith("/*") and name.startswith(output.name[:-1])):
             return output
     raise KeyError(f"a kernel returned {name!r}, which its spec does not declare")
+
+
+def checked(outputs: "Arrays", declared: tuple[Output, ...], length: int) -> tuple[DatasetHeader, ...]:
+    """Return a header for every output of a kernel; BadInput when one is not what the spec says."""
+    headers = []
+    for name, array in outputs.items():
+        output = find_output(declared, name)
+        if output.per == "index" and (array.ndim < 1 or array.shape[0] != length):
+            raise BadInput(f"output {name} has shape {array.shape} for {length} indexes; its first axis must be the index")
+        attributes = dict(output.attributes)
+        long_name = output.long_name and (
+            output.long_name if output.name == name else f"{name.rpartition('/')[2]} {output.long_name}"
+        )
+        headers.append(
+            DatasetHeader(
+                name=name, units=output.units, per=output.per, merge=output.merge, long_name=long_name, attributes=attributes
+            )
+        )
+    return tuple(headers)
+
+
+def run(
+    modality: Modality, frames: "Arrays", settings: Mapping[str, Any], calibration: Mapping[str, pathlib.Path] | None = None
+) -> "Arrays":
+    """Run a modality on arrays, as a worker would: for its author's tests and for notebooks."""
+    outputs = modality.load(settings, calibration or {})(frames)
+    checked(outputs, modality.declared(settings), len(next(iter(frames.values()))))
+    return outputs

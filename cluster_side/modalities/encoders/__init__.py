@@ -1,0 +1,1 @@
+"""Positions from encoder counts."""

@@ -1,0 +1,1 @@
+"""Element maps from fluorescence spectra."""
