@@ -14,6 +14,7 @@ from beamtide.config import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, link
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.results import StoreRequest
+from beamtide.messages.tasks import CancelRequest as Cancel
 from beamtide.messages.tasks import (
     Cause,
     FenceBroken,
@@ -31,7 +32,6 @@ from beamtide.messages.tasks import (
     TaskFailed,
     TaskStatus,
 )
-from beamtide.messages.tasks import CancelRequest as Cancel
 
 CONFIG = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"), buffer=Buffer(order="lifo"))
 LEASES = Leases(ttl=5.0, beat=1.0, faults=2, losses=3)

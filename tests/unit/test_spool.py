@@ -138,10 +138,14 @@ def test_full_database_says_make_room() -> None:
     spool = Spool.nowhere()
     spool._connection.execute("PRAGMA max_page_count=20")
     with pytest.raises(Broken, match="Make room on its disk"):
-        for number in range(100):
-            spool.keep("t", str(number), bytes(5000))
-            spool.commit()
+        _fill(spool)
     spool.close()
+
+
+def _fill(spool: Spool) -> None:
+    for number in range(100):
+        spool.keep("t", str(number), bytes(5000))
+        spool.commit()
 
 
 def test_a_second_process_is_refused(tmp_path: pathlib.Path) -> None:
