@@ -57,9 +57,9 @@ class Client:
         """Say that a scan runs."""
         self._ask("metadata", metadata.ScanStarted(scan=scan, at=clock.utc()))
 
-    def scan_ended(self, scan: ScanId, points: int = -1) -> None:
+    def scan_ended(self, scan: str, points: int = -1) -> None:
         """Say that no further frames will come, and how many there were (-1: as planned)."""
-        self._ask("metadata", metadata.ScanEnded(scan=scan, points=points, at=clock.utc()))
+        self._ask("metadata", metadata.ScanEnded(scan=ScanId(scan), points=points, at=clock.utc()))
 
     def scans(self, scan: str = "") -> tuple[metadata.ScanState, ...]:
         """Return one scan, or all."""

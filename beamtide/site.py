@@ -1,6 +1,8 @@
 """From files to a deployment: the site file, its pipeline files, and everything that can be known to be wrong before a start."""
 
+import json
 import pathlib
+from dataclasses import dataclass
 
 from beamtide import registry, settings, yaml_file
 from beamtide.config import Deployment, PipelineConfig, SiteConfig
@@ -38,6 +40,36 @@ def load(file: pathlib.Path) -> Deployment:
 def shared_root(deployment: Deployment) -> pathlib.Path:
     """Return the folder below which calibration files are looked up."""
     return deployment.site.roots.shared or deployment.file.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a person wants otherwise than the site file says; None and () leave it."""
+
+    raw: pathlib.Path | None = None
+    processed: pathlib.Path | None = None
+    jobs: int | None = None
+    pipelines: tuple[str, ...] = ()
+
+
+def derived(deployment: Deployment, changes: Changes) -> Deployment:
+    """Write a changed site file into the state folder, so that every component reads the same, and load it."""
+    site, files = deployment.site, dict(zip(deployment.pipelines, deployment.site.pipelines, strict=True))
+    if unknown := [name for name in changes.pipelines if name not in files]:
+        raise BadInput(f"there is no pipeline {unknown[0]!r}; known: {', '.join(files)}")
+    content = site.model_dump(mode="json")
+    content["roots"]["shared"] = str(shared_root(deployment))
+    content["roots"]["raw"] = str((changes.raw or site.roots.raw).resolve())
+    content["roots"]["processed"] = str((changes.processed or site.roots.processed).resolve())
+    content["scaling"]["caps"]["jobs"] = site.scaling.caps.jobs if changes.jobs is None else changes.jobs
+    content["pipelines"] = [str(path) for name, path in files.items() if not changes.pipelines or name in changes.pipelines]
+    file = site.state / "derived.yaml"
+    try:
+        site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.write_text(json.dumps(content, indent=1))  # JSON is YAML
+    except OSError as error:
+        raise BadInput(f"cannot write to the state folder {site.state}: {error.strerror}") from error
+    return load(file)
 
 
 def check(file: pathlib.Path) -> list[str]:

@@ -1,0 +1,142 @@
+"""Commands of the beamline side: serve a component or all of them, process one scan here, show the demo."""
+
+import pathlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from beamtide.errors import BadInput
+from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, duration, lines_of, progress, say
+
+if TYPE_CHECKING:
+    from beamline_side.hosts.embedded import Outcome
+    from beamtide.config import Deployment
+
+START, SERVE = "Start here", "Serve"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(rich_help_panel=START)(demo)
+    app.command(rich_help_panel=START)(run)
+    app.command(rich_help_panel=SERVE)(serve)
+
+
+def serve(
+    component: Annotated[str, typer.Argument(help="topology, buffer.xrf, … or all.")],
+    config: SiteFile = DEFAULT_SITE,
+) -> None:
+    """Run one component, or all of them, until Ctrl-C or SIGTERM."""
+    from beamtide import site
+
+    deployment = site.load(config)
+    if component == "all":
+        _serve_all(deployment)
+    else:
+        from beamline_side.hosts import process
+
+        process.serve(deployment, component)
+
+
+def demo(
+    folder: Annotated[pathlib.Path, typer.Option(help="Where everything goes; an older demo there is removed.")] = pathlib.Path(
+        "demo"
+    ),
+    shape: Annotated[str, typer.Option(help="Points of the simulated scan, slow x fast.")] = "41x41",
+    as_json: Json = False,
+) -> None:
+    """Simulate a scan and process it while it is measured: files, tasks, workers, maps."""
+    from beamline_side.hosts import embedded
+    from beamtide import site
+    from beamtide.command_tell import parse_shape
+
+    points = parse_shape(shape)
+    if len(points) != 2:
+        raise BadInput(f"--shape {shape}: the demo is a map; write slow x fast, for example 41x41")
+    if not as_json:
+        say(f"Beamtide demo · scan_00001 · {points[0]} × {points[1]} points · simulated P06 layout in {folder / 'raw'}")
+    with progress(quiet=as_json) as show:
+        outcome = embedded.demo(folder.resolve(), (points[0], points[1]), show)
+    deployment = site.load(folder / "site" / "site.yaml")
+    ratios = embedded.recovered_and_true(deployment, outcome.scan)
+    words = "   ".join(f"{element} {ratio:.2f} ±{spread:.2f}" for element, ratio, spread in ratios)
+    value = _plain(outcome) | {"recovered": {element: {"ratio": ratio, "sigma": spread} for element, ratio, spread in ratios}}
+    lines = [*_summary(outcome), f" recovered / true   {words}", *_where(outcome, folder / "processed")]
+    answer(value, lines, as_json=as_json)
+
+
+def run(  # noqa: PLR0913, PLR0917 - the options of a command
+    scan: Annotated[str, typer.Argument(help="The name of the scan, as in the names of its files.")],
+    config: SiteFile = DEFAULT_SITE,
+    shape: Annotated[str, typer.Option(help="slow x fast, for example 11x101 (default: as the files say).")] = "",
+    pipelines: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
+    raw: Annotated[pathlib.Path | None, typer.Option(help="Instead of roots.raw.")] = None,
+    processed: Annotated[pathlib.Path | None, typer.Option(help="Instead of roots.processed.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="The most jobs at once, instead of scaling.caps.jobs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Process one scan whose files are there already, on this machine."""
+    from beamline_side.hosts import embedded
+    from beamtide import site
+    from beamtide.command_tell import parse_shape
+    from beamtide.layout import checked
+    from beamtide.messages.base import ScanId
+    from beamtide.messages.metadata import Scan
+
+    deployment = site.load(config)
+    if raw or processed or workers or pipelines:
+        wanted = tuple(name.strip() for name in pipelines.split(",") if name.strip())
+        deployment = site.derived(deployment, site.Changes(raw=raw, processed=processed, jobs=workers, pipelines=wanted))
+    points = parse_shape(shape) if shape else _shape_of(deployment, checked(scan))
+    with progress(quiet=as_json) as show:
+        outcome = embedded.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points), show)
+    answer(_plain(outcome), [*_summary(outcome), *_where(outcome, deployment.site.roots.processed)], as_json=as_json)
+
+
+def _serve_all(deployment: "Deployment") -> None:
+    from beamline_side.hosts.all_in_one import Host
+    from beamtide.pump import stop_on_signals
+
+    stopped: list[bool] = []
+    with Host(deployment) as host:
+        stop_on_signals(lambda: stopped.append(True))
+        say(f"All {len(host.alive())} components run. Look: beamtide topology -c {deployment.file}. Ctrl-C stops them.")
+        host.serve(lambda: bool(stopped))
+
+
+def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
+    """Ask the first file of each pipeline for the shape of the scan."""
+    from beamtide import registry
+
+    for pipeline in deployment.pipelines.values():
+        files = sorted(deployment.site.roots.raw.glob(pipeline.source.match.replace("{scan}", scan)))
+        found = registry.find("formats", pipeline.source.format).shape_of(files[0]) if files else None
+        if found:
+            return tuple(found)
+    raise BadInput(
+        f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
+    )
+
+
+def _plain(outcome: "Outcome") -> dict[str, object]:
+    return {
+        "scan": outcome.scan,
+        "seconds": round(outcome.seconds, 3),
+        "last": outcome.last.as_json(),
+        "files": [str(file) for file in outcome.files],
+    }
+
+
+def _summary(outcome: "Outcome") -> list[str]:
+    rows = outcome.last.pipelines.values()
+    total, lost = sum(row.total for row in rows), sum(row.lost for row in rows)
+    done = sum(row.done for row in rows)
+    counted = f"{total} tasks, {done - lost} results, {lost} lost, {sum(row.retried for row in rows)} retried."
+    return [*lines_of(outcome.last), f"Done in {duration(outcome.seconds)}. {counted}"]
+
+
+def _where(outcome: "Outcome", processed: pathlib.Path) -> list[str]:
+    finished = [file for file in outcome.files if file.suffix == ".h5"]
+    lines = [f" results    {file}" for file in finished]
+    lines += [f" pictures   {file.parent}/*.jpg" for file in outcome.files if file.suffix == ".jpg"][:1]
+    return [*lines, f" look again beamtide get {outcome.scan} --processed {processed} --to here"]

@@ -1,0 +1,146 @@
+"""What commands write: an object for programs, plain sentences and tables for people. Colours only repeat what words say.
+
+rich is imported when something is drawn, so that `beamtide --help` stays quick.
+"""
+
+import contextlib
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from beamtide.errors import BadInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from beamtide.watching import Row, Snapshot
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+SiteFile = Annotated[
+    pathlib.Path,
+    typer.Option("--config", "-c", envvar="BEAMTIDE_SITE", help="The site file.", show_default=True, metavar="SITE.yaml"),
+]
+DEFAULT_SITE = pathlib.Path("site.yaml")
+COLUMNS = ("pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to go")
+
+
+def say(text: str) -> None:
+    """Write one line to the standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Write one line to the standard error output."""
+    sys.stderr.write(text + "\n")
+
+
+def answer(value: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
+    """Write the result of a command: an object, or the same in words."""
+    if as_json:
+        say(json.dumps(value, default=str))
+    else:
+        for line in lines:
+            say(line)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of aligned columns; columns of numbers stand to the right."""
+    if not rows:
+        return []
+    widths = [max(len(row[position]) for row in (columns, *rows)) for position in range(len(columns))]
+    numeric = [all(row[position][:1].isdigit() or row[position] in {"", "—"} for row in rows) for position in range(len(columns))]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in (columns, *rows)
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: "0.4 s", "11 s", "3 min", "2.5 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def cells(name: str, row: "Row") -> tuple[str, ...]:
+    """Return one pipeline of a snapshot as the cells of a line."""
+    finished = row.total > 0 and row.done >= row.total
+    total = str(row.total) if row.total else "?"
+    return (
+        name,
+        str(row.queued),
+        str(row.leased),
+        f"{row.done}/{total}",
+        str(row.workers),
+        f"{row.rate:.1f} tasks/s" if row.rate else "—",
+        duration(row.oldest) if row.oldest else "—",
+        "done" if finished else duration(row.to_go) if row.to_go else "—",
+    )
+
+
+def lines_of(shot: "Snapshot") -> list[str]:
+    """Return a snapshot as text: the table, what the autoscaler thinks, and what does not move and why."""
+    found = table(COLUMNS, [cells(name, row) for name, row in shot.pipelines.items()])
+    if shot.autoscaler:
+        found.append(f"autoscaler  {shot.autoscaler}")
+    found += [f"{name}: {why}" for name, why in shot.notes.items()]
+    found += [f"{name}: {row.lost} tasks lost" for name, row in shot.pipelines.items() if row.lost]
+    return found
+
+
+@contextlib.contextmanager
+def progress(*, quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
+    """Show snapshots as they come: a live table on a terminal, a line for each change elsewhere, nothing when quiet."""
+    if quiet:
+        yield lambda _: None
+    elif not sys.stdout.isatty():
+        yield _Lines().show
+    else:
+        from rich.live import Live
+
+        with Live(refresh_per_second=8) as live:
+            yield lambda shot: live.update(_drawn(shot))
+
+
+def choice(value: str, known: Sequence[str], what: str) -> str:
+    """Return `value` if it is known; BadInput lists what is."""
+    if value not in known:
+        raise BadInput(f"there is no {what} {value!r}; known: {', '.join(known) or 'none'}")
+    return value
+
+
+class _Lines:
+    """Writes a line per pipeline whenever its number of finished tasks changed."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def show(self, shot: "Snapshot") -> None:
+        for name, row in shot.pipelines.items():
+            if self._seen.get(name) != (row.done, row.total):
+                self._seen[name] = (row.done, row.total)
+                _, queued, leased, done, workers, rate, _, to_go = cells(name, row)
+                say(f"{name}: {done} done, {queued} queued, {leased} leased, {workers} workers, {rate}, to go {to_go}")
+
+
+def _drawn(shot: "Snapshot") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=f"Beamtide · {shot.scan}", title_justify="left")
+    for column in COLUMNS:
+        drawn.add_column(column, justify="left" if column == "pipeline" else "right", no_wrap=True)
+    for name, row in shot.pipelines.items():
+        drawn.add_row(*cells(name, row))
+    remarks = lines_of(shot)[len(shot.pipelines) + 1 :]
+    drawn.caption, drawn.caption_justify = "\n".join(remarks), "left"
+    return drawn
