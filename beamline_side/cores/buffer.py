@@ -6,7 +6,7 @@ Theory: a task comes in once (`intake`), may wait for a fence (`gate`), is lease
 others grow old and their jobs can end. A worker that asks again has not heard of its lease and gets the same one; a lease
 whose worker is gone before it heard of it comes back at once.
 
-Clock policy: `now` is the monotonic clock in seconds. Every event first lets overdue leases end.
+Clock policy: `now` is the monotonic clock in seconds. Every event first lets overdue leases end; questions wait for a tick.
 Invariants: those of the parts; a task is held, in the lease table, or closed; a verdict leaves the spool only when confirmed.
 """
 
@@ -17,11 +17,11 @@ from beamline_side.cores.dead_letters import DeadLetters
 from beamline_side.cores.deferred import Deferred
 from beamline_side.cores.gate import Gate
 from beamline_side.cores.intake import Intake
-from beamline_side.cores.lease_table import LeaseTable
+from beamline_side.cores.lease_table import REMEMBERED, LeaseTable
 from beamline_side.cores.tempo import Tempo
 from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, ticket_of
 from beamtide.config import Leases, PipelineConfig
-from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Unreachable, WakeAt, link
+from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds, TaskId
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import (
@@ -41,7 +41,6 @@ from beamtide.messages.tasks import (
 )
 
 DISTRIBUTOR, FENCE, SORTER = link("distributor"), link("fence"), link("sorter")
-REMEMBERED = 8192
 
 
 class BufferMachine:
@@ -71,10 +70,7 @@ class BufferMachine:
         elif isinstance(event, Unreachable):
             effects += self._unreachable(event, now)
         effects += self._dispatch(now)
-        effects += self._gate.questions(now)
-        effects += self._intake.questions(now, self._table.waiting + len(self._gate))
-        effects += self._letters.due(now)
-        return effects + self._wake(now)
+        return effects + self._due(now) if isinstance(event, Tick) else effects
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show in the topology."""
@@ -147,10 +143,8 @@ class BufferMachine:
     def _pulled(self, answer: Pulled, now: Seconds) -> list[Effect]:
         fresh, effects = self._intake.heard(answer, now)
         self._tempo.arrived(sum(entry.task is not None for entry in fresh), now)
-        for entry in fresh:
+        for entry in (*fresh, *answer.ahead):
             effects += self._enter(entry, now)
-        for entry in answer.ahead:
-            effects += self._cancel(entry)
         return effects
 
     def _enter(self, entry: Entry, now: Seconds) -> list[Effect]:
@@ -203,7 +197,15 @@ class BufferMachine:
             changes = self._table.lease(worker, now)
             effects += self._settle(changes)
             effects += [self._lease(asker.peer, asker.id, grant) for grant in changes if isinstance(grant, Grant)]
-        return effects + [Send(asker.peer, NoTask(), asker.id) for _, asker in self._workers.expired(now)]
+        return effects
+
+    def _due(self, now: Seconds) -> list[Effect]:
+        """Ask, report and refuse, once for all messages of a batch: the pump ends each with a tick."""
+        effects: list[Effect] = [Send(asker.peer, NoTask(), asker.id) for _, asker in self._workers.expired(now)]
+        effects += self._gate.questions(now)
+        effects += self._intake.questions(now, self._table.waiting + len(self._gate))
+        effects += self._letters.due(now)
+        return effects + self._wake(now)
 
     def _lease(self, peer: Peer, question: int, grant: Grant) -> Send:
         self._unheard[peer] = (grant.task.id, grant.attempt)

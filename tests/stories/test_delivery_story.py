@@ -82,14 +82,8 @@ class DeliveryStory(RuleBasedStateMachine):
 
     def tell(self, name: str, event: Event, crash: bool = False) -> None:
         shelf = self.shelves[name]
-        effects: list[Effect] = self.machines[name].handle(event, Seconds(self.time))
-        closed = []
-        for effect in effects:
-            if isinstance(effect, Keep):
-                shelf.now[effect.table, effect.key] = effect.body
-                closed += [effect.key] if effect.table == "closed" else []
-            elif isinstance(effect, Forget):
-                shelf.now.pop((effect.table, effect.key), None)
+        closed: list[str] = []
+        effects = self.apply(name, event, closed) + self.apply(name, Tick(), closed)
         if crash:
             return self.start(name)
         shelf.committed = dict(shelf.now)
@@ -99,6 +93,17 @@ class DeliveryStory(RuleBasedStateMachine):
             if isinstance(effect, Send):
                 self.post(name, effect)
         return None
+
+    def apply(self, name: str, event: Event, closed: list[str]) -> list[Effect]:
+        shelf = self.shelves[name]
+        effects = self.machines[name].handle(event, Seconds(self.time))
+        for effect in effects:
+            if isinstance(effect, Keep):
+                shelf.now[effect.table, effect.key] = effect.body
+                closed += [effect.key] if effect.table == "closed" else []
+            elif isinstance(effect, Forget):
+                shelf.now.pop((effect.table, effect.key), None)
+        return effects
 
     def post(self, sender: str, effect: Send) -> None:
         self.ids += 1

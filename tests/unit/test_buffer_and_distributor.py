@@ -55,12 +55,17 @@ def task_of(number: int, needs: tuple[Need, ...] = (), void: str = "", scan: str
 
 
 class Driven:
-    """A core on a spool in memory; remembers what it sent."""
+    """A core on a spool in memory; each event is followed by a tick, as the pump does it."""
 
     def __init__(self, machine: Machine, spool: Spool) -> None:
         self.machine, self.spool, self.time = machine, spool, 0.0
 
     def tell(self, event: Event) -> list[Send]:
+        if not isinstance(event, Tick):
+            return self._perform(event) + self._perform(Tick())
+        return self._perform(event)
+
+    def _perform(self, event: Event) -> list[Send]:
         sent = []
         for effect in self.machine.handle(event, Seconds(self.time)):
             match effect:
