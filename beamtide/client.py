@@ -66,6 +66,11 @@ class Client:
         question = metadata.ScansRequest(scan=ScanId(scan))
         return self._caller.ask(self._at("metadata"), question, metadata.Scans, patience=self._patience).scans
 
+    def changed_scans(self, after: int, wait: float) -> metadata.Scans:
+        """Return the scans that changed after version `after`, as soon as there are some, or none after `wait` seconds."""
+        question = metadata.ScansRequest(after=after, wait=wait)
+        return self._caller.ask(self._at("metadata"), question, metadata.Scans, patience=wait + self._patience)
+
     # tasks
 
     def submit(self, new: Sequence[tasks.Task]) -> None:

@@ -1,0 +1,149 @@
+"""From files to tasks: which indexes of a scan lie in which file, cut into blocks.
+
+Theory: the files of a pipeline, in the order of their names, are one long row of frames; frame i of that row is acquisition
+index i. A block is `frames_per_task` indexes long. `plan` is a function of what is known, not a machine: called again with more
+files, or after a restart, it says the same tasks again and more of them; submitting a task twice changes nothing.
+Once nothing more will come (`closed`), every index without a frame is covered by a void task that says why, so that each
+index of the scan ends in a verdict and nobody downstream ever has to guess.
+
+Clock policy: none; whoever calls decides when a scan is closed.
+Invariants: tasks do not overlap; a closed plan covers `[0, points)` exactly; a plan of fewer files is a prefix of a later one.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from beamtide.config import PipelineConfig
+from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.metadata import ScanState
+from beamtide.messages.tasks import InputFile, Need, Task
+
+NO_FILE = "no file came for them"
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """What is known of one file: its frames so far, or why it cannot be read (yet)."""
+
+    path: str
+    """Relative to the raw root."""
+    frames: int = 0
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Indexes `[start, stop)` in one file from frame `first` on; or, with `trouble`, indexes that nobody can read."""
+
+    start: int
+    stop: int
+    path: str = ""
+    first: int = 0
+    trouble: str = ""
+
+
+def natural(path: str) -> list[tuple[int, str]]:
+    """Return a sort key by which file 10 comes after file 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
+
+
+def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool) -> list[Task]:
+    """Return all tasks that are certain by now. `files` are in the order of their names."""
+    pieces = list(_pieces(files, state.points, closed=closed))
+    whole = pieces[-1].stop if pieces else 0
+    tasks = []
+    for start, stop in _blocks(state, pipeline, files, state.points):
+        if stop > whole and not closed:
+            break
+        tasks += [_task(state.scan.id, pipeline, settings, part) for part in _runs(pieces, start, stop)]
+    return tasks
+
+
+def void_plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, reason: str) -> list[Task]:
+    """Return a closed plan in which nothing can be computed, for one reason."""
+    whole = [Piece(0, state.points, trouble=reason)]
+    blocks = _blocks(state, pipeline, (), state.points)
+    return [_task(state.scan.id, pipeline, settings, part) for start, stop in blocks for part in _runs(whole, start, stop)]
+
+
+def _pieces(files: Sequence[FileFact], points: int, *, closed: bool) -> Iterator[Piece]:
+    """Lay the files out over the indexes; what cannot be read stops the row, or is a gap once the scan is closed."""
+    at, typical = 0, next((file.frames for file in files if not file.trouble and file.frames), 0)
+    last_good = max((number for number, file in enumerate(files) if not file.trouble), default=-1)
+    for number, file in enumerate(files):
+        if file.trouble and not closed:
+            return
+        missing = typical if number < last_good else points - at
+        stop = min(points, at + (missing if file.trouble else file.frames))
+        if stop > at:
+            yield Piece(at, stop, trouble=file.trouble) if file.trouble else Piece(at, stop, file.path)
+        at = stop
+    if closed and at < points:
+        yield Piece(at, points, trouble=NO_FILE)
+
+
+def _blocks(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact], points: int) -> Iterator[tuple[int, int]]:
+    """Cut `[0, points)` into the ranges of tasks."""
+    size = pipeline.source.frames_per_task
+    at = 0
+    if size == "file":
+        for file in files:
+            if file.trouble:
+                break
+            stop = min(points, at + file.frames)
+            if stop > at:
+                yield at, stop
+            at = stop
+    length = size if isinstance(size, int) else state.scan.shape[-1]
+    while at < points:
+        yield at, min(points, at + length)
+        at += length
+
+
+def _runs(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[list[Piece]]:
+    """Return the parts of a block: readable pieces that touch go together, unreadable ones stand alone."""
+    together: list[Piece] = []
+    for piece in pieces:
+        first, last = max(start, piece.start), min(stop, piece.stop)
+        if first >= last:
+            continue
+        part = Piece(first, last, piece.path, piece.first + first - piece.start, piece.trouble)
+        if piece.trouble:
+            if together:
+                yield together
+            yield [part]
+            together = []
+        else:
+            together.append(part)
+    if together:
+        yield together
+
+
+def _task(scan: ScanId, pipeline: PipelineConfig, settings: Digest, parts: Sequence[Piece]) -> Task:
+    start, stop, source = parts[0].start, parts[-1].stop, pipeline.source
+    inputs = tuple(
+        InputFile(
+            root="raw",
+            path=part.path,
+            format=source.format,
+            first=part.first,
+            last=part.first + part.stop - part.start,
+            options=source.options,
+        )
+        for part in parts
+        if not part.trouble
+    )
+    wanted = [text.partition("/") for text in pipeline.inputs]
+    return Task(
+        id=TaskId(f"{scan}/{pipeline.pipeline}/{settings[:8]}/{start:06d}-{stop:06d}"),
+        scan=scan,
+        pipeline=PipelineName(pipeline.pipeline),
+        modality=pipeline.modality,
+        start=start,
+        stop=stop,
+        inputs=inputs,
+        settings=settings,
+        needs=tuple(Need(pipeline=PipelineName(other), dataset=dataset, upto=stop) for other, _, dataset in wanted),
+        void=parts[0].trouble,
+    )

@@ -1,0 +1,145 @@
+"""The file source: watches running scans, turns complete files into tasks, and covers what never came.
+
+A scan and pipeline is closed when every index has a frame, or when the scan has ended and its files have not changed for
+`settle` seconds. Nothing is remembered over a restart: everything is found again, and the distributor knows what it has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from beamline_side.cores.file_tasks import plan, void_plan
+from beamline_side.sources.files import FileWatch
+from beamtide import clock
+from beamtide.client import Client
+from beamtide.config import Deployment, PipelineConfig
+from beamtide.errors import BadInput, NoAnswer
+from beamtide.messages.base import Digest, TaskId
+from beamtide.messages.metadata import ScanState
+from beamtide.messages.tasks import Task
+from beamtide.presence import Presence
+from beamtide.pump import Caller
+
+WAIT = 0.25
+MOST_AT_ONCE = 500
+NO_SETTINGS = Digest("0" * 64)
+log = structlog.get_logger().bind(component="source")
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One scan in one pipeline."""
+
+    state: ScanState
+    pipeline: PipelineConfig
+    files: FileWatch
+    settings: Digest | None = None
+    trouble: str = ""
+    submitted: set[TaskId] = field(default_factory=set)
+    ended_at: float | None = None
+
+
+@dataclass(slots=True)
+class FileSource:
+    """All scans that are watched; `step` is one look at them."""
+
+    deployment: Deployment
+    client: Client
+    watched: dict[tuple[str, str], _Watched] = field(default_factory=dict)
+    version: int = 0
+    tasks: int = 0
+
+    def step(self) -> None:
+        """Take in what the metadata server has new, look at the files, submit what is certain."""
+        self._take_scans()
+        for key, one in list(self.watched.items()):
+            if self._advance(one):
+                del self.watched[key]
+
+    def progress(self) -> dict[str, float]:
+        """Return the numbers to show."""
+        return {"scans": len({scan for scan, _ in self.watched}), "tasks": self.tasks}
+
+    def why(self) -> str:
+        """Say what is wrong with a pipeline's settings."""
+        return next((one.trouble for one in self.watched.values() if one.trouble), "")
+
+    def _take_scans(self) -> None:
+        news = self.client.changed_scans(self.version, WAIT)
+        for state in news.scans:
+            if state.phase == "ended" and not self._is_watched(state) and self._is_done(state):
+                continue
+            for name, pipeline in self.deployment.pipelines.items():
+                watch = FileWatch(self.deployment.site.roots.raw, state.scan.id, pipeline.source)
+                one = self.watched.setdefault((state.scan.id, name), _Watched(state, pipeline, watch))
+                one.state = state
+        self.version = max(self.version, news.version)
+
+    def _is_watched(self, state: ScanState) -> bool:
+        return any(scan == state.scan.id for scan, _ in self.watched)
+
+    def _is_done(self, state: ScanState) -> bool:
+        """Whether the sink has a verdict for every index in every pipeline: nothing is left to submit."""
+        found = {one.product.pipeline for one in self.client.products(state.scan.id) if one.complete >= state.points}
+        return found >= set(self.deployment.pipelines)
+
+    def _advance(self, one: _Watched) -> bool:
+        """Submit what is new; return whether nothing more can come."""
+        if one.state.phase == "announced":
+            return False
+        now = clock.monotonic()
+        if one.state.phase == "ended" and one.ended_at is None:
+            one.ended_at = now
+        if one.settings is None:
+            one.settings = self._settings(one)
+        if one.settings is None:
+            return self._give_up(one, now)
+        facts = one.files.look(now)
+        complete = not any(fact.trouble for fact in facts) and sum(fact.frames for fact in facts) >= one.state.points
+        closed = one.state.phase == "ended" and (complete or self._settled(one, now))
+        self._submit(one, plan(one.state, one.pipeline, one.settings, facts, closed=closed))
+        return closed
+
+    def _settled(self, one: _Watched, now: float) -> bool:
+        return one.ended_at is not None and now - max(one.ended_at, one.files.changed_at) >= one.pipeline.source.settle
+
+    def _settings(self, one: _Watched) -> Digest | None:
+        try:
+            digest = self.client.put_settings(one.pipeline)
+        except BadInput as error:
+            if not one.trouble:
+                log.error("settings cannot be used", pipeline=one.pipeline.pipeline, reason=str(error))
+            one.trouble = str(error)
+            return None
+        one.trouble = ""
+        return digest
+
+    def _give_up(self, one: _Watched, now: float) -> bool:
+        """Without settings nothing can be computed; when the scan is over, every index gets that as its reason."""
+        if not self._settled(one, now):
+            return False
+        self._submit(one, void_plan(one.state, one.pipeline, NO_SETTINGS, one.trouble))
+        return True
+
+    def _submit(self, one: _Watched, planned: list[Task]) -> None:
+        new = [task for task in planned if task.id not in one.submitted]
+        for at in range(0, len(new), MOST_AT_ONCE):
+            block = new[at : at + MOST_AT_ONCE]
+            self.client.submit(block)
+            one.submitted |= {task.id for task in block}
+            self.tasks += len(block)
+
+
+def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
+    """Watch until told to stop; a service that does not answer is asked again."""
+    with Client(deployment) as client, Caller() as caller:
+        source, presence, silent = FileSource(deployment, client), Presence(deployment, "source", caller), ""
+        while not stop():
+            presence.beat(source.progress(), silent or source.why())
+            try:
+                source.step()
+                silent = ""
+            except NoAnswer as error:
+                silent = str(error)
+                log.warning("waits", reason=silent)

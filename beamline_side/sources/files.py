@@ -1,0 +1,48 @@
+"""Looks at the files of one pipeline and scan: which are there, what they hold, and since when nothing has changed."""
+
+import pathlib
+from dataclasses import dataclass, field
+
+from beamline_side.cores.file_tasks import FileFact, natural
+from beamtide import registry
+from beamtide.config import Source
+from beamtide.errors import BadInput
+from beamtide.formats.base import FileFormat
+
+
+@dataclass(slots=True)
+class FileWatch:
+    """The files that match a pipeline's pattern. A file is opened again only when it changed, or could not be read before."""
+
+    raw: pathlib.Path
+    scan: str
+    source: Source
+    changed_at: float = 0.0
+    """When something was new for the last time, on the clock of `look`."""
+    _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _facts: dict[str, FileFact] = field(default_factory=dict)
+
+    def look(self, now: float) -> list[FileFact]:
+        """Return what is known of all files, in the order of their names."""
+        pattern = self.source.match.replace("{scan}", self.scan)
+        known: FileFormat = registry.find("formats", self.source.format)
+        found = sorted((path.relative_to(self.raw).as_posix() for path in self.raw.glob(pattern) if path.is_file()), key=natural)
+        for name in found:
+            info = (self.raw / name).stat()
+            stamp = (info.st_size, info.st_mtime_ns)
+            if self._seen.get(name) != stamp:
+                self.changed_at = now
+            elif not self._facts[name].trouble:
+                continue
+            self._seen[name] = stamp
+            self._facts[name] = self._probe(known, name)
+        return [self._facts[name] for name in found]
+
+    def _probe(self, known: FileFormat, name: str) -> FileFact:
+        path = self.raw / name
+        if not path.resolve().is_relative_to(self.raw.resolve()):
+            return FileFact(name, trouble=f"{path} is a link that leaves {self.raw}; copy the file there")
+        try:
+            return FileFact(name, known.probe(path, self.source.options).frames)
+        except BadInput as error:
+            return FileFact(name, trouble=str(error))
