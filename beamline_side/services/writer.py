@@ -2,7 +2,7 @@
 
 Theory: the sink's record is the truth and every file is derived from it, so nothing here has to survive: after a SIGKILL the
 sink tells everything again, live files are thrown away and rebuilt, and a finished file of the same scan, settings and length
-is recognised. While a scan runs, its results are appended to a live file; when the scan has ended and every index has a
+is recognised. A write that fails in HDF5 ends the process (`Broken`); a disk that is nearly full is noticed before. While a scan runs, its results are appended to a live file; when the scan has ended and every index has a
 verdict (and the positions of the maps are complete too), the final file is written from the sink's results, pictures
 first, the file's name last: the name of the final file is the commit.
 
@@ -20,7 +20,7 @@ from beamline_side.writers.files import ProductFiles, finished_file
 from beamline_side.writers.product import Content
 from beamtide import clock
 from beamtide.config import Deployment
-from beamtide.errors import BeamtideError, NoAnswer
+from beamtide.errors import BeamtideError, Broken, NoAnswer
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product, ProductState
@@ -106,7 +106,7 @@ class Writer:
         """Advance one product; whatever goes wrong with it is noted, and tried again after a rest."""
         try:
             waits_for = self._advance(product)
-        except (NoAnswer, Stopped):
+        except (NoAnswer, Stopped, Broken):
             raise
         except Exception as error:  # one product's trouble must not stop the others
             if product in self._files:

@@ -5,9 +5,17 @@ leaves a hidden file, which the next attempt overwrites: the name is always the 
 """
 
 import contextlib
+import errno
 import os
 import pathlib
+import re
+import shutil
 from collections.abc import Iterator
+
+from beamtide.errors import Broken
+
+RESERVE = 64 << 20
+"""Bytes that stay free on the disk of the results."""
 
 
 def hidden(path: pathlib.Path) -> pathlib.Path:
@@ -22,14 +30,43 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     part = hidden(path)
     part.unlink(missing_ok=True)
     try:
-        yield part
+        with plainly(path):
+            yield part
         _sync(part)
         part.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        discard(part)
         raise
     _sync(path.parent)
+
+
+@contextlib.contextmanager
+def plainly(path: pathlib.Path) -> Iterator[None]:
+    """Turn a write that HDF5 could not do into `Broken`: the library is not usable after it, a new process is."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        told = re.search(r"write failed.*errno = (\d+)", str(error), re.DOTALL)
+        if told is None:
+            raise
+        raise Broken(f"{path} could not be written: {os.strerror(int(told[1]))}. Free space there; nothing is lost.") from error
+
+
+def ensure_room(folder: pathlib.Path, needed: int) -> None:
+    """Raise OSError when the disk of a folder has no room for so many bytes and a reserve: asked before HDF5 runs into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed + RESERVE:
+        what = f"{os.strerror(errno.ENOSPC)}: {free >> 20} MiB are free, {(needed + RESERVE) >> 20} MiB are needed"
+        raise OSError(errno.ENOSPC, what, str(folder))
+
+
+def discard(path: pathlib.Path) -> None:
+    """Delete a file and give its space back now: HDF5 keeps a file open that it could not close. Never raises."""
+    with contextlib.suppress(OSError):
+        os.truncate(path, 0)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: pathlib.Path) -> None:

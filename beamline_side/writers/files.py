@@ -10,7 +10,7 @@ import pathlib
 
 import h5py
 
-from beamline_side.writers.atomic import hidden, replacing
+from beamline_side.writers.atomic import ensure_room, hidden, plainly, replacing
 from beamline_side.writers.hdf5 import LiveFile
 from beamline_side.writers.jpeg import write_jpeg
 from beamline_side.writers.maps import Map
@@ -44,15 +44,19 @@ class ProductFiles:
 
     def append(self, results: list[Batch], following: int) -> None:
         """Add results to the live file; `following` is the index after them."""
-        if self._live is None and any(request.datasets for request, _ in results):
-            self._live = LiveFile(self.live, self.product, self._scan, results)
-        if self._live is not None:
-            self._live.append(results, following)
+        size = sum(array.nbytes for _, arrays in results for array in arrays.values())
+        ensure_room(self.live.parent, 2 * size)
+        with plainly(self.live):
+            if self._live is None and any(request.datasets for request, _ in results):
+                self._live = LiveFile(self.live, self.product, self._scan, results)
+            if self._live is not None:
+                self._live.append(results, following)
         self.cursor = following
 
     def write(self, content: Content) -> pathlib.Path:
         """Write pictures and result file, replacing an older one of the same product, and return its path."""
         result = result_name(self._processed, self.product)
+        ensure_room(result.parent, self.live.stat().st_size if self.live.exists() else 0)
         if "hdf5" not in self.formats:
             part = hidden(result)
             part.parent.mkdir(parents=True, exist_ok=True)

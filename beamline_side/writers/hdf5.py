@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamline_side.writers import maps, rows
+from beamline_side.writers.atomic import discard
 from beamline_side.writers.product import Batch, merged, rows_of
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import DatasetHeader, Product
@@ -65,8 +66,7 @@ class LiveFile:
         """Close and delete the file; never raises, for it is called when something went wrong already."""
         with contextlib.suppress(Exception):
             self._file.close()
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        discard(self.path)
 
     def _prepare(self, product: Product, first: list[Batch]) -> None:
         scan, root = self._scan.scan, self._file

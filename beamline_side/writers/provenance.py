@@ -6,6 +6,7 @@ Notes are NXnote groups (type, data), which viewers show as text; a calibration 
 import importlib.metadata
 import json
 import platform
+import re
 from typing import Any
 
 import h5py
@@ -42,7 +43,7 @@ def _settings(process: h5py.Group, content: Content) -> None:
         note = _note(process, "settings", "text/plain", "The metadata server no longer had this settings document.")
     note.attrs["digest"] = content.product.settings
     for name, text in content.files.items():
-        made = _note(process, f"calibration_{name}", "text/plain", text)
+        made = _note(process, "calibration_" + re.sub(r"\W", "_", name, flags=re.ASCII), "text/plain", text)
         made.attrs["digest"] = document.calibration.get(name, "") if document is not None else ""
         rows.field(made, "file_name", name)
 

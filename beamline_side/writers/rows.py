@@ -1,8 +1,8 @@
 """Arrays of results into HDF5 datasets: the one place that knows how rows, units and checksums lie in a file.
 
 A per-index dataset has the length of the scan from the beginning, filled with NaN (0 for integers), so that it never has to
-grow while somebody reads it; chunks hold about 256 KiB of whole rows. Every array carries `units`; in a finished file also
-`xxh3`, the 64-bit XXH3 of its bytes in C order (for text: of the lines joined by a zero byte), in hexadecimal.
+grow while somebody reads it; chunks hold about 256 KiB of whole rows. Every array carries `units`, in a finished file also
+its checksum (see `beamtide.checksum`).
 """
 
 import math
@@ -10,15 +10,13 @@ from typing import Any
 
 import h5py
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
+from beamtide import checksum
 from beamtide.messages.results import DatasetHeader
 
 Array = NDArray[Any]
 CHUNK = 256 << 10
-CHECKSUM = "xxh3"
-"""The name of the attribute; `beamtide.results.verify` reads it."""
 
 
 def group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h5py.Group:
@@ -81,21 +79,6 @@ def seal(root: h5py.Group) -> None:
 
     def one(_: str, item: h5py.HLObject) -> None:
         if isinstance(item, h5py.Dataset):
-            item.attrs[CHECKSUM] = checksum(item)
+            item.attrs[checksum.ATTRIBUTE] = checksum.of_dataset(item)
 
     root.visititems(one)
-
-
-def checksum(stored: h5py.Dataset) -> str:
-    """Return the checksum of a dataset as it lies in the file, read in pieces of whole rows."""
-    if h5py.check_string_dtype(stored.dtype) is not None:
-        values = np.atleast_1d(stored[()])
-        lines = [value if isinstance(value, bytes) else str(value).encode() for value in values.reshape(-1)]
-        return xxhash.xxh3_64_hexdigest(b"\0".join(lines))
-    if not stored.shape:
-        return xxhash.xxh3_64_hexdigest(np.asarray(stored[()]).tobytes())
-    state = xxhash.xxh3_64()
-    step = max(1, (16 * CHUNK) // max(1, math.prod(stored.shape[1:]) * stored.dtype.itemsize))
-    for start in range(0, stored.shape[0], step):
-        state.update(np.ascontiguousarray(stored[start : start + step]).tobytes())
-    return state.hexdigest()
