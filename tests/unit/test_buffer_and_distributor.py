@@ -173,6 +173,8 @@ def test_one_question_for_many_tasks_behind_a_fence(buffer: Driven) -> None:
     (question,) = [send.message for send in sent if isinstance(send.message, FenceRequest)]
     assert isinstance(question, FenceRequest)
     assert question.need.upto == 10
+    again = buffer.tell(Heard(FENCE, FencePending(scan=ScanId("s"), need=question.need, complete=4)))
+    assert [send.message for send in again if send.peer == FENCE] == [question], "asked again at once, not after a time-out"
     buffer.tell(Heard(FENCE, FenceReached(scan=ScanId("s"), need=question.need, complete=40)))
     assert (buffer.machine.progress()["ready"], buffer.machine.progress()["held"]) == (31, 19)
 
