@@ -2,9 +2,10 @@
 
 Theory: the sink's record is the truth and every file is derived from it, so nothing here has to survive: after a SIGKILL the
 sink tells everything again, live files are thrown away and rebuilt, and a finished file of the same scan, settings and length
-is recognised. A write that fails in HDF5 ends the process (`Broken`); a disk that is nearly full is noticed before. While a scan runs, its results are appended to a live file; when the scan has ended and every index has a
+is recognised. While a scan runs, its results are appended to a live file; when the scan has ended and every index has a
 verdict (and the positions of the maps are complete too), the final file is written from the sink's results, pictures
-first, the file's name last: the name of the final file is the commit.
+first, the file's name last: the name of the final file is the commit. A disk that is nearly full is noticed before HDF5 runs
+into it; a write that fails in HDF5 all the same ends the process (`Broken`), because that library does not recover from it.
 
 Clock policy: a product that could not be written rests for 5 s on the monotonic clock; wall time goes only into files.
 Invariants: one product's trouble never stops another; a file is there as a whole or not at all; the sentence of every
@@ -175,10 +176,13 @@ class Writer:
         self._done[product] = scan
 
     def _complain(self, product: Product, error: Exception) -> None:
-        what = str(error) if isinstance(error, BeamtideError | OSError) else f"{type(error).__name__}: {error}"
+        foreseen = isinstance(error, BeamtideError | OSError)
+        what = str(error) if foreseen else f"{type(error).__name__}: {error}"
         sentence = f"{product.pipeline} of {product.scan} is not written: {what} Trying again every {REST:.0f} s."
         if self._trouble.get(product, ("", 0.0))[0] != sentence:
-            self._log.error("not written", scan=product.scan, pipeline=product.pipeline, reason=what, exc_info=error)
+            self._log.error(
+                "not written", scan=product.scan, pipeline=product.pipeline, reason=what, exc_info=None if foreseen else error
+            )
         self._trouble[product] = (sentence, clock.monotonic() + REST)
 
 

@@ -36,7 +36,7 @@ def test_a_map_comes_with_its_axes(processed: pathlib.Path) -> None:
 def test_wrong_names_get_a_sentence(processed: pathlib.Path) -> None:
     with pytest.raises(BadInput, match="no dataset 'xrf/area/Au_L'; there are: xrf/area/Cu_K, xrf/area/Fe_K"):
         beamtide.open("scan_1", processed=processed)["xrf/area/Au_L"]
-    with pytest.raises(BadInput, match="no results of 'scan_2'.*scans with results there: scan_1"):
+    with pytest.raises(BadInput, match=r"no results of 'scan_2'.*scans with results there: scan_1"):
         beamtide.open("scan_2", processed=processed)
     with pytest.raises(AttributeError):
         beamtide.nothing  # noqa: B018

@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_nothing_under_the_final_name(tmp_path: pathlib.Path,
 
 
 def test_a_nearly_full_disk_is_noticed_before_hdf5_is(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(OSError, match="No space left on device: .* MiB are free, .* MiB are needed"):
+    with pytest.raises(OSError, match=r"No space left on device: .* MiB are free, .* MiB are needed"):
         atomic.ensure_room(tmp_path, 1 << 62)
 
 
