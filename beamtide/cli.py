@@ -9,9 +9,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from beamtide import __version__, command_look, command_tell
 from beamtide.errors import BadInput, BeamtideError, Broken
@@ -30,11 +31,30 @@ class _Wishes:
     traceback: bool = False
 
 
+class _Interrupted(Exception):
+    """Ctrl-C, carried past click, which would say only "Aborted."."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """All commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise _Interrupted from interrupt
+
+
 def build(wishes: _Wishes | None = None) -> typer.Typer:
     """Return the application with all commands that are installed."""
     kept = wishes or _Wishes()
     app = typer.Typer(
-        help=ABOUT, no_args_is_help=True, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+        cls=_Commands,
+        help=ABOUT,
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
 
     @app.callback()
@@ -69,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         build(wishes)(list(arguments))
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0
-    except KeyboardInterrupt:
+    except (_Interrupted, KeyboardInterrupt):
         complain("\nInterrupted. What is done stays done; the same command goes on from there.")
         return 130
     except BeamtideError as error:

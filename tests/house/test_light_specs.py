@@ -1,0 +1,22 @@
+"""A spec is light: the autoscaler and the command line read it without loading what only kernels need."""
+
+import subprocess
+import sys
+
+from cluster_side.modalities import registry
+
+HEAVY = {"PyMca5", "fisx", "scipy", "h5py", "numpy", "matplotlib", "silx", "pyFAI"}
+SCRIPT = """
+import sys
+from cluster_side.modalities.registry import modality, names
+for name in names():
+    modality(name).declared
+    modality(name).settings.model_json_schema()
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_every_spec_is_found_and_loads_nothing_heavy() -> None:
+    assert {"encoders", "xrf"} <= set(registry.names())
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60)
+    assert not HEAVY & set(done.stdout.split())

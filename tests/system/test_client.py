@@ -1,0 +1,97 @@
+"""The client against the real services, each in a process of its own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from beamline_side.hosts.process import PARENT
+from beamtide.client import Client
+from beamtide.errors import BadInput, NoAnswer
+from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.metadata import Scan
+from beamtide.messages.tasks import StatusRequest, Task
+
+pytestmark = pytest.mark.system
+SITE = "site: t\nroots: {raw: raw, processed: out}\nstate: s\npipelines: [one.yaml]\nscaling: {caps: {jobs: 0}}\n"
+PIPELINE = "pipeline: one\nmodality: encoders\nsource: {match: x.h5}\nsettings: {axes: {}}\n"
+SCAN = Scan(id=ScanId("s1"), shape=(2, 3))
+TASK = Task(
+    id=TaskId("s1/one/abababab/000000-000003"),
+    scan=SCAN.id,
+    pipeline=PipelineName("one"),
+    modality="encoders",
+    start=0,
+    stop=3,
+    inputs=(),
+    settings=Digest("ab" * 32),
+)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("c")
+    (folder / "raw").mkdir()
+    (folder / "site.yaml").write_text(SITE)
+    (folder / "one.yaml").write_text(PIPELINE)
+    command = [sys.executable, "-m", "beamtide", "serve"]
+    environment = os.environ | {PARENT: str(os.getpid())}
+    children = [
+        subprocess.Popen([*command, name, "-c", str(folder / "site.yaml")], env=environment, stdout=subprocess.DEVNULL)
+        for name in ("topology", "metadata", "distributor", "sink", "buffer.one")
+    ]
+    with Client(folder / "site.yaml", patience=20) as opened:
+        yield opened
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.wait(10)
+
+
+def test_the_life_of_a_scan(client: Client) -> None:
+    client.scan_announced(SCAN, in_seconds=5)
+    assert client.scans("s1")[0].phase == "announced"
+    client.scan_started(SCAN)
+    client.scan_ended("s1", points=4)
+    (state,) = client.scans("s1")
+    assert (state.phase, state.points) == ("ended", 4)
+
+
+def test_submitting_twice_changes_nothing_and_cancel_ends_it(client: Client) -> None:
+    client.submit([TASK])
+    client.submit([TASK])
+    first = next(client.watch("s1"))
+    assert [tally.submitted for tally in first.tallies] == [1]
+    client.cancel("s1")
+    seen = client.watch("s1", wait=5)
+    assert next(status for status in seen if status.tallies and status.tallies[0].abandoned).tallies[0].submitted == 1
+    assert client.gauge("one").ready == 0
+
+
+def test_settings_come_back_by_digest(client: Client) -> None:
+    digest = client.put_settings(client.deployment.pipelines["one"])
+    assert client.settings(digest).modality == "encoders"
+    assert digest in dict(client.settings_list("encoders"))
+
+
+def test_settings_that_nobody_knows(client: Client) -> None:
+    with pytest.raises(BadInput):
+        client.settings("0" * 64)
+
+
+def test_nothing_to_fetch_is_said(client: Client) -> None:
+    assert client.products("s1") == ()
+    with pytest.raises(BadInput, match="nothing of pipeline 'one'"):
+        client.fetch("s1", "one/x")
+
+
+def test_the_topology_names_the_components(client: Client) -> None:
+    assert {"metadata", "sink"} <= {report.card.name for report in client.topology()}
+
+
+def test_a_service_that_is_not_there(client: Client) -> None:
+    with Client(client.deployment, patience=0.2) as hasty, pytest.raises(NoAnswer):
+        hasty._ask("writer", StatusRequest())

@@ -1,0 +1,113 @@
+"""The command line as people meet it: exit codes, one sentence, one JSON object."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from beamtide import cli, command_tell, screen
+from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
+from beamtide.watching import Row, Snapshot
+
+ROW = Row(queued=2, leased=1, done=3, total=6, workers=1, rate=2.0, oldest=1.5, to_go=200.0, lost=0, retried=0)
+TASK = {
+    "scan": "s1",
+    "pipeline": "xrf",
+    "modality": "xrf",
+    "start": 0,
+    "stop": 4,
+    "settings": "ab" * 32,
+    "inputs": [{"root": "raw", "path": "x.h5", "format": "hdf5", "first": 0, "last": 4}],
+}
+
+
+def test_help_is_whole_and_light() -> None:
+    script = "import sys, beamtide.cli as c; c.run(['--help']); print(sorted({'numpy', 'zmq', 'h5py'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert all(name in done.stdout for name in ("demo", "run", "serve", "check", "watch", "get", "submit", "settings"))
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("beamtide ")
+
+
+def test_a_missing_site_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    assert cli.run(["topology", "-c", str(tmp_path / "no.yaml")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.strip().count("\n") == 0
+    assert "no.yaml" in said.err
+
+
+def test_check_speaks_json(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    assert cli.run(["check", str(tmp_path / "no.yaml"), "--json"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(BadInput("x"), 2), (NoAnswer("x"), 1), (Broken("x"), 75), (KeyboardInterrupt(), 130), (KeyError("x"), 75)],
+)
+def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise error
+
+    def only_fail(app: typer.Typer) -> None:
+        app.command("fail")(fail)
+
+    monkeypatch.setattr(cli.command_look, "add_to", only_fail)
+    assert cli.run(["fail"]) == code
+    assert "Traceback" not in capsys.readouterr().err
+    if isinstance(error, BeamtideError):
+        assert cli.run(["--debug", "fail"]) == code
+        assert "Traceback" in capsys.readouterr().err
+
+
+def test_schema_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    for what in ("site", "pipeline", "encoders"):
+        assert cli.run(["schema", what]) == 0
+        assert json.loads(capsys.readouterr().out)["type"] == "object"
+
+
+@pytest.mark.parametrize(("text", "shape"), [("11x101", (11, 101)), ("7", (7,))])
+def test_shapes(text: str, shape: tuple[int, ...]) -> None:
+    assert command_tell.parse_shape(text) == shape
+
+
+@pytest.mark.parametrize("text", ["", "0x3", "3x", "3x3x3", "-1", "a"])
+def test_shapes_that_are_none(text: str) -> None:
+    with pytest.raises(BadInput, match="--shape"):
+        command_tell.parse_shape(text)
+
+
+def test_tasks_from_json(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "tasks.json"
+    file.write_text(json.dumps([TASK]))
+    (task,) = command_tell.read_tasks(file)
+    assert task.id == "s1/xrf/abababab/000000-000004"
+    assert task.inputs[0].last == 4
+
+
+@pytest.mark.parametrize("change", [{"start": "a"}, {"extra": 1}, {"inputs": [{}]}, {"stop": None}, {"settings": 3}])
+def test_tasks_that_are_none(tmp_path: pathlib.Path, change: dict[str, object]) -> None:
+    file = tmp_path / "tasks.json"
+    file.write_text(json.dumps([TASK, TASK | change]))
+    with pytest.raises(BadInput, match="task 1: "):
+        command_tell.read_tasks(file)
+
+
+def test_a_snapshot_in_words() -> None:
+    lines = screen.lines_of(Snapshot("s1", {"xrf": ROW}, "xrf: 1 job", {"fence": "waits for encoders"}))
+    assert lines[0].split() == ["pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to", "go"]
+    assert lines[1].split() == ["xrf", "2", "1", "3/6", "1", "2.0", "tasks/s", "1.5", "s", "3", "min"]
+    assert lines[2:] == ["autoscaler  xrf: 1 job", "fence: waits for encoders"]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (11.2, "11 s"), (180, "3 min"), (9000, "2.5 h")])
+def test_durations(seconds: float, text: str) -> None:
+    assert screen.duration(seconds) == text

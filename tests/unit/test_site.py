@@ -1,0 +1,110 @@
+"""From files to a deployment, and every mistake in between."""
+
+import pathlib
+
+import pytest
+
+from beamtide import site
+from beamtide.errors import BadInput
+
+SITE = """
+site: p06
+roots: {raw: raw, processed: processed}
+state: state
+pipelines: ["pipelines/*.yaml"]
+scaling: {caps: {jobs: 4}}
+"""
+PIPELINE = "pipeline: NAME\nmodality: encoders\nsource: {kind: files, match: 'x.h5'}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "site.yaml").write_text(SITE)
+    add(tmp_path, "encoders")
+    add(tmp_path, "xrf", "positions: encoders\ninputs: [encoders/x]\n")
+    return tmp_path
+
+
+def add(folder: pathlib.Path, name: str, more: str = "", pipeline: str = "") -> None:
+    (folder / "pipelines" / f"{name}.yaml").write_text(PIPELINE.replace("NAME", pipeline or name) + more)
+
+
+def refusal(folder: pathlib.Path) -> str:
+    with pytest.raises(BadInput) as caught:
+        site.load(folder / "site.yaml")
+    return str(caught.value)
+
+
+def test_paths_are_relative_to_the_site_file(folder: pathlib.Path) -> None:
+    deployment = site.load(folder / "site.yaml")
+    assert deployment.site.roots.raw == folder / "raw"
+    assert deployment.site.state == folder / "state"
+    assert list(deployment.pipelines) == ["encoders", "xrf"]
+    assert site.shared_root(deployment) == folder
+
+
+def test_two_pipelines_of_one_name(folder: pathlib.Path) -> None:
+    add(folder, "again", pipeline="xrf")
+    assert "stands in two pipeline files" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("positions: nowhere\n", "xrf.yaml:4  positions: there is no pipeline nowhere"),
+        ("inputs: [nowhere/x]\n", "xrf.yaml:4  inputs: there is no pipeline nowhere"),
+        ("inputs: [encoders]\n", "has no dataset"),
+        ("inputs: [xrf/area]\n", "cannot wait for itself"),
+        ("bufer: {order: fifo}\n", "did you mean buffer?"),
+    ],
+)
+def test_wrong_relations(folder: pathlib.Path, more: str, expected: str) -> None:
+    add(folder, "xrf", more)
+    assert expected in refusal(folder)
+
+
+def test_a_circle_of_inputs(folder: pathlib.Path) -> None:
+    add(folder, "encoders", "inputs: [xrf/area]\n")
+    assert "wait for each other" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("state: state", "state: raw/state", "lies inside roots.raw"),
+        ("state: state", "state: " + "s" * 100, "too long for sockets"),
+        ("state: state", "state: state\nnetwork: {bind: 127.0.0.1, ports: 28700-28702}", "ports are needed"),
+    ],
+)
+def test_wrong_places(folder: pathlib.Path, old: str, new: str, expected: str) -> None:
+    (folder / "site.yaml").write_text(SITE.replace(old, new))
+    assert expected in refusal(folder)
+
+
+def test_check_finds_what_load_does_not(folder: pathlib.Path) -> None:
+    (folder / "raw").rmdir()
+    add(folder, "xrf", "calibration: {cfg: fit.cfg}\n")
+    found = "\n".join(site.check(folder / "site.yaml"))
+    assert "roots.raw" in found
+    assert "fit.cfg" in found
+
+
+def test_a_calibration_file_outside_the_shared_folder(folder: pathlib.Path) -> None:
+    add(folder, "xrf", "calibration: {cfg: ../fit.cfg}\n")
+    assert any("leaves" in problem for problem in site.check(folder / "site.yaml"))
+
+
+def test_a_derived_site_is_a_site(folder: pathlib.Path) -> None:
+    changes = site.Changes(jobs=2, pipelines=("encoders",), processed=folder / "elsewhere")
+    derived = site.derived(site.load(folder / "site.yaml"), changes)
+    assert derived.site.scaling.caps.jobs == 2
+    assert list(derived.pipelines) == ["encoders"]
+    assert derived.site.roots.processed == folder / "elsewhere"
+    assert site.shared_root(derived) == folder
+
+
+def test_a_derived_site_knows_its_pipelines(folder: pathlib.Path) -> None:
+    with pytest.raises(BadInput, match="no pipeline 'xrd'; known: encoders, xrf"):
+        site.derived(site.load(folder / "site.yaml"), site.Changes(pipelines=("xrd",)))
