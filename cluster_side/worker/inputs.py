@@ -1,0 +1,83 @@
+"""What a task's kernel gets: frames from files, and other pipelines' datasets from the sink.
+
+Invariants: a path never leaves its root, whatever the task says; every array has one row per index of the task.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide import registry
+from beamtide.config import Roots
+from beamtide.errors import BadInput
+from beamtide.formats.base import FileFormat
+from beamtide.messages.base import Message
+from beamtide.messages.results import Fetched, FetchRequest, ListRequest, Products
+from beamtide.messages.tasks import InputFile, Need, Task
+from beamtide.pump import Caller
+
+PATIENCE = 60.0
+
+
+def read(task: Task, roots: Roots, caller: Caller, sink: str) -> dict[str, NDArray[Any]]:
+    """Return all input arrays of a task; BadInput says which file or dataset is wrong."""
+    arrays = read_files(task, roots)
+    for need in task.needs:
+        if need.dataset:
+            arrays[f"{need.pipeline}/{need.dataset}"] = _fetch(task, need, caller, sink)
+    return _complete(arrays, task)
+
+
+def read_files(task: Task, roots: Roots) -> dict[str, NDArray[Any]]:
+    """Return the frames of a task's files, one after the other."""
+    parts = [_read_one(given, roots) for given in task.inputs]
+    if not parts:
+        return {}
+    if any(part.keys() != parts[0].keys() for part in parts):
+        raise BadInput(f"the files of task {task.id} do not hold the same arrays: {sorted(set().union(*parts))}")
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def confined(given: InputFile, roots: Roots) -> pathlib.Path:
+    """Return the full path of an input; BadInput if it leaves its root."""
+    folders = {"raw": roots.raw, "processed": roots.processed}
+    if given.root not in folders:
+        raise BadInput(f"input {given.path}: there is no root {given.root!r}; use raw or processed")
+    root = folders[given.root].resolve()
+    full = (root / given.path).resolve()
+    if not full.is_relative_to(root):
+        raise BadInput(f"input {given.path} leaves {root}; a task may only read below it")
+    return full
+
+
+def _read_one(given: InputFile, roots: Roots) -> dict[str, NDArray[Any]]:
+    file_format: FileFormat = registry.find("formats", given.format)
+    path = confined(given, roots)
+    try:
+        return file_format.read(path, given.first, given.last, given.options)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error}") from error
+
+
+def _fetch(task: Task, need: Need, caller: Caller, sink: str) -> NDArray[Any]:
+    question: Message = ListRequest(scan=task.scan, pipeline=need.pipeline)
+    found = caller.ask(sink, question, Products, patience=PATIENCE).products
+    if not found:
+        raise BadInput(
+            f"{need.pipeline}/{need.dataset} of scan {task.scan} is needed, but the sink has no results of {need.pipeline}"
+        )
+    product = max(found, key=lambda state: state.version).product
+    question = FetchRequest(product=product, dataset=need.dataset, start=task.start, stop=task.stop)
+    return caller.converse(sink, question, Fetched, patience=PATIENCE)[1]["data"]
+
+
+def _complete(arrays: dict[str, NDArray[Any]], task: Task) -> dict[str, NDArray[Any]]:
+    count = task.stop - task.start
+    for name, array in arrays.items():
+        if array.ndim == 0 or len(array) != count:
+            raise BadInput(f"input {name!r} of task {task.id} has shape {array.shape}, expected {count} rows, one per index")
+    return arrays

@@ -1,0 +1,185 @@
+"""The life of a job: how many one-task workers it holds, and when it ends.
+
+Theory: a job has `slots` rooms for workers; each worker is a child process that takes one task and exits. The job fills its rooms
+until `tasks` tasks were leased, until nobody finds work any more, or until it is told to leave. Then idle children are stopped
+at once, busy ones get `GRACE` seconds to finish, then they are asked to hand their task back, and killed if they do not.
+
+Clock policy: `now` is the monotonic clock of the caller; it is only used for the end of a drain.
+Invariants, asserted by `check()`: never more children than slots; never more leases than tasks, so `tasks=1` is the strict shape;
+a child that ends while it holds a lease, without having said how it ended, is reported exactly once; after `Exit` nothing.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from beamtide.messages.base import Seconds
+from beamtide.messages.tasks import Cause
+
+GRACE = 25.0
+"""Inside the 30 s that batch systems leave between the warning and the kill."""
+HAND_BACK = 3.0
+CRASHES = 5
+Said: TypeAlias = Literal["", "done", "failed", "notask", "stale", "silent"]
+"""The last word of a child: "silent" means that the services did not answer, "" that it died without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildLeased:
+    """A child holds a task now."""
+
+    child: int
+    task: str
+    attempt: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """A child process is gone; `death` says how it died ("" = it exited as it should)."""
+
+    child: int
+    said: Said
+    death: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalTerm:
+    """We were told to leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; the first event of a job."""
+
+
+Event: TypeAlias = ChildLeased | ChildEnded | SignalTerm | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Effect: fork a worker."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopChild:
+    """Effect: ask a child to leave; if it holds a task it hands it back. `kill` leaves it no choice."""
+
+    child: int
+    kill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLoss:
+    """Effect: tell the buffer that this lease ended without a result."""
+
+    task: str
+    attempt: int
+    worker: str
+    cause: Cause
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Effect: the job is over; `reason` is for people, "" when all is well."""
+
+    code: int
+    reason: str = ""
+
+
+Effect: TypeAlias = StartChild | StopChild | ReportLoss | Exit
+
+
+@dataclass(slots=True)
+class Life:
+    """The decisions of one job. `tasks` is the most it may lease (0 = no limit)."""
+
+    slots: int
+    tasks: int = 0
+    leased: int = 0
+    _held: dict[int, ChildLeased | None] = field(default_factory=dict)
+    _born: int = 0
+    _crashes: int = 0
+    _resting: bool = False
+    _leave_by: float | None = None
+    _asked: bool = False
+    _trouble: str = ""
+    _over: bool = False
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        """Take one event at `now` and say what should be done about it."""
+        effects: list[Effect] = []
+        match event:
+            case ChildLeased(child) if child in self._held and self._held[child] is None:
+                self._held[child] = event
+                self.leased += 1
+                self._crashes, self._resting = 0, False
+                effects += [StopChild(child)] if self._asked else []
+            case ChildEnded(child) if child in self._held:
+                effects += self._ended(event)
+            case SignalTerm() if self._leave_by is None:
+                self._leave_by = now + GRACE
+                effects += [StopChild(child) for child in self.idle]
+        return effects + self._hurry(now) + self._fill()
+
+    @property
+    def busy(self) -> list[int]:
+        """Children that hold a task."""
+        return [child for child, lease in self._held.items() if lease is not None]
+
+    @property
+    def idle(self) -> list[int]:
+        """Children that wait for a task."""
+        return [child for child, lease in self._held.items() if lease is None]
+
+    @property
+    def draining(self) -> bool:
+        """Whether no further child will be started."""
+        return self._leave_by is not None or bool(self._trouble)
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        assert len(self._held) <= self.slots, "more children than slots"
+        assert not self.tasks or self.leased + len(self.idle) <= self.tasks, "more children than tasks are left"
+        assert not (self._over and self._held), "children after the exit"
+
+    def _ended(self, event: ChildEnded) -> list[Effect]:
+        lease = self._held.pop(event.child)
+        if event.said == "silent" and not lease:
+            self._trouble = "the services did not answer; is the beamline side running?"
+        elif event.said == "notask":
+            self._crashes, self._resting = 0, not self.busy
+        elif lease is None and event.death and self._leave_by is None:
+            self._crashes += 1
+            if self._crashes == CRASHES:
+                self._trouble = f"{CRASHES} workers in a row died before they had a task; the last {event.death}"
+        if lease is None or event.said in ("done", "failed", "stale"):
+            return []
+        cause: Cause = "handback" if self._asked else "infra"
+        reason = f"worker {event.death or 'ended without a word'} while it worked on the task"
+        return [ReportLoss(lease.task, lease.attempt, lease.worker, cause, reason)]
+
+    def _hurry(self, now: Seconds) -> list[Effect]:
+        if self._leave_by is None:
+            return []
+        if now >= self._leave_by + HAND_BACK:
+            return [StopChild(child, kill=True) for child in self._held]
+        if now >= self._leave_by and not self._asked:
+            self._asked = True
+            return [StopChild(child) for child in self._held]
+        return []
+
+    def _fill(self) -> list[Effect]:
+        effects: list[Effect] = []
+        while not self.draining and not self._resting and len(self._held) < self.slots:
+            if self.tasks and self.leased + len(self.idle) >= self.tasks:
+                break
+            self._born += 1
+            self._held[self._born] = None
+            effects.append(StartChild(self._born))
+        if not self._held and not self._over:
+            self._over = True
+            effects.append(Exit(1 if self._trouble else 0, self._trouble))
+        return effects

@@ -1,0 +1,213 @@
+"""A worker: one process that takes one task and exits.
+
+Order is everything: the result is stored (the sorter says `Ok`) before the lease is given back (`TaskDone`); so a worker may die
+at any instant and at worst its task is computed twice. While it computes, a thread with its own connection beats; if the answer
+is `Stale`, somebody else has the task, and the process ends at once without storing anything.
+
+Clock policy: times are durations in seconds from `beamtide.clock`.
+"""
+
+import json
+import os
+import platform
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from beamtide import clock
+from beamtide.config import Deployment
+from beamtide.errors import BadInput, BeamtideError, NoAnswer
+from beamtide.machine import Arrays
+from beamtide.messages import Message, Ok, Refused
+from beamtide.messages.results import Provenance, StoreRequest
+from beamtide.messages.tasks import Beat, Cause, Lease, LeaseRequest, Outcome, Stale, TaskDone, TaskFailed
+from beamtide.pump import Caller
+from cluster_side.modalities.base import checked
+from cluster_side.worker import inputs, recipe
+from cluster_side.worker.recipe import FindModality, Recipe
+
+DEAD_MAN = 60.0
+"""A worker that hears nothing from a service for this long (seconds) ends."""
+TRY = 15.0
+LONGEST_WAIT = 2.0
+MAX_TRACE = 8000
+Answer = TypeVar("Answer", bound=Message)
+
+
+class Leave(BaseException):
+    """We were told to leave: raised by the signal handler of the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker is born with."""
+
+    deployment: Deployment
+    pipeline: str
+    job: str
+    idle_exit: float
+    ready: Recipe | None = None
+    find: FindModality = recipe.registered
+
+    @property
+    def buffer(self) -> str:
+        """The address of the queue."""
+        return self.deployment.address(f"buffer.{self.pipeline}")
+
+
+def name() -> str:
+    """Return the name of the worker in this process."""
+    return f"{platform.node()}-{os.getpid()}"
+
+
+def run(work: Work, tell: Callable[[dict[str, Any]], None]) -> int:
+    """Take one task and do it; return the exit code. `tell` passes facts on to the parent."""
+    lease: Lease | None = None
+    with Caller() as caller:
+        try:
+            lease = _lease(work, caller)
+            if lease is None:
+                tell({"said": "notask"})
+                return 0
+            tell({"leased": lease.task.id, "attempt": lease.attempt, "worker": name()})
+            _beat(work, lease, tell)
+            tell({"said": _attempt(work, lease, caller)})
+        except NoAnswer as error:
+            tell({"said": "silent", "reason": str(error)})
+            return 4
+        except Leave:
+            if lease is not None:
+                _fail(work, lease, caller, ("handback", "its job was told to leave", ""))
+                tell({"said": "failed"})
+            return 0
+    return 0
+
+
+def _lease(work: Work, caller: Caller) -> Lease | None:
+    """Wait for a task for `idle_exit` seconds of answers; NoAnswer when the buffer is silent for `DEAD_MAN`."""
+    end = clock.monotonic() + work.idle_exit
+    while True:
+        wait = min(LONGEST_WAIT, max(0.0, end - clock.monotonic()))
+        request = LeaseRequest(worker=name(), job=work.job, wait=wait)
+        answer, _ = _insist(caller, work.buffer, request, Message, tries=3 * (wait + 1))
+        if isinstance(answer, Lease):
+            return answer
+        if clock.monotonic() >= end:
+            return None
+
+
+def _attempt(work: Work, lease: Lease, caller: Caller) -> str:
+    """Compute and store; whatever the task or its kernel raises becomes a fault."""
+    began = clock.monotonic()
+    try:
+        headers, arrays, versions = _compute(work, lease, caller)
+        seconds = clock.monotonic() - began
+        result = StoreRequest(
+            task=lease.task,
+            attempt=lease.attempt,
+            outcome="result" if headers else "empty",
+            datasets=headers,
+            provenance=Provenance(
+                worker=name(), host=platform.node(), job=work.job, attempt=lease.attempt, seconds=seconds, versions=versions
+            ),
+        )
+        _insist(caller, work.deployment.address(f"sorter.{work.pipeline}"), result, Ok, arrays=arrays)
+    except NoAnswer:
+        raise
+    except Exception as error:
+        return _fail(work, lease, caller, ("fault", _sentence(error), traceback.format_exc()[-MAX_TRACE:]))
+    return _done(work, lease, caller, (result.outcome, clock.monotonic() - began))
+
+
+def _compute(work: Work, lease: Lease, caller: Caller) -> tuple[Any, Arrays, dict[str, str]]:
+    task, address = lease.task, work.deployment.address
+    ready = work.ready
+    if ready is None or ready.digest != task.settings:
+        cache = work.deployment.site.state / "cache"
+        ready = recipe.obtain(task.settings, cache, (caller, address("metadata")), work.find)
+    frames = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
+    outputs = ready.kernel(frames)
+    return checked(outputs, ready.declared, task.stop - task.start), outputs, ready.versions
+
+
+def _done(work: Work, lease: Lease, caller: Caller, end: tuple[Outcome, float]) -> str:
+    message = TaskDone(worker=name(), task=lease.task.id, attempt=lease.attempt, outcome=end[0], seconds=end[1])
+    answer, _ = _insist(caller, work.buffer, message, Message)
+    return "stale" if isinstance(answer, Stale) else "done"
+
+
+def _fail(work: Work, lease: Lease, caller: Caller, end: tuple[Cause, str, str]) -> str:
+    report_failure(work, caller, (lease.task.id, lease.attempt, name()), end)
+    return "failed"
+
+
+def report_failure(work: Work, caller: Caller, lease: tuple[Any, int, str], end: tuple[Cause, str, str]) -> None:
+    """Tell the buffer that an attempt (task, attempt, worker) ended without a result: (cause, reason, trace)."""
+    task, attempt, worker = lease
+    cause, reason, trace = end
+    failed = TaskFailed(
+        worker=worker,
+        task=task,
+        attempt=attempt,
+        cause=cause,
+        reason=reason,
+        trace=trace,
+        host=platform.node(),
+        job=work.job,
+    )
+    _insist(caller, work.buffer, failed, Message)
+
+
+def _insist(  # noqa: PLR0913  what `Caller.converse` takes
+    caller: Caller, address: str, message: Message, expect: type[Answer], *, arrays: Arrays | None = None, tries: float = TRY
+) -> tuple[Answer, Arrays]:
+    """Ask until there is an answer, in short tries (a request that a dying service swallowed is asked again), or NoAnswer."""
+    end = clock.monotonic() + DEAD_MAN
+    while True:
+        try:
+            answer = caller.converse(address, message, expect, arrays=arrays, patience=tries)
+        except NoAnswer:
+            if clock.monotonic() >= end:
+                raise
+            continue
+        if not isinstance(answer[0], Refused):
+            return answer
+        if answer[0].retry_after <= 0:
+            raise BadInput(answer[0].reason)
+        clock.pause(answer[0].retry_after)
+
+
+def _beat(work: Work, lease: Lease, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Start beating, in a thread with its own connection, for as long as the process lives."""
+    every = work.deployment.site.leases.beat
+    message = Beat(worker=name(), task=lease.task.id, attempt=lease.attempt)
+    parent = os.getppid()
+
+    def beat() -> None:
+        caller = Caller()
+        while True:
+            clock.pause(every)
+            try:
+                answer = caller.ask(work.buffer, message, Message, patience=every)
+            except BeamtideError:
+                continue  # the buffer restarts, perhaps: the lease is on its disk
+            if isinstance(answer, Stale):
+                tell({"said": "stale"})
+                os._exit(0)
+            if os.getppid() != parent:
+                os._exit(5)  # an orphan whose kernel does not listen to signals
+
+    threading.Thread(target=beat, daemon=True).start()
+
+
+def _sentence(error: Exception) -> str:
+    """Return what went wrong as one line, our own errors as they are."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, BeamtideError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def line(fact: dict[str, Any]) -> bytes:
+    """Return a fact as one line for the parent's pipe."""
+    return json.dumps(fact).encode() + b"\n"
