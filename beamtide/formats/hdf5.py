@@ -63,7 +63,7 @@ def opened(path: pathlib.Path) -> Iterator[h5py.File]:
         raise Unfinished(f"{path} is not there (yet); check roots.raw and source.match") from error
     except PermissionError as error:
         raise BadInput(f"{path} may not be read by this account; ask for read permission on it") from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         if "filter" in str(error):
             raise BadInput(f"{path}: its compression is not known here ({error}); install hdf5plugin") from error
         raise Unfinished(f"{path} cannot be read; it is still being written, or damaged ({error})") from error
@@ -87,7 +87,7 @@ def _dataset(file: h5py.File, where: str) -> h5py.Dataset:
             break
         parent = below
     there = ", ".join(sorted(parent)[:12]) or "nothing"
-    raise BadInput(f"{file.filename}: there is no dataset {where}; {parent.name} holds {there}; correct source.options or the format")
+    raise BadInput(f"{file.filename}: there is no dataset {where}; {parent.name} holds {there}; correct source.options")
 
 
 def _length(path: pathlib.Path, found: Mapping[str, h5py.Dataset]) -> int:

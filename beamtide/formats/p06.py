@@ -12,6 +12,7 @@ channel could not take an event; so the counts of a channel are to be multiplied
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import h5py
 import numpy as np
@@ -71,7 +72,7 @@ def _check_same_channels(file: h5py.File, paths: list[str]) -> None:
 
 
 def _stack(columns: Columns) -> Columns:
-    def together(kind: str) -> NDArray[np.generic]:
+    def together(kind: str) -> NDArray[Any]:
         return np.stack([column for name, column in columns.items() if name.endswith(kind)], axis=1)
 
     return {
@@ -80,13 +81,12 @@ def _stack(columns: Columns) -> Columns:
     }
 
 
-def dead_time_factor(total: NDArray[np.generic], dead: NDArray[np.generic]) -> NDArray[np.float64]:
+def dead_time_factor(total: NDArray[Any], dead: NDArray[Any]) -> NDArray[np.float64]:
     """Return total / (total - dead); 1 where no clock ran, NaN where the channel was dead all the time."""
     clock = np.asarray(total, float)
     live = clock - np.asarray(dead, float)
     factor = np.divide(clock, live, out=np.full(clock.shape, np.nan), where=live > 0)
-    factor[clock == 0] = 1.0
-    return factor
+    return np.where(clock == 0, 1.0, factor)
 
 
 PILC = HdfFormat(layout=_pilc, shape_of=shape_of)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from beamtide.errors import BadInput
 from beamtide.messages.results import DatasetHeader, Merge, Per
@@ -64,11 +64,19 @@ class Modality:
         """Validate the settings, import the heavy half and return the kernel. BadInput says what is wrong with either."""
         module, function = self.kernel.split(":")
         loader: Callable[[SettingsModel, Mapping[str, pathlib.Path]], Kernel] = getattr(importlib.import_module(module), function)
-        return loader(self.settings(**values), calibration)
+        return loader(self.validated(values), calibration)
 
     def declared(self, values: Mapping[str, Any]) -> tuple[Output, ...]:
         """Return the outputs that these settings lead to."""
-        return self.outputs(self.settings(**values))
+        return self.outputs(self.validated(values))
+
+    def validated(self, values: Mapping[str, Any]) -> SettingsModel:
+        """Return the settings as a model; BadInput names each key that is wrong."""
+        try:
+            return self.settings(**values)
+        except ValidationError as error:
+            found = [f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors()]
+            raise BadInput(f"settings of {self.name}: {'; '.join(found)}") from error
 
 
 def find_output(declared: tuple[Output, ...], name: str) -> Output:
@@ -80,28 +88,45 @@ def find_output(declared: tuple[Output, ...], name: str) -> Output:
 
 
 def checked(outputs: "Arrays", declared: tuple[Output, ...], length: int) -> tuple[DatasetHeader, ...]:
-    """Return a header for every output of a kernel; BadInput when one is not what the spec says."""
-    headers = []
-    for name, array in outputs.items():
-        output = find_output(declared, name)
-        if output.per == "index" and (array.ndim < 1 or array.shape[0] != length):
-            raise BadInput(f"output {name} has shape {array.shape} for {length} indexes; its first axis must be the index")
-        attributes = dict(output.attributes)
-        long_name = output.long_name and (
-            output.long_name if output.name == name else f"{name.rpartition('/')[2]} {output.long_name}"
-        )
-        headers.append(
-            DatasetHeader(
-                name=name, units=output.units, per=output.per, merge=output.merge, long_name=long_name, attributes=attributes
-            )
-        )
-    return tuple(headers)
+    """Return a header for every output of a kernel for `length` indexes; BadInput when one is not what the spec says.
+
+    A kernel may leave out what was declared, and may return nothing that was not.
+    """
+    return tuple(_header(name, array, _declaration(declared, name), length) for name, array in outputs.items())
 
 
 def run(
     modality: Modality, frames: "Arrays", settings: Mapping[str, Any], calibration: Mapping[str, pathlib.Path] | None = None
 ) -> "Arrays":
     """Run a modality on arrays, as a worker would: for its author's tests and for notebooks."""
+    lengths = {len(array) for array in frames.values()}
+    if len(lengths) != 1:
+        raise BadInput(f"the arrays of a task must have one length, not {sorted(lengths)}")
     outputs = modality.load(settings, calibration or {})(frames)
-    checked(outputs, modality.declared(settings), len(next(iter(frames.values()))))
+    checked(outputs, modality.declared(settings), lengths.pop())
     return outputs
+
+
+def _declaration(declared: tuple[Output, ...], name: str) -> Output:
+    try:
+        return find_output(declared, name)
+    except KeyError as error:
+        raise BadInput(str(error.args[0])) from error
+
+
+def _header(name: str, array: "NDArray[Any]", output: Output, length: int) -> DatasetHeader:
+    if array.dtype.kind not in "biufc":
+        raise BadInput(f"output {name} has dtype {array.dtype}; a dataset holds numbers")
+    if (output.per == "index") != (output.merge == "rows"):
+        raise BadInput(f"output {name} is declared per {output.per} with merge {output.merge!r}; rows belong to indexes only")
+    if output.per == "index" and array.shape[:1] != (length,):
+        raise BadInput(f"output {name} has shape {array.shape} for {length} indexes; its first axis must be the index")
+    below = output.long_name and f"{name.rpartition('/')[2]} {output.long_name}"
+    return DatasetHeader(
+        name=name,
+        units=output.units,
+        per=output.per,
+        merge=output.merge,
+        long_name=output.long_name if output.name == name else below,
+        attributes=dict(output.attributes),
+    )

@@ -14,5 +14,5 @@ def modality(name: str) -> Modality:
     """Return the light half of a modality; BadInput lists what there is."""
     found = registry.find("modalities", name)
     if not isinstance(found, Modality):
-        raise BadInput(f"the entry point of modality {name!r} is not a Modality but a {type(found).__name__}; correct its package")
+        raise BadInput(f"the entry point of modality {name!r} is not a Modality but a {type(found).__name__}; correct it")
     return found

@@ -1,154 +1,117 @@
-"""X-ray fluorescence with PyMca's own fast linear fit (V.A. Solé et al., Spectrochim. Acta B 62 (2007) 63): the reference engine.
+"""XRF, heavy half: spectra become areas of line groups.
 
-Dead time first, element by element; then the sum over elements; then one linear fit of all spectra of a task, with the model of
-the user's unchanged configuration. The model is built once, when the kernel is loaded; a forked worker inherits it.
+Each detector element is corrected for its dead time, the chosen elements are summed in float64, and all spectra of a task are
+fitted in one call. A spectrum without a positive dead-time factor has no value: its rows are NaN, and it is left out of the
+scan's spectra; areas without a positive monitor are NaN too. `load` builds the model, so a process that forks after it has
+children that start at once.
 """
 
-import contextlib
-import os
 import pathlib
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PyMca5.PyMcaIO.ConfigDict import ConfigDict
-from PyMca5.PyMcaPhysics.xrf.FastXRFLinearFit import FastXRFLinearFit
 
 from beamtide.errors import BadInput
-from beamtide.machine import Arrays
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.xrf.spec import Settings
+from cluster_side.modalities.xrf import pymca_file
+from cluster_side.modalities.xrf.pymca_fit import KeptFit
+from cluster_side.modalities.xrf.spec import XrfSettings
 
-SNIP = 1
-HIGHEST_ENERGY = 200.0
-
-
-def corrected_sum(spectra: NDArray[Any], factors: NDArray[Any] | None) -> NDArray[np.float32]:
-    """Return sum_d f_d · Y_d over detector elements: (n, elements, channels), (n, elements) -> (n, channels)."""
-    if factors is None:
-        total = spectra.sum(axis=1, dtype=np.float64)
-    else:
-        total = np.einsum("nd,ndc->nc", factors.astype(np.float64), spectra)
-    return np.asarray(total, np.float32)
+Frames = Mapping[str, NDArray[Any]]
+Values = NDArray[np.float64]
 
 
-def energies(configuration: Mapping[str, Any], channels: int) -> NDArray[np.float64]:
-    """Return zero + gain · channel in keV."""
-    detector = configuration["detector"]
-    return float(detector["zero"]) + float(detector["gain"]) * np.arange(channels, dtype=np.float64)
-
-
-def dataset_name(line_group: str) -> str:
-    """Return "Fe_K" for PyMca's "Fe K"."""
-    return line_group.strip().replace(" ", "_").replace("/", "-")
-
-
-def load(settings: Settings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
-    """Build the model of calibration file "cfg" and return the kernel. BadInput says what the configuration lacks."""
+def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
+    """Return the array function of these settings and this PyMca configuration."""
     if "cfg" not in calibration:
-        raise BadInput("xrf: calibration.cfg is required: the configuration file that you made in PyMca")
-    configuration = read_configuration(calibration["cfg"])
-    with _silence():
-        fit = FastXRFLinearFit()
-        fit.setFitConfiguration(configuration)
-        _fit(fit, np.ones((1, int(configuration["fit"]["xmax"]) + 1), np.float32), settings)
+        raise BadInput("calibration.cfg is missing: name the PyMca configuration (.cfg) to fit with")
+    config = pymca_file.read(calibration["cfg"])
+    fit = _ready_fit(config, settings, calibration["cfg"])
 
-    def process(frames: Arrays) -> Arrays:
+    def kernel(frames: Frames) -> dict[str, NDArray[Any]]:
         spectra = summed(frames, settings)
-        if spectra.shape[1] <= int(configuration["fit"]["xmin"]):
-            raise BadInput(f"xrf: spectra have {spectra.shape[1]} channels, the cfg fits from {configuration['fit']['xmin']}")
-        with _silence():
-            names, areas, sigmas = _fit(fit, spectra, settings)
-        scale = _normalisation(frames, settings, len(spectra))
-        found: dict[str, NDArray[Any]] = {}
-        for name, area, sigma in zip(names, areas, sigmas, strict=True):
-            found[f"area/{dataset_name(name)}"] = np.asarray(area, np.float32) * scale
-            found[f"sigma/{dataset_name(name)}"] = np.asarray(sigma, np.float32) * scale
-        found["total_counts"] = spectra.sum(axis=1, dtype=np.float64)
-        found["spectrum/sum"] = spectra.sum(axis=0, dtype=np.float64)
-        found["spectrum/max"] = spectra.max(axis=0)
-        found["spectrum/energy"] = energies(configuration, spectra.shape[1])
-        return found
+        pymca_file.check_channels(config, spectra.shape[1])
+        known = np.isfinite(spectra[:, 0])
+        spectra[~known] = 0.0
+        datasets = scan_spectra(spectra, config)
+        areas, sigmas = fit.fit(spectra, settings.refit)
+        factor = monitor_factor(frames, settings, len(spectra)) * np.where(known, 1.0, np.nan)
+        datasets["total_counts"] = np.where(known, spectra.sum(axis=1), np.nan)
+        for name, area, sigma in zip(fit.names, areas, sigmas, strict=True):
+            datasets[f"area/{name.replace(' ', '_')}"] = area * factor
+            datasets[f"sigma/{name.replace(' ', '_')}"] = sigma * factor
+        return datasets
 
-    return process
+    return kernel
 
 
-def read_configuration(path: pathlib.Path) -> dict[str, Any]:
-    """Read a PyMca configuration and make it linear in memory. BadInput says what cannot be used, and what to do in PyMca."""
-    configuration: dict[str, Any] = ConfigDict()
-    try:
-        configuration.read(str(path))  # type: ignore[attr-defined]
-    except Exception as error:  # PyMca raises what its parser raises
-        raise BadInput(f"xrf: {path.name} is not a PyMca configuration: {' '.join(str(error).split())[:200]}") from error
-    fit = configuration.get("fit", {})
-    if not any(configuration.get("peaks", {}).values()):
-        raise BadInput("xrf: the cfg has no peaks: choose elements and lines in PyMca, under Peaks, and save it again")
-    energy = _first_number(fit.get("energy"))
-    if energy is None:
-        raise BadInput("xrf: the cfg has no beam energy: enter it in PyMca, under Beam (in keV), and save it again")
-    if energy > HIGHEST_ENERGY:
-        raise BadInput(f"xrf: the cfg's beam energy is {energy:g} keV; was it entered in eV?")
-    if fit.get("strategyflag"):
-        raise BadInput("xrf: the cfg uses a fit strategy, which a fast fit cannot follow: switch it off in PyMca, under Fit")
-    if fit.get("stripflag") and fit.get("stripalgorithm") != SNIP:
-        raise BadInput("xrf: the cfg's background is not SNIP, which the fast fit needs: choose SNIP in PyMca, under Fit")
-    if not 0 <= int(fit["xmin"]) < int(fit["xmax"]):
-        raise BadInput(f"xrf: the cfg fits channels {fit['xmin']} to {fit['xmax']}, which is no range")
-    fit["linearfitflag"] = 1
-    return configuration
+def summed(frames: Frames, settings: XrfSettings) -> Values:
+    """Return the sum of the chosen detector elements, each times its dead-time factor; a row without one is NaN."""
+    spectra = _spectra(frames)
+    factors = _factors(frames, spectra.shape[:2]) if settings.dead_time else np.ones(spectra.shape[:2])
+    elements = range(spectra.shape[1]) if settings.detectors == "all" else settings.detectors
+    if max(elements) >= spectra.shape[1]:
+        raise BadInput(f"detectors: there is no element {max(elements)}; this detector has 0 to {spectra.shape[1] - 1}")
+    total = np.zeros((spectra.shape[0], spectra.shape[2]))
+    for element in elements:
+        total += spectra[:, element] * factors[:, element, None]
+    return total
 
 
-def summed(frames: Arrays, settings: Settings) -> NDArray[np.float32]:
-    """Return the spectra (n, channels) of a task: the chosen elements, corrected for dead time, summed."""
-    spectra, factors = frames["spectra"], frames.get("dead_time_factor") if settings.dead_time else None
-    if spectra.ndim == 2:
-        spectra, factors = spectra[:, None, :], None if factors is None else factors.reshape(len(spectra), 1)
-    if settings.detectors != "all":
-        chosen = list(settings.detectors)
-        if chosen and max(chosen) >= spectra.shape[1]:
-            raise BadInput(f"xrf: detectors {chosen} asked for, the files have {spectra.shape[1]} (counted from 0)")
-        spectra, factors = spectra[:, chosen], None if factors is None else factors[:, chosen]
-    if factors is not None and factors.shape != spectra.shape[:2]:
-        raise BadInput(f"xrf: dead-time factors have shape {factors.shape}, spectra {spectra.shape}: they do not fit together")
-    return corrected_sum(spectra, factors)
+def scan_spectra(spectra: Values, config: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return what describes all spectra together: sum, maximum, and the energy of each channel."""
+    return {
+        "spectrum/sum": spectra.sum(axis=0),
+        "spectrum/max": spectra.max(axis=0),
+        "energy": energy(config["detector"], spectra.shape[1]),
+    }
 
 
-def _fit(fit: FastXRFLinearFit, spectra: NDArray[np.float32], settings: Settings) -> tuple[list[str], Any, Any]:
-    result = fit.fitMultipleSpectra(y=spectra, weight=settings.weight, refit=int(settings.refit), concentrations=0)
-    groups = result.labels("parameters")
-    return groups, result["parameters"], result["uncertainties"]
+def energy(detector: Mapping[str, Any], channels: int) -> Values:
+    """Return zero + gain x channel in keV."""
+    return np.asarray(detector.get("zero", 0.0) + detector["gain"] * np.arange(channels), float)
 
 
-def _normalisation(frames: Arrays, settings: Settings, length: int) -> NDArray[np.float32]:
-    if not settings.normalise_to:
-        return np.ones(length, np.float32)
+def monitor_factor(frames: Frames, settings: XrfSettings, length: int) -> Values:
+    """Return reference / monitor; NaN where the monitor is not a positive number."""
+    if settings.normalise_to is None or settings.normalise_reference is None:
+        return np.ones(length)
     if settings.normalise_to not in frames:
-        raise BadInput(f"xrf: normalise_to: {settings.normalise_to} is not among the pipeline's inputs; add it to `inputs`")
-    value = frames[settings.normalise_to].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(value > 0, settings.normalise_reference / value, np.nan).astype(np.float32)
+        raise BadInput(f"normalise_to: the task has no {settings.normalise_to!r}; name it in the pipeline's inputs")
+    monitor = np.asarray(frames[settings.normalise_to], float)
+    return np.asarray(np.divide(settings.normalise_reference, monitor, out=np.full(length, np.nan), where=monitor > 0))
 
 
-def _first_number(energy: Any) -> float | None:
-    first = energy[0] if isinstance(energy, list) and energy else energy
+def _ready_fit(config: Mapping[str, Any], settings: XrfSettings, path: pathlib.Path) -> KeptFit:
     try:
-        return float(first)
-    except (TypeError, ValueError):
-        return None
+        fit = KeptFit(config, settings.weight)
+        fit.fit(np.zeros((1, int(config["fit"]["xmax"]) + 1)), settings.refit)
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{path}: PyMca cannot build a model of this configuration ({reason}); open it in PyMca") from error
+    return fit
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Send what C++ code prints to standard output to /dev/null for a while."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+def _spectra(frames: Frames) -> NDArray[Any]:
+    if "spectra" not in frames:
+        raise BadInput(
+            f"the frames have no array 'spectra', only {', '.join(sorted(frames)) or 'nothing'}; correct source.options"
+        )
+    spectra = frames["spectra"]
+    if spectra.ndim == 2:
+        spectra = spectra[:, None, :]
+    if spectra.ndim != 3 or not spectra.size:
+        raise BadInput(f"'spectra' has shape {spectra.shape}; expected (exposure, detector, channel)")
+    return spectra
+
+
+def _factors(frames: Frames, shape: tuple[int, ...]) -> Values:
+    if "dead_time_factor" not in frames:
+        raise BadInput("the frames have no 'dead_time_factor'; add it to source.options, or set dead_time: false")
+    factors = np.asarray(frames["dead_time_factor"], float)
+    factors = factors[:, None] if factors.ndim == 1 else factors
+    if factors.shape != shape:
+        raise BadInput(f"'dead_time_factor' has shape {factors.shape}, expected (exposure, detector) = {shape}")
+    return np.where(np.isfinite(factors) & (factors > 0), factors, np.nan)
