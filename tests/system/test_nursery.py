@@ -1,0 +1,317 @@
+"""Jobs with real processes and sockets, against a small service that plays buffer and sorter at once."""
+
+import json
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from beamtide import clock, settings
+from beamtide.config import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.machine import Arrays, Effect, Event, Heard, Send, WakeAt
+from beamtide.messages import Message, Ok
+from beamtide.messages.base import PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.results import StoreRequest
+from beamtide.messages.tasks import Beat, InputFile, Lease, LeaseRequest, NoTask, Stale, Task, TaskDone, TaskFailed
+from beamtide.messages.topology import ComponentCard
+from beamtide.pump import Pump
+from beamtide.session import Session
+from cluster_side.modalities.base import Kernel, Modality, Output, SettingsModel
+from cluster_side.worker import life, nursery
+
+pytestmark = pytest.mark.system
+
+
+class ToySettings(SettingsModel):
+    factor: float = 2.0
+    mood: str = "good"
+
+
+def load(wanted: ToySettings, calibration: dict[str, pathlib.Path]) -> Kernel:
+    def kernel(frames: Arrays) -> Arrays:
+        if wanted.mood == "bad":
+            raise ZeroDivisionError("the beam is off")
+        while wanted.mood == "slow" and int(frames["v"][0]) == 0:
+            signal.pause()
+        return {"twice": frames["v"] * wanted.factor}
+
+    return kernel
+
+
+TOY = Modality("toy", ToySettings, lambda _: (Output("twice", "1"),), "toy_kernel:load")
+
+
+class Toy(Modality):
+    def load(self, values: Any, calibration: Any) -> Kernel:
+        return load(ToySettings(**values), calibration)
+
+
+class Numbers:
+    """A file format: one number per line."""
+
+    def read(self, path: pathlib.Path, first: int, last: int, options: Any) -> dict[str, NDArray[Any]]:
+        return {"v": np.loadtxt(path, ndmin=1)[first:last]}
+
+
+@dataclass
+class Beamline:
+    """Buffer and sorter in one: hands out tasks, takes what comes."""
+
+    tasks: list[Task] = field(default_factory=list)
+    waiting: list[tuple[bytes, int, float]] = field(default_factory=list)
+    heard: list[tuple[float, Message, Any]] = field(default_factory=list)
+    leases: list[tuple[str, str]] = field(default_factory=list)
+    stale: bool = False
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        effects: list[Effect] = []
+        if isinstance(event, Heard):
+            with self.changed:
+                effects += self._heard(event, now)
+                self.heard.append((now, event.message, {name: array.copy() for name, array in event.arrays.items()}))
+                self.changed.notify_all()
+        due = [one for one in self.waiting if one[2] <= now]
+        self.waiting = [one for one in self.waiting if one[2] > now]
+        return effects + [Send(peer, NoTask(), number) for peer, number, _ in due]
+
+    def _heard(self, event: Heard, now: float) -> list[Effect]:
+        match event.message:
+            case LeaseRequest(worker=worker, wait=wait) if self.tasks:
+                task = self.tasks.pop(0)
+                self.leases.append((worker, task.id))
+                return [Send(event.peer, Lease(task=task, attempt=1, ttl=20.0), event.id)]
+            case LeaseRequest(wait=wait):
+                self.waiting.append((event.peer, event.id, now + wait))
+                return [WakeAt(Seconds(now + wait))]
+            case Beat(task=task) if self.stale:
+                return [Send(event.peer, Stale(task=task, attempt=1), event.id)]
+        return [Send(event.peer, Ok(), event.id)]
+
+    def of(self, kind: type[Message]) -> list[Any]:
+        return [message for _, message, _ in self.heard if isinstance(message, kind)]
+
+    def wait_for(self, what: Any, seconds: float = 15.0) -> None:
+        with self.changed:
+            assert self.changed.wait_for(what, seconds), f"did not happen; heard {[m for _, m, _ in self.heard]}"
+
+    def progress(self) -> dict[str, float]:
+        return {}
+
+    def why(self) -> str:
+        return ""
+
+    def check(self) -> None: ...
+
+
+@dataclass
+class Shelves:
+    """The sorter's half: says Ok."""
+
+    line: Beamline
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        if not isinstance(event, Heard):
+            return []
+        with self.line.changed:
+            self.line.heard.append((now, event.message, {name: array.copy() for name, array in event.arrays.items()}))
+            self.line.changed.notify_all()
+        return [Send(event.peer, Ok(), event.id)]
+
+    def progress(self) -> dict[str, float]:
+        return {}
+
+    def why(self) -> str:
+        return ""
+
+    def check(self) -> None: ...
+
+
+@contextmanager
+def beamline(deployment: Deployment) -> Iterator[Beamline]:
+    machine = Beamline()
+    parts = {"buffer.toy": machine, "sorter.toy": Shelves(machine)}
+    pumps = [
+        Pump(part, Session(ComponentCard(name=name, kind="toy", address=deployment.address(name))), {})
+        for name, part in parts.items()
+    ]
+    threads = [threading.Thread(target=pump.run) for pump in pumps]
+    for thread in threads:
+        thread.start()
+    try:
+        yield machine
+    finally:
+        for pump in pumps:
+            pump.stop()
+        for thread in threads:
+            thread.join(5)
+
+
+def deployment_in(folder: pathlib.Path, **toy: Any) -> Deployment:
+    for name in ("raw", "state/run", "state/cache"):
+        (folder / name).mkdir(parents=True)
+    (folder / "raw/numbers.txt").write_text("\n".join(str(number) for number in range(100)))
+    pipeline = PipelineConfig(pipeline="toy", modality="toy", source=Source(match="*"), settings=toy)
+    config = SiteConfig(
+        site="test",
+        roots=Roots(raw=folder / "raw", processed=folder),
+        state=folder / "state",
+        scaling=Scaling(caps=Caps(jobs=1)),
+        pipelines=(),
+        leases={"beat": 0.2},  # type: ignore[arg-type]
+    )
+    return Deployment(site=config, pipelines={"toy": pipeline}, file=folder / "site.yaml")
+
+
+def task(deployment: Deployment, start: int) -> Task:
+    digest = settings.document_for(deployment.pipelines["toy"], deployment.file.parent).digest
+    given = InputFile(root="raw", path="numbers.txt", format="numbers", first=start, last=start + 2)
+    return Task(
+        id=TaskId(f"s/{start}"),
+        scan=ScanId("s"),
+        pipeline=PipelineName("toy"),
+        modality="toy",
+        start=start,
+        stop=start + 2,
+        inputs=(given,),
+        settings=digest,
+    )
+
+
+@contextmanager
+def job(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, plan: life.Life, idle: float = 0.2) -> Iterator[int]:
+    """Fork a job, as `beamtide work` would be; it is gone at the end."""
+    monkeypatch.setattr("beamtide.registry.find", lambda group, name: Numbers())
+    toy = Toy(TOY.name, TOY.settings, TOY.outputs, TOY.kernel)
+    work = nursery.open_nursery(deployment, "toy", "job-1", idle, lambda name: toy)
+    pid = os.fork()
+    if not pid:
+        os._exit(nursery.Nursery(work, plan).run().code)
+    try:
+        yield pid
+    finally:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def code_of(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_each_task_has_a_process_of_its_own(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path)
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, start) for start in (0, 2, 4)]
+        with job(deployment, monkeypatch, life.Life(1)) as pid:
+            assert code_of(pid) == 0
+    assert len({worker for worker, _ in line.leases}) == 3
+    kinds = [type(message) for _, message, _ in line.heard if isinstance(message, StoreRequest | TaskDone)]
+    assert kinds == [StoreRequest, TaskDone] * 3
+    stored = [(message, arrays) for _, message, arrays in line.heard if isinstance(message, StoreRequest)]
+    assert [arrays["twice"].tolist() for _, arrays in stored] == [[0.0, 2.0], [4.0, 6.0], [8.0, 10.0]]
+    assert stored[0][0].provenance is not None
+    assert stored[0][0].provenance.job == "job-1"
+
+
+def test_strict_shape_takes_one_task(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path)
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, start) for start in (0, 2)]
+        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+            assert code_of(pid) == 0
+    assert len(line.of(LeaseRequest)) == len(line.of(TaskDone)) == len(line.tasks) == 1
+
+
+def test_a_killed_worker_is_reported_at_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path, mood="slow")
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, 0)]
+        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+            line.wait_for(lambda: line.of(Beat))
+            killed = clock.monotonic()
+            os.kill(int(line.leases[0][0].rpartition("-")[2]), signal.SIGKILL)
+            line.wait_for(lambda: line.of(TaskFailed))
+            assert clock.monotonic() - killed < 2.0
+            assert code_of(pid) == 0
+    (failed,) = line.of(TaskFailed)
+    assert (failed.cause, failed.worker) == ("infra", line.leases[0][0])
+    assert "was killed by signal 9 (SIGKILL)" in failed.reason
+
+
+def test_a_kernel_that_raises_is_a_fault_with_a_sentence(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path, mood="bad")
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, 0)]
+        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+            assert code_of(pid) == 0
+    (failed,) = line.of(TaskFailed)
+    assert (failed.cause, failed.reason) == ("fault", "ZeroDivisionError: the beam is off")
+    assert "in kernel" in failed.trace
+    assert not line.of(StoreRequest)
+
+
+def test_two_slots_work_at_once_and_leave_politely(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path, mood="slow")
+    monkeypatch.setattr(life, "GRACE", 0.5)
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, 0), task(deployment, 2)]
+        with job(deployment, monkeypatch, life.Life(2), idle=30.0) as pid:
+            line.wait_for(lambda: line.of(TaskDone) and len(line.of(LeaseRequest)) >= 3)
+            assert line.of(TaskDone)[0].task == "s/2", "the second slot finished while the first worked on"
+            os.kill(pid, signal.SIGTERM)
+            assert code_of(pid) == 0
+    (failed,) = line.of(TaskFailed)
+    assert (failed.task, failed.cause) == ("s/0", "handback")
+
+
+def test_who_is_stale_leaves_without_storing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path, mood="slow")
+    with beamline(deployment) as line:
+        line.tasks, line.stale = [task(deployment, 0)], True
+        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+            assert code_of(pid) == 0
+    assert not line.of(StoreRequest)
+    assert not line.of(TaskFailed)
+
+
+def test_workers_die_with_their_parent(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path, mood="slow")
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, 0)]
+        with job(deployment, monkeypatch, life.Life(1)) as pid:
+            line.wait_for(lambda: line.of(Beat))
+            os.kill(pid, signal.SIGKILL)
+            line.wait_for(lambda: line.of(TaskFailed))
+    assert line.of(TaskFailed)[0].cause == "handback"
+
+
+def test_a_damaged_cache_is_not_believed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluster_side.worker import recipe
+
+    deployment = deployment_in(tmp_path)
+    prepared = settings.document_for(deployment.pipelines["toy"], tmp_path)
+    toy = Toy(TOY.name, TOY.settings, TOY.outputs, TOY.kernel)
+    cache = tmp_path / "state/cache"
+    recipe.prepare(prepared, cache, lambda name: toy)
+    (document,) = cache.glob("*.json")
+    kept = json.loads(document.read_text())
+    assert recipe.settings.digest_of(recipe.msgspec.json.decode(document.read_bytes(), type=recipe.SettingsDocument))
+    document.write_text(json.dumps(kept).replace("toy", "tox"))
+    with pytest.raises(ConnectionError):
+        recipe.obtain(prepared.digest, cache, (Unreachable(), "nowhere"), lambda name: toy)  # type: ignore[arg-type]
+
+
+class Unreachable:
+    def ask(self, *_: object, **__: object) -> None:
+        raise ConnectionError
