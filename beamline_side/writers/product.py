@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from beamline_side.writers.maps import Positions
 from beamtide.errors import BadInput
 from beamtide.machine import Arrays
+from beamtide.merge import merge_parts
 from beamtide.messages.metadata import ScanState, SettingsDocument
 from beamtide.messages.results import DatasetHeader, Hole, Product, StoreRequest
 
@@ -58,17 +59,9 @@ def rows_of(request: StoreRequest, header: DatasetHeader, arrays: Arrays) -> Arr
 
 def merged(before: Array | None, header: DatasetHeader, after: Array) -> Array:
     """Return a per-scan dataset with one more partial result."""
-    if header.merge == "sum":
-        after = after.astype({"f": "f8", "c": "c16", "u": "u8"}.get(after.dtype.kind, "i8"))
-    if before is None:
-        return after
-    if header.merge in ("sum", "max") and before.shape != after.shape:
+    if before is not None and header.merge in ("sum", "max") and before.shape != after.shape:
         raise BadInput(f"dataset {header.name!r} had shape {before.shape}, and now {after.shape}: it cannot be merged.")
-    if header.merge == "sum":
-        return np.asarray(before + after)
-    if header.merge == "max":
-        return np.asarray(np.fmax(before, after))
-    return before if header.merge == "first" else np.concatenate([before, after])
+    return merge_parts(header, [after] if before is None else [before, after])
 
 
 def hole_of(request: StoreRequest) -> Hole | None:

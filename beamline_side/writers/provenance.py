@@ -14,9 +14,10 @@ import numpy as np
 
 from beamline_side.writers import rows
 from beamline_side.writers.product import Content, joined
-from beamtide import __version__, clock
+from beamtide import clock
 from beamtide.messages.results import Hole, Provenance, StoreRequest
 
+VERSION = importlib.metadata.version("beamtide")
 NOBODY = Provenance(worker="", host="", job="", attempt=0, seconds=0.0)
 
 
@@ -24,7 +25,7 @@ def write(entry: h5py.Group, content: Content, tasks: list[StoreRequest], holes:
     """Write `process`, `holes` and `inputs` below the entry."""
     process = rows.group(entry, "process", "NXprocess")
     rows.field(process, "program", f"beamtide {content.modality}")
-    rows.field(process, "version", __version__)
+    rows.field(process, "version", VERSION)
     rows.field(process, "date", clock.iso())
     rows.field(process, "sequence_index", np.int32(1))
     _settings(process, content)
@@ -64,7 +65,7 @@ def _note(parent: h5py.Group, name: str, kind: str, text: str | bytes) -> h5py.G
 
 
 def _versions(process: h5py.Group, tasks: list[StoreRequest]) -> None:
-    found = {"beamtide": {__version__}, "python (writer)": {platform.python_version()}}
+    found = {"beamtide": {VERSION}, "python (writer)": {platform.python_version()}}
     for package in ("h5py", "numpy"):
         found[f"{package} (writer)"] = {importlib.metadata.version(package)}
     for task in tasks:

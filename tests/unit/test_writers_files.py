@@ -253,3 +253,24 @@ def test_a_killed_writer_leaves_a_readable_live_file_and_the_next_one_begins_ane
         assert root_group["entry/complete"][()] == 6
     files.drop()
     assert not list((tmp_path / "beamtide/scan_1").iterdir())
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from beamline_side.writers.files import ProductFiles
+from tests.writer_scans import content, line, product_of, state_of
+def results():
+    yield line(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+ProductFiles(pathlib.Path(sys.argv[1]), product_of(), state_of(), ("hdf5",)).write(content(results=results()))
+"""
+
+
+def test_a_writer_killed_in_the_middle_of_the_final_file_leaves_only_a_hidden_one(tmp_path: pathlib.Path) -> None:
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=root, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    folder = tmp_path / "beamtide/scan_1"
+    assert [path.name for path in folder.iterdir()] == [".xrf.h5.part"]
+    ProductFiles(tmp_path, product_of(), state_of(), ("hdf5",)).write(content())
+    assert [path.name for path in folder.iterdir()] == ["xrf.h5"]
