@@ -1,7 +1,6 @@
 """The client against the real services, each in a process of its own."""
 
 import os
-import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
