@@ -179,6 +179,14 @@ def test_one_question_for_many_tasks_behind_a_fence(buffer: Driven) -> None:
     assert (buffer.machine.progress()["ready"], buffer.machine.progress()["held"]) == (31, 19)
 
 
+def test_after_a_restart_a_task_still_waits_for_its_fence(buffer: Driven) -> None:
+    buffer.pull(task_of(0, (POSITIONS,)))
+    config = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))
+    buffer.machine = BufferMachine(config, Leases(), buffer.spool)
+    assert FENCE in {send.peer for send in buffer.tell(Tick())}
+    assert (buffer.machine.progress()["ready"], buffer.machine.progress()["held"]) == (0, 1)
+
+
 def test_an_abandoned_task_is_told_to_the_sorter_until_it_says_ok(buffer: Driven) -> None:
     sent = buffer.pull(task_of(0, void="the frames never came"))
     (letter,) = [send.message for send in sent if send.peer == SORTER]
