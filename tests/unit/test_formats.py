@@ -21,6 +21,7 @@ WRITER = """
 import h5py, sys
 with h5py.File(sys.argv[1], "w") as file:
     file["entry/data/data"] = [[1, 2]]
+    file.flush()
     print("open", flush=True)
     sys.stdin.read()
 """
