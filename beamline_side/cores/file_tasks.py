@@ -3,7 +3,8 @@
 Theory: the files of a pipeline, in the order of their names, are one long row of frames; frame i of that row is acquisition
 index i. A block is `frames_per_task` indexes long. `plan` is a function of what is known, not a machine: called again with more
 files, or after a restart, it says the same tasks again and more of them; submitting a task twice changes nothing.
-Once nothing more will come (`closed`), every index without a frame is covered by a void task that says why, so that each
+Files are numbered without gaps: a number that is missing between two others is waited for, so that no frame slips to an earlier
+index. Once nothing more will come (`closed`), every index without a frame is covered by a void task that says why, so that each
 index of the scan ends in a verdict and nobody downstream ever has to guess.
 
 Clock policy: none; whoever calls decides when a scan is closed.
@@ -50,14 +51,50 @@ def natural(path: str) -> list[tuple[int, str]]:
 
 def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool) -> list[Task]:
     """Return all tasks that are certain by now. `files` are in the order of their names."""
-    pieces = list(_pieces(files, state.points, closed=closed))
+    row = with_gaps(files)
+    certain = row if closed or pipeline.source.frames_per_task != "file" else _without_growing(row, state.points)
+    pieces = list(_pieces(certain, state.points, closed=closed))
     whole = pieces[-1].stop if pieces else 0
     tasks = []
-    for start, stop in _blocks(state, pipeline, files, state.points):
+    for start, stop in _blocks(state, pipeline, certain, state.points):
         if stop > whole and not closed:
             break
         tasks += [_task(state.scan.id, pipeline, settings, part) for part in _runs(pieces, start, stop)]
     return tasks
+
+
+def with_gaps(files: Sequence[FileFact]) -> list[FileFact]:
+    """Return the files with an unreadable one for each number that is missing between two that are there."""
+    row: list[FileFact] = []
+    for file in files:
+        if row:
+            row += [FileFact(path, trouble=f"the file {path} never came") for path in _between(row[-1].path, file.path)]
+        row.append(file)
+    return row
+
+
+def _between(one: str, other: str) -> list[str]:
+    (folder, low, end), (other_folder, high, other_end) = _numbered(one), _numbered(other)
+    if not low or not high or (folder, end) != (other_folder, other_end):
+        return []
+    return [f"{folder}{number:0{len(low)}d}{end}" for number in range(int(low) + 1, int(high))]
+
+
+def _numbered(path: str) -> tuple[str, str, str]:
+    """Return what stands before, in and after the last number of a name without its ending."""
+    stem, dot, ending = path.rpartition(".")
+    found = re.fullmatch(r"(.*?)(\d*)(\D*)", stem if dot else ending, re.DOTALL)
+    before, number, after = found.groups() if found else (path, "", "")
+    return before, number, after + dot + (ending if dot else "")
+
+
+def _without_growing(files: Sequence[FileFact], points: int) -> Sequence[FileFact]:
+    """Leave out a last file that may still grow: it has fewer frames than the first, or there is no other to compare it with."""
+    if not files or sum(file.frames for file in files) >= points:
+        return files
+    if len(files) > 1 and files[-1].frames >= files[0].frames > 0:
+        return files
+    return files[:-1]
 
 
 def void_plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, reason: str) -> list[Task]:

@@ -1,0 +1,72 @@
+"""What the file source sees on a real disk: files that grow, break, come back, or point out of the raw folder."""
+
+import pathlib
+
+import h5py
+import numpy as np
+import pytest
+
+from beamline_side.cores.file_tasks import FileFact, natural, with_gaps
+from beamline_side.sources.files import FileWatch
+from beamtide.config import Source
+
+
+def write(path: pathlib.Path, frames: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for number in range(1, 5):
+            file[f"entry/data/encoder_{number}"] = np.zeros(frames)
+
+
+def watch(raw: pathlib.Path) -> FileWatch:
+    return FileWatch(raw, "scan_1", Source(match="{scan}/pilc/*.nxs", format="p06_pilc"))
+
+
+def test_files_are_seen_in_the_order_of_their_numbers(tmp_path: pathlib.Path) -> None:
+    for number in (10, 9, 1):
+        write(tmp_path / f"scan_1/pilc/a_{number}.nxs", number)
+    write(tmp_path / "scan_2/pilc/a_1.nxs", 3)
+    assert [fact.frames for fact in watch(tmp_path).look(0.0)] == [1, 9, 10]
+
+
+def test_a_truncated_file_has_a_sentence_and_is_read_again_when_it_is_whole(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "scan_1/pilc/a_0.nxs"
+    write(path, 5)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    seen = watch(tmp_path)
+    (fact,) = seen.look(1.0)
+    assert fact.frames == 0
+    assert "a_0.nxs" in fact.trouble
+    assert seen.changed_at == 1.0
+    seen.look(2.0)
+    assert seen.changed_at == 1.0, "nothing changed"
+    path.write_bytes(whole)
+    (fact,) = seen.look(3.0)
+    assert (fact.frames, fact.trouble, seen.changed_at) == (5, "", 3.0)
+
+
+def test_a_link_that_leaves_the_raw_folder_is_not_opened(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "elsewhere/a_0.nxs", 5)
+    (tmp_path / "raw/scan_1/pilc").mkdir(parents=True)
+    (tmp_path / "raw/scan_1/pilc/a_0.nxs").symlink_to(tmp_path / "elsewhere/a_0.nxs")
+    (fact,) = watch(tmp_path / "raw").look(0.0)
+    assert fact.frames == 0
+    assert "leaves" in fact.trouble
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a_08.h5", "a_10.h5"], ["a_08.h5", "a_09.h5", "a_10.h5"]),
+        (["a_1.nxs", "b_3.nxs"], ["a_1.nxs", "b_3.nxs"]),
+        (["dark.h5", "light.h5"], ["dark.h5", "light.h5"]),
+        (["s/a_0_data.h5", "s/a_2_data.h5"], ["s/a_0_data.h5", "s/a_1_data.h5", "s/a_2_data.h5"]),
+    ],
+)
+def test_missing_numbers_are_gaps(names: list[str], expected: list[str]) -> None:
+    assert [fact.path for fact in with_gaps([FileFact(name, 1) for name in names])] == expected
+
+
+def test_file_10_comes_after_file_9() -> None:
+    assert sorted(["a_10", "a_9"], key=natural) == ["a_9", "a_10"]
