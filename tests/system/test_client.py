@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from beamline_side.hosts.process import PARENT
+from beamtide import clock
 from beamtide.client import Client
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
@@ -88,7 +89,11 @@ def test_nothing_to_fetch_is_said(client: Client) -> None:
 
 
 def test_the_topology_names_the_components(client: Client) -> None:
-    assert {"metadata", "sink"} <= {report.card.name for report in client.topology()}
+    end, seen = clock.monotonic() + 20, set[str]()
+    while not {"metadata", "sink"} <= seen and clock.monotonic() < end:
+        seen = {report.card.name for report in client.topology()}
+        clock.pause(0.05)
+    assert {"metadata", "sink"} <= seen
 
 
 def test_a_service_that_is_not_there(client: Client) -> None:

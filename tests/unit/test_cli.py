@@ -62,7 +62,9 @@ def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(cli.command_look, "add_to", only_fail)
     assert cli.run(["fail"]) == code
-    assert "Traceback" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert ("goes on from there" in said) == isinstance(error, KeyboardInterrupt)
     if isinstance(error, BeamtideError):
         assert cli.run(["--debug", "fail"]) == code
         assert "Traceback" in capsys.readouterr().err
