@@ -11,6 +11,7 @@ of the part (in Python integers), and dtypes from an allow-list without objects.
 Source: reliability study, envelope and hostile-wire rules; ADR 0001.
 """
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ MAX_HEADER = 80 << 20
 """A header may carry a calibration file of 64 MiB; the pump refuses larger messages before they are allocated."""
 MAX_DIMENSIONS = 8
 DTYPE_KINDS = frozenset("biufc")
+DTYPE_NAME = re.compile(r"[<>|][biufc](1|2|4|8|16|32)")
+MAX_ARRAY_HEADERS = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoders = {name: msgspec.msgpack.Decoder(kind) for name, kind in KINDS.items()}
@@ -66,7 +69,7 @@ def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | No
     """Return the parts of a message; array parts are views of the arrays' own memory where they are contiguous."""
     parts: list[Any] = [ENVELOPE.pack(MAGIC, MAJOR, MINOR, id, reply_to) + kind_of(message).encode(), _encode(message)]
     if arrays:
-        blocks = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        blocks = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         parts.append(_encode([_describe(name, block) for name, block in blocks.items()]))
         parts.extend(block.reshape(-1).view(np.uint8).data for block in blocks.values())
     return parts
@@ -86,6 +89,8 @@ def decode(parts: Sequence[bytes | memoryview]) -> Letter:
     if len(headers) != max(0, len(parts) - 3):
         raise WireError(f"{kind}: {len(headers)} array headers for {max(0, len(parts) - 3)} array parts")
     arrays = {header.name: _array(header, part) for header, part in zip(headers, parts[3:], strict=True)}
+    if len(arrays) != len(headers):
+        raise WireError(f"{kind}: two arrays have one name")
     return Letter(message, message_id, reply_to, arrays)
 
 
@@ -121,6 +126,8 @@ def _open_envelope(parts: Sequence[bytes | memoryview]) -> tuple[str, int, int]:
         raise WireError(f"protocol {major}, we speak {MAJOR}: update the older side")
     if len(parts[1]) > MAX_HEADER:
         raise WireError(f"a header of {len(parts[1])} bytes, at most {MAX_HEADER} allowed")
+    if len(parts) > 2 and len(parts[2]) > MAX_ARRAY_HEADERS:
+        raise WireError(f"array headers of {len(parts[2])} bytes, at most {MAX_ARRAY_HEADERS} allowed")
     return head[ENVELOPE.size :].decode("ascii", "replace"), message_id, reply_to
 
 
@@ -131,11 +138,13 @@ def _describe(name: str, block: NDArray[Any]) -> ArrayHeader:
 
 
 def _array(header: ArrayHeader, part: bytes | memoryview) -> NDArray[Any]:
+    if not DTYPE_NAME.fullmatch(header.dtype):  # before NumPy sees it: its parser of type names is made for friends
+        raise WireError(f"array {header.name!r} has dtype {header.dtype[:40]!r}, which is not allowed")
     try:
         dtype = np.dtype(header.dtype)
-    except (TypeError, ValueError, SyntaxError) as error:
+    except TypeError as error:
         raise WireError(f"array {header.name!r} has no dtype that we know") from error
-    if dtype.kind not in DTYPE_KINDS or dtype.str != header.dtype:
+    if dtype.str != header.dtype:
         raise WireError(f"array {header.name!r} has dtype {header.dtype!r}, which is not allowed")
     if len(header.shape) > MAX_DIMENSIONS or any(length < 0 for length in header.shape):
         raise WireError(f"array {header.name!r} has shape {header.shape}")
@@ -146,4 +155,7 @@ def _array(header: ArrayHeader, part: bytes | memoryview) -> NDArray[Any]:
         raise WireError(f"array {header.name!r}: {len(part)} bytes, its shape says {expected}")
     if xxhash.xxh3_64_intdigest(part) != header.xxh3:
         raise WireError(f"array {header.name!r}: the checksum does not fit, it was damaged on its way")
-    return np.frombuffer(part, dtype=dtype).reshape(header.shape)
+    try:
+        return np.frombuffer(part, dtype=dtype).reshape(header.shape)
+    except (ValueError, OverflowError) as error:  # no bytes, but a length beyond what NumPy can count to
+        raise WireError(f"array {header.name!r} has shape {header.shape}") from error

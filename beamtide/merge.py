@@ -4,7 +4,8 @@ Rows are put in index order; sums and maxima are taken in index order too, in 64
 the order of arrival, nor on how a scan was cut up to the rounding of float64.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,19 @@ from numpy.typing import NDArray
 from beamtide.messages.results import DatasetHeader
 
 
-def merge_parts(header: DatasetHeader, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Merge the parts of a dataset, given in index order. ValueError when there are none."""
-    if not parts:
+def merge_parts(header: DatasetHeader, parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """Merge the parts of a dataset, given in index order, holding one at a time. ValueError when there are none."""
+    rest = iter(parts)
+    first = next(rest, None)
+    if first is None:
         raise ValueError(f"{header.name}: nothing to merge")
     if header.merge == "first":
-        return parts[0]
+        return first
     if header.merge == "rows":
-        return np.concatenate(list(parts))
-    if header.merge == "max":
-        return np.asarray(np.maximum.reduce(list(parts)))
-    total = np.zeros(parts[0].shape, wide(parts[0].dtype))
-    for part in parts:
-        total += part
+        return np.concatenate([np.array(part) for part in itertools.chain([first], rest)])
+    total = np.array(first, dtype=wide(first.dtype) if header.merge == "sum" else None)
+    for part in rest:
+        (np.add if header.merge == "sum" else np.maximum)(total, part, out=total)
     return total
 
 

@@ -9,10 +9,14 @@ Clock policy: `now` only ends the waiting of watchers.
 Invariants: those of each `ProductLedger`; a result is on disk before `Released` is said.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from beamline_side.cores.deferred import Asker, Deferred
 from beamline_side.cores.product_ledger import Form, ProductLedger, Record
@@ -24,6 +28,8 @@ from beamtide.messages.base import Seconds, kind_of
 
 MOST_ARRAYS, MOST_BYTES = 480, 128 << 20
 """The most that one answer holds."""
+MOST_POINTS = 100_000_000
+Part: TypeAlias = tuple[Record, NDArray[Any]]
 _encode = msgspec.msgpack.encode
 
 
@@ -59,13 +65,14 @@ class SinkMachine:
             case Unreachable():
                 self._waiting.forget(event)
             case Heard(message=results.Release(result=result)):
-                effects += [*self._keep(result, event.arrays), Send(event.peer, results.Released(task=result.task.id), event.id)]
+                answer = self._refusal(result) or results.Released(task=result.task.id)
+                kept = self._keep(result, event.arrays) if isinstance(answer, results.Released) else []
+                effects += [*kept, Send(event.peer, answer, event.id)]
             case Heard(message=results.WatchRequest() as request):
-                self._waiting.add((event.peer, event.id), event, request, now, request.wait)
-                effects.append(WakeAt(Seconds(now + request.wait)))
+                deadline = self._waiting.add((event.peer, event.id), event, request, now, request.wait)
+                effects.append(WakeAt(Seconds(deadline)))
             case Heard():
-                answer, arrays = self._answer(event.message)
-                effects.append(Send(event.peer, answer, event.id, arrays))
+                effects.append(Send(event.peer, *self._answer(event)))
         return effects + self._tell_watchers(now)
 
     def progress(self) -> dict[str, float]:
@@ -85,6 +92,12 @@ class SinkMachine:
         ledger = self._products.setdefault(record.product, ProductLedger(record.product, record.modality))
         ledger.add(record)
         self._version = max(self._version, record.version)
+
+    def _refusal(self, request: results.StoreRequest) -> Refused | None:
+        start, stop = request.task.start, request.task.stop
+        if 0 <= start < stop <= MOST_POINTS:
+            return None
+        return Refused(reason=f"{request.task.id}: indexes {start} to {stop - 1} are no range")
 
     def _keep(self, request: results.StoreRequest, arrays: Arrays) -> list[Effect]:
         task = request.task
@@ -110,20 +123,23 @@ class SinkMachine:
         )
         self._add(record)
         rows: list[Effect] = [Keep("result", record.key, _encode(record)), Keep("payload", record.key, payload)]
-        if fresh or record.version == 1 or not ledger.forms:
+        if fresh:
             forms = Forms(product, task.modality, tuple(ledger.forms.values()))
             rows.append(Keep("forms", f"{product.scan}/{product.pipeline}/{product.settings}", _encode(forms)))
         return rows
 
-    def _answer(self, message: Message) -> tuple[Message, Arrays]:
-        match message:
+    def _answer(self, event: Heard) -> tuple[Message, int, Arrays]:
+        arrays: Arrays = {}
+        match event.message:
             case results.ListRequest(scan=scan, pipeline=pipeline):
-                return self._state(scan, pipeline, -1), {}
-            case results.FetchRequest():
-                return self._fetch(message)
-            case results.ResultsRequest():
-                return self._whole(message)
-        return Unsupported(kind=kind_of(message)), {}
+                answer: Message = self._state(scan, pipeline, -1)
+            case results.FetchRequest() as request:
+                answer, arrays = self._fetch(request)
+            case results.ResultsRequest() as request:
+                answer, arrays = self._whole(request)
+            case message:
+                answer = Unsupported(kind=kind_of(message))
+        return answer, event.id, arrays
 
     def _state(self, scan: str, pipeline: str, after: int) -> results.Products:
         found = [
@@ -153,22 +169,27 @@ class SinkMachine:
             return self._unknown(request), {}
         start, stop = max(0, request.start), max(0, request.start, request.stop)
         dtype = np.dtype(form.dtype)
-        if form.header.per == "index" and (stop - start) * int(np.prod(form.row, dtype=object)) * dtype.itemsize > MOST_BYTES:
+        size = max(1, math.prod(form.row)) * dtype.itemsize
+        if form.header.per == "index" and (stop - start) * size > MOST_BYTES:
             return Refused(reason=f"{request.dataset}: more than {MOST_BYTES >> 20} MiB at once; fetch fewer indexes"), {}
-        parts = []
-        rows = blank((stop - start, *form.row), dtype) if form.header.per == "index" else None
-        for record in ledger.between(start, stop):
-            part = self._load(record).arrays.get(request.dataset)
-            if part is None:
-                continue
-            parts.append(part)
-            if rows is not None:
+        parts = self._parts(ledger.between(start, stop), request.dataset)
+        if form.header.per == "scan":
+            some = next(parts, None)
+            values = blank(form.row, dtype) if some is None else merge_parts(form.header, _arrays(some, parts))
+        else:
+            values = blank((stop - start, *form.row), dtype)
+            for record, part in parts:
                 first, last = max(start, record.start), min(stop, record.stop)
-                rows[first - start : last - start] = part[first - record.start : last - record.start]
-        if rows is None:
-            rows = merge_parts(form.header, parts) if parts else blank(form.row, dtype)
+                values[first - start : last - start] = part[first - record.start : last - record.start]
         answer = results.Fetched(header=form.header, start=start, stop=stop, holes=ledger.holes(start, stop))
-        return answer, {"data": rows}
+        return answer, {"data": values}
+
+    def _parts(self, records: list[Record], dataset: str) -> Iterator[Part]:
+        """Read one payload after the other, so that only one is in memory."""
+        for record in records:
+            part = self._load(record).arrays.get(dataset) if record.outcome == "result" else None
+            if part is not None:
+                yield record, part
 
     def _whole(self, request: results.ResultsRequest) -> tuple[Message, Arrays]:
         ledger = self._products.get(request.product)
@@ -198,6 +219,12 @@ class SinkMachine:
             return Refused(reason=f"there is no {product.scan}/{product.pipeline} with these settings; there is: {_few(there)}")
         name = request.dataset if isinstance(request, results.FetchRequest) else ""
         return Refused(reason=f"{product.scan}/{product.pipeline} has no dataset {name!r}; it has: {_few(sorted(ledger.forms))}")
+
+
+def _arrays(first: Part, rest: Iterator[Part]) -> Iterator[NDArray[Any]]:
+    yield first[1]
+    for _, part in rest:
+        yield part
 
 
 def _few(names: list[str]) -> str:

@@ -36,12 +36,14 @@ class Deferred(Generic[K, M]):
     _deadlines: list[tuple[float, int, K]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def add(self, key: K, event: Heard, message: M, now: float, wait: float) -> None:
-        """Let a question wait for up to `wait` seconds; it becomes the newest."""
+    def add(self, key: K, event: Heard, message: M, now: float, wait: float) -> float:
+        """Let a question wait for up to `wait` seconds; it becomes the newest. Return when it expires."""
         number = next(self._numbers)
         self._askers.pop(key, None)
         self._askers[key] = Asker(event.peer, event.id, message, number)
-        heapq.heappush(self._deadlines, (now + max(0.0, min(wait, LONGEST_WAIT)), number, key))
+        deadline = now + max(0.0, min(wait, LONGEST_WAIT))
+        heapq.heappush(self._deadlines, (deadline, number, key))
+        return deadline
 
     def take(self, key: K) -> Asker[M] | None:
         """Take a question out, to answer it."""

@@ -88,6 +88,8 @@ class ProductLedger:
                 return f"dataset {header.name} was announced but did not come", False
             if header.per == "index" and (array.ndim < 1 or array.shape[0] != length):
                 return f"dataset {header.name} has {array.shape} values for {length} indexes", False
+            if header.per == "scan" and header.merge == "rows" and array.ndim < 1:
+                return f"dataset {header.name} is one number, its parts cannot be put in rows", False
             form = Form(header, array.dtype.str, array.shape[1:] if header.per == "index" else array.shape)
             known = self.forms.get(header.name, form)
             if (known.dtype, known.row) != (form.dtype, form.row):

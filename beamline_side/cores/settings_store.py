@@ -7,6 +7,7 @@ Clock policy: none; times in messages are for display. Everything is on disk bef
 Invariants: the version of a scan is unique and grows; documents and files hash to their key.
 """
 
+import json
 from dataclasses import dataclass, field
 
 import msgspec
@@ -49,8 +50,8 @@ class MetadataMachine:
         if isinstance(event, Unreachable):
             self._waiting.forget(event)
         elif isinstance(event, Heard) and isinstance(event.message, m.ScansRequest):
-            self._waiting.add((event.peer, event.id), event, event.message, now, event.message.wait)
-            effects.append(WakeAt(Seconds(now + event.message.wait)))
+            deadline = self._waiting.add((event.peer, event.id), event, event.message, now, event.message.wait)
+            effects.append(WakeAt(Seconds(deadline)))
         elif isinstance(event, Heard):
             kept, answer = self._take(event.message)
             effects += [*kept, Send(event.peer, answer, event.id)]
@@ -132,13 +133,16 @@ class MetadataMachine:
 
     def _put_settings(self, document: m.SettingsDocument) -> tuple[list[Effect], Message]:
         try:
-            clean = msgspec.structs.replace(document, values=canonical(msgspec.json.decode(document.values)))
-        except (msgspec.DecodeError, ValueError) as error:
+            values = json.loads(document.values)
+            clean = msgspec.structs.replace(document, values=canonical(values))
+            digest = digest_of(clean)
+        except (ValueError, RecursionError) as error:
             return [], Refused(reason=f"the values of the settings are not JSON: {error}")
+        if not isinstance(values, dict):
+            return [], Refused(reason="the values of the settings are no mapping of names to values")
         missing = sorted(set(document.calibration.values()) - self._files)
         if missing:
             return [], Refused(reason=f"put the calibration file {missing[0][:12]}… first, then the settings that name it")
-        digest = digest_of(clean)
         if digest in self._documents:
             return [], m.Put(digest=digest)
         order = len(self._documents)

@@ -22,6 +22,7 @@ from beamtide.messages.base import Seconds, TaskId, kind_of
 from beamtide.messages.results import Product, Release, Released, StoreRequest
 
 CREDIT = 4
+MOST_POINTS = 100_000_000
 AGAIN_AFTER = 3.0
 """A release that the sink did not answer is sent again after this many seconds."""
 SINK = link("sink")
@@ -76,7 +77,7 @@ class SorterMachine:
         effects: list[Effect] = []
         match event:
             case Heard(message=StoreRequest()):
-                effects += self._store(event)
+                return self._store(event)  # released on the tick that ends the batch, when the payload can be read back
             case Heard(message=Released(task=task), peer=peer) if peer == SINK:
                 effects += self._drop(task)
             case Heard(peer=peer) if peer != SINK:
@@ -135,8 +136,10 @@ class SorterMachine:
         where = f"{task}: indexes {place.start} to {place.stop - 1} of {place.product.scan}"
         if place.product.pipeline != self.pipeline:
             return f"{where} belong to pipeline {place.product.pipeline}; this is the sorter of {self.pipeline}"
-        if not 0 <= place.start < place.stop:
+        if not 0 <= place.start < place.stop <= MOST_POINTS:
             return f"{where} are no range"
+        if self._places.get(task, place) != place:
+            return f"{where}, but a task of this name with other indexes is stored already"
         queue = self._queues.get(place.product)
         if queue is None or self._is_known(task, place):
             return ""

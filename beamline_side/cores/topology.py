@@ -8,11 +8,12 @@ stays listed. A late tick shows it later, nothing more.
 Invariants: one report per name; the newest boot of a name wins; the version grows with every change that a person would see.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from beamline_side.cores.deferred import Asker, Deferred
 from beamtide.machine import Effect, Event, Heard, Send, Unreachable, WakeAt
-from beamtide.messages import Message, Ok
+from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.base import Seconds
 from beamtide.messages.topology import (
     ComponentCard,
@@ -27,13 +28,15 @@ from beamtide.messages.topology import (
 
 LOST_AFTER = 7.0
 """Three beats of two seconds, and slack."""
+BOOTS = 16
 
 
 @dataclass(slots=True)
 class _Known:
     card: ComponentCard
     heard: float
-    said: ComponentState = "running"
+    replaced: deque[str]
+    """Boots of this name that a newer one took the place of."""
     progress: dict[str, float] = field(default_factory=dict)
     why: str = ""
     reported: ComponentState = "running"
@@ -52,14 +55,12 @@ class TopologyMachine:
         effects: list[Effect] = []
         match event:
             case Heard(message=Hello(card=card)) as heard:
-                self._known[card.name] = _Known(card, now)
-                self._version += 1
-                effects.append(Send(heard.peer, Ok(), heard.id))
+                effects.append(Send(heard.peer, self._register(card, now), heard.id))
             case Heard(message=Heartbeat()) as heard:
                 effects.append(Send(heard.peer, self._beat(heard.message, now), heard.id))
             case Heard(message=TopologyRequest() as request) as heard:
-                self._waiting.add((heard.peer, heard.id), heard, request, now, request.wait)
-                effects.append(WakeAt(Seconds(now + request.wait)))
+                deadline = self._waiting.add((heard.peer, heard.id), heard, request, now, request.wait)
+                effects.append(WakeAt(Seconds(deadline)))
             case Unreachable() as gone:
                 self._waiting.forget(gone)
         self._notice_silence(now)
@@ -79,13 +80,26 @@ class TopologyMachine:
         """Raise if an invariant is broken."""
         assert all(name == known.card.name for name, known in self._known.items()), "a report under another name"
 
+    def _register(self, card: ComponentCard, now: Seconds) -> Message:
+        known = self._known.get(card.name)
+        replaced: deque[str] = deque(maxlen=BOOTS) if known is None else known.replaced
+        if known is not None and known.card.boot != card.boot:
+            if card.boot in replaced and known.reported not in ("lost", "stopped"):
+                return _too_old(known.card)
+            replaced.append(known.card.boot)
+        self._known[card.name] = _Known(card, now, replaced)
+        self._version += 1
+        return Ok()
+
     def _beat(self, beat: Message, now: Seconds) -> Message:
         assert isinstance(beat, Heartbeat)
         known = self._known.get(beat.name)
+        if known is not None and beat.boot in known.replaced and known.reported not in ("lost", "stopped"):
+            return _too_old(known.card)
         if known is None or known.card.boot != beat.boot:
             return Unregistered(name=beat.name)
         seen = (known.reported, known.progress, known.why)
-        known.heard, known.said, known.progress, known.why, known.reported = now, beat.state, beat.progress, beat.why, beat.state
+        known.heard, known.progress, known.why, known.reported = now, beat.progress, beat.why, beat.state
         self._version += seen != (known.reported, known.progress, known.why)
         return Ok()
 
@@ -113,3 +127,7 @@ class TopologyMachine:
             for _, known in sorted(self._known.items())
         )
         return Send(asker.peer, Topology(components=reports, version=self._version), asker.id)
+
+
+def _too_old(newer: ComponentCard) -> Refused:
+    return Refused(reason=f"another {newer.name} was started later, on {newer.host} as process {newer.pid}; stop one of the two")
