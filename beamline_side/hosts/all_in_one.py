@@ -123,7 +123,7 @@ class Host:
                 topology = caller.ask(self._deployment.address("topology"), TopologyRequest(wait=0.2), Topology, patience=1.0)
             except NoAnswer:
                 continue
-            missing = set(self._children) - {report.card.name for report in topology.components}
+            missing = set(self._children) - {report.card.name for report in topology.components} - {"topology"}
         if missing:
             first = sorted(missing)[0]
             raise Broken(f"{', '.join(sorted(missing))} did not start within {READY_WITHIN:.0f} s: {self._last_words(first)}")

@@ -11,16 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
-from beamtide.client import Client
-from beamtide.watching import Snapshot, snapshot
-
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.sources import simulate
 from beamtide import clock, layout, results, site
+from beamtide.client import Client
 from beamtide.config import Deployment
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
+from beamtide.watching import Snapshot, snapshot
 
 OnProgress = Callable[[Snapshot], None]
 REFRESH = 0.3
@@ -44,7 +43,7 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Out
             client.scan_started(scan)
         if client.scans(scan.id)[0].phase != "ended":
             client.scan_ended(scan.id)
-        last = _follow(host, client, scan.id, on_progress, lambda: True)
+        last = follow(host, client, scan.id, on_progress, lambda: True)
     return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
 
 
@@ -67,7 +66,7 @@ def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) 
                 ended = True
             return ended
 
-        last = _follow(host, client, scan.id, on_progress, scan_is_over)
+        last = follow(host, client, scan.id, on_progress, scan_is_over)
     return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
 
 
@@ -87,7 +86,7 @@ def prepare_demo(folder: pathlib.Path) -> Deployment:
     return site.load(folder / "site" / "site.yaml")
 
 
-def _follow(host: Host, client: Client, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
+def follow(host: Host, client: Client, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
     """Keep the components alive and report until every result file is written."""
     while True:
         host.tend()
