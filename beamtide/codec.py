@@ -84,7 +84,7 @@ def decode(parts: Sequence[bytes | memoryview]) -> Letter:
     try:
         message = decoder.decode(parts[1])
         headers = _decode_headers(parts[2]) if len(parts) > 2 else ()
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"{kind}: {error}") from error
     if len(headers) != max(0, len(parts) - 3):
         raise WireError(f"{kind}: {len(headers)} array headers for {max(0, len(parts) - 3)} array parts")
