@@ -1,6 +1,6 @@
 """Golden bytes: what this version says, byte for byte, and what every version of this major ever said can still be read.
 
-`golden_<major>_<minor>.json` holds one sample of every kind. A new kind is added with `python tests/contract/test_wire_golden.py`,
+`golden_<major>_<minor>.json` holds one sample of every kind. A new kind is added by running this file,
 which never changes a sample that is there; a changed struct needs a new minor and so a new file.
 """
 
@@ -36,6 +36,11 @@ def sample(kind: inspect.Type, name: str = "") -> Any:
             return sorted(values)[-1]
         case inspect.UnionType(types=types):
             return sample(types[0] if not isinstance(types[0], inspect.NoneType) else types[1], name)
+    return scalar(kind, name)
+
+
+def scalar(kind: inspect.Type, name: str) -> Any:
+    match kind:
         case inspect.BoolType():
             return True
         case inspect.IntType():
