@@ -1,0 +1,88 @@
+"""Sites for the system tests: the measured NanoMAX fly scan, cut into as many tasks as a test wants."""
+
+import os
+import pathlib
+import signal
+
+from beamtide import site
+from beamtide.config import Deployment
+from beamtide.messages.base import ScanId
+from beamtide.messages.metadata import Scan
+
+ROWS, COLUMNS = 11, 101
+REAL_SCAN = Scan(id=ScanId("nanomax_000008"), shape=(ROWS, COLUMNS), axes=("sy", "sx"))
+
+SITE = """
+site: nanomax
+roots: {{raw: "{raw}", processed: "{folder}/processed", shared: "{shared}"}}
+state: "{folder}/state"
+pipelines: [encoders.yaml, xrf.yaml]
+scaling: {{caps: {{jobs: {jobs}}}, tick: 0.2, idle_exit: 3}}
+leases: {{ttl: 3, beat: 0.5}}
+"""
+ENCODERS = """
+pipeline: encoders
+modality: encoders
+source: {{kind: files, match: "positions/nanomax_000008.h5", format: nanomax_panda, frames_per_task: {frames}}}
+settings:
+  axes:
+    x: {{field: INENC2.VAL_Mean, units: um}}
+    y: {{field: INENC3.VAL_Mean, units: um}}
+  extra:
+    i0: {{field: alba2/1, units: A}}
+write: [hdf5, tiff, jpeg]
+"""
+XRF = """
+pipeline: xrf
+modality: xrf
+source: {{kind: files, match: "xrf/nanomax_scan_000008_xspress3.hdf5", format: nanomax_xspress3, frames_per_task: {frames}}}
+settings: {{detectors: [3], dead_time: false, weight: 0, refit: true}}
+calibration: {{cfg: nanomax_fit_12keV.cfg}}
+positions: encoders
+job: {{slots: 2}}
+write: [hdf5, tiff, jpeg]
+"""
+
+
+def real_site(
+    folder: pathlib.Path, data: pathlib.Path, frames: int | str = "line", *, raw: pathlib.Path | None = None
+) -> Deployment:
+    """Write the site of the measured scan below `folder`, with `frames` per task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"raw": raw or data, "folder": folder, "shared": data / "xrf", "jobs": 3, "frames": frames}
+    for name, text in (("site", SITE), ("encoders", ENCODERS), ("xrf", XRF)):
+        (folder / f"{name}.yaml").write_text(text.format(**values))
+    return site.load(folder / "site.yaml")
+
+
+def workers_of(site_file: pathlib.Path, pipeline: str) -> list[int]:
+    """Return the processes that hold or wait for a task of this pipeline: the children of its jobs."""
+    jobs = {pid for pid, words in _processes().items() if words[-1:] and _is_job(words, site_file, pipeline)}
+    return [pid for pid in jobs if _parent(pid) in jobs]
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, without a chance to clean up."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def _is_job(words: list[str], site_file: pathlib.Path, pipeline: str) -> bool:
+    return "work" in words and str(site_file) in words and pipeline in words
+
+
+def _processes() -> dict[int, list[str]]:
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found[int(entry.name)] = (entry / "cmdline").read_text().rstrip("\0").split("\0")
+            except OSError:  # it ended meanwhile
+                continue
+    return found
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

@@ -1,0 +1,103 @@
+"""The main job on a measured scan: NanoMAX fly scan 8, 11 lines of 101 points, from files to element maps.
+
+Task size can matter with PyMca's fast fit: its `refit` zeroes instead of refitting a parameter that is negative in fewer than
+0.25 % of the spectra of one call, and its weights (weight = 1) come from the spectra of one call. So the maps are compared
+with those fitted whole at the tolerance of the sums (1e-3 for elements above 1e4 counts), with one task for the whole map.
+"""
+
+import pathlib
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import pytest
+
+from beamline_side.hosts.all_in_one import Host
+from beamline_side.hosts.embedded import run_scan
+from beamtide import layout, results
+from beamtide.client import Client
+from beamtide.config import Deployment
+from beamtide.watching import Snapshot
+from tests.system.deployments import COLUMNS, REAL_SCAN, ROWS, kill, real_site, workers_of
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(170)]
+
+
+def maps_of(deployment: Deployment) -> dict[str, np.ndarray]:
+    found = results.open(REAL_SCAN.id, processed=deployment.site.roots.processed)
+    return {name.split("/")[-1]: np.asarray(found[name]).reshape(ROWS, COLUMNS) for name in found if name.startswith("xrf/area/")}
+
+
+def expected_maps(test_data: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(test_data / "xrf" / "expected_nanomax_fast_weight0_refit.npz", allow_pickle=False) as stored:
+        return dict(zip((str(name).replace(" ", "_") for name in stored["names"]), stored["parameters"], strict=True))
+
+
+def check_every_index_once(path: pathlib.Path) -> None:
+    with h5py.File(path) as file:
+        start, stop = (file[f"entry/process/tasks/{name}"][()] for name in ("start", "stop"))
+        assert len(file["entry/holes/start"]) == 0
+    covered = np.concatenate([np.arange(*pair) for pair in zip(start, stop, strict=True)])
+    np.testing.assert_array_equal(np.sort(covered), np.arange(ROWS * COLUMNS))
+
+
+def test_the_maps_are_pymcas_and_the_grid_is_the_scans(tmp_path: pathlib.Path, test_data: pathlib.Path) -> None:
+    deployment = real_site(tmp_path, test_data, "file")
+    run_scan(deployment, REAL_SCAN, lambda _: None)
+    maps = maps_of(deployment)
+    for name, expected in expected_maps(test_data).items():
+        if expected.sum() > 1e4:
+            assert maps[name].sum() == pytest.approx(expected.sum(dtype=float), rel=1e-3), name
+            assert np.corrcoef(maps[name].ravel(), expected.ravel())[0, 1] > 0.9999, name
+    with h5py.File(layout.result_file(deployment.site.roots.processed, REAL_SCAN.id, "xrf")) as file:
+        plot = file["entry/maps/area/Cu_K"]
+        x, y = (plot[name] for name in plot.attrs["axes"][::-1])
+        assert np.diff(x).mean() == pytest.approx(0.200, abs=0.001)
+        assert np.diff(y).mean() == pytest.approx(2.0, abs=0.01)
+        assert x.attrs["units"] == y.attrs["units"] == "um"
+
+
+def test_several_workers_one_task_per_line(tmp_path: pathlib.Path, test_data: pathlib.Path) -> None:
+    deployment = real_site(tmp_path, test_data, "line")
+    outcome = run_scan(deployment, REAL_SCAN, lambda _: None)
+    path = layout.result_file(deployment.site.roots.processed, REAL_SCAN.id, "xrf")
+    check_every_index_once(path)
+    with h5py.File(path) as file:
+        assert len(set(file["entry/process/tasks/worker"].asstr()[()])) == ROWS, "each worker takes one task"
+    assert any(file.suffix == ".tif" for file in outcome.files)
+    for name, expected in expected_maps(test_data).items():
+        if expected.sum() > 3e5:
+            assert maps_of(deployment)[name].sum() == pytest.approx(expected.sum(dtype=float), rel=2e-3), name
+
+
+def test_sigkill_of_worker_buffer_sorter_and_sink_in_the_middle(tmp_path: pathlib.Path, test_data: pathlib.Path) -> None:
+    """Each is killed once a certain part of the scan is done; the scan completes, every point exactly once."""
+    deployment = real_site(tmp_path, test_data, 11)
+    victims: list[tuple[float, Callable[[Host], list[int]]]] = [
+        (0.1, lambda host: [host.pids()["buffer.xrf"]]),
+        (0.25, lambda _: workers_of(deployment.file, "xrf")[:1]),
+        (0.4, lambda host: [host.pids()["sorter.xrf"]]),
+        (0.6, lambda host: [host.pids()["sink"]]),
+    ]
+    killed = 0
+    with Host(deployment) as host, Client(deployment) as client:
+        client.scan_started(REAL_SCAN)
+        client.scan_ended(REAL_SCAN.id)
+
+        def murder(seen: Snapshot) -> None:
+            nonlocal killed
+            xrf = seen.pipelines["xrf"]
+            if victims and xrf.done >= victims[0][0] * xrf.total > 0 and (pids := victims[0][1](host)):
+                kill(pids[0])
+                victims.pop(0)
+                killed += 1
+
+        from beamline_side.hosts.embedded import follow
+
+        follow(host, client, REAL_SCAN.id, murder, lambda: True)
+    assert killed == 4, "the scan was over before everybody was killed"
+    check_every_index_once(layout.result_file(deployment.site.roots.processed, REAL_SCAN.id, "xrf"))
+    check_every_index_once(layout.result_file(deployment.site.roots.processed, REAL_SCAN.id, "encoders"))
+    for name, expected in expected_maps(test_data).items():
+        if expected.sum() > 3e5:
+            assert maps_of(deployment)[name].sum() == pytest.approx(expected.sum(dtype=float), rel=5e-3), name
