@@ -23,14 +23,12 @@ from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, ti
 from beamtide.config import Leases, PipelineConfig
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds, TaskId
+from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import (
     Beat,
     Closed,
     Entry,
-    FenceBroken,
-    FencePending,
-    FenceReached,
     Lease,
     LeaseRequest,
     NoTask,

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from beamline_side.cores.deferred import Asker, Deferred
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Unreachable, WakeAt, link
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds
+from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
 from beamtide.messages.metadata import Scans, ScansRequest, ScanState
 from beamtide.messages.results import Products, ProductState, WatchRequest
-from beamtide.messages.tasks import FenceBroken, FencePending, FenceReached, FenceRequest
 from beamtide.session import Poll
 
 SINK, METADATA = link("sink"), link("metadata")

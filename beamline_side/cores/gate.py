@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from beamline_side.cores.ticket import Ticket
 from beamtide.machine import Effect, Send, link
 from beamtide.messages.base import PipelineName, ScanId, Seconds, TaskId
-from beamtide.messages.tasks import FenceBroken, FencePending, FenceReached, FenceRequest, Need
+from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
+from beamtide.messages.tasks import Need
 from beamtide.session import Poll
 
 

@@ -132,7 +132,7 @@ def _own_positions(flat: dict[str, tuple[DatasetHeader, h5py.Dataset]]) -> maps.
 
 
 def _default(drawn: list[maps.Map]) -> str:
-    areas = [shown for shown in drawn if shown.name.startswith("area/")]
+    areas = [shown for shown in drawn if shown.name.startswith("area/") and "Scatter" not in shown.name]
     if areas:
         return max(areas, key=lambda shown: _total(shown.values)).name
     return next((shown.name for shown in drawn if shown.name == "x"), drawn[0].name)

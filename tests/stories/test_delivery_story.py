@@ -13,14 +13,11 @@ from beamline_side.cores.distributor import DistributorMachine
 from beamtide.config import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, link
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
 from beamtide.messages.results import StoreRequest
 from beamtide.messages.tasks import CancelRequest as Cancel
 from beamtide.messages.tasks import (
     Cause,
-    FenceBroken,
-    FencePending,
-    FenceReached,
-    FenceRequest,
     Lease,
     LeaseRequest,
     Need,

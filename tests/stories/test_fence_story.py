@@ -7,9 +7,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from beamline_side.cores.fence import METADATA, SINK, FenceMachine
 from beamtide.machine import Effect, Heard, Send, Tick, Unreachable
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds
+from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
 from beamtide.messages.metadata import Scan, Scans, ScansRequest, ScanState
 from beamtide.messages.results import Product, Products, ProductState, WatchRequest
-from beamtide.messages.tasks import FenceBroken, FencePending, FenceReached, FenceRequest, Need
+from beamtide.messages.tasks import Need
 
 SCANS = st.sampled_from("ab")
 

@@ -11,15 +11,13 @@ from beamtide.machine import Event, Forget, Heard, Keep, Machine, Send, Tick, Un
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, Seconds, TaskId
 from beamtide.messages.results import StoreRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
+from beamtide.messages.fences import FencePending, FenceReached, FenceRequest
 from beamtide.messages.tasks import (
     Beat,
     Cancelled,
     CancelRequest,
     Closed,
     Entry,
-    FencePending,
-    FenceReached,
-    FenceRequest,
     Lease,
     LeaseRequest,
     Need,
