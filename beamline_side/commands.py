@@ -1,6 +1,7 @@
 """Commands of the beamline side: serve a component or all of them, process one scan here, show the demo."""
 
 import pathlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,7 +60,7 @@ def demo(
         outcome = embedded.demo(folder.resolve(), (points[0], points[1]), show)
     deployment = site.load(folder / "site" / "site.yaml")
     ratios = embedded.recovered_and_true(deployment, outcome.scan)
-    words = "   ".join(f"{element} {ratio:.2f} ±{spread:.2f}" for element, ratio, spread in ratios)
+    words = "   ".join(f"{element} {ratio:.3f} ±{max(spread, 0.001):.3f}" for element, ratio, spread in ratios)
     value = _plain(outcome) | {"recovered": {element: {"ratio": ratio, "sigma": spread} for element, ratio, spread in ratios}}
     lines = [*_summary(outcome), f" recovered / true   {words}", *_where(outcome, folder / "processed")]
     answer(value, lines, as_json=as_json)
@@ -130,13 +131,25 @@ def _plain(outcome: "Outcome") -> dict[str, object]:
 def _summary(outcome: "Outcome") -> list[str]:
     rows = outcome.last.pipelines.values()
     total, lost = sum(row.total for row in rows), sum(row.lost for row in rows)
-    done = sum(row.done for row in rows)
-    counted = f"{total} tasks, {done - lost} results, {lost} lost, {sum(row.retried for row in rows)} retried."
-    return [*lines_of(outcome.last), f"Done in {duration(outcome.seconds)}. {counted}"]
+    done, doubled, retried = (sum(getattr(row, name) for row in rows) for name in ("done", "doubled", "retried"))
+    counted = f"{total} tasks, {done - lost} results, {lost} lost, {doubled} doubled" + (
+        f", {retried} retried" if retried else ""
+    )
+    return [*lines_of(replace(outcome.last, autoscaler="")), f"Done in {duration(outcome.seconds)}. {counted}."]
 
 
 def _where(outcome: "Outcome", processed: pathlib.Path) -> list[str]:
-    finished = [file for file in outcome.files if file.suffix == ".h5"]
-    lines = [f" results    {file}" for file in finished]
-    lines += [f" pictures   {file.parent}/*.jpg" for file in outcome.files if file.suffix == ".jpg"][:1]
-    return [*lines, f" look again beamtide get {outcome.scan} --processed {processed} --to here"]
+    """Say where everything is, in commands to paste."""
+    finished = [_short(file) for file in outcome.files if file.suffix == ".h5"]
+    pictures = [file for file in outcome.files if file.suffix == ".jpg"]
+    strongest = max(pictures, key=lambda file: file.stat().st_size, default=None)
+    lines = [f" results    silx view {file}" for file in finished]
+    lines += [f" a picture  xdg-open {_short(strongest)}"] if strongest else []
+    return [*lines, f" a copy     beamtide get {outcome.scan} --processed {_short(processed)} --to here"]
+
+
+def _short(path: pathlib.Path) -> pathlib.Path:
+    """Return a path as somebody in this folder would type it."""
+    here = pathlib.Path.cwd()
+    full = path.resolve()
+    return full.relative_to(here) if full.is_relative_to(here) else full

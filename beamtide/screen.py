@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from beamtide import clock
 from beamtide.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ SiteFile = Annotated[
     pathlib.Path,
     typer.Option("--config", "-c", envvar="BEAMTIDE_SITE", help="The site file.", show_default=True, metavar="SITE.yaml"),
 ]
+REASONS = 3
+"""How many reasons of lost tasks are shown; the result file has all of them."""
+PACE = 2.0
+"""Seconds between two lines on the same thing, where there is no terminal."""
 DEFAULT_SITE = pathlib.Path("site.yaml")
 COLUMNS = ("pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to go")
 
@@ -73,7 +78,6 @@ def duration(seconds: float) -> str:
 
 def cells(name: str, row: "Row") -> tuple[str, ...]:
     """Return one pipeline of a snapshot as the cells of a line."""
-    finished = row.total > 0 and row.done >= row.total
     total = str(row.total) if row.total else "?"
     return (
         name,
@@ -81,9 +85,9 @@ def cells(name: str, row: "Row") -> tuple[str, ...]:
         str(row.leased),
         f"{row.done}/{total}",
         str(row.workers),
-        f"{row.rate:.1f} tasks/s" if row.rate else "—",
+        f"{row.rate:.3g} pt/s" if 0 < row.rate < 100 else f"{row.rate:.0f} pt/s" if row.rate else "—",
         duration(row.oldest) if row.oldest else "—",
-        "done" if finished else duration(row.to_go) if row.to_go else "—",
+        "done" if row.finished else duration(row.to_go) if row.to_go else "—",
     )
 
 
@@ -93,7 +97,10 @@ def lines_of(shot: "Snapshot") -> list[str]:
     if shot.autoscaler:
         found.append(f"autoscaler  {shot.autoscaler}")
     found += [f"{name}: {why}" for name, why in shot.notes.items()]
-    found += [f"{name}: {row.lost} tasks lost" for name, row in shot.pipelines.items() if row.lost]
+    for name, row in shot.pipelines.items():
+        if row.lost:
+            found.append(f"{name}: {row.lost} of {row.total} tasks lost")
+            found += [f"  {reason}" for reason in row.reasons[-REASONS:]]
     return found
 
 
@@ -119,17 +126,25 @@ def choice(value: str, known: Sequence[str], what: str) -> str:
 
 
 class _Lines:
-    """Writes a line per pipeline whenever its number of finished tasks changed."""
+    """Writes a line about a pipeline or the autoscaler when there is news of it, one every `PACE` seconds at most."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._said: dict[str, str] = {}
+        self._next: dict[str, float] = {}
 
     def show(self, shot: "Snapshot") -> None:
         for name, row in shot.pipelines.items():
-            if self._seen.get(name) != (row.done, row.total):
-                self._seen[name] = (row.done, row.total)
+            if row.total:
                 _, queued, leased, done, workers, rate, _, to_go = cells(name, row)
-                say(f"{name}: {done} done, {queued} queued, {leased} leased, {workers} workers, {rate}, to go {to_go}")
+                ahead = f", {queued} queued, {leased} leased, {workers} workers, {rate}, to go {to_go}"
+                self._news(name, f"{name}: {done} done" + ("" if row.finished else ahead), news=done, now=row.finished)
+        self._news("autoscaler", f"autoscaler  {shot.autoscaler}", news=shot.autoscaler)
+
+    def _news(self, about: str, line: str, news: str, *, now: bool = False) -> None:
+        moment = clock.monotonic()
+        if news and news != self._said.get(about, "") and (now or moment >= self._next.get(about, 0.0)):
+            self._said[about], self._next[about] = news, moment + PACE
+            say(line)
 
 
 def _drawn(shot: "Snapshot") -> "Table":

@@ -82,20 +82,14 @@ def check(file: pathlib.Path) -> list[str]:
     for name, pipeline in deployment.pipelines.items():
         try:
             registry.find("formats", pipeline.source.format)
-            prepared = settings.document_for(pipeline, shared_root(deployment))
+            shared = shared_root(deployment)
+            settings.document_for(pipeline, shared)
             modality = registry.find("modalities", pipeline.modality)
-            missing = sorted(set(modality.needs) - set(prepared.files))
-            if missing:
-                found.append(f"pipeline {name}: calibration.{missing[0]} is required by {pipeline.modality}")
-            modality.settings(**pipeline.settings)
-        except (BadInput, ValueError) as error:
-            found.append(_first_line(name, error))
+            modality.check(pipeline.settings, {what: shared / path for what, path in pipeline.calibration.items()})
+        except BadInput as error:
+            text = str(error)
+            found.append(text if text.startswith("pipeline ") else f"pipeline {name}: {text}")
     return found
-
-
-def _first_line(name: str, error: Exception) -> str:
-    text = str(error)
-    return text if text.startswith("pipeline ") else f"pipeline {name}, settings: " + " ".join(text.split())
 
 
 def _absolute(site: SiteConfig, folder: pathlib.Path) -> SiteConfig:

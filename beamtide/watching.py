@@ -1,9 +1,11 @@
 """What a person wants to see while a scan runs: one row per pipeline, put together from the services' own numbers."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from beamtide.client import Client
+from beamtide.config import PipelineConfig
+from beamtide.messages.metadata import ScanState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally
 
@@ -22,6 +24,15 @@ class Row:
     to_go: float
     lost: int
     retried: int
+    doubled: int = 0
+    """Results that the sorter got twice and kept once."""
+    reasons: tuple[str, ...] = ()
+    """Why tasks were lost, the latest ones."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every task that was submitted has its verdict."""
+        return self.done >= self.total > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +54,31 @@ def snapshot(client: Client, scan: str) -> Snapshot:
     """Ask the services. NoAnswer when one of them is just being started again."""
     status = client.status(scan)
     reports = {report.card.name: report for report in client.topology()}
+    known = next(iter(client.scans(scan)), None)
     rows = {}
-    for name in client.deployment.pipelines:
+    for name, pipeline in client.deployment.pipelines.items():
         tallies = [tally for tally in status.tallies if tally.pipeline == name]
-        rows[name] = _row(client.gauge(name), tallies)
+        row = _row(client.gauge(name), tallies, _points_per_task(pipeline, known, tallies))
+        sorter = reports.get(f"sorter.{name}")
+        rows[name] = replace(row, doubled=int(sorter.progress.get("repeated", 0)) if sorter else 0)
     scaler = reports.get("autoscaler")
     notes = {name: report.why for name, report in reports.items() if report.why and name != "autoscaler"}
-    scans = client.scans(scan)
-    return Snapshot(scan, rows, scaler.why if scaler else "", notes, scans[0].points if scans else 0)
+    for name, row in rows.items():
+        if row.finished:  # what they said in their last heartbeat is over
+            notes.pop(f"buffer.{name}", None)
+            notes.pop(f"sorter.{name}", None)
+    return Snapshot(scan, rows, scaler.why if scaler else "", notes, known.points if known else 0)
 
 
-def _row(gauge: BufferGauge, tallies: list[Tally]) -> Row:
+def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies: list[Tally]) -> float:
+    size = pipeline.source.frames_per_task
+    if known is None or isinstance(size, int):
+        return float(size) if isinstance(size, int) else 0.0
+    submitted = sum(tally.submitted for tally in tallies)
+    return known.scan.shape[-1] if size == "line" else known.points / submitted if submitted else 0.0
+
+
+def _row(gauge: BufferGauge, tallies: list[Tally], points: float) -> Row:
     submitted = sum(tally.submitted for tally in tallies)
     lost = sum(tally.abandoned for tally in tallies)
     done = lost + sum(tally.results + tally.empty for tally in tallies)
@@ -66,9 +91,10 @@ def _row(gauge: BufferGauge, tallies: list[Tally]) -> Row:
         done=done,
         total=submitted,
         workers=gauge.workers,
-        rate=rate if waiting else 0.0,
+        rate=rate * points if waiting else 0.0,
         oldest=gauge.oldest_wait,
         to_go=waiting / rate if rate and waiting else 0.0,
         lost=lost,
         retried=gauge.retried,
+        reasons=tuple(reason for tally in tallies for reason in tally.reasons),
     )

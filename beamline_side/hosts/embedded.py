@@ -13,12 +13,14 @@ from importlib import resources
 
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.sources import simulate
-from beamtide import clock, layout, results, site
+from beamline_side.writers.files import finished_file
+from beamtide import clock, layout, results, settings, site
 from beamtide.client import Client
 from beamtide.config import Deployment
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.messages.base import ScanId
+from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan
+from beamtide.messages.results import Product
 from beamtide.watching import Snapshot, snapshot
 
 OnProgress = Callable[[Snapshot], None]
@@ -36,7 +38,12 @@ class Outcome:
 
 
 def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Outcome:
-    """Process a scan whose files are all there already; what an interrupted run did is not done again."""
+    """Process a scan whose files are all there already; what an interrupted run did is not done again.
+
+    BadInput, before anything starts: what `site.check` finds.
+    """
+    if problems := site.check(deployment.file):
+        raise BadInput("\n".join(problems))
     started = clock.monotonic()
     with Host(deployment) as host, Client(deployment) as client:
         if not client.scans(scan.id):
@@ -87,11 +94,12 @@ def prepare_demo(folder: pathlib.Path) -> Deployment:
 
 
 def follow(host: Host, client: Client, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
-    """Keep the components alive and report until every result file is written."""
+    """Keep the components alive and report until everything that this site writes of the scan is written."""
+    wanted = _products(client.deployment, scan)
     while True:
         host.tend()
-        finished = over() and not _unwritten(client.deployment, scan)
         try:
+            finished = over() and not any(_is_unwritten(client, product) for product in wanted)
             seen = snapshot(client, scan)
         except NoAnswer:  # a service is being started again; its spool brings everything back
             continue
@@ -101,9 +109,23 @@ def follow(host: Host, client: Client, scan: ScanId, on_progress: OnProgress, ov
         clock.pause(REFRESH)
 
 
-def _unwritten(deployment: Deployment, scan: str) -> list[str]:
-    processed = deployment.site.roots.processed
-    return [name for name in deployment.pipelines if not layout.result_file(processed, scan, name).exists()]
+def _products(deployment: Deployment, scan: ScanId) -> list[Product]:
+    shared = site.shared_root(deployment)
+    digests = {name: settings.document_for(pipeline, shared).digest for name, pipeline in deployment.pipelines.items()}
+    return [Product(scan=scan, pipeline=PipelineName(name), settings=digest) for name, digest in digests.items()]
+
+
+def _is_unwritten(client: Client, product: Product) -> bool:
+    """Whether indexes of a product have no verdict yet, or the writer has not done all that the pipeline wants."""
+    state = next((one for one in client.products(product.scan, product.pipeline) if one.product == product), None)
+    scan = client.scans(product.scan)[0]
+    if state is None or state.complete < scan.points:
+        return True
+    formats = client.deployment.pipelines[product.pipeline].write
+    if "hdf5" in formats:
+        return finished_file(client.deployment.site.roots.processed, product, scan) is None
+    writer = next((report.progress for report in client.topology() if report.card.name == "writer"), {})
+    return bool(formats) and (writer.get("seen", 0) < state.version or writer.get("open", 1) > 0)
 
 
 def _files(deployment: Deployment, scan: str) -> tuple[pathlib.Path, ...]:

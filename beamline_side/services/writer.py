@@ -30,6 +30,8 @@ from beamtide.pump import Caller
 
 REST = 5.0
 """Seconds until a product that could not be written is tried again."""
+START = 10.0
+"""Seconds of silence that are nothing to speak of: services that start together find each other in any order."""
 BATCHES = 4
 """Batches of results of one product before the next product has its turn."""
 
@@ -51,11 +53,13 @@ class Writer:
         self._files: dict[Product, ProductFiles] = {}
         self._done: dict[Product, ScanState] = {}
         self._trouble: dict[Product, tuple[str, float]] = {}
-        self._silent = ""
+        self._silent = self._told = ""
+        self._answered = clock.monotonic()
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show in the topology."""
-        return {"written": self._written, "finished": len(self._done), "open": len(self._open_products())}
+        numbers = {"written": self._written, "finished": len(self._done), "open": len(self._open_products()), "seen": self._seen}
+        return {name: float(number) for name, number in numbers.items()}
 
     def why(self) -> str:
         """Return why nothing moves, in one sentence; "" while things move or there is nothing to do."""
@@ -69,11 +73,13 @@ class Writer:
                 self._pulse()
                 if self._trouble.get(product, ("", 0.0))[1] <= clock.monotonic():
                     self._attempt(product)
-            self._silent = ""
+            self._silent = self._told = ""
+            self._answered = clock.monotonic()
         except NoAnswer as error:
-            if self._silent != str(error):
-                self._log.warning("waiting", reason=str(error))
             self._silent = str(error)
+            if clock.monotonic() > self._answered + START and self._told != self._silent:
+                self._log.warning("waiting", reason=self._silent)
+                self._told = self._silent
 
     def close(self) -> None:
         """Delete the live files of what is not finished; the next writer makes them anew."""

@@ -59,6 +59,21 @@ class Modality:
     needs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("numpy",)
     """Distributions whose versions belong into the provenance."""
+    judge: str = ""
+    """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
+
+    def check(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> None:
+        """Raise BadInput for settings or calibration files that no worker could use, as far as that can be told here."""
+        self.validated(values)
+        if missing := sorted(set(self.needs) - set(calibration)):
+            raise BadInput(f"calibration.{missing[0]} is required by {self.name}")
+        if self.judge:
+            module, function = self.judge.split(":")
+            try:
+                judge = getattr(importlib.import_module(module), function)
+            except ImportError:  # the heavy half is installed where workers run, not everywhere
+                return
+            judge(calibration)
 
     def load(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> Kernel:
         """Validate the settings, import the heavy half and return the kernel. BadInput says what is wrong with either."""

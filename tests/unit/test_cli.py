@@ -106,7 +106,7 @@ def test_tasks_that_are_none(tmp_path: pathlib.Path, change: dict[str, object]) 
 def test_a_snapshot_in_words() -> None:
     lines = screen.lines_of(Snapshot("s1", {"xrf": ROW}, "xrf: 1 job", {"fence": "waits for encoders"}))
     assert lines[0].split() == ["pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to", "go"]
-    assert lines[1].split() == ["xrf", "2", "1", "3/6", "1", "2.0", "tasks/s", "1.5", "s", "3", "min"]
+    assert lines[1].split() == ["xrf", "2", "1", "3/6", "1", "2", "pt/s", "1.5", "s", "3", "min"]
     assert lines[2:] == ["autoscaler  xrf: 1 job", "fence: waits for encoders"]
 
 

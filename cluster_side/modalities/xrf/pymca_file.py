@@ -34,6 +34,11 @@ def read(path: pathlib.Path) -> Mapping[str, Any]:
     return config
 
 
+def judge(calibration: Mapping[str, pathlib.Path]) -> None:
+    """Raise BadInput when the configuration cannot be used."""
+    read(calibration["cfg"])
+
+
 def problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield what keeps a configuration from being used."""
     for section in ("fit", "peaks", "detector"):

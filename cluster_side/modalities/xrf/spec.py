@@ -57,4 +57,5 @@ MODALITY = Modality(
     kernel="cluster_side.modalities.xrf.kernel:load",
     needs=("cfg",),
     packages=("numpy", "PyMca5", "fisx"),
+    judge="cluster_side.modalities.xrf.pymca_file:judge",
 )
