@@ -36,7 +36,8 @@ XRF = """
 pipeline: xrf
 modality: xrf
 source: {{kind: files, match: "xrf/nanomax_scan_000008_xspress3.hdf5", format: nanomax_xspress3, frames_per_task: {frames}}}
-settings: {{detectors: [3], dead_time: false, weight: 0, refit: true}}
+settings: {{detectors: [3], dead_time: false, weight: 0, refit: true{normalised}}}
+inputs: {inputs}
 calibration: {{cfg: nanomax_fit_12keV.cfg}}
 positions: encoders
 job: {{slots: 2}}
@@ -44,12 +45,21 @@ write: [hdf5, tiff, jpeg]
 """
 
 
-def real_site(
-    folder: pathlib.Path, data: pathlib.Path, frames: int | str = "line", *, raw: pathlib.Path | None = None
-) -> Deployment:
-    """Write the site of the measured scan below `folder`, with `frames` per task."""
+NORMALISED = ', normalise_to: "encoders/i0", normalise_reference: {reference}'
+
+
+def real_site(folder: pathlib.Path, data: pathlib.Path, frames: int | str = "line", reference: float | None = None) -> Deployment:
+    """Write the site of the measured scan below `folder`, with `frames` per task; areas are times `reference` / i0 if given."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"raw": raw or data, "folder": folder, "shared": data / "xrf", "jobs": 3, "frames": frames}
+    values = {
+        "raw": data,
+        "folder": folder,
+        "shared": data / "xrf",
+        "jobs": 3,
+        "frames": frames,
+        "normalised": NORMALISED.format(reference=reference) if reference else "",
+        "inputs": "[encoders/i0]" if reference else "[]",
+    }
     for name, text in (("site", SITE), ("encoders", ENCODERS), ("xrf", XRF)):
         (folder / f"{name}.yaml").write_text(text.format(**values))
     return site.load(folder / "site.yaml")
@@ -59,6 +69,11 @@ def workers_of(site_file: pathlib.Path, pipeline: str) -> list[int]:
     """Return the processes that hold or wait for a task of this pipeline: the children of its jobs."""
     jobs = {pid for pid, words in _processes().items() if words[-1:] and _is_job(words, site_file, pipeline)}
     return [pid for pid in jobs if _parent(pid) in jobs]
+
+
+def processes_of(site_file: pathlib.Path) -> list[int]:
+    """Return all processes that were started for a site."""
+    return [pid for pid, words in _processes().items() if str(site_file) in words]
 
 
 def kill(pid: int) -> None:
