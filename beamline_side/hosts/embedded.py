@@ -7,6 +7,7 @@ folder: no keys, no ports, no batch system.
 import concurrent.futures
 import pathlib
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +26,8 @@ from beamtide.watching import Snapshot, snapshot
 
 OnProgress = Callable[[Snapshot], None]
 REFRESH = 0.3
+PATIENCE = 1.0
+"""Seconds for which a look at the services may wait: meanwhile nobody starts again what died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Out
             client.scan_started(scan)
         if client.scans(scan.id)[0].phase != "ended":
             client.scan_ended(scan.id)
-        last = follow(host, client, scan.id, on_progress, lambda: True)
+        last = follow(host, deployment, scan.id, on_progress, lambda: True)
     return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
 
 
@@ -62,7 +65,8 @@ def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) 
     with Host(deployment) as host, Client(deployment) as client, concurrent.futures.ThreadPoolExecutor(1) as beamline:
         client.scan_announced(scan)
         client.scan_started(scan)
-        measuring = beamline.submit(simulate.simulate, deployment.site.roots.raw, scan)
+        interrupted = threading.Event()
+        measuring = beamline.submit(simulate.simulate, deployment.site.roots.raw, scan, stopped=interrupted.is_set)
         ended = False
 
         def scan_is_over() -> bool:
@@ -73,7 +77,10 @@ def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) 
                 ended = True
             return ended
 
-        last = follow(host, client, scan.id, on_progress, scan_is_over)
+        try:
+            last = follow(host, deployment, scan.id, on_progress, scan_is_over)
+        finally:
+            interrupted.set()
     return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
 
 
@@ -93,20 +100,21 @@ def prepare_demo(folder: pathlib.Path) -> Deployment:
     return site.load(folder / "site" / "site.yaml")
 
 
-def follow(host: Host, client: Client, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
+def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
     """Keep the components alive and report until everything that this site writes of the scan is written."""
-    wanted = _products(client.deployment, scan)
-    while True:
-        host.tend()
-        try:
-            finished = over() and not any(_is_unwritten(client, product) for product in wanted)
-            seen = snapshot(client, scan)
-        except NoAnswer:  # a service is being started again; its spool brings everything back
-            continue
-        on_progress(seen)
-        if finished:
-            return seen
-        clock.pause(REFRESH)
+    wanted = _products(deployment, scan)
+    with Client(deployment, PATIENCE) as client:
+        while True:
+            host.tend()
+            try:
+                finished = over() and not any(_is_unwritten(client, product) for product in wanted)
+                seen = snapshot(client, scan)
+            except NoAnswer:  # a service is being started again; its spool brings everything back
+                continue
+            on_progress(seen)
+            if finished:
+                return seen
+            clock.pause(REFRESH)
 
 
 def _products(deployment: Deployment, scan: ScanId) -> list[Product]:

@@ -7,6 +7,7 @@ the raw data (`simulated_truth.h5`), so that anybody can check what was recovere
 """
 
 import pathlib
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -27,8 +28,14 @@ JITTER = 0.004
 """Standard deviation of positions in µm."""
 
 
-def simulate(raw: pathlib.Path, scan: Scan, seconds_per_line: float = 0.35, seed: int = 1) -> None:
-    """Measure `scan` (slow, fast) into `raw`, one line every `seconds_per_line`."""
+def simulate(
+    raw: pathlib.Path,
+    scan: Scan,
+    seconds_per_line: float = 0.35,
+    seed: int = 1,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Measure `scan` (slow, fast) into `raw`, one line every `seconds_per_line`, until it is over or `stopped`."""
     rows, columns = _shape(scan)
     with resources.as_file(resources.files("beamline_side.sources") / "demo" / "sample.cfg") as configuration:
         shapes = physics.templates(configuration)
@@ -39,6 +46,8 @@ def simulate(raw: pathlib.Path, scan: Scan, seconds_per_line: float = 0.35, seed
     _write(folder / "simulated_truth.h5", {name: area.ravel() for name, area in sample.items()})
     begin = clock.monotonic()
     for row in range(rows):
+        if stopped():
+            return
         line = {name: area[row] for name, area in sample.items()}
         measured = physics.measure(physics.expected(line, shapes), SHARES, random)
         _write(folder / ENCODERS / f"{scan.id}_{row:05d}.nxs", _encoders(row, columns, random))

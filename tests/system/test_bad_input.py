@@ -4,6 +4,7 @@ One small scan has all the bad lines that a night brings, and is processed while
 """
 
 import contextlib
+import io
 import json
 import pathlib
 import shutil
@@ -20,7 +21,7 @@ import pytest
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.embedded import follow, prepare_demo, run_scan
 from beamline_side.sources import simulate
-from beamtide import clock, layout, site
+from beamtide import cli, clock, layout, site
 from beamtide.client import Client
 from beamtide.config import Deployment
 from beamtide.errors import BadInput, NoAnswer
@@ -73,11 +74,6 @@ def edit(file: pathlib.Path, old: str, new: str) -> None:
 
 def line_of(deployment: Deployment, device: str, line: int) -> pathlib.Path:
     return deployment.site.roots.raw / SCAN.id / device / f"{SCAN.id}_{line:05d}.nxs"
-
-
-def beamtide(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "beamtide", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @contextlib.contextmanager
@@ -153,9 +149,11 @@ def night(tmp_path_factory: pytest.TempPathFactory, simulated: pathlib.Path) -> 
         until(host, lambda: "is not written" in snapshot(client, SCAN.id).notes.get("writer", ""))
         blocked = snapshot(client, SCAN.id)
         in_the_way.unlink()
-        last = follow(host, client, SCAN.id, lambda _: None, lambda: True)
-        watched = beamtide("watch", SCAN.id, "--json", "-c", deployment.file)
-    return Night(deployment, blocked, last, json.loads(watched.stdout))
+        last = follow(host, client.deployment, SCAN.id, lambda _: None, lambda: True)
+        watched = io.StringIO()
+        with contextlib.redirect_stdout(watched):
+            assert cli.run(["watch", SCAN.id, "--json", "-c", str(deployment.file)]) == 0
+    return Night(deployment, blocked, last, json.loads(watched.getvalue()))
 
 
 def holes_of(night: Night, pipeline: str) -> dict[tuple[int, int], str]:
@@ -207,32 +205,35 @@ def test_results_wait_while_their_folder_cannot_be_written(night: Night) -> None
     assert "writer" not in night.last.notes
 
 
-def test_a_configuration_without_elements_is_refused_before_anything_starts(tmp_path: pathlib.Path) -> None:
+def test_a_configuration_without_elements_is_refused_before_anything_starts(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     deployment = prepare_demo(tmp_path)
     cfg = deployment.file.parent / "sample.cfg"
     head, _, rest = cfg.read_text().partition("[peaks]\n")
     cfg.write_text(head + "[peaks]\n" + rest[rest.index("\n[") :])
-    checked = beamtide("check", deployment.file)
-    assert checked.returncode == 2
-    assert "sample.cfg: [peaks] names no element" in checked.stdout
-    ran = beamtide("run", SCAN.id, "-c", deployment.file, "--shape", "3x8")
-    assert ran.returncode == 2
-    assert ran.stderr.splitlines()[0].startswith("pipeline xrf: ")
-    assert "[peaks] names no element" in ran.stderr
+    assert cli.run(["check", str(deployment.file)]) == 2
+    assert "sample.cfg: [peaks] names no element" in capsys.readouterr().out
+    assert cli.run(["run", SCAN.id, "-c", str(deployment.file), "--shape", "3x8"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("pipeline xrf: ")
+    assert "[peaks] names no element" in said
     assert not deployment.site.state.exists()
 
 
-def test_a_typo_has_a_place_and_a_suggestion(tmp_path: pathlib.Path) -> None:
+def test_a_typo_has_a_place_and_a_suggestion(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     deployment = prepare_demo(tmp_path)
     edit(deployment.file.parent / "xrf.yaml", "calibration:", "calibraton:")
-    ran = beamtide("run", SCAN.id, "-c", deployment.file)
-    assert ran.returncode == 2
-    assert "xrf.yaml:10  calibraton" in ran.stderr
-    assert "did you mean calibration?" in ran.stderr
+    assert cli.run(["run", SCAN.id, "-c", str(deployment.file)]) == 2
+    said = capsys.readouterr().err
+    assert "xrf.yaml:10  calibraton" in said
+    assert "did you mean calibration?" in said
 
 
 def test_a_port_that_is_taken_leaves_nothing_running(tmp_path: pathlib.Path, simulated: pathlib.Path) -> None:
     deployment = prepared(tmp_path, simulated)
+    edit(deployment.file, "[encoders.yaml, xrf.yaml]", "[encoders.yaml]")
+    deployment = site.load(deployment.file)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -274,7 +275,7 @@ def test_a_full_disk_stops_services_and_loses_nothing(
         ballast.unlink()
         until(host, lambda: client.scans(SCAN.id))
         client.scan_ended(SCAN.id)
-        last = follow(host, client, SCAN.id, lambda _: None, lambda: True)
+        last = follow(host, client.deployment, SCAN.id, lambda _: None, lambda: True)
     assert last.pipelines["encoders"].lost == 0
     logs = "".join(path.read_text() for path in (small_disk / "logs").glob("*.log"))
     assert "full" in logs
@@ -297,12 +298,13 @@ def test_a_distributor_that_cannot_write_stops_with_75_and_keeps_its_word(tmp_pa
         return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
     acknowledged, child = 0, serve(300_000)
-    with Client(deployment, patience=6) as client:
-        with pytest.raises(NoAnswer):
-            for number in range(2000):
-                client.submit([task_of(number)])
+    with Client(deployment, patience=20) as client, Client(deployment, patience=1.5) as hasty:
+        client.status("s")
+        while child.poll() is None:
+            with contextlib.suppress(NoAnswer):
+                hasty.submit([task_of(acknowledged)])
                 acknowledged += 1
-        assert child.wait(10) == 75
+        assert child.returncode == 75
         assert "nothing was acknowledged that is not on it" in child.communicate()[1]
         assert acknowledged > 10
         child = serve(1 << 30)

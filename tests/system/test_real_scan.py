@@ -145,7 +145,7 @@ def test_sigkill_of_worker_buffer_sorter_and_sink_in_the_middle(tmp_path: pathli
                 victims.pop(0)
                 killed += 1
 
-        follow(host, client, REAL_SCAN.id, murder, lambda: True)
+        follow(host, deployment, REAL_SCAN.id, murder, lambda: True)
     assert killed == 4, "the scan was over before everybody was killed"
     assert seen_live == sorted(seen_live), "a reader saw rows vanish"
     assert seen_live[-1] > 0, "nobody could read along"
