@@ -11,6 +11,7 @@ Invariants: below the watermark everything was released; a range is stored once;
 most `CREDIT` releases per product are on their way.
 """
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 import msgspec
@@ -45,11 +46,17 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(slots=True)
 class _Queue:
-    """The results of one product that wait for their turn, by their first index."""
+    """The results of one product that wait for their turn: by their first index, and these indexes in order."""
 
-    line: Line
     stored: dict[int, tuple[int, TaskId]] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)
     sent: dict[TaskId, float] = field(default_factory=dict)
+
+    def overlapping(self, start: int, stop: int) -> TaskId | None:
+        """Return a result that touches `[start, stop)`: without overlaps in here, the last one to begin before `stop`."""
+        before = bisect_left(self.starts, stop)
+        end, task = self.stored[self.starts[before - 1]] if before else (0, None)
+        return task if end > start else None
 
 
 @dataclass(slots=True)
@@ -58,7 +65,9 @@ class SorterMachine:
 
     pipeline: str
     shelf: Shelf
+    _lines: dict[Product, Line] = field(default_factory=dict)
     _queues: dict[Product, _Queue] = field(default_factory=dict)
+    """Products with results that wait; those that are done cost nothing but their line."""
     _places: dict[TaskId, Place] = field(default_factory=dict)
     _stored: int = 0
     _released: int = 0
@@ -68,7 +77,7 @@ class SorterMachine:
         decode = msgspec.msgpack.decode
         for _, body in self.shelf.rows("line"):
             line = decode(body, type=Line)
-            self._queues[line.product] = _Queue(line)
+            self._lines[line.product] = line
         for key, body in self.shelf.rows("place"):
             self._note(TaskId(key), decode(body, type=Place))
 
@@ -95,17 +104,18 @@ class SorterMachine:
 
     def why(self) -> str:
         """Say which index everything waits for."""
-        stuck = [queue for queue in self._queues.values() if queue.stored and queue.line.watermark not in queue.stored]
-        if not stuck:
-            return ""
-        first = stuck[0]
-        return f"waits for index {first.line.watermark} of {first.line.product.scan}; {len(first.stored)} results behind it"
+        for product, queue in self._queues.items():
+            mark = self._lines[product].watermark
+            if mark not in queue.stored:
+                return f"waits for index {mark} of {product.scan}; {len(queue.stored)} results behind it"
+        return ""
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        for queue in self._queues.values():
-            ranges = sorted((start, stop) for start, (stop, _) in queue.stored.items())
-            edges = [queue.line.watermark, *(edge for pair in ranges for edge in pair)]
+        for product, queue in self._queues.items():
+            edges = [self._lines[product].watermark]
+            edges += [edge for start in queue.starts for edge in (start, queue.stored[start][0])]
+            assert queue.starts == sorted(queue.stored), "results and their order differ"
             assert edges == sorted(edges), f"ranges overlap or lie below the watermark: {edges}"
             assert len(queue.sent) <= CREDIT, "more on their way than the credit allows"
         assert sum(len(queue.stored) for queue in self._queues.values()) == len(self._places), "a result is nowhere"
@@ -123,7 +133,7 @@ class SorterMachine:
             self._repeated += 1
             return [answer]
         kept: list[Effect] = []
-        if place.product not in self._queues:
+        if place.product not in self._lines:
             kept.append(Keep("line", _key(place.product), msgspec.msgpack.encode(Line(place.product))))
         self._note(task.id, place)
         self._stored += 1
@@ -140,23 +150,27 @@ class SorterMachine:
             return f"{where} are no range"
         if self._places.get(task, place) != place:
             return f"{where}, but a task of this name with other indexes is stored already"
-        queue = self._queues.get(place.product)
-        if queue is None or self._is_known(task, place):
+        if self._is_known(task, place):
             return ""
-        if place.start < queue.line.watermark < place.stop:
-            return f"{where} reach over index {queue.line.watermark}, up to which results were released already"
-        for start, (stop, other) in queue.stored.items():
-            if other != task and start < place.stop and place.start < stop:
-                return f"{where} overlap with {other}"
-        return ""
+        mark = self._watermark(place.product)
+        if place.start < mark:
+            return f"{where} reach over index {mark}, up to which results were released already"
+        queue = self._queues.get(place.product)
+        other = queue.overlapping(place.start, place.stop) if queue else None
+        return f"{where} overlap with {other}" if other else ""
 
     def _is_known(self, task: TaskId, place: Place) -> bool:
-        queue = self._queues.get(place.product)
-        return task in self._places or (queue is not None and place.stop <= queue.line.watermark)
+        return task in self._places or place.stop <= self._watermark(place.product)
+
+    def _watermark(self, product: Product) -> int:
+        line = self._lines.get(product)
+        return line.watermark if line else 0
 
     def _note(self, task: TaskId, place: Place) -> None:
-        queue = self._queues.setdefault(place.product, _Queue(Line(place.product)))
+        self._lines.setdefault(place.product, Line(place.product))
+        queue = self._queues.setdefault(place.product, _Queue())
         queue.stored[place.start] = (place.stop, task)
+        insort(queue.starts, place.start)
         self._places[task] = place
 
     def _drop(self, task: TaskId) -> list[Effect]:
@@ -164,20 +178,22 @@ class SorterMachine:
         place = self._places.get(task)
         if place is None:
             return []
-        queue = self._queues[place.product]
-        if place.start != queue.line.watermark:
+        line, queue = self._lines[place.product], self._queues[place.product]
+        if place.start != line.watermark:
             return []  # answered out of turn: it stays, is sent again, and is answered again
-        queue.line.watermark = place.stop
+        line.watermark = place.stop
         queue.sent.pop(task, None)
-        del queue.stored[place.start], self._places[task]
+        del queue.stored[place.start], queue.starts[0], self._places[task]
+        if not queue.stored:
+            del self._queues[place.product]
         self._released += 1
-        line = Keep("line", _key(place.product), msgspec.msgpack.encode(queue.line))
-        return [line, Forget("place", task), Forget("payload", task)]
+        row = Keep("line", _key(place.product), msgspec.msgpack.encode(line))
+        return [row, Forget("place", task), Forget("payload", task)]
 
     def _release(self, now: Seconds) -> list[Effect]:
         effects: list[Effect] = []
-        for queue in self._queues.values():
-            at, ahead = queue.line.watermark, 0
+        for product, queue in self._queues.items():
+            at, ahead = self._lines[product].watermark, 0
             while ahead < CREDIT and at in queue.stored:
                 stop, task = queue.stored[at]
                 if now >= queue.sent.get(task, 0.0):
