@@ -14,7 +14,7 @@ from beamtide.machine import Effect, Send, WakeAt, link
 from beamtide.messages.base import Message, Seconds
 from beamtide.messages.topology import ComponentCard, ComponentState, Heartbeat, Hello, Unregistered
 
-GRACE = 2.0
+GRACE = 1.0
 """How much longer than the peer promised to wait we wait for its answer, in seconds."""
 
 
@@ -52,7 +52,8 @@ class Session:
 class Poll:
     """One outstanding long question to a peer, asked again when no answer came `GRACE` after the promised wait."""
 
-    wait: float = 10.0
+    wait: float = 2.0
+    """Short, because a peer that was started again does not know the question: so long it stays unheard, and GRACE."""
     _deadline: float = 0.0
 
     def due(self, now: Seconds) -> bool:
