@@ -176,7 +176,9 @@ class SorterStory(RuleBasedStateMachine):
             assert other.task.id in answer.reason
 
     @precondition(lambda self: self.wire)
-    @rule(data=st.data(), fate=st.sampled_from(["arrive", "arrive", "lost", "doubled", "crash", "mute"]))
+    @rule(
+        data=st.data(), fate=st.sampled_from(["arrive", "arrive", "arrive", "arrive", "lost", "lost", "doubled", "crash", "mute"])
+    )
     def deliver(self, data: st.DataObject, fate: str) -> None:
         at = data.draw(st.integers(0, len(self.wire) - 1))
         to, heard = self.wire[at] if fate == "doubled" else self.wire.pop(at)
@@ -186,7 +188,11 @@ class SorterStory(RuleBasedStateMachine):
         elif fate != "lost":
             self.arrive(to, [heard], mute=fate == "mute")
 
-    @rule(to=st.sampled_from(["sorter", "sink"]), most=st.integers(1, 12), fate=st.sampled_from(["", "", "mute", "crash"]))
+    @rule(
+        to=st.sampled_from(["sorter", "sink"]),
+        most=st.integers(1, 12),
+        fate=st.sampled_from(["", "", "", "", "", "mute", "crash"]),
+    )
     def flow(self, to: str, most: int, fate: str) -> None:
         """All that lies in front of one process comes in one batch."""
         batch = [heard for name, heard in self.wire if name == to][:most]
@@ -196,6 +202,11 @@ class SorterStory(RuleBasedStateMachine):
             self.restart(to)
         else:
             self.arrive(to, batch, mute=fate == "mute")
+
+    @rule(to=st.sampled_from(["sorter", "sink"]))
+    def outage(self, to: str) -> None:
+        """The cable drops all that is on its way to one process."""
+        self.wire = [letter for letter in self.wire if letter[0] != to]
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.0]))
     def wait(self, seconds: float) -> None:
@@ -227,11 +238,13 @@ class SorterStory(RuleBasedStateMachine):
         return answer.message, answer.arrays
 
     def teardown(self) -> None:
-        """The sun comes out: whatever is missing is stored, and all of it must come to the sink."""
+        """After a last outage the sun comes out: whatever is missing is stored, and all of it must come to the sink."""
         for scan, cuts in CUTS.items():
             for number in reversed(range(len(cuts) - 1)):
                 request = verdict(scan, number, 9, "result")
                 self.say(request, arrays_of(request))
+        self.flow("sorter", len(self.wire), "")
+        self.outage("sink")
         for _ in range(40):
             while self.wire:
                 to, heard = self.wire.pop(0)
