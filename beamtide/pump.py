@@ -42,6 +42,10 @@ from beamtide.session import Session
 BATCH = 256
 MAX_MESSAGE = 256 << 20
 LONGEST_SLEEP = 1.0
+SILENCE = 2.0
+"""A peer that says nothing for so long (seconds), beyond the wait that it was allowed, is asked again."""
+SLOWEST = 10e6
+"""Bytes per second that the slowest way to a service still moves."""
 Answer = TypeVar("Answer", bound=Message)
 log = structlog.get_logger()
 
@@ -206,8 +210,8 @@ class Caller:
     ) -> Answer:
         """Send a request and return its answer.
 
-        A request is sent again over a new socket every third of `patience` (seconds), under the same id; every request of
-        this project may be repeated without harm. NoAnswer after `patience`; BadInput carries a refusal's reason.
+        A request that stays unanswered is sent again over a new socket, under the same id, until `patience` (seconds) is
+        over; every request of this project may be repeated without harm. NoAnswer: it was over; BadInput: it was refused.
         """
         return self.converse(address, message, expect, arrays=arrays, patience=patience)[0]
 
@@ -222,9 +226,9 @@ class Caller:
     ) -> tuple[Answer, Arrays]:
         """Like `ask`, and return the arrays of the answer as well."""
         parts = codec.encode(message, message_id := next(self._ids), arrays=arrays)
-        end = clock.monotonic() + patience
+        end, silence = clock.monotonic() + patience, _expected_silence(message, parts)
         while (now := clock.monotonic()) < end:
-            letter = self._once(address, parts, message_id, min(end - now, max(1.0, patience / 3)))
+            letter = self._once(address, parts, message_id, min(end - now, silence))
             if letter is None:
                 self._sockets.pop(address).close(linger=0)
             elif isinstance(letter.message, expect):
@@ -273,6 +277,11 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
     """Call `stop` on SIGTERM and SIGINT."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop())
+
+
+def _expected_silence(message: Message, parts: list[Any]) -> float:
+    """Return for how many seconds no answer is no news: the wait that was asked for, and the time to move what is sent."""
+    return float(getattr(message, "wait", 0.0)) + SILENCE + sum(len(part) for part in parts) / SLOWEST
 
 
 def _tune(socket: "zmq.Socket[bytes]") -> None:

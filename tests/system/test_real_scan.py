@@ -122,14 +122,19 @@ def test_one_task_per_line_normalised_to_a_current_that_another_pipeline_made(
             assert found[name].sum() != pytest.approx(undone, rel=1e-7), f"{name} was not normalised"
 
 
-def test_sigkill_of_worker_buffer_sorter_and_sink_in_the_middle(tmp_path: pathlib.Path, test_data: pathlib.Path) -> None:
+def test_sigkill_of_everybody_in_the_middle(tmp_path: pathlib.Path, test_data: pathlib.Path) -> None:
     """Each is killed once a certain part of the scan is done; the scan completes, every point exactly once."""
     deployment = real_site(tmp_path, test_data, 11)
     victims: list[tuple[float, Callable[[Host], list[int]]]] = [
-        (0.1, lambda host: [host.pids()["buffer.xrf"]]),
-        (0.25, lambda _: workers_of(deployment.file, "xrf")[:1]),
-        (0.4, lambda host: [host.pids()["sorter.xrf"]]),
-        (0.6, lambda host: [host.pids()["sink"]]),
+        (0.05, lambda host: [host.pids()["buffer.xrf"]]),
+        (0.15, lambda _: workers_of(deployment.file, "xrf")[:1]),
+        (0.25, lambda host: [host.pids()["sorter.xrf"]]),
+        (0.35, lambda host: [host.pids()["topology"]]),
+        (0.4, lambda host: [host.pids()["sink"]]),
+        (0.5, lambda host: [host.pids()["distributor"]]),
+        (0.55, lambda host: [host.pids()["metadata"]]),
+        (0.6, lambda host: [host.pids()["autoscaler"]]),
+        (0.65, lambda host: [host.pids()["writer"]]),
     ]
     killed, seen_live = 0, list[int]()
     with Host(deployment) as host, Client(deployment) as client:
@@ -146,7 +151,7 @@ def test_sigkill_of_worker_buffer_sorter_and_sink_in_the_middle(tmp_path: pathli
                 killed += 1
 
         follow(host, deployment, REAL_SCAN.id, murder, lambda: True)
-    assert killed == 4, "the scan was over before everybody was killed"
+    assert killed == 9, "the scan was over before everybody was killed"
     assert seen_live == sorted(seen_live), "a reader saw rows vanish"
     assert seen_live[-1] > 0, "nobody could read along"
     check_every_index_once(layout.result_file(deployment.site.roots.processed, REAL_SCAN.id, "xrf"))
