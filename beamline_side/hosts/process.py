@@ -3,6 +3,7 @@
 Exit codes: 0 stopped on request, 2 bad input (nothing was started), 75 a broken rule or disk (a restart replays the spool).
 """
 
+import errno
 import importlib
 import os
 import resource
@@ -16,7 +17,7 @@ from beamline_side.services.base import NoStore, Service
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import lifeline
 from beamtide.config import Deployment
-from beamtide.errors import BadInput
+from beamtide.errors import BadInput, Broken
 from beamtide.presence import card_of
 from beamtide.pump import Pump, stop_on_signals
 from beamtide.session import Session
@@ -79,6 +80,8 @@ def _prepare(deployment: Deployment) -> None:
         try:
             (deployment.site.state / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
+            if error.errno == errno.ENOSPC:  # a disk that is full is no mistake in the site file: we are started again
+                raise Broken(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
             raise BadInput(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

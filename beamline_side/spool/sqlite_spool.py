@@ -10,6 +10,7 @@ Clock policy: no clock. Invariants: at most one process has the file open; a row
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -150,6 +151,8 @@ def _lock(path: pathlib.Path) -> int:
         path.parent.chmod(0o700)
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise Broken(f"cannot open the spool {path}: {error.strerror}. Make room on its disk.") from error
         raise BadInput(f"cannot open the spool {path}: {error.strerror}. Check the folder `state` of the site file.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
