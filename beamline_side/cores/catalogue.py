@@ -22,7 +22,7 @@ from beamline_side.cores.deferred import Asker, Deferred
 from beamline_side.cores.product_ledger import Form, ProductLedger, Record
 from beamtide import codec
 from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Send, Shelf, Unreachable, WakeAt
-from beamtide.merge import blank, merge_parts
+from beamtide.merge import blank, merge_parts, wide
 from beamtide.messages import Message, Refused, Unsupported, results
 from beamtide.messages.base import Seconds, kind_of
 
@@ -175,7 +175,8 @@ class SinkMachine:
         parts = self._parts(ledger.between(start, stop), request.dataset)
         if form.header.per == "scan":
             some = next(parts, None)
-            values = blank(form.row, dtype) if some is None else merge_parts(form.header, _arrays(some, parts))
+            merged = wide(dtype) if form.header.merge == "sum" else dtype
+            values = blank(form.row, merged) if some is None else merge_parts(form.header, _arrays(some, parts))
         else:
             values = blank((stop - start, *form.row), dtype)
             for record, part in parts:
@@ -197,7 +198,7 @@ class SinkMachine:
             return self._unknown(request), {}
         found: list[results.StoreRequest] = []
         arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
-        at, size = request.start, 0
+        at, size = ledger.next_start(request.start), 0
         while (record := ledger.at(at)) is not None and (not found or size + record.bytes <= min(request.limit, MOST_BYTES)):
             letter = self._load(record)
             assert isinstance(letter.message, results.StoreRequest)

@@ -54,11 +54,15 @@ class ProductLedger:
     complete: int = 0
     _records: dict[int, Record] = field(default_factory=dict)
     _starts: list[int] = field(default_factory=list)
+    _gone: list[int] = field(default_factory=list)
+    """Where the records without a result begin."""
 
     def add(self, record: Record) -> None:
         """Take a new record."""
         self._records[record.start] = record
         insort(self._starts, record.start)
+        if record.outcome != "result":
+            insort(self._gone, record.start)
         self.version = max(self.version, record.version)
         while self.complete in self._records:
             self.complete = self._records[self.complete].stop
@@ -67,16 +71,24 @@ class ProductLedger:
         """Return the record that begins at an index."""
         return self._records.get(start)
 
+    def next_start(self, start: int) -> int:
+        """Return where the first record at or after an index begins, or will begin."""
+        inside = self.between(start, start + 1)
+        return inside[0].stop if inside and inside[0].start < start else max(0, start)
+
     def between(self, start: int, stop: int) -> list[Record]:
         """Return the records that touch `[start, stop)`, in index order."""
-        first = max(0, bisect_left(self._starts, start) - 1)
-        touching = (self._records[begin] for begin in self._starts[first:] if begin < stop)
-        return [record for record in touching if record.stop > start]
+        return self._among(self._starts, start, stop)
 
     def holes(self, start: int, stop: int) -> tuple[Hole, ...]:
         """Return the ranges in `[start, stop)` that have a verdict but no result."""
-        found = (record for record in self.between(start, stop) if record.outcome != "result")
+        found = self._among(self._gone, start, stop)
         return tuple(Hole(start=one.start, stop=one.stop, reason=one.reason or one.outcome) for one in found)
+
+    def _among(self, starts: list[int], start: int, stop: int) -> list[Record]:
+        first, last = max(0, bisect_left(starts, start) - 1), bisect_left(starts, stop)
+        touching = (self._records[begin] for begin in starts[first:last])
+        return [record for record in touching if record.stop > start]
 
     def learn(self, request: StoreRequest, arrays: Arrays) -> tuple[str, bool]:
         """Note new datasets. Return why a result cannot stand beside the others ("" if it can), and if any is new."""
@@ -91,7 +103,9 @@ class ProductLedger:
             if header.per == "scan" and header.merge == "rows" and array.ndim < 1:
                 return f"dataset {header.name} is one number, its parts cannot be put in rows", False
             form = Form(header, array.dtype.str, array.shape[1:] if header.per == "index" else array.shape)
-            known = self.forms.get(header.name, form)
+            known = self.forms.get(header.name) or fresh.get(header.name, form)
+            if (known.header.per, known.header.merge) != (header.per, header.merge):
+                return f"dataset {header.name} is merged in another way here than in the results before it", False
             if (known.dtype, known.row) != (form.dtype, form.row):
                 was, came = f"{known.dtype}{list(known.row)}", f"{form.dtype}{list(form.row)}"
                 return f"dataset {header.name} is {came} here and {was} in the results before it", False
@@ -109,7 +123,7 @@ class ProductLedger:
             version=self.version,
             datasets=tuple(form.header for form in self.forms.values()),
             holes=self.holes(0, self.complete),
-            results=sum(record.outcome == "result" for record in self._records.values()),
+            results=len(self._starts) - len(self._gone),
         )
 
     def check(self) -> None:
@@ -117,3 +131,4 @@ class ProductLedger:
         ranges = [(self._records[start].start, self._records[start].stop) for start in self._starts]
         edges = [edge for pair in ranges for edge in pair]
         assert edges == sorted(edges), f"records overlap: {ranges}"
+        assert self._gone == [start for start in self._starts if self._records[start].outcome != "result"], "holes are miscounted"
