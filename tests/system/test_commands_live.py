@@ -1,0 +1,192 @@
+"""Every command against live services, as a person or a script would use it: exit codes, one JSON object, files."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from beamline_side.hosts.all_in_one import Host
+from beamline_side.hosts.embedded import follow, prepare_demo
+from beamline_side.sources import simulate
+from beamtide import cli, clock, layout, results, site
+from beamtide.client import Client
+from beamtide.config import Deployment
+from beamtide.messages.base import ScanId
+from beamtide.messages.metadata import Scan
+from tests.system.deployments import processes_of
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
+SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A site whose services run; one scan is done."""
+    deployment = prepare_demo(tmp_path_factory.mktemp("live"))
+    simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
+    with Host(deployment) as host:
+        assert told(deployment, "scan", "start", SCAN.id, "--shape", "3x8", "--axes", "scanv,scanu")["shape"] == [3, 8]
+        assert told(deployment, "scan", "stop", SCAN.id)["ended"] == SCAN.id
+        follow(host, deployment, SCAN.id, lambda _: None, lambda: True)
+        yield deployment
+
+
+def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, object]:
+    """Run a command with --json in this process and return its object."""
+    import contextlib
+    import io
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert cli.run([*map(str, words), "--json", "-c", str(deployment.file)]) == code, out.getvalue()
+    assert out.getvalue().count("\n") == 1, "one object, one line"
+    found = json.loads(out.getvalue())
+    assert isinstance(found, dict)
+    return found
+
+
+def words_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> str:
+    """Run a command in this process and return what it says to people."""
+    capsys.readouterr()
+    assert cli.run([*map(str, words)]) == code
+    said = capsys.readouterr()
+    return said.err if code == 2 else said.out
+
+
+def test_topology(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(live, "topology")["components"]
+    assert {one["name"] for one in found} | {"topology"} == set(live.components())
+    assert all(one["state"] == "running" and one["pid"] > 1 for one in found)
+    assert "sorter.xrf" in words_of(capsys, "topology", "-c", live.file)
+
+
+def test_watch_of_a_scan_that_is_over(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = told(live, "watch", SCAN.id)["pipelines"]
+    assert {name: (row["done"], row["total"], row["lost"], row["doubled"]) for name, row in rows.items()} == {
+        "encoders": (3, 3, 0, 0),
+        "xrf": (3, 3, 0, 0),
+    }
+    assert "xrf: 3/3 done" in words_of(capsys, "watch", SCAN.id, "-c", live.file)
+    assert "there is no scan 'scan_9'" in words_of(capsys, "watch", "scan_9", "-c", live.file, code=2)
+
+
+def test_scans(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = [one for one in told(live, "scan", "list")["scans"] if one["scan"] == SCAN.id]
+    assert (found["phase"], found["shape"], found["points"]) == ("ended", "3x8", 24)
+    assert "ended" in words_of(capsys, "scan", "list", "-c", live.file)
+    assert "--shape" in words_of(capsys, "scan", "start", "s", "--shape", "0x2", "-c", live.file, code=2)
+    assert "s/../t" in words_of(capsys, "scan", "start", "s/../t", "--shape", "2x2", "-c", live.file, code=2)
+
+
+def test_settings(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = told(live, "settings", "put", "xrf")["digest"]
+    assert words_of(capsys, "settings", "put", "xrf", "-c", live.file).strip() == digest
+    shown = told(live, "settings", "show", digest)
+    assert shown["modality"] == "xrf"
+    assert shown["settings"] == {"detectors": "all", "dead_time": True}
+    assert json.loads(words_of(capsys, "settings", "show", digest, "-c", live.file)) == shown
+    assert {one["modality"] for one in told(live, "settings", "list")["settings"]} == {"encoders", "xrf"}
+    assert digest in words_of(capsys, "settings", "list", "xrf", "-c", live.file)
+    assert "there is no pipeline 'nothing'" in words_of(capsys, "settings", "put", "nothing", "-c", live.file, code=2)
+    assert words_of(capsys, "settings", "show", "0" * 64, "-c", live.file, code=2)
+
+
+def test_a_task_of_ones_own(live: Deployment, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tasks.json"
+    given = {"root": "raw", "path": f"{SCAN.id}/{simulate.ENCODERS}/{SCAN.id}_00000.nxs", "format": "p06_pilc"}
+    task = {"scan": "mine", "pipeline": "encoders", "modality": "encoders", "start": 0, "stop": 8}
+    task["settings"], task["inputs"] = told(live, "settings", "put", "encoders")["digest"], [given | {"first": 0, "last": 8}]
+    file.write_text(json.dumps([task]))
+    ids = told(live, "submit", file)["submitted"]
+    assert ids == [f"mine/encoders/{task['settings'][:8]}/000000-000008"]
+    assert told(live, "submit", file)["submitted"] == ids, "once more changes nothing"
+    with Client(live) as client:
+        for state in client.subscribe("mine", "encoders"):
+            if state.complete == 8:
+                break
+        np.testing.assert_allclose(client.fetch("mine", "encoders/x").values, np.arange(8) * simulate.STEP, atol=0.05)
+    file.write_text("[{}]")
+    assert "tasks.json, task 0" in words_of(capsys, "submit", file, "-c", live.file, code=2)
+
+
+def test_cancel(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    told(live, "scan", "start", "endless", "--shape", "4x4")
+    assert told(live, "cancel", "endless", "--reason", "not needed")["cancelled"] == "endless"
+    assert "no pipeline 'x'" in words_of(capsys, "cancel", "endless", "--pipeline", "x", "-c", live.file, code=2)
+    told(live, "scan", "stop", "endless", "--points", "0")
+
+
+def test_get(live: Deployment, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    iron, file = "xrf/area/Fe_K", layout.result_file(live.site.roots.processed, SCAN.id, "xrf")
+    assert SCAN.id in told(live, "get")["scans"]
+    assert iron in told(live, "get", SCAN.id)["datasets"]
+    assert told(live, "get", SCAN.id, "xrf", "--verify")["problems"] == []
+    assert "files are what was written" in words_of(capsys, "get", SCAN.id, "--verify", "-c", live.file)
+    whole, here = tmp_path / "whole", tmp_path / "here"
+    assert told(live, "get", SCAN.id, "--to", whole)["written"] == [str(whole / SCAN.id)]
+    assert (whole / SCAN.id / "preview").is_dir()
+    (one,) = told(live, "get", SCAN.id, "xrf", "--to", here)["written"]
+    assert results.verify(one) == []
+    expected = results.open(SCAN.id, live.site.roots.processed)[iron].values
+    read = {"npy": np.load, "csv": lambda path: np.loadtxt(path, delimiter=","), "tif": tifffile.imread}
+    for ending, reader in read.items():
+        (path,) = told(live, "get", SCAN.id, iron, "--as", ending, "--to", here)["written"]
+        np.testing.assert_allclose(reader(path), expected, rtol=1e-5)
+    assert "exists already" in words_of(capsys, "get", SCAN.id, iron, "--as", "npy", "--to", here, "-c", live.file, code=2)
+    assert "has no 'xrf/Xx'" in words_of(capsys, "get", SCAN.id, "xrf/Xx", "-c", live.file, code=2)
+    damaged = whole / "beamtide" / SCAN.id
+    damaged.mkdir(parents=True)
+    (damaged / file.name).write_bytes(file.read_bytes())
+    with h5py.File(damaged / file.name, "r+") as changed:
+        changed["entry/data/area/Fe_K"][0] += 1
+    assert told(live, "get", SCAN.id, "--verify", "--processed", whole, code=1)["problems"]
+
+
+def test_what_needs_no_service(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    for what in ("site", "pipeline", "xrf"):
+        assert json.loads(words_of(capsys, "schema", what))["properties"]
+    assert "p06_xspress3" in json.loads(words_of(capsys, "formats", "--json"))["formats"]
+    assert json.loads(words_of(capsys, "check", live.file, "--json")) == {"file": str(live.file), "problems": []}
+    assert "nothing is wrong" in words_of(capsys, "check", live.file)
+
+
+def test_a_second_host_on_the_same_state_is_refused(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "another" in words_of(capsys, "serve", "sink", "-c", live.file, code=2)
+
+
+@pytest.fixture
+def own(tmp_path: pathlib.Path) -> Deployment:
+    """A site of its own, with files of a scan and nothing running."""
+    deployment = prepare_demo(tmp_path)
+    simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
+    return site.load(deployment.file)
+
+
+def test_run_one_pipeline_of_a_folder_interrupted_and_again(own: Deployment) -> None:
+    """Ctrl-C leaves no process and says how to go on; the same command then completes."""
+    words = ["run", SCAN.id, "--pipelines", "encoders", "--workers", "1"]
+    command = [sys.executable, "-m", "beamtide", *words, "-c", str(own.file)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running, end = own.site.state / "derived.yaml", clock.monotonic() + 30
+    while len(processes_of(running)) < len(own.components()) - 1 and clock.monotonic() < end:
+        clock.pause(0.02)  # two components fewer than with both pipelines, and a job
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    end = clock.monotonic() + 10
+    while processes_of(running) and clock.monotonic() < end:  # one that was just being born ends with its parent
+        clock.pause(0.05)
+    assert processes_of(running) == []
+    value = told(own, *words)
+    assert [(name, row["done"], row["lost"]) for name, row in value["last"]["pipelines"].items()] == [("encoders", 3, 0)]
+    assert value["files"] == [str(layout.result_file(own.site.roots.processed, SCAN.id, "encoders"))]
+    assert results.verify(value["files"][0]) == []
