@@ -1,13 +1,12 @@
 """Commands of the beamline side: serve a component or all of them, process one scan here, show the demo."""
 
 import pathlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, duration, lines_of, progress, say
+from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, duration, progress, remarks_of, say
 
 if TYPE_CHECKING:
     from beamline_side.hosts.embedded import Outcome
@@ -135,16 +134,14 @@ def _summary(outcome: "Outcome") -> list[str]:
     counted = f"{total} tasks, {done - lost} results, {lost} lost, {doubled} doubled" + (
         f", {retried} retried" if retried else ""
     )
-    return [*lines_of(replace(outcome.last, autoscaler="")), f"Done in {duration(outcome.seconds)}. {counted}."]
+    return [*remarks_of(outcome.last), f"Done in {duration(outcome.seconds)}. {counted}."]
 
 
 def _where(outcome: "Outcome", processed: pathlib.Path) -> list[str]:
     """Say where everything is, in commands to paste."""
     finished = [_short(file) for file in outcome.files if file.suffix == ".h5"]
-    pictures = [file for file in outcome.files if file.suffix == ".jpg"]
-    strongest = max(pictures, key=lambda file: file.stat().st_size, default=None)
     lines = [f" results    silx view {file}" for file in finished]
-    lines += [f" a picture  xdg-open {_short(strongest)}"] if strongest else []
+    lines += [f" a picture  xdg-open {_short(file)}" for file in outcome.files if file.suffix == ".jpg"][:1]
     return [*lines, f" a copy     beamtide get {outcome.scan} --processed {_short(processed)} --to here"]
 
 

@@ -107,7 +107,7 @@ def watch(
                 except NoAnswer:
                     over = False
                 else:
-                    if over and all(row.done >= row.total > 0 for row in shot.pipelines.values()):
+                    if over and (not shot.points or all(row.finished for row in shot.pipelines.values())):
                         return
                 clock.pause(REFRESH)
 

@@ -16,7 +16,7 @@ from beamtide import clock
 from beamtide.errors import BadInput
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from beamtide.watching import Row, Snapshot
 
@@ -31,6 +31,8 @@ PACE = 2.0
 """Seconds between two lines on the same thing, where there is no terminal."""
 DEFAULT_SITE = pathlib.Path("site.yaml")
 COLUMNS = ("pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to go")
+WIDTHS = (10, 6, 6, 9, 7, 9, 6, 6)
+"""So that the table does not jump while numbers grow."""
 
 
 def say(text: str) -> None:
@@ -94,9 +96,14 @@ def cells(name: str, row: "Row") -> tuple[str, ...]:
 def lines_of(shot: "Snapshot") -> list[str]:
     """Return a snapshot as text: the table, what the autoscaler thinks, and what does not move and why."""
     found = table(COLUMNS, [cells(name, row) for name, row in shot.pipelines.items()])
-    if shot.autoscaler:
-        found.append(f"autoscaler  {shot.autoscaler}")
-    found += [f"{name}: {why}" for name, why in shot.notes.items()]
+    thoughts = shot.autoscaler.split("; ") if shot.autoscaler else []
+    found += [f"{'' if number else 'autoscaler':<12}{thought}" for number, thought in enumerate(thoughts)]
+    return found + remarks_of(shot)
+
+
+def remarks_of(shot: "Snapshot") -> list[str]:
+    """Return what does not move and why, and what was lost."""
+    found = [f"{name}: {why}" for name, why in shot.notes.items()]
     for name, row in shot.pipelines.items():
         if row.lost:
             found.append(f"{name}: {row.lost} of {row.total} tasks lost")
@@ -147,15 +154,16 @@ class _Lines:
             say(line)
 
 
-def _drawn(shot: "Snapshot") -> "Table":
+def _drawn(shot: "Snapshot") -> "Group":
     from rich import box
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, title=f"Beamtide · {shot.scan}", title_justify="left")
-    for column in COLUMNS:
-        drawn.add_column(column, justify="left" if column == "pipeline" else "right", no_wrap=True)
+    for column, width in zip(COLUMNS, WIDTHS, strict=True):
+        drawn.add_column(column, justify="left" if column == "pipeline" else "right", no_wrap=True, min_width=width)
     for name, row in shot.pipelines.items():
         drawn.add_row(*cells(name, row))
-    remarks = lines_of(shot)[len(shot.pipelines) + 1 :]
-    drawn.caption, drawn.caption_justify = "\n".join(remarks), "left"
-    return drawn
+    below = lines_of(shot)[len(shot.pipelines) + 1 :]
+    return Group(drawn, *(Text(f"  {line}") for line in below))

@@ -1,5 +1,6 @@
 """What a person wants to see while a scan runs: one row per pipeline, put together from the services' own numbers."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +13,10 @@ from beamtide.messages.tasks import Tally
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pipeline. Times in seconds; `rate` in points per second; `total` is 0 while nobody knows it."""
+    """One pipeline. Times in seconds; `total` is 0 while nobody knows it.
+
+    `rate` in points per second: what the workers can do while something waits, else what comes in.
+    """
 
     queued: int
     leased: int
@@ -31,7 +35,7 @@ class Row:
 
     @property
     def finished(self) -> bool:
-        """Whether every task that was submitted has its verdict."""
+        """Whether every task has its verdict."""
         return self.done >= self.total > 0
 
 
@@ -58,14 +62,15 @@ def snapshot(client: Client, scan: str) -> Snapshot:
     rows = {}
     for name, pipeline in client.deployment.pipelines.items():
         tallies = [tally for tally in status.tallies if tally.pipeline == name]
-        row = _row(client.gauge(name), tallies, _points_per_task(pipeline, known, tallies))
+        row = _row(client.gauge(name), tallies, known, _points_per_task(pipeline, known, tallies))
         sorter = reports.get(f"sorter.{name}")
         rows[name] = replace(row, doubled=int(sorter.progress.get("repeated", 0)) if sorter else 0)
     scaler = reports.get("autoscaler")
     notes = {name: report.why for name, report in reports.items() if report.why and name != "autoscaler"}
     for name, row in rows.items():
-        if row.finished:  # what they said in their last heartbeat is over
+        if not row.queued:  # a heartbeat is up to two seconds old; the numbers are of now
             notes.pop(f"buffer.{name}", None)
+        if row.finished:
             notes.pop(f"sorter.{name}", None)
     return Snapshot(scan, rows, scaler.why if scaler else "", notes, known.points if known else 0)
 
@@ -78,8 +83,10 @@ def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies:
     return known.scan.shape[-1] if size == "line" else known.points / submitted if submitted else 0.0
 
 
-def _row(gauge: BufferGauge, tallies: list[Tally], points: float) -> Row:
-    submitted = sum(tally.submitted for tally in tallies)
+def _row(gauge: BufferGauge, tallies: list[Tally], known: ScanState | None, per_task: float) -> Row:
+    total = sum(tally.submitted for tally in tallies)
+    if known is not None and per_task:  # also those that are still to come
+        total = max(total, math.ceil(known.points / per_task))
     lost = sum(tally.abandoned for tally in tallies)
     done = lost + sum(tally.results + tally.empty for tally in tallies)
     busy = max(1, gauge.workers - gauge.idle)
@@ -89,9 +96,9 @@ def _row(gauge: BufferGauge, tallies: list[Tally], points: float) -> Row:
         queued=gauge.ready + gauge.held,
         leased=gauge.leased,
         done=done,
-        total=submitted,
+        total=total,
         workers=gauge.workers,
-        rate=rate * points if waiting else 0.0,
+        rate=per_task * (rate if waiting else gauge.arrival_rate if done < total else 0.0),
         oldest=gauge.oldest_wait,
         to_go=waiting / rate if rate and waiting else 0.0,
         lost=lost,

@@ -1,11 +1,14 @@
 """The command line as people meet it: exit codes, one sentence, one JSON object."""
 
+import dataclasses
+import io
 import json
 import pathlib
 import subprocess
 import sys
 
 import pytest
+import rich.console
 import typer
 
 from beamtide import cli, command_tell, screen
@@ -108,6 +111,34 @@ def test_a_snapshot_in_words() -> None:
     assert lines[0].split() == ["pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to", "go"]
     assert lines[1].split() == ["xrf", "2", "1", "3/6", "1", "2", "pt/s", "1.5", "s", "3", "min"]
     assert lines[2:] == ["autoscaler  xrf: 1 job", "fence: waits for encoders"]
+
+
+def test_lost_tasks_are_shown_with_their_reasons() -> None:
+    row = dataclasses.replace(ROW, lost=2, reasons=("a", "b", "c", "indexes 0 to 7: the file x_00001.nxs never came"))
+    lines = screen.lines_of(Snapshot("s1", {"xrf": row}, "", {}))
+    assert lines[2] == "xrf: 2 of 6 tasks lost"
+    assert [line.strip() for line in lines[3:]] == list(row.reasons[-3:])
+
+
+def test_plain_progress_speaks_when_there_is_news_and_not_too_often(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(screen.clock, "monotonic", lambda: now)
+    seen: list[int] = []
+    with screen.progress(quiet=False) as show:
+        for done, moment in ((0, 100), (0, 103), (1, 103.5), (2, 104), (2, 105), (5, 105.6), (6, 105.7), (6, 110)):
+            now = moment
+            show(Snapshot("s1", {"xrf": dataclasses.replace(ROW, done=done)}, "xrf: 1 job", {}))
+            seen.append(capsys.readouterr().out.count("xrf: "))
+    assert seen == [2, 0, 1, 0, 0, 1, 1, 0], "at most a line in two seconds, but the end is said at once"
+
+
+def test_a_drawn_snapshot_says_the_same() -> None:
+    console = rich.console.Console(width=120, record=True, file=io.StringIO())
+    console.print(screen._drawn(Snapshot("s1", {"xrf": ROW}, "xrf: 1 job; encoders: 2 jobs", {"fence": "waits"})))
+    text = console.export_text()
+    assert all(word in text for word in (*screen.COLUMNS, "3/6", "2 pt/s", "autoscaler", "encoders: 2 jobs", "fence: waits"))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (11.2, "11 s"), (180, "3 min"), (9000, "2.5 h")])
