@@ -84,8 +84,10 @@ class TopologyMachine:
         known = self._known.get(card.name)
         replaced: deque[str] = deque(maxlen=BOOTS) if known is None else known.replaced
         if known is not None and known.card.boot != card.boot:
-            if card.boot in replaced and known.reported not in ("lost", "stopped"):
-                return _too_old(known.card)
+            if card.boot in replaced:
+                if known.reported not in ("lost", "stopped"):
+                    return _too_old(known.card)
+                replaced.remove(card.boot)  # the older one takes over from the newer one, which is gone
             replaced.append(known.card.boot)
         self._known[card.name] = _Known(card, now, replaced)
         self._version += 1
