@@ -41,7 +41,8 @@ class TopologyStory(RuleBasedStateMachine):
         self.alive: dict[bytes, Component] = {}
         self.wire: list[tuple[bytes, Message]] = []
         self.watching: dict[int, tuple[int, float]] = {}
-        self.shown = -1
+        self.seen: dict[int, list[tuple[object, ...]]] = {}
+        """Version -> what a person saw then."""
 
     def tell(self, event: Event) -> list[Effect]:
         effects = [*self.machine.handle(event, Seconds(self.time)), *self.machine.handle(Tick(), Seconds(self.time))]
@@ -108,6 +109,7 @@ class TopologyStory(RuleBasedStateMachine):
     def restart(self) -> None:
         self.machine = TopologyMachine()
         self.watching.clear()
+        self.seen.clear()
 
     @rule(back=st.integers(-1, 2), wait=st.sampled_from([0.0, 5.0]))
     def watch(self, back: int, wait: float) -> None:
@@ -137,6 +139,13 @@ class TopologyStory(RuleBasedStateMachine):
         for after, deadline in self.watching.values():
             assert version <= after, "something changed, and a watcher sleeps"
             assert self.time < deadline, "a watcher waits longer than he wanted"
+
+    @invariant()
+    def what_changes_has_a_new_version(self) -> None:
+        topology = self.look()
+        shown: list[tuple[object, ...]] = [(one.card, one.state, one.progress, one.why) for one in topology.components]
+        assert self.seen.setdefault(topology.version, shown) == shown
+        assert topology.version == max(self.seen), "the version went back"
 
     def teardown(self) -> None:
         """Once messages arrive again, soon and for good one of those who live is shown for each name."""
