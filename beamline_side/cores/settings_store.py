@@ -98,10 +98,12 @@ class MetadataMachine:
         points = 1
         for length in scan.shape:
             points *= length
+            if points > MOST_POINTS:
+                break  # before a shape of a million axes makes the number itself too long
         if not NAME.fullmatch(scan.id):
-            return [], Refused(reason=f"scan id {scan.id!r}: use letters, digits, or _ . + -, no leading dot")
+            return [], Refused(reason=f"scan id {scan.id[:80]!r}: use letters, digits, or _ . + -, no leading dot")
         if not scan.shape or min(scan.shape) < 1 or points > MOST_POINTS:
-            return [], Refused(reason=f"{scan.id}: shape {scan.shape} has no points or more than {MOST_POINTS}")
+            return [], Refused(reason=f"{scan.id}: shape {scan.shape[:8]} has no points or more than {MOST_POINTS}")
         known = self._scans.get(scan.id)
         if known is not None and known.phase == "ended":
             return [], Refused(reason=f"{scan.id} has ended already; scan ids are used once, give the new scan another one")
