@@ -15,7 +15,7 @@ from beamtide.settings import canonical, digest_of, digest_of_bytes
 from tests.stories.shelf import Shelf
 
 SCANS = st.sampled_from("ab")
-SHAPES = st.sampled_from([(4, 5), (7,)])
+SHAPES = st.sampled_from([(4, 5), (4, 5), (4, 5), (7,)])
 PHASES = ["announced", "running", "ended"]
 
 
@@ -185,7 +185,7 @@ class SettingsStoreStory(RuleBasedStateMachine):
 
 
 TestSettingsStoreStory = SettingsStoreStory.TestCase
-TestSettingsStoreStory.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestSettingsStoreStory.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 
 
 def ask(message: Message) -> Message:
