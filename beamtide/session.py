@@ -5,7 +5,7 @@ beating. `Poll` is the other half of living with peers that come and go: one out
 its answer does not come in time.
 
 Clock policy: `now` is the caller's monotonic clock; a beat is due every `beat` seconds, late ticks only delay it.
-Invariants: at most one `Hello` or `Heartbeat` per `beat`.
+Invariants: at most one `Heartbeat` and one `Hello` per `beat`.
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,10 @@ class Session:
 
     def heard(self, message: Message) -> None:
         """Take an answer of the topology manager."""
-        self._known = not isinstance(message, Unregistered)
-        if not self._known:
+        known = not isinstance(message, Unregistered)
+        if self._known and not known:
             self._due = 0.0
+        self._known = known
 
     def tick(self, now: Seconds, state: ComponentState, progress: dict[str, float], why: str) -> list[Effect]:
         """Say what is due at `now`."""
