@@ -41,7 +41,7 @@ class Deferred(Generic[K, M]):
         number = next(self._numbers)
         self._askers.pop(key, None)
         self._askers[key] = Asker(event.peer, event.id, message, number)
-        deadline = now + max(0.0, min(wait, LONGEST_WAIT))
+        deadline = now + max(0.0, min(wait, LONGEST_WAIT))  # in this order NaN becomes 0
         heapq.heappush(self._deadlines, (deadline, number, key))
         return deadline
 

@@ -1,5 +1,6 @@
 """How fast tasks come and go: what the scaling law reads from a buffer. Time is the caller's monotonic clock in seconds."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -23,7 +24,9 @@ class Tempo:
             self._arrivals.append((now, count))
 
     def served(self, seconds: float) -> None:
-        """Note how long one task took from lease to verdict."""
+        """Note how long one task took from lease to verdict; what is no time at all (NaN) would stay in the mean for ever."""
+        if not 0.0 <= seconds < math.inf:
+            return
         self.service_time += (seconds - self.service_time) * (WEIGHT if self.service_time else 1.0)
 
     def arrival_rate(self, now: float) -> float:

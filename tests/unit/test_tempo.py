@@ -1,0 +1,31 @@
+"""What the scaling law reads of a queue's speed stays a number, whatever workers say."""
+
+import math
+
+import pytest
+
+from beamline_side.cores.tempo import Tempo
+
+
+def test_the_mean_follows_what_tasks_took() -> None:
+    tempo = Tempo()
+    tempo.served(4.0)
+    assert tempo.service_time == 4.0
+    tempo.served(14.0)
+    assert tempo.service_time == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, -1.0])
+def test_what_is_no_time_does_not_get_into_the_mean(odd: float) -> None:
+    tempo = Tempo()
+    tempo.served(4.0)
+    tempo.served(odd)
+    assert tempo.service_time == 4.0
+
+
+def test_the_rate_is_that_of_the_last_half_minute() -> None:
+    tempo = Tempo()
+    tempo.arrived(30, 0.0)
+    assert tempo.arrival_rate(10.0) == pytest.approx(3.0)
+    assert tempo.arrival_rate(30.0) == pytest.approx(1.0)
+    assert tempo.arrival_rate(31.0) == 0.0
