@@ -1,9 +1,22 @@
-"""What all tests share: where the measured data are."""
+"""What all tests share: where the measured data are, and which stories of the imaginary site are told."""
 
 import os
 import pathlib
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of tests/world."""
+    parser.addoption("--seeds", type=int, default=300, help="tests/world: play so many stories")
+    parser.addoption("--seed", type=int, default=None, help="tests/world: play this story only")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each story its seed."""
+    if "story_seed" in metafunc.fixturenames:
+        one, many = metafunc.config.getoption("--seed"), metafunc.config.getoption("--seeds")
+        metafunc.parametrize("story_seed", range(many) if one is None else [one])
 
 
 @pytest.fixture(scope="session")

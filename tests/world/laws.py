@@ -1,0 +1,227 @@
+"""What must hold, whatever happens: judged at every event, every commit and every send, and once more at the end."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.cores.distributor import DistributorMachine
+from beamline_side.cores.product_ledger import Record
+from beamline_side.cores.tallies import Known
+from beamline_side.cores.ticket import ticket_of
+from beamtide.machine import Arrays, Effect, Event, Forget, Heard, Keep, Send
+from beamtide.messages import results as r
+from beamtide.messages.base import Message, Ok, PipelineName, ScanId, Seconds
+from beamtide.messages.fences import FenceReached
+from beamtide.messages.metadata import ScanEnded, ScanStarted
+from beamtide.messages.tasks import (
+    Beat,
+    Closed,
+    Lease,
+    Pulled,
+    PullRequest,
+    Stale,
+    StatusRequest,
+    SubmitRequest,
+    TaskDone,
+    TaskFailed,
+    TaskStatus,
+)
+from tests.world.actors import SETTINGS, Source, arrays_of, result_of
+from tests.world.world import Process, World
+
+UNDER_WAY = ("tasks", "dead", "closed", "journal", "ahead", "place")
+"""Tables that are empty when all is done."""
+
+
+@dataclass(slots=True)
+class Watchful:
+    """Sees everything, believes nothing: what was committed where, and who holds which attempt."""
+
+    world: World
+    asked: dict[int, Message] = field(default_factory=dict)
+    holders: dict[tuple[str, int], str] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    over: set[tuple[str, int]] = field(default_factory=set)
+    """Attempts whose end was accepted."""
+    closed: dict[str, Closed] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
+    in_sink: dict[str, Record] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+    known: dict[str, str] = field(default_factory=dict)
+    stale: bool = False
+
+    # --- while it runs -----------------------------------------------------------------------------------------------
+
+    def delivered(self, process: Process, event: Event) -> None:
+        """Note what was asked, and whether a worker's attempt is the one that counts."""
+        assert isinstance(event, Heard)
+        self.asked[event.id] = event.message
+        if isinstance(event.message, Beat | TaskDone | TaskFailed):
+            row = process.shelf.now.get(("tasks", event.message.task))
+            ticket = ticket_of(row) if row else None
+            self.stale = not (ticket and ticket.worker and ticket.attempt == event.message.attempt)
+
+    def handled(self, process: Process, event: Event, effects: list[Effect]) -> None:
+        """A report of an attempt that does not count changes nothing."""
+        if not isinstance(event, Heard) or not isinstance(event.message, Beat | TaskDone | TaskFailed):
+            return
+        said = event.message
+        answer = next(effect.message for effect in effects if isinstance(effect, Send) and effect.reply_to == event.id)
+        if not self.stale:
+            if isinstance(answer, Ok) and not isinstance(said, Beat):
+                self.over.add((said.task, said.attempt))
+            return
+        repeated = not isinstance(said, Beat) and (said.task, said.attempt) in self.over
+        assert isinstance(answer, Stale) or repeated, f"{process.name} took a stale {said}"
+        for effect in effects:
+            if isinstance(effect, Keep) and effect.key == said.task:
+                if effect.table == "closed":
+                    verdict = msgspec.msgpack.decode(effect.body, type=Closed)
+                    assert verdict.outcome == "abandoned", f"a stale {said} closed its task"
+                elif effect.table == "tasks" and isinstance(said, TaskFailed):
+                    assert said.reason not in ticket_of(effect.body).note, f"a stale {said} was counted"
+
+    def committed(self, process: Process, effects: list[Effect]) -> None:
+        """Rows that may be written once, and rows that may go only when somebody else has them."""
+        kind = process.name.partition(".")[0]
+        for effect in effects:
+            if isinstance(effect, Keep):
+                self._kept(kind, effect)
+            elif isinstance(effect, Forget) and kind == "sorter" and effect.table == "payload":
+                assert effect.key in self.in_sink, f"{effect.key} is in nobody's hands"
+            elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "dead":
+                assert effect.key in self.stored, f"the abandoned {effect.key} is in nobody's hands"
+            elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "closed":
+                assert self.known[effect.key], f"the verdict of {effect.key} is in nobody's hands"
+
+    def _kept(self, kind: str, row: Keep) -> None:
+        match kind, row.table:
+            case "buffer", "closed":
+                assert row.key not in self.closed, f"{row.key} got two verdicts in the buffer"
+                self.closed[row.key] = msgspec.msgpack.decode(row.body, type=Closed)
+            case "sorter", "payload":
+                assert row.key not in self.stored, f"{row.key} was stored twice"
+                self.stored[row.key] = row.body
+            case "sink", "result":
+                assert row.key not in self.keys, f"{row.key} came to the sink twice"
+                record = msgspec.msgpack.decode(row.body, type=Record)
+                assert record.task not in self.in_sink
+                self.keys.add(row.key)
+                self.in_sink[record.task] = record
+            case "distributor", "known":
+                outcome = msgspec.msgpack.decode(row.body, type=Known).outcome
+                assert not self.known.get(row.key), f"{row.key} got two verdicts in the distributor"
+                assert bool(outcome) == (row.key in self.known), f"{row.key} was accepted twice"
+                self.known[row.key] = outcome
+
+    def sent(self, process: Process, send: Send, to: str) -> None:
+        """What is promised in a message is on the disk of who promises it, when it leaves."""
+        disk, request = process.shelf.committed, self.asked.get(send.reply_to)
+        match request, send.message:
+            case _, Lease() as lease:
+                self._granted(process, lease, request)
+            case r.StoreRequest(task=task), Ok():
+                assert ("payload", task.id) in disk or task.id in self.in_sink, f"{task.id}: Ok, but not stored"
+            case SubmitRequest(tasks=tasks), Ok():
+                assert all(("known", task.id) in disk for task in tasks), "accepted, but not on disk"
+            case TaskDone(task=task_id), Ok():
+                assert task_id in self.closed, f"{task_id}: done, but not on disk"
+                assert ("tasks", task_id) not in disk, f"{task_id}: done, but still in the queue"
+            case ScanStarted(scan=scan), Ok():
+                assert ("scan", scan.id) in disk
+            case ScanEnded(scan=scan_id), Ok():
+                assert b"ended" in disk["scan", scan_id]
+            case r.Release(result=result), r.Released():
+                assert result.task.id in self.in_sink, f"{result.task.id}: released, but not on disk"
+            case _, Pulled(confirmed=tasks):
+                assert all(self.known[task_id] for task_id in tasks), "a verdict was confirmed that is not on disk"
+            case _, PullRequest(after=after):
+                cursor = disk.get(("cursor", "cursor"))
+                assert after == (msgspec.msgpack.decode(cursor, type=int) if cursor else 0), "confirms what is not on disk"
+            case _, FenceReached(scan=scan_id, need=need):
+                assert self.complete(scan_id, need.pipeline) >= need.upto, "a fence opened too early"
+
+    def _granted(self, process: Process, lease: Lease, request: Message | None) -> None:
+        task, worker = lease.task, getattr(request, "worker", "")
+        row = process.shelf.committed.get(("tasks", task.id))
+        assert row is None or ticket_of(row).attempt >= lease.attempt, "an attempt number that is not on disk"
+        assert not task.void, f"{task.id} has no frames, and was leased"
+        for need in task.needs:
+            assert self.complete(task.scan, need.pipeline) >= need.upto, f"{task.id} was leased before its fence"
+        holder = self.holders.setdefault((task.id, lease.attempt), worker)
+        assert holder == worker, f"attempt {lease.attempt} of {task.id} has two holders: {holder}, {worker}"
+        assert lease.attempt >= self.newest.get(task.id, 0), "an old attempt was handed out"
+        self.newest[task.id] = lease.attempt
+
+    def complete(self, scan: ScanId, pipeline: PipelineName) -> int:
+        """Return up to which index the disk of the sink has verdicts."""
+        ends = {
+            one.start: one.stop for one in self.in_sink.values() if (one.product.scan, one.product.pipeline) == (scan, pipeline)
+        }
+        at = 0
+        while at in ends:
+            at = ends[at]
+        return at
+
+    # --- at the end --------------------------------------------------------------------------------------------------
+
+    def left(self) -> list[str]:
+        """Return what is still under way."""
+        return [
+            f"{name}: {table} {key}"
+            for name, process in self.world.processes.items()
+            for table, key in process.shelf.committed
+            if table in UNDER_WAY
+        ]
+
+    def judge(self, sources: list[Source]) -> None:
+        """Every task has one verdict, every index is at the sink once, and nothing is there that nobody computed."""
+        tasks = {task.id: task for source in sources for task in source.tasks}
+        assert self.known.keys() == self.closed.keys() == self.stored.keys() == self.in_sink.keys() == tasks.keys()
+        assert all(self.known.values()), "a task without a verdict"
+        self._judge_distributor(len(tasks))
+        for source in sources:
+            for pipeline in "pq":
+                self._judge_product(source, pipeline)
+
+    def _judge_distributor(self, count: int) -> None:
+        machine = DistributorMachine({"p": "p", "q": "q"}, self.world.processes["distributor"].shelf)
+        effects = machine.handle(Heard(b"checker", StatusRequest(), 1), Seconds(0.0))
+        (status,) = [one.message for one in effects if isinstance(one, Send) and isinstance(one.message, TaskStatus)]
+        sums = [(one.submitted, one.results + one.empty + one.abandoned) for one in status.tallies]
+        assert sum(one for one, _ in sums) == sum(one for _, one in sums) == count, f"tallies do not add up: {status}"
+
+    def _judge_product(self, source: Source, pipeline: str) -> None:
+        product = r.Product(scan=source.scan.id, pipeline=PipelineName(pipeline), settings=SETTINGS)
+        machine = SinkMachine(self.world.processes["sink"].shelf)
+        at, found = 0, 0
+        while at < source.points:
+            request = Heard(b"checker", r.ResultsRequest(product=product, start=at, limit=400), 1)
+            (send,) = [one for one in machine.handle(request, Seconds(0.0)) if isinstance(one, Send)]
+            assert isinstance(send.message, r.Results), send.message
+            for position, result in enumerate(send.message.results):
+                assert result.task.start == at, f"{product.scan}/{pipeline}: index {at} is missing or doubled"
+                arrays = {name.partition("/")[2]: one for name, one in send.arrays.items() if name.startswith(f"{position}/")}
+                self._judge_result(result, arrays)
+                at, found = result.task.stop, found + 1
+            assert send.message.results, f"{product.scan}/{pipeline}: nothing from index {at} on"
+        assert at == source.points
+        assert found == sum(task.pipeline == pipeline for task in source.tasks)
+
+    def _judge_result(self, result: r.StoreRequest, arrays: Arrays) -> None:
+        task, told = result.task, self.known[result.task.id]
+        if result.outcome == "abandoned":
+            assert result.reason, f"{task.id} is a hole without a reason"
+            assert told == "abandoned"
+            assert not arrays
+            return
+        worker = self.holders.get((task.id, result.attempt))
+        assert worker, f"{task.id}: nobody ever had attempt {result.attempt}"
+        assert result == result_of(task, result.attempt, worker), "not what the worker said"
+        assert told in (result.outcome, "abandoned"), f"{task.id} is {result.outcome} at the sink and {told} at the distributor"
+        expected = arrays_of(task, result.attempt) if result.outcome == "result" else {}
+        assert arrays.keys() == expected.keys()
+        for name, array in expected.items():
+            assert np.asarray(arrays[name]).tobytes() == np.asarray(array).tobytes(), f"{task.id}: {name} has changed"

@@ -1,0 +1,54 @@
+"""Hundreds of stories of the imaginary site, one per seed: whatever happens, everything comes to its one good end.
+
+`pytest tests/world --seed 1234` plays one story again; `pytest tests/world --seeds 20000` looks for new ones.
+"""
+
+from tests.world.actors import Fleet, Source
+from tests.world.laws import Watchful
+from tests.world.world import COMPONENTS, Weather, World, lines
+
+LONGEST = 400.0
+"""How long, in imaginary seconds, the site may take to come to rest in fine weather."""
+
+
+def weather_of(world: World) -> Weather:
+    """Each story has its own climate: often one plague rages alone, sometimes all do."""
+    dice = world.random
+    return Weather(
+        lost=dice.choice((0.0, 0.01, 0.1, 0.35)),
+        doubled=dice.choice((0.0, 0.05, 0.3)),
+        late=dice.choice((0.0, 0.02, 0.2)),
+        crash=dice.choice((0.0, 0.003, 0.01, 0.03)),
+        outage=dice.choice((0.0, 0.3)),
+        misfortune=dice.choice((0.0, 0.2, 0.6, 0.9)),
+    )
+
+
+def play(seed: int) -> World:
+    """Let one story happen; AssertionError tells it when something is wrong."""
+    world = World(seed)
+    world.laws = laws = Watchful(world)
+    try:
+        world.weather = weather_of(world)
+        for name in COMPONENTS:
+            world.start(name)
+        sources = [Source(world, scan) for scan in ("a", "b")[: world.random.randint(1, 2)]]
+        for pipeline in "pq":
+            Fleet(world, pipeline, world.random.randint(1, 3))
+        world.run(world.random.uniform(5, 20))
+        world.settle()
+        while world.now < LONGEST and (laws.left() or any(source.left for source in sources) or world.now < 40):
+            world.run(world.now + 2.0)
+        assert not laws.left(), "the site does not come to rest: " + "; ".join(laws.left())[:2000]
+        laws.judge(sources)
+    except Exception as error:
+        story = lines(world.story)
+        raise AssertionError(
+            f"seed {seed} at {world.now:.4f} s: {type(error).__name__}: {error}\n{story}\n"
+            f"play it again: pytest tests/world --seed {seed}"
+        ) from error
+    return world
+
+
+def test_story(story_seed: int) -> None:
+    play(story_seed)
