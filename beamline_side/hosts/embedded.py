@@ -12,8 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
+from beamline_side.cores.file_tasks import plan
 from beamline_side.hosts.all_in_one import Host
+from beamline_side.services.source import MOST_AT_ONCE
 from beamline_side.sources import simulate
+from beamline_side.sources.files import FileWatch
 from beamline_side.writers.files import finished_file
 from beamtide import clock, layout, results, settings, site
 from beamtide.client import Client
@@ -53,6 +56,8 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Out
             client.scan_started(scan)
         if client.scans(scan.id)[0].phase != "ended":
             client.scan_ended(scan.id)
+        if _was_done_otherwise(client, scan.id):
+            _submit_again(client, scan.id)
         last = follow(host, deployment, scan.id, on_progress, lambda: True)
     return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
 
@@ -121,6 +126,24 @@ def _products(deployment: Deployment, scan: ScanId) -> list[Product]:
     shared = site.shared_root(deployment)
     digests = {name: settings.document_for(pipeline, shared).digest for name, pipeline in deployment.pipelines.items()}
     return [Product(scan=scan, pipeline=PipelineName(name), settings=digest) for name, digest in digests.items()]
+
+
+def _was_done_otherwise(client: Client, scan: ScanId) -> bool:
+    """Whether a scan is complete in every pipeline, but not with the settings of now: the source leaves it alone."""
+    points = client.scans(scan)[0].points
+    complete = {one.product for one in client.products(scan) if one.complete >= points}
+    pipelines = {product.pipeline for product in complete}
+    return pipelines >= set(client.deployment.pipelines) and not complete >= set(_products(client.deployment, scan))
+
+
+def _submit_again(client: Client, scan: ScanId) -> None:
+    """Submit a whole scan with the settings of now; what is known already changes nothing."""
+    state = client.scans(scan)[0]
+    for pipeline in client.deployment.pipelines.values():
+        facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
+        tasks = plan(state, pipeline, client.put_settings(pipeline), facts, closed=True)
+        for at in range(0, len(tasks), MOST_AT_ONCE):
+            client.submit(tasks[at : at + MOST_AT_ONCE])
 
 
 def _is_unwritten(client: Client, product: Product) -> bool:

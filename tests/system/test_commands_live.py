@@ -190,3 +190,10 @@ def test_run_one_pipeline_of_a_folder_interrupted_and_again(own: Deployment) -> 
     assert [(name, row["done"], row["lost"]) for name, row in value["last"]["pipelines"].items()] == [("encoders", 3, 0)]
     assert value["files"] == [str(layout.result_file(own.site.roots.processed, SCAN.id, "encoders"))]
     assert results.verify(value["files"][0]) == []
+    settings = own.file.parent / "encoders.yaml"
+    settings.write_text(settings.read_text().replace("    rotation: {field: encoder_1, units: deg}\n", ""))
+    files = sorted(pathlib.Path(file).name for file in told(own, *words)["files"])
+    assert len(files) == 2, "other settings lie beside the first"
+    found = results.datasets(SCAN.id, own.site.roots.processed)
+    assert f"{files[0][:-3]}/x" in found
+    assert f"{files[0][:-3]}/rotation" not in found
