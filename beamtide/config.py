@@ -42,7 +42,7 @@ class Network(Section):
     """Where the components listen."""
 
     bind: str = "ipc"
-    """"ipc": sockets in the state folder, reachable on this machine by this user only; or an address to bind TCP ports to."""
+    """"ipc": sockets in the state folder, reachable on this machine by this user only; or 127.0.0.1 to bind TCP ports."""
     ports: str = Field(default="28700-28731", pattern=r"^\d{2,5}-\d{2,5}$")
     """The range of TCP ports, used in the order of the components."""
 

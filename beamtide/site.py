@@ -8,6 +8,8 @@ from beamtide import registry, settings, yaml_file
 from beamtide.config import Deployment, PipelineConfig, SiteConfig
 from beamtide.errors import BadInput
 
+LOOPBACK = ("127.0.0.1", "localhost")
+"""Where sockets without keys may listen: nobody gets in half secured."""
 MAX_SOCKET_PATH = 100
 """The kernel allows 107 bytes for the path of a socket."""
 
@@ -141,6 +143,11 @@ def _places(deployment: Deployment, document: yaml_file.Document) -> list[str]:
     first, last = (int(number) for number in site.network.ports.split("-"))
     if last - first + 1 < len(deployment.components()) or not 0 < first <= last < 65536:
         found.append(f"{document.where(('network', 'ports'))}: {len(deployment.components())} ports are needed, below 65536")
+    if site.network.bind not in (*LOOPBACK, "ipc"):
+        found.append(
+            f"{document.where(('network', 'bind'))}: {site.network.bind} can be reached from other machines, and connections are not "
+            f"yet protected by keys; use ipc or {LOOPBACK[0]}"
+        )
     if site.state.is_relative_to(site.roots.raw):
         found.append(f"{document.where(('state',))}: {site.state} lies inside roots.raw, where nothing may be written")
     return found
