@@ -1,5 +1,6 @@
 """What must hold, whatever happens: judged at every event, every commit and every send, and once more at the end."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import msgspec
@@ -51,6 +52,8 @@ class Watchful:
     keys: set[str] = field(default_factory=set)
     known: dict[str, str] = field(default_factory=dict)
     stale: bool = False
+    seen: Counter[str] = field(default_factory=Counter)
+    """How often which thing happened, to know that the stories tell something."""
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
@@ -58,6 +61,7 @@ class Watchful:
         """Note what was asked, and whether a worker's attempt is the one that counts."""
         assert isinstance(event, Heard)
         self.asked[event.id] = event.message
+        self.seen[type(event.message).__name__] += 1
         if isinstance(event.message, Beat | TaskDone | TaskFailed):
             row = process.shelf.now.get(("tasks", event.message.task))
             ticket = ticket_of(row) if row else None
@@ -73,7 +77,7 @@ class Watchful:
             if isinstance(answer, Ok) and not isinstance(said, Beat):
                 self.over.add((said.task, said.attempt))
             return
-        repeated = not isinstance(said, Beat) and (said.task, said.attempt) in self.over
+        repeated = isinstance(said, TaskFailed) or (isinstance(said, TaskDone) and (said.task, said.attempt) in self.over)
         assert isinstance(answer, Stale) or repeated, f"{process.name} took a stale {said}"
         for effect in effects:
             if isinstance(effect, Keep) and effect.key == said.task:
@@ -119,29 +123,35 @@ class Watchful:
     def sent(self, process: Process, send: Send, to: str) -> None:
         """What is promised in a message is on the disk of who promises it, when it leaves."""
         disk, request = process.shelf.committed, self.asked.get(send.reply_to)
-        match request, send.message:
-            case _, Lease() as lease:
+        if isinstance(send.message, Ok):
+            self._promised(disk, request)
+        self.seen[type(send.message).__name__] += 1
+        match send.message:
+            case Lease() as lease:
                 self._granted(process, lease, request)
-            case r.StoreRequest(task=task), Ok():
-                assert ("payload", task.id) in disk or task.id in self.in_sink, f"{task.id}: Ok, but not stored"
-            case SubmitRequest(tasks=tasks), Ok():
-                assert all(("known", task.id) in disk for task in tasks), "accepted, but not on disk"
-            case TaskDone(task=task_id), Ok():
-                assert task_id in self.closed, f"{task_id}: done, but not on disk"
-                assert ("tasks", task_id) not in disk, f"{task_id}: done, but still in the queue"
-            case ScanStarted(scan=scan), Ok():
-                assert ("scan", scan.id) in disk
-            case ScanEnded(scan=scan_id), Ok():
-                assert b"ended" in disk["scan", scan_id]
-            case r.Release(result=result), r.Released():
-                assert result.task.id in self.in_sink, f"{result.task.id}: released, but not on disk"
-            case _, Pulled(confirmed=tasks):
+            case r.Released(task=task_id):
+                assert task_id in self.in_sink, f"{task_id}: released, but not on disk"
+            case Pulled(confirmed=tasks):
                 assert all(self.known[task_id] for task_id in tasks), "a verdict was confirmed that is not on disk"
-            case _, PullRequest(after=after):
+            case PullRequest(after=after):
                 cursor = disk.get(("cursor", "cursor"))
                 assert after == (msgspec.msgpack.decode(cursor, type=int) if cursor else 0), "confirms what is not on disk"
-            case _, FenceReached(scan=scan_id, need=need):
+            case FenceReached(scan=scan_id, need=need):
                 assert self.complete(scan_id, need.pipeline) >= need.upto, "a fence opened too early"
+
+    def _promised(self, disk: dict[tuple[str, str], bytes], request: Message | None) -> None:
+        match request:
+            case r.StoreRequest(task=task):
+                assert ("payload", task.id) in disk or task.id in self.in_sink, f"{task.id}: Ok, but not stored"
+            case SubmitRequest(tasks=tasks):
+                assert all(("known", task.id) in disk for task in tasks), "accepted, but not on disk"
+            case TaskDone(task=task_id):
+                assert task_id in self.closed, f"{task_id}: done, but not on disk"
+                assert ("tasks", task_id) not in disk, f"{task_id}: done, but still in the queue"
+            case ScanStarted(scan=scan):
+                assert ("scan", scan.id) in disk, "started, but not on disk"
+            case ScanEnded(scan=scan_id):
+                assert b"ended" in disk["scan", scan_id], "ended, but not on disk"
 
     def _granted(self, process: Process, lease: Lease, request: Message | None) -> None:
         task, worker = lease.task, getattr(request, "worker", "")
@@ -154,6 +164,7 @@ class Watchful:
         assert holder == worker, f"attempt {lease.attempt} of {task.id} has two holders: {holder}, {worker}"
         assert lease.attempt >= self.newest.get(task.id, 0), "an old attempt was handed out"
         self.newest[task.id] = lease.attempt
+        self.seen["second attempt"] += lease.attempt > 1
 
     def complete(self, scan: ScanId, pipeline: PipelineName) -> int:
         """Return up to which index the disk of the sink has verdicts."""
@@ -215,12 +226,14 @@ class Watchful:
         if result.outcome == "abandoned":
             assert result.reason, f"{task.id} is a hole without a reason"
             assert told == "abandoned"
+            self.seen["hole"] += 1
             assert not arrays
             return
         worker = self.holders.get((task.id, result.attempt))
         assert worker, f"{task.id}: nobody ever had attempt {result.attempt}"
         assert result == result_of(task, result.attempt, worker), "not what the worker said"
         assert told in (result.outcome, "abandoned"), f"{task.id} is {result.outcome} at the sink and {told} at the distributor"
+        self.seen["result of an older attempt"] += result.attempt < self.newest[task.id]
         expected = arrays_of(task, result.attempt) if result.outcome == "result" else {}
         assert arrays.keys() == expected.keys()
         for name, array in expected.items():
