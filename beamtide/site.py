@@ -145,8 +145,8 @@ def _places(deployment: Deployment, document: yaml_file.Document) -> list[str]:
         found.append(f"{document.where(('network', 'ports'))}: {len(deployment.components())} ports are needed, below 65536")
     if site.network.bind not in (*LOOPBACK, "ipc"):
         found.append(
-            f"{document.where(('network', 'bind'))}: {site.network.bind} can be reached from other machines, and connections are not "
-            f"yet protected by keys; use ipc or {LOOPBACK[0]}"
+            f"{document.where(('network', 'bind'))}: {site.network.bind} can be reached from other machines, and connections are "
+            f"not yet protected by keys; use ipc or {LOOPBACK[0]}"
         )
     if site.state.is_relative_to(site.roots.raw):
         found.append(f"{document.where(('state',))}: {site.state} lies inside roots.raw, where nothing may be written")
