@@ -27,7 +27,7 @@ from beamtide.machine import Arrays
 from beamtide.messages import KINDS, Message
 from beamtide.messages.base import kind_of
 
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 MAGIC = b"BTDE"
 ENVELOPE = struct.Struct(">4sBBQQ")
 MAX_KIND = 64

@@ -2,27 +2,31 @@
 
 Theory: a task comes in once (`intake`), may wait for a fence (`gate`), is leased until an attempt stores its result
 (`lease_table`), and its verdict goes to the distributor (`intake`) and, if it is "abandoned", to the sorter too
-(`dead_letters`), because nobody else would tell it. Workers ask and wait; the newest idle one is served first, so that the
-others grow old and their jobs can end. A worker that asks again has not heard of its lease and gets the same one; a lease
-whose worker is gone before it heard of it comes back at once.
+(`verdict_outbox`), because nobody else would tell it. A task that failed too often stays as a dead letter (`dead_letters`);
+retried, it is the same task in its next generation, whose verdict takes the place of the one before. Workers ask and wait; the
+newest idle one is served first, so that the others grow old and their jobs can end. A worker that asks again has not heard of
+its lease and gets the same one; a lease whose worker is gone before it heard of it comes back at once.
 
 Clock policy: `now` is the monotonic clock in seconds. Every event first lets overdue leases end; questions wait for a tick.
 Invariants: those of the parts; a task is held, in the lease table, or closed; a verdict leaves the spool only when confirmed.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from beamline_side.cores.buffer_policy import ORDERINGS
-from beamline_side.cores.dead_letters import DeadLetters
+from beamline_side.cores.dead_letters import LetterBox
 from beamline_side.cores.deferred import Deferred
 from beamline_side.cores.gate import Gate
 from beamline_side.cores.intake import Intake
 from beamline_side.cores.lease_table import REMEMBERED, LeaseTable
 from beamline_side.cores.tempo import Tempo
 from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, ticket_of
+from beamline_side.cores.verdict_outbox import VerdictOutbox
 from beamtide.config import Leases, PipelineConfig
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds, TaskId
+from beamtide.messages.dead_letters import DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import (
@@ -47,17 +51,15 @@ class BufferMachine:
     def __init__(self, pipeline: PipelineConfig, leases: Leases, shelf: Shelf) -> None:
         self._name = PipelineName(pipeline.pipeline)
         self._table = LeaseTable(leases.ttl, leases.faults, leases.losses, ORDERINGS[pipeline.buffer.order])
-        self._gate, self._intake, self._letters = Gate(), Intake(self._name, shelf), DeadLetters(shelf)
+        self._gate, self._intake, self._letters = Gate(), Intake(self._name, shelf), LetterBox(shelf)
+        self._outbox = VerdictOutbox(shelf)
         self._workers: Deferred[str, LeaseRequest] = Deferred()
         self._tempo = Tempo()
         self._unheard: dict[Peer, tuple[TaskId, int]] = {}
         self._done = self._abandoned = 0
         self._armed = 0.0
         for ticket in (ticket_of(body) for _, body in shelf.rows(TABLE)):
-            if ticket.task.needs and not ticket.attempt:
-                self._gate.hold(ticket)
-            else:
-                self._table.restore(ticket)
+            (self._gate.hold if ticket.task.needs and not ticket.attempt else self._table.restore)(ticket)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
@@ -72,24 +74,17 @@ class BufferMachine:
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show in the topology."""
-        return {
-            "ready": self._table.ready,
-            "held": len(self._gate),
-            "leased": self._table.leased,
-            "workers": len(self._workers) + self._table.leased,
-            "done": self._done,
-            "abandoned": self._abandoned,
-            "retried": self._table.retried,
-        }
+        return {**self._counts(), "dead": len(self._letters)}
 
     def why(self) -> str:
         """Return why nothing moves."""
-        return "; ".join(filter(None, (self._gate.why(), self._table.why(), self._letters.why())))
+        return "; ".join(filter(None, (self._gate.why(), self._table.why(), self._outbox.why())))
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
         self._table.check()
         self._gate.check()
+        self._letters.check()
         assert not (self._workers and self._table.ready), "a task and a worker wait side by side"
 
     def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
@@ -97,11 +92,12 @@ class BufferMachine:
             case Heard(peer=peer, message=Pulled() as answer) if peer == DISTRIBUTOR:
                 return self._pulled(answer, now)
             case Heard(peer=peer, message=FenceReached() | FencePending() as answer) if peer == FENCE:
-                return self._admit(self._gate.reached(answer), now)
+                admitted = [self._table.submit(ticket.task, ticket.seq, now) for ticket in self._gate.reached(answer)]
+                return self._settle([*itertools.chain(*admitted)])
             case Heard(peer=peer, message=FenceBroken() as answer) if peer == FENCE:
                 return self._abandon(self._gate.broken(answer), answer.reason)
             case Heard(peer=peer, message=Ok() | Refused() as answer) if peer == SORTER:
-                return self._letters.heard(answer)
+                return self._outbox.heard(answer)
             case Heard(peer=peer, message=Refused()) if peer == DISTRIBUTOR:
                 return list(self._intake.refused(now))
             case Heard(peer=peer, message=message) if not peer.startswith(b">"):
@@ -122,10 +118,18 @@ class BufferMachine:
             case TaskDone():
                 return self._finished(event, message, now)
             case TaskFailed(task=task, attempt=attempt, cause=cause, reason=reason, host=host):
+                self._table.note(message)
                 said = f"{reason} (on {host})" if host else reason
                 return self._ended(event, message, self._table.failed(task, attempt, cause, said, now))
             case GaugeRequest():
                 return [Send(event.peer, self._gauge(now), event.id)]
+            case DeadListRequest():
+                return [Send(event.peer, self._letters.answer(message), event.id)]
+            case RetryRequest(tasks=tasks) | DropRequest(tasks=tasks):
+                letters, effects = self._letters.take(tasks)
+                again = letters if isinstance(message, RetryRequest) else []
+                changes = [self._table.submit(one.task, one.seq, now, one.attempts) for one in again]
+                return [*effects, *self._settle([*itertools.chain(*changes)]), Send(event.peer, Ok(), event.id)]
         return []
 
     def _finished(self, event: Heard, message: TaskDone, now: Seconds) -> list[Effect]:
@@ -134,16 +138,13 @@ class BufferMachine:
         return self._ended(event, message, self._table.done(message.task, message.attempt, message.outcome))
 
     def _ended(self, event: Heard, message: TaskDone | TaskFailed, changes: list[Change] | None) -> list[Effect]:
-        if changes is None:
-            return [Send(event.peer, Stale(task=message.task, attempt=message.attempt), event.id)]
-        return [*self._settle(changes), Send(event.peer, Ok(), event.id)]
+        answer = Stale(task=message.task, attempt=message.attempt) if changes is None else Ok()
+        return [*self._settle(changes or []), Send(event.peer, answer, event.id)]
 
     def _pulled(self, answer: Pulled, now: Seconds) -> list[Effect]:
         fresh, effects = self._intake.heard(answer, now)
         self._tempo.arrived(sum(entry.task is not None for entry in fresh), now)
-        for entry in (*fresh, *answer.ahead):
-            effects += self._enter(entry, now)
-        return effects
+        return effects + [effect for entry in (*fresh, *answer.ahead) for effect in self._enter(entry, now)]
 
     def _enter(self, entry: Entry, now: Seconds) -> list[Effect]:
         if entry.task is None:
@@ -157,9 +158,6 @@ class BufferMachine:
             self._gate.hold(ticket)
             return [ticket.row()]
         return self._settle(self._table.submit(entry.task, entry.seq, now))
-
-    def _admit(self, tickets: Iterable[Ticket], now: Seconds) -> list[Effect]:
-        return [effect for ticket in tickets for effect in self._settle(self._table.submit(ticket.task, ticket.seq, now))]
 
     def _abandon(self, tickets: Iterable[Ticket], reason: str) -> list[Effect]:
         return self._settle([change for ticket in tickets for change in ticket.over(reason)])
@@ -181,18 +179,21 @@ class BufferMachine:
         return effects
 
     def _close(self, verdict: Verdict) -> list[Effect]:
-        effects = self._intake.close(Closed(task=verdict.task.id, outcome=verdict.outcome, reason=verdict.reason))
+        task = verdict.task
+        closed = Closed(task=task.id, outcome=verdict.outcome, reason=verdict.reason, generation=task.generation)
+        effects = self._intake.close(closed)
+        effects += self._letters.add(verdict.letter) if verdict.letter else []
         if verdict.outcome != "abandoned":
             self._done += 1
             return effects
         self._abandoned += 1
-        return effects + self._letters.add(verdict.task, verdict.attempt, verdict.reason)
+        return effects + self._outbox.add(task, verdict.attempt, verdict.reason)
 
     def _dispatch(self, now: Seconds) -> list[Effect]:
         effects: list[Effect] = []
         while self._workers and self._table.ready:
             worker, asker = self._workers.newest()
-            changes = self._table.lease(worker, now)
+            changes = self._table.lease(worker, now, asker.message.host, asker.message.job)
             effects += self._settle(changes)
             effects += [self._lease(asker.peer, asker.id, grant) for grant in changes if isinstance(grant, Grant)]
         return effects
@@ -202,7 +203,8 @@ class BufferMachine:
         effects: list[Effect] = [Send(asker.peer, NoTask(), asker.id) for _, asker in self._workers.expired(now)]
         effects += self._gate.questions(now)
         effects += self._intake.questions(now, self._table.waiting + len(self._gate))
-        effects += self._letters.due(now)
+        effects += self._outbox.due(now)
+        self._letters.written()
         return effects + self._wake(now)
 
     def _lease(self, peer: Peer, question: int, grant: Grant) -> Send:
@@ -217,7 +219,7 @@ class BufferMachine:
         if event.peer == FENCE:
             self._gate.unreachable(now)
         elif event.peer == SORTER:
-            self._letters.unreachable(now)
+            self._outbox.unreachable(now)
         self._workers.forget(event)
         task, attempt = self._unheard.pop(event.peer, (TaskId(""), 0))
         return self._settle(self._table.failed(task, attempt, "handback", "gone before it heard of the task", now) or [])
@@ -225,22 +227,22 @@ class BufferMachine:
     def _gauge(self, now: Seconds) -> BufferGauge:
         return BufferGauge(
             pipeline=self._name,
-            ready=self._table.ready,
-            held=len(self._gate),
-            leased=self._table.leased,
-            workers=len(self._workers) + self._table.leased,
             idle=len(self._workers),
             oldest_wait=self._table.oldest_wait(now),
             service_time=self._tempo.service_time,
             arrival_rate=self._tempo.arrival_rate(now),
-            done=self._done,
-            abandoned=self._abandoned,
-            retried=self._table.retried,
+            **self._counts(),
         )
+
+    def _counts(self) -> dict[str, int]:
+        table = self._table
+        workers = len(self._workers) + table.leased
+        now = {"ready": table.ready, "held": len(self._gate), "leased": table.leased, "workers": workers}
+        return {**now, "done": self._done, "abandoned": self._abandoned, "retried": table.retried}
 
     def _wake(self, now: Seconds) -> list[Effect]:
         """Ask for a tick at the next deadline, unless an earlier one is on its way."""
-        times = (self._table.wake(), self._workers.wake(), self._intake.wake(), self._letters.wake())
+        times = (self._table.wake(), self._workers.wake(), self._intake.wake(), self._outbox.wake())
         soonest = min((time for time in times if time is not None), default=None)
         if soonest is None or now < self._armed <= soonest:
             return []

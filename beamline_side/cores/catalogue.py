@@ -4,6 +4,8 @@ Theory: results come from the sorters in index order and are kept under (product
 nothing. Arrays stay on disk and are read when somebody asks; in memory are records only. `version` counts the results ever
 taken: whoever watches asks for what is newer than the version he has seen, so a late joiner gets the latest state of
 everything, a slow one the newest state of what changed, and nothing is lost, since arrays are fetched by index range.
+A hole is not for ever: a later arrival of exactly its range and of a higher generation is stored in its place and announced as
+a correction. Everything else that comes for a range that is there changes nothing.
 
 Clock policy: `now` only ends the waiting of watchers.
 Invariants: those of each `ProductLedger`; a result is on disk before `Released` is said.
@@ -65,7 +67,7 @@ class SinkMachine:
             case Unreachable():
                 self._waiting.forget(event)
             case Heard(message=results.Release(result=result)):
-                answer = self._refusal(result) or results.Released(task=result.task.id)
+                answer = self._refusal(result) or results.Released(task=result.task.id, generation=result.task.generation)
                 kept = self._keep(result, event.arrays) if isinstance(answer, results.Released) else []
                 effects += [*kept, Send(event.peer, answer, event.id)]
             case Heard(message=results.WatchRequest() as request):
@@ -103,7 +105,8 @@ class SinkMachine:
         task = request.task
         product = results.Product(scan=task.scan, pipeline=task.pipeline, settings=task.settings)
         ledger = self._products.setdefault(product, ProductLedger(product, task.modality))
-        if ledger.between(task.start, task.stop):
+        there = ledger.between(task.start, task.stop)
+        if there and not (len(there) == 1 and there[0].gives_way_to(task)):
             return []
         trouble, fresh = ledger.learn(request, arrays)
         if trouble:
@@ -120,6 +123,7 @@ class SinkMachine:
             request.reason,
             self._version + 1,
             len(payload),
+            task.generation,
         )
         self._add(record)
         rows: list[Effect] = [Keep("result", record.key, _encode(record)), Keep("payload", record.key, payload)]

@@ -1,87 +1,108 @@
-"""Abandoned verdicts on their way to the sorter, so that no index is ever waited for in vain.
+"""Dead letters: what is kept of tasks that were given up, until somebody retries or drops them.
 
-Theory: a verdict is a row of the spool until the sorter answers `Ok(note=task id)`. A few travel at once; one that stays
-unanswered is sent again, which is harmless: the sorter keeps the first verdict of a task.
+Theory: a letter is a row of the spool; in memory are names only, oldest first. A list is made of what the spool holds, in
+pieces of a few megabytes. The newest `MOST` are kept: whoever has more than that has one problem, not ten thousand.
+A retry takes the letter and gives the task back with its next generation and its number of attempts, so that whatever an old
+attempt still says is stale. Asking twice for the same changes nothing the second time.
 
-Clock policy: `now` is the caller's monotonic clock. Invariant: every row is either unsent or under way.
+No clock. Invariant: names and rows are the same.
 """
 
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from beamtide import codec
-from beamtide.machine import Effect, Forget, Keep, Send, Shelf, link
-from beamtide.messages.base import Ok, Refused, Seconds, TaskId
-from beamtide.messages.results import StoreRequest
+import msgspec
+
+from beamtide.machine import Effect, Forget, Keep, Shelf
+from beamtide.messages.base import TaskId
+from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest
 from beamtide.messages.tasks import Task
 
-TABLE = "dead"
-WINDOW = 64
-PATIENCE = 5.0
+TABLE = "letters"
+MOST = 10_000
+PAGE = 500
+LARGEST_ANSWER = 4 << 20
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """A letter, and the how-manieth it is."""
+
+    number: int
+    letter: DeadLetter
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Row).decode
 
 
 @dataclass(slots=True)
-class DeadLetters:
-    """Abandoned verdicts that the sorter has not confirmed."""
+class LetterBox:
+    """The dead letters of one pipeline."""
 
     shelf: Shelf
-    _unsent: deque[TaskId] = field(default_factory=deque)
-    _under_way: dict[TaskId, float] = field(default_factory=dict)
-    _fresh: dict[TaskId, StoreRequest] = field(default_factory=dict)
-    _complaint: str = ""
+    _names: dict[TaskId, None] = field(default_factory=dict)
+    _fresh: dict[TaskId, bytes] = field(default_factory=dict)
+    _last: int = 0
 
     def __post_init__(self) -> None:
-        self._unsent.extend(TaskId(key) for key, _ in self.shelf.rows(TABLE))
+        order = {TaskId(key): _decode(body).number for key, body in self.shelf.rows(TABLE)}
+        self._names = dict.fromkeys(sorted(order, key=lambda name: order[name]))
+        self._last = max(order.values(), default=0)
 
-    def add(self, task: Task, attempt: int, reason: str) -> list[Effect]:
-        """Take a verdict."""
-        request = StoreRequest(task=task, attempt=attempt, outcome="abandoned", reason=reason)
-        self._unsent.append(task.id)
-        self._fresh[task.id] = request
-        return [Keep(TABLE, task.id, codec.pack(request))]
+    def add(self, letter: DeadLetter) -> list[Effect]:
+        """Keep a letter; the oldest goes when there are too many."""
+        name = letter.task.id
+        self._names.pop(name, None)
+        self._names[name] = None
+        self._last += 1
+        body = self._fresh[name] = _encode(Row(self._last, letter))
+        oldest = [next(iter(self._names))] if len(self._names) > MOST else []
+        return [Keep(TABLE, name, body), *self.drop(oldest)]
 
-    def due(self, now: Seconds) -> list[Effect]:
-        """Send what should be under way."""
-        while self._under_way and next(iter(self._under_way.values())) <= now:
-            self._unsent.append(self._pop_oldest())
-        effects: list[Effect] = []
-        while self._unsent and len(self._under_way) < WINDOW:
-            task_id = self._unsent.popleft()
-            self._under_way[task_id] = now + PATIENCE
-            fresh = self._fresh.get(task_id)
-            effects.append(Send(link("sorter"), fresh or codec.unpack(self.shelf.read(TABLE, task_id)).message))
-        self._fresh.clear()  # with the next event the shelf has them
-        return effects
+    def drop(self, tasks: Iterable[TaskId]) -> list[Effect]:
+        """Forget letters."""
+        known = [task for task in tasks if task in self._names]
+        for task in known:
+            del self._names[task]
+            self._fresh.pop(task, None)
+        return [Forget(TABLE, task) for task in known]
 
-    def heard(self, answer: Ok | Refused) -> list[Effect]:
-        """Take the sorter's answer."""
-        if isinstance(answer, Refused):
-            self._complaint = answer.reason
-            return []
-        task_id = TaskId(answer.note)
-        if self._under_way.pop(task_id, None) is None:
-            if task_id not in self._unsent:
-                return []
-            self._unsent.remove(task_id)
-        self._complaint = ""
-        return [Forget(TABLE, task_id)]
+    def take(self, tasks: Iterable[TaskId]) -> tuple[list[DeadLetter], list[Effect]]:
+        """Return letters whose tasks are to run anew, in their next generation, and what forgets them."""
+        known = [task for task in dict.fromkeys(tasks) if task in self._names]
+        letters = [self._read(task) for task in known]
+        return [msgspec.structs.replace(letter, task=_next(letter)) for letter in letters], self.drop(known)
 
-    def unreachable(self, now: Seconds) -> None:
-        """Send all again in a moment: the sorter is not there."""
-        self._under_way = dict.fromkeys(self._under_way, now + 1.0)
+    def answer(self, request: DeadListRequest) -> DeadLetters:
+        """Return one letter, or a page of the list."""
+        if request.task:
+            letters = (self._read(request.task),) if request.task in self._names else ()
+            return DeadLetters(letters=letters, total=len(letters))
+        newest = list(self._names)[::-1][max(0, request.skip) :][:PAGE]
+        page: list[DeadLetter] = []
+        size = 0
+        for name in newest:
+            letter = msgspec.structs.replace(self._read(name), trace="", stderr="")
+            size += len(_encode(letter))
+            if page and size > LARGEST_ANSWER:
+                break
+            page.append(letter)
+        return DeadLetters(letters=tuple(page), total=len(self._names))
 
-    def wake(self) -> float | None:
-        """Return when something should be sent again."""
-        return next(iter(self._under_way.values()), None)
+    def written(self) -> None:
+        """Note that the shelf has all letters now."""
+        self._fresh.clear()
 
     def __len__(self) -> int:
-        return len(self._unsent) + len(self._under_way)
+        return len(self._names)
 
-    def why(self) -> str:
-        """Return why verdicts do not get through."""
-        return f"the sorter refuses {len(self)} abandoned verdicts: {self._complaint}" if self._complaint and len(self) else ""
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        assert len(self._names) <= MOST, "more letters than are kept"
 
-    def _pop_oldest(self) -> TaskId:
-        task_id = next(iter(self._under_way))
-        del self._under_way[task_id]
-        return task_id
+    def _read(self, task: TaskId) -> DeadLetter:
+        return _decode(self._fresh.get(task) or self.shelf.read(TABLE, task)).letter
+
+
+def _next(letter: DeadLetter) -> Task:
+    return msgspec.structs.replace(letter.task, generation=letter.task.generation + 1)

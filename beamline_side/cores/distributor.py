@@ -131,8 +131,10 @@ class DistributorMachine:
         effects: list[Effect] = []
         for name, pull in pulls:
             pulled = self._journals[name].answer(pull.message.credit)
-            confirmed = tuple(verdict.task for verdict in pull.message.closed)
-            effects.append(Send(pull.peer, msgspec.structs.replace(pulled, confirmed=confirmed), pull.id))
+            closed = pull.message.closed
+            confirmed, generations = tuple(one.task for one in closed), tuple(one.generation for one in closed)
+            answer = msgspec.structs.replace(pulled, confirmed=confirmed, generations=generations)
+            effects.append(Send(pull.peer, answer, pull.id))
         for _, watch in watchers:
             effects.append(Send(watch.peer, self._tallies.status(watch.message.scan), watch.id))
         for journal in self._journals.values():

@@ -2,7 +2,7 @@
 
 Theory: the cursor is the last entry on our disk. One question is under way; a newer one supersedes it, at the distributor
 too. Asking after the cursor confirms all before it, so entries that come twice are recognised by their number. A verdict is
-a row of the spool until the distributor names it as confirmed.
+a row of the spool until the distributor names it, in its generation, as confirmed.
 
 Clock policy: `now` is the caller's monotonic clock; verdicts are reported at most every `PACE` seconds and again after
 `PATIENCE`. Invariants: the cursor never goes back; entries are taken in journal order without gaps.
@@ -64,7 +64,12 @@ class Intake:
 
     def heard(self, answer: Pulled, now: Seconds) -> tuple[list[Entry], list[Effect]]:
         """Take an answer; return the entries that are new, and what to write down."""
-        effects: list[Effect] = [Forget("closed", task) for task in answer.confirmed if self._closed.pop(task, None)]
+        effects: list[Effect] = []
+        generations = answer.generations or (0,) * len(answer.confirmed)
+        for task, generation in zip(answer.confirmed, generations, strict=False):
+            if (verdict := self._closed.get(task)) is not None and verdict.generation == generation:
+                del self._closed[task]
+                effects.append(Forget("closed", task))
         if answer.confirmed:
             self._report_at = now + PACE
         self._poll.answered()

@@ -4,7 +4,8 @@ A task is ready, or resting after a failure, or leased to one worker; it ends in
 lease is its fencing token: it is on disk before the worker hears it, grows with every lease also over restarts, and whatever
 arrives with another one changes nothing. How a lease ends decides what follows: a result closes the task; a *fault* (the task
 raised) makes it rest 1, 2, 4, then 8 s; an *infra* loss (no beat, dead worker) puts it to the front at once; a *handback*
-does the same and counts for nothing. Too many faults or losses and the task is abandoned, with the last reason.
+does the same and counts for nothing. Losses on three different hosts are no accident of a host: together they count as a
+fault. Too many faults or losses and the task is abandoned, with the last reason and a dead letter.
 
 Clock policy: `now` is the caller's monotonic clock in seconds. A late `expire` delays a retry but never loses a task. After a
 restart all leases start anew, in full.
@@ -20,11 +21,15 @@ from beamline_side.cores.buffer_policy import Key, Ordering
 from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict
 from beamtide.machine import Forget
 from beamtide.messages.base import ScanId, Seconds, TaskId
-from beamtide.messages.tasks import Cause, Outcome, Task
+from beamtide.messages.tasks import Cause, Outcome, Task, TaskFailed
 
 REMEMBERED = 8192
 """How many ended attempts we remember, to answer a repeated report as we did the first time."""
 LONGEST_REST = 8.0
+MOST_LEFT = 8192
+"""Characters of a traceback, and of standard error output, that are kept."""
+GUILTY = 3
+"""Losses on so many different hosts count as a fault of the task."""
 
 
 @dataclass(slots=True)
@@ -57,11 +62,11 @@ class LeaseTable:
         self._tickets[ticket.task.id] = ticket
         self._restored.append(ticket.task.id)
 
-    def submit(self, task: Task, seq: int, now: Seconds) -> list[Change]:
-        """Take a task into the queue; one that is known already changes nothing."""
+    def submit(self, task: Task, seq: int, now: Seconds, attempt: int = 0) -> list[Change]:
+        """Take a task into the queue, after so many attempts; one that is known already changes nothing."""
         if task.id in self._tickets:
             return []
-        ticket = self._tickets[task.id] = Ticket(task, seq)
+        ticket = self._tickets[task.id] = Ticket(task, seq, attempt)
         self._enqueue(ticket, now)
         return [ticket.row()]
 
@@ -85,15 +90,15 @@ class LeaseTable:
                 changes += self._lost(self._tickets[task_id], "infra", f"no beat for {self.ttl:g} s", now)
         return changes
 
-    def lease(self, worker: str, now: Seconds) -> list[Change]:
-        """Hand the next task to a worker; nothing if none is ready."""
+    def lease(self, worker: str, now: Seconds, host: str = "", job: str = "") -> list[Change]:
+        """Hand the next task to a worker of some host and job; nothing if none is ready."""
         while self._queue:
             _, _, task_id = heapq.heappop(self._queue)
             if self._ready.pop(task_id, None) is None:
                 continue  # cancelled while it waited
             ticket = self._tickets[task_id]
             ticket.attempt += 1
-            ticket.worker = worker
+            ticket.worker, ticket.host, ticket.job = worker, host, job
             self._hold(ticket, now)
             return [ticket.row(), Grant(worker, ticket.task, ticket.attempt)]
         return []
@@ -111,6 +116,13 @@ class LeaseTable:
             return [] if self._endings.get((task, attempt)) is True else None
         self._remember(task, attempt, closed=True)
         return self._close(self._tickets[task], outcome, "")
+
+    def note(self, report: TaskFailed) -> None:
+        """Note what an attempt left behind, before it is ended; what an earlier one left stays if it left nothing."""
+        if self.holds(report.task, report.attempt):
+            ticket = self._tickets[report.task]
+            ticket.trace, ticket.stderr = report.trace[-MOST_LEFT:] or ticket.trace, report.stderr[-MOST_LEFT:] or ticket.stderr
+            ticket.at = report.at or ticket.at
 
     def failed(self, task: TaskId, attempt: int, cause: Cause, reason: str, now: Seconds) -> list[Change] | None:
         """End an attempt without a result; None if it was over before."""
@@ -189,12 +201,14 @@ class LeaseTable:
 
     def _lost(self, ticket: Ticket, cause: Cause, reason: str, now: float) -> list[Change]:
         ticket.note = f"{ticket.worker}: {reason}"
+        if cause == "infra":
+            ticket.losses += 1
+            cause = _counts_as(ticket)
         ticket.faults += cause == "fault"
-        ticket.losses += cause == "infra"
         if ticket.faults >= self.faults:
-            return self._close(ticket, "abandoned", f"failed {ticket.faults} times, last with {ticket.note}")
+            return self._close(ticket, "abandoned", f"failed {ticket.faults} times, last with {ticket.note}", dead=True)
         if ticket.losses >= self.losses:
-            return self._close(ticket, "abandoned", f"its worker was lost {ticket.losses} times, last {ticket.note}")
+            return self._close(ticket, "abandoned", f"its worker was lost {ticket.losses} times, last {ticket.note}", dead=True)
         self.retried += cause != "handback"
         del self._leased[ticket.task.id], self._workers[ticket.worker]
         ticket.worker = ""
@@ -205,15 +219,26 @@ class LeaseTable:
             self._enqueue(ticket, now, front=True)
         return [ticket.row()]
 
-    def _close(self, ticket: Ticket, outcome: Outcome, reason: str) -> list[Change]:
+    def _close(self, ticket: Ticket, outcome: Outcome, reason: str, dead: bool = False) -> list[Change]:
         task_id = ticket.task.id
+        letter = ticket.letter(reason) if dead else None
         del self._tickets[task_id]
         if self._leased.pop(task_id, None):
             del self._workers[ticket.worker]
         self._ready.pop(task_id, None)
-        return [Forget(TABLE, task_id), Verdict(ticket.task, ticket.attempt, outcome, reason)]
+        return [Forget(TABLE, task_id), Verdict(ticket.task, ticket.attempt, outcome, reason, letter)]
 
     def _remember(self, task: TaskId, attempt: int, closed: bool) -> None:
         self._endings[task, attempt] = closed
         if len(self._endings) > REMEMBERED:
             self._endings.popitem(last=False)
+
+
+def _counts_as(ticket: Ticket) -> Cause:
+    """Return what a loss counts as: "infra", or a "fault" when it is one host too many."""
+    ticket.hosts = tuple(dict.fromkeys((*ticket.hosts, ticket.host))) if ticket.host else ticket.hosts
+    if len(ticket.hosts) < GUILTY:
+        return "infra"
+    ticket.note += f"; it was lost on {', '.join(ticket.hosts)}"
+    ticket.hosts = ()
+    return "fault"

@@ -2,6 +2,7 @@
 
 Theory: facts are records, one per task; everything reported (complete watermark, holes, state) is derived from them. A dataset
 keeps the shape and type of its first part; a part that differs makes its result a hole with a reason, never a crash.
+A record without a result gives way to one of a higher generation for the same range; `corrections` grows with each.
 Clock policy: none. Invariants: records do not overlap; `complete` is the end of the contiguous run from index 0.
 """
 
@@ -13,7 +14,7 @@ import msgspec
 from beamtide.machine import Arrays
 from beamtide.messages.base import TaskId
 from beamtide.messages.results import DatasetHeader, Hole, Product, ProductState, StoreRequest
-from beamtide.messages.tasks import Outcome
+from beamtide.messages.tasks import Outcome, Task
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
@@ -28,11 +29,17 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     reason: str
     version: int
     bytes: int
+    generation: int = 0
 
     @property
     def key(self) -> str:
         """The key of its rows: sorts by product, then by index."""
         return f"{self.product.scan}/{self.product.pipeline}/{self.product.settings}/{self.start:012d}"
+
+    def gives_way_to(self, task: Task) -> bool:
+        """Whether a task's verdict corrects this one."""
+        same = (self.start, self.stop) == (task.start, task.stop)
+        return same and self.outcome == "abandoned" and task.generation > self.generation
 
 
 class Form(msgspec.Struct, frozen=True, array_like=True):
@@ -52,15 +59,22 @@ class ProductLedger:
     forms: dict[str, Form] = field(default_factory=dict)
     version: int = 0
     complete: int = 0
+    corrections: int = 0
+    """The sum of all generations."""
     _records: dict[int, Record] = field(default_factory=dict)
     _starts: list[int] = field(default_factory=list)
     _gone: list[int] = field(default_factory=list)
     """Where the records without a result begin."""
 
     def add(self, record: Record) -> None:
-        """Take a new record."""
+        """Take a new record, or one that corrects a hole."""
+        before = self._records.get(record.start)
         self._records[record.start] = record
-        insort(self._starts, record.start)
+        self.corrections += record.generation - (before.generation if before else 0)
+        if before is None:
+            insort(self._starts, record.start)
+        else:
+            self._gone.remove(record.start)
         if record.outcome != "result":
             insort(self._gone, record.start)
         self.version = max(self.version, record.version)
@@ -124,6 +138,7 @@ class ProductLedger:
             datasets=tuple(form.header for form in self.forms.values()),
             holes=self.holes(0, self.complete),
             results=len(self._starts) - len(self._gone),
+            corrections=self.corrections,
         )
 
     def check(self) -> None:

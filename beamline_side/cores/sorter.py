@@ -4,7 +4,8 @@ Theory: store first, order later. A result is on disk before its worker hears `O
 product (scan, pipeline, settings) that moves over contiguous ranges. Every index of a scan gets a verdict sooner or later
 (the source covers every index with a task, every task ends in one verdict), so the sorter waits without any time-out and a
 hole is a verdict with its reason. The first verdict of a task stays: a second one, of whatever attempt, changes nothing,
-for a complete result of an older attempt is as good as one of the newer.
+for a complete result of an older attempt is as good as one of the newer. A higher *generation* of a task that is known is no
+repetition: it goes on to the sink as a correction (`corrections`), once its range was released.
 
 Clock policy: `now` only spaces out repetitions of what the sink has not answered.
 Invariants: below the watermark everything was released; a range is stored once; ranges of one product do not overlap; at
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from beamline_side.cores.corrections import Corrections, Place
 from beamtide import codec
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Peer, Send, Shelf, WakeAt, link
 from beamtide.messages import Ok, Refused, Unsupported
@@ -34,14 +36,6 @@ class Line(msgspec.Struct, array_like=True):
 
     product: Product
     watermark: int = 0
-
-
-class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a stored result belongs; a row of the table "place"."""
-
-    product: Product
-    start: int
-    stop: int
 
 
 @dataclass(slots=True)
@@ -69,12 +63,14 @@ class SorterMachine:
     _queues: dict[Product, _Queue] = field(default_factory=dict)
     """Products with results that wait; those that are done cost nothing but their line."""
     _places: dict[TaskId, Place] = field(default_factory=dict)
+    _corrections: Corrections = field(init=False)
     _stored: int = 0
     _released: int = 0
     _repeated: int = 0
 
     def __post_init__(self) -> None:
         decode = msgspec.msgpack.decode
+        self._corrections = Corrections(self.shelf)
         for _, body in self.shelf.rows("line"):
             line = decode(body, type=Line)
             self._lines[line.product] = line
@@ -87,11 +83,11 @@ class SorterMachine:
         match event:
             case Heard(message=StoreRequest()):
                 return self._store(event)  # released on the tick that ends the batch, when the payload can be read back
-            case Heard(message=Released(task=task), peer=peer) if peer == SINK:
-                effects += self._drop(task)
+            case Heard(message=Released(task=task, generation=generation), peer=peer) if peer == SINK:
+                effects += [*self._corrections.released(task, generation), *self._drop(task)]
             case Heard(peer=peer) if peer != SINK:
                 effects.append(Send(event.peer, Unsupported(kind=kind_of(event.message)), event.id))
-        return effects + self._release(now)
+        return effects + self._release(now) + self._corrections.due(now, self._watermark)
 
     def progress(self) -> dict[str, float]:
         """Return how many results were stored, released, came twice, and wait."""
@@ -99,7 +95,7 @@ class SorterMachine:
             "stored": self._stored,
             "released": self._released,
             "repeated": self._repeated,
-            "waiting": len(self._places),
+            "waiting": len(self._places) + len(self._corrections),
         }
 
     def why(self) -> str:
@@ -130,6 +126,8 @@ class SorterMachine:
         if trouble:
             return [Send(event.peer, Refused(reason=trouble), event.id)]
         if self._is_known(task.id, place):
+            if task.generation:
+                return [*self._corrections.store(request, event.arrays, place), answer]
             self._repeated += 1
             return [answer]
         kept: list[Effect] = []

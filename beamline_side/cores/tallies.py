@@ -2,6 +2,7 @@
 
 Theory: a table of known tasks in the spool makes submitting and closing idempotent; a tally per (scan, pipeline, settings) is
 kept in memory and on disk. `version` grows with every change, also over restarts, and each scan remembers its last one.
+A task that was abandoned and retried is counted anew when its next generation has a verdict; older generations change nothing.
 No clock. Invariant: verdicts never outnumber tasks.
 """
 
@@ -26,6 +27,7 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
     start: int
     stop: int
     outcome: str = ""
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -71,11 +73,12 @@ class Tallies:
         changed = {}
         for verdict in {verdict.task: verdict for verdict in verdicts}.values():
             known = self.known(verdict.task)
-            if known is None or known.outcome:
+            if known is None or not _is_news(known, verdict):
                 continue
             key = (known.scan, known.pipeline, known.settings)
-            changed[key] = self._tallies[key] = _count(self._tallies[key], known, verdict)
-            closed = msgspec.structs.replace(known, outcome=verdict.outcome)
+            before = _uncounted(self._tallies[key], known) if known.outcome else self._tallies[key]
+            changed[key] = self._tallies[key] = _count(before, known, verdict)
+            closed = msgspec.structs.replace(known, outcome=verdict.outcome, generation=verdict.generation)
             effects.append(Keep("known", verdict.task, msgspec.msgpack.encode(closed)))
         return effects + self._changed(changed)
 
@@ -119,11 +122,25 @@ def _open(tally: Tally) -> int:
     return tally.submitted - tally.results - tally.empty - tally.abandoned
 
 
+def _is_news(known: Known, verdict: Closed) -> bool:
+    return not known.outcome or (known.outcome == "abandoned" and verdict.generation > known.generation)
+
+
+def _uncounted(tally: Tally, known: Known) -> Tally:
+    """Take back an abandoned task that was retried, and its reason."""
+    reasons = tuple(reason for reason in tally.reasons if not reason.startswith(_range(known)))
+    return msgspec.structs.replace(tally, abandoned=tally.abandoned - 1, reasons=reasons)
+
+
+def _range(known: Known) -> str:
+    return f"indexes {known.start} to {known.stop - 1}: "
+
+
 def _count(tally: Tally, known: Known, verdict: Closed) -> Tally:
     match verdict.outcome:
         case "result":
             return msgspec.structs.replace(tally, results=tally.results + 1)
         case "empty":
             return msgspec.structs.replace(tally, empty=tally.empty + 1)
-    reason = f"indexes {known.start} to {known.stop - 1}: {verdict.reason}"
+    reason = f"{_range(known)}{verdict.reason}"
     return msgspec.structs.replace(tally, abandoned=tally.abandoned + 1, reasons=(*tally.reasons, reason)[-REASONS:])

@@ -6,13 +6,18 @@ from typing import TypeAlias
 import msgspec
 
 from beamtide.machine import Forget, Keep
+from beamtide.messages.dead_letters import DeadLetter
 from beamtide.messages.tasks import Outcome, Task
 
 TABLE = "tasks"
 
 
 class Ticket(msgspec.Struct, array_like=True):
-    """An open task and what happened to it: what the spool keeps. `worker` is "" while nobody holds it."""
+    """An open task and what happened to it: what the spool keeps. `worker` is "" while nobody holds it.
+
+    `hosts` lost it since the last time that such losses counted as a fault; the last six fields are what is left of the last
+    attempt that ended badly.
+    """
 
     task: Task
     seq: int
@@ -21,6 +26,12 @@ class Ticket(msgspec.Struct, array_like=True):
     losses: int = 0
     worker: str = ""
     note: str = ""
+    hosts: tuple[str, ...] = ()
+    host: str = ""
+    job: str = ""
+    trace: str = ""
+    stderr: str = ""
+    at: float = 0.0
 
     def row(self) -> Keep:
         """Return the effect that keeps it."""
@@ -29,6 +40,23 @@ class Ticket(msgspec.Struct, array_like=True):
     def over(self, reason: str) -> "list[Change]":
         """Return what ends it before anyone held it."""
         return [Forget(TABLE, self.task.id), Verdict(self.task, self.attempt, "abandoned", reason)]
+
+    def letter(self, reason: str) -> DeadLetter:
+        """Return what is kept of it when it is given up."""
+        return DeadLetter(
+            task=self.task,
+            seq=self.seq,
+            reason=reason,
+            faults=self.faults,
+            losses=self.losses,
+            attempts=self.attempt,
+            worker=self.worker,
+            host=self.host,
+            job=self.job,
+            trace=self.trace,
+            stderr=self.stderr,
+            at=self.at,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +70,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`task` is over."""
+    """`task` is over; with a `letter` if it was given up because it failed or was lost too often."""
 
     task: Task
     attempt: int
     outcome: Outcome
     reason: str = ""
+    letter: DeadLetter | None = None
 
 
 Change: TypeAlias = Keep | Forget | Grant | Verdict

@@ -72,9 +72,10 @@ class Release(Message, frozen=True, kw_only=True):
 
 
 class Released(Message, frozen=True, kw_only=True):
-    """The sink keeps the result of this task."""
+    """The sink keeps the result of this task, in this generation or a higher one."""
 
     task: TaskId
+    generation: int = 0
 
 
 # --- the sink's API ------------------------------------------------------------------------------------------------
@@ -89,7 +90,10 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class ProductState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """How far a product is: indexes `[0, complete)` have verdicts; `version` grows with every change of the sink."""
+    """How far a product is: indexes `[0, complete)` have verdicts; `version` grows with every change of the sink.
+
+    `corrections` grows each time that a later result takes the place of a hole.
+    """
 
     product: Product
     modality: str
@@ -98,6 +102,7 @@ class ProductState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     datasets: tuple[DatasetHeader, ...] = ()
     holes: tuple[Hole, ...] = ()
     results: int = 0
+    corrections: int = 0
 
 
 class ListRequest(Message, frozen=True, kw_only=True):

@@ -44,6 +44,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     `void` says why there is nothing to compute (the frames never came): such a task is never leased, it goes
     straight to the verdict "abandoned" with that reason, so that every index of a scan has a verdict.
+    `generation` counts how often the task was retried after it had been abandoned; a higher one takes the place of a hole.
     """
 
     id: TaskId
@@ -57,6 +58,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     needs: tuple[Need, ...] = ()
     priority: int = 0
     void: str = ""
+    generation: int = 0
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -65,6 +67,7 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     task: TaskId
     outcome: Outcome
     reason: str = ""
+    generation: int = 0
 
 
 # --- clients and sources to the distributor ------------------------------------------------------------------------
@@ -161,6 +164,8 @@ class Pulled(Message, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     confirmed: tuple[TaskId, ...] = ()
     ahead: tuple[Entry, ...] = ()
+    generations: tuple[int, ...] = ()
+    """Which generation of each task in `confirmed` is meant."""
 
 
 # --- worker to buffer ----------------------------------------------------------------------------------------------
@@ -172,6 +177,7 @@ class LeaseRequest(Message, frozen=True, kw_only=True):
     worker: str
     job: str
     wait: float
+    host: str = ""
 
 
 class Lease(Message, frozen=True, kw_only=True):
@@ -219,6 +225,10 @@ class TaskFailed(Message, frozen=True, kw_only=True):
     trace: str = ""
     host: str = ""
     job: str = ""
+    stderr: str = ""
+    """The last it wrote to its standard error output, at most 8 KiB."""
+    at: float = 0.0
+    """Unix time in seconds, for display only."""
 
 
 class Stale(Message, frozen=True, kw_only=True):

@@ -245,7 +245,7 @@ class DeliveryStory(RuleBasedStateMachine):
         assert self.accepted <= self.verdicts.keys() <= self.sorter.keys(), "an index would be waited for in vain"
 
     def left(self) -> list[tuple[str, str]]:
-        tables = ("tasks", "dead", "closed", "journal", "ahead")
+        tables = ("tasks", "outbox", "closed", "journal", "ahead")
         return [key for shelf in self.shelves.values() for key in shelf.committed if key[0] in tables]
 
 

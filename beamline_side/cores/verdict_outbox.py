@@ -1,0 +1,91 @@
+"""Abandoned verdicts on their way to the sorter, so that no index is ever waited for in vain.
+
+Theory: a verdict is a row of the spool until the sorter answers `Ok(note=task id)`. A few travel at once; one that stays
+unanswered is sent again, which is harmless: the sorter keeps the first verdict of a task's generation. The verdict of a later
+generation (a retry that failed again) takes the place of the one before; a late answer to that may take it away, which costs
+no more than the newer reason.
+
+Clock policy: `now` is the caller's monotonic clock. Invariant: every row is either unsent or under way.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from beamtide import codec
+from beamtide.machine import Effect, Forget, Keep, Send, Shelf, link
+from beamtide.messages.base import Ok, Refused, Seconds, TaskId
+from beamtide.messages.results import StoreRequest
+from beamtide.messages.tasks import Task
+
+TABLE = "outbox"
+WINDOW = 64
+PATIENCE = 5.0
+
+
+@dataclass(slots=True)
+class VerdictOutbox:
+    """Abandoned verdicts that the sorter has not confirmed."""
+
+    shelf: Shelf
+    _unsent: deque[TaskId] = field(default_factory=deque)
+    _under_way: dict[TaskId, float] = field(default_factory=dict)
+    _fresh: dict[TaskId, StoreRequest] = field(default_factory=dict)
+    _complaint: str = ""
+
+    def __post_init__(self) -> None:
+        self._unsent.extend(TaskId(key) for key, _ in self.shelf.rows(TABLE))
+
+    def add(self, task: Task, attempt: int, reason: str) -> list[Effect]:
+        """Take a verdict."""
+        request = StoreRequest(task=task, attempt=attempt, outcome="abandoned", reason=reason)
+        self._under_way.pop(task.id, None)
+        if not (task.generation and task.id in self._unsent):
+            self._unsent.append(task.id)
+        self._fresh[task.id] = request
+        return [Keep(TABLE, task.id, codec.pack(request))]
+
+    def due(self, now: Seconds) -> list[Effect]:
+        """Send what should be under way."""
+        while self._under_way and next(iter(self._under_way.values())) <= now:
+            self._unsent.append(self._pop_oldest())
+        effects: list[Effect] = []
+        while self._unsent and len(self._under_way) < WINDOW:
+            task_id = self._unsent.popleft()
+            self._under_way[task_id] = now + PATIENCE
+            fresh = self._fresh.get(task_id)
+            effects.append(Send(link("sorter"), fresh or codec.unpack(self.shelf.read(TABLE, task_id)).message))
+        self._fresh.clear()  # with the next event the shelf has them
+        return effects
+
+    def heard(self, answer: Ok | Refused) -> list[Effect]:
+        """Take the sorter's answer."""
+        if isinstance(answer, Refused):
+            self._complaint = answer.reason
+            return []
+        task_id = TaskId(answer.note)
+        if self._under_way.pop(task_id, None) is None:
+            if task_id not in self._unsent:
+                return []
+            self._unsent.remove(task_id)
+        self._complaint = ""
+        return [Forget(TABLE, task_id)]
+
+    def unreachable(self, now: Seconds) -> None:
+        """Send all again in a moment: the sorter is not there."""
+        self._under_way = dict.fromkeys(self._under_way, now + 1.0)
+
+    def wake(self) -> float | None:
+        """Return when something should be sent again."""
+        return next(iter(self._under_way.values()), None)
+
+    def __len__(self) -> int:
+        return len(self._unsent) + len(self._under_way)
+
+    def why(self) -> str:
+        """Return why verdicts do not get through."""
+        return f"the sorter refuses {len(self)} abandoned verdicts: {self._complaint}" if self._complaint and len(self) else ""
+
+    def _pop_oldest(self) -> TaskId:
+        task_id = next(iter(self._under_way))
+        del self._under_way[task_id]
+        return task_id

@@ -1,0 +1,59 @@
+"""Dead letters: tasks that were abandoned because they failed or lost their workers too often, kept for somebody to look at.
+
+The buffer of a pipeline keeps them. A retry runs the task anew, as its next `generation`; the result of a higher generation
+takes the place of a hole, everywhere, and is announced as a correction.
+"""
+
+import msgspec
+
+from beamtide.messages.base import Message, TaskId
+from beamtide.messages.tasks import Task
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A task that was given up, and what its last attempt left behind. `seq` is its place in the pipeline's journal.
+
+    `at` is Unix time in seconds as the worker told it, for display only (0 = nobody told).
+    """
+
+    task: Task
+    seq: int
+    reason: str
+    faults: int = 0
+    losses: int = 0
+    attempts: int = 0
+    worker: str = ""
+    host: str = ""
+    job: str = ""
+    trace: str = ""
+    stderr: str = ""
+    at: float = 0.0
+
+
+class DeadListRequest(Message, frozen=True, kw_only=True):
+    """Which tasks are dead letters? Newest first, without the first `skip`. Answered `DeadLetters`.
+
+    `task` names one task, which comes whole; a list ("" = all) comes without traceback and stderr.
+    """
+
+    task: TaskId = TaskId("")
+    skip: int = 0
+
+
+class DeadLetters(Message, frozen=True, kw_only=True):
+    """Some dead letters, of `total`."""
+
+    letters: tuple[DeadLetter, ...]
+    total: int
+
+
+class RetryRequest(Message, frozen=True, kw_only=True):
+    """Run these tasks anew; answered `Ok` once they are on disk. One that is no dead letter (any more) changes nothing."""
+
+    tasks: tuple[TaskId, ...]
+
+
+class DropRequest(Message, frozen=True, kw_only=True):
+    """Forget these dead letters; their holes stay. Answered `Ok`."""
+
+    tasks: tuple[TaskId, ...]
