@@ -2,10 +2,11 @@
 
 Theory: the sink's record is the truth and every file is derived from it, so nothing here has to survive: after a SIGKILL the
 sink tells everything again, live files are thrown away and rebuilt, and a finished file of the same scan, settings and length
-is recognised. While a scan runs, its results are appended to a live file; when the scan has ended and every index has a
-verdict (and the positions of the maps are complete too), the final file is written from the sink's results, pictures
-first, the file's name last: the name of the final file is the commit. A disk that is nearly full is noticed before HDF5 runs
-into it; a write that fails in HDF5 all the same ends the process (`Broken`), because that library does not recover from it.
+is recognised, unless results were corrected since: then it is written again. While a scan runs, its results are appended to a
+live file; when the scan has ended and every index has a verdict (and the positions of the maps are complete too), the final
+file is written from the sink's results, pictures first, the file's name last: the name of the final file is the commit. A disk
+that is nearly full is noticed before HDF5 runs into it; a write that fails in HDF5 all the same ends the process (`Broken`),
+because that library does not recover from it.
 
 Clock policy: a product that could not be written rests for 5 s on the monotonic clock; wall time goes only into files.
 Invariants: one product's trouble never stops another; a file is there as a whole or not at all; the sentence of every
@@ -51,7 +52,7 @@ class Writer:
         self._scans: dict[ScanId, ScanState] = {}
         self._products: dict[Product, ProductState] = {}
         self._files: dict[Product, ProductFiles] = {}
-        self._done: dict[Product, ScanState] = {}
+        self._done: dict[Product, tuple[ScanState, int]] = {}
         self._trouble: dict[Product, tuple[str, float]] = {}
         self._silent = self._told = ""
         self._answered = clock.monotonic()
@@ -99,14 +100,18 @@ class Writer:
             self._done.clear()
             self._seen = 0
             return
-        self._products.update({state.product: state for state in news.products})
+        for state in news.products:
+            known = self._products.get(state.product, state)
+            if known.corrections != state.corrections and state.product in self._files:
+                self._files.pop(state.product).drop()  # the live file has holes where there are results now: begin it anew
+            self._products[state.product] = state
         self._seen = news.version
         scans = self._reader.scans(self._scans_seen)
         self._scans_seen = scans.version if scans.version >= self._scans_seen else 0
         self._scans.update({state.scan.id: state for state in scans.scans})
-        for product, then in list(self._done.items()):  # measured again under the same name: written again
+        for product, (then, corrections) in list(self._done.items()):  # measured again, or corrected: written again
             now = self._scans[product.scan]
-            if (now.started, now.points) != (then.started, then.points):
+            if (now.started, now.points) != (then.started, then.points) or corrections != self._corrections(product):
                 del self._done[product]
 
     def _attempt(self, product: Product) -> None:
@@ -130,7 +135,7 @@ class Writer:
         if scan is None:
             return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
         ended = scan.phase == "ended"
-        if ended and finished_file(self._processed, product, scan) is not None:
+        if ended and finished_file(self._processed, product, scan, self._corrections(product)) is not None:
             self._finish(product, scan)
             return ""
         name = self._pipelines[product.pipeline].positions or ""
@@ -148,7 +153,8 @@ class Writer:
         positions = self._reader.positions(source, scan.points) if source is not None else None
         results = self._reader.all_results(product, scan.points)
         modality = self._products[product].modality
-        content = Content(product, modality, scan, results, positions, document, calibration)
+        corrections = self._corrections(product)
+        content = Content(product, modality, scan, results, positions, document, calibration, corrections)
         path = self._files_of(product, scan).write(content)
         self._written += 1
         self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(path))
@@ -172,6 +178,11 @@ class Writer:
             self._files[product] = ProductFiles(self._processed, product, scan, formats, taken)
         return self._files[product]
 
+    def _corrections(self, product: Product) -> int:
+        """Return how often the results of a product, and the positions of its maps, were corrected."""
+        source = self._newest(product.scan, self._pipelines[product.pipeline].positions or "")
+        return self._products[product].corrections + (source.corrections if source is not None else 0)
+
     def _newest(self, scan: ScanId, pipeline: str) -> ProductState | None:
         found = [state for product, state in self._products.items() if (product.scan, product.pipeline) == (scan, pipeline)]
         return max(found, key=lambda state: state.version, default=None)
@@ -179,7 +190,7 @@ class Writer:
     def _finish(self, product: Product, scan: ScanState) -> None:
         self._files_of(product, scan).drop()
         del self._files[product]
-        self._done[product] = scan
+        self._done[product] = scan, self._corrections(product)
 
     def _complain(self, product: Product, error: Exception) -> None:
         foreseen = isinstance(error, BeamtideError | OSError)

@@ -2,7 +2,7 @@
 
 Names: the first settings of a pipeline get `<pipeline>.h5`, others lie beside it under their digest (see `beamtide.layout`).
 A file under the plain name that is not ours is left alone. Pictures are written before the result file gets its name, so a
-result file that is there has its pictures.
+result file that is there has its pictures. A file says how many corrections it has, so one that lacks some is written anew.
 """
 
 import contextlib
@@ -95,10 +95,11 @@ class ProductFiles:
                 write_jpeg(layout.preview_file(result, shown.name), shown, caption)
 
 
-def finished_file(processed: pathlib.Path, product: Product, scan: ScanState) -> pathlib.Path | None:
-    """Return the finished file of exactly this product and this run of the scan, if there is one."""
+def finished_file(processed: pathlib.Path, product: Product, scan: ScanState, corrections: int = 0) -> pathlib.Path | None:
+    """Return the finished file of exactly this product and this run of the scan, with so many corrections, if there is one."""
     found = ((path, written_for(path)) for path in _names(layout.result_file, processed, product))
-    return next((path for path, facts in found if facts == (product, scan.started, scan.points)), None)
+    wanted = product, scan.started, scan.points
+    return next((path for path, facts in found if facts and facts[:3] == wanted and facts[3] >= corrections), None)
 
 
 def result_name(processed: pathlib.Path, product: Product) -> pathlib.Path:
@@ -108,12 +109,12 @@ def result_name(processed: pathlib.Path, product: Product) -> pathlib.Path:
     return plain if not plain.exists() or (facts is not None and facts[0] == product) else beside
 
 
-def written_for(path: pathlib.Path) -> tuple[Product, float, int] | None:
-    """Return product, start of the scan and number of points of a finished file; None if it is not one of ours."""
+def written_for(path: pathlib.Path) -> tuple[Product, float, int, int] | None:
+    """Return product, start of the scan, points and corrections of a finished file; None if it is not one of ours."""
     with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path, "r") as root:
         facts = root["entry"].attrs
         product = Product(scan=facts["scan"], pipeline=facts["pipeline"], settings=facts["settings"])
-        return product, float(facts["scan_started"]), int(facts["points"])
+        return product, float(facts["scan_started"]), int(facts["points"]), int(facts.get("corrections", 0))
     return None
 
 

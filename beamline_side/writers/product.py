@@ -34,6 +34,8 @@ class Content:
     document: SettingsDocument | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Calibration files: name -> content."""
+    corrections: int = 0
+    """How often results in it had been corrected."""
 
 
 def batches(results: tuple[StoreRequest, ...], arrays: Arrays) -> list[Batch]:

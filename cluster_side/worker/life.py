@@ -35,11 +35,12 @@ class ChildLeased:
 
 @dataclass(frozen=True, slots=True)
 class ChildEnded:
-    """A child process is gone; `death` says how it died ("" = it exited as it should)."""
+    """A child process is gone; `death` says how it died ("" = it exited as it should), `stderr` what it wrote last."""
 
     child: int
     said: Said
     death: str = ""
+    stderr: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class ReportLoss:
     worker: str
     cause: Cause
     reason: str
+    stderr: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class Life:
             return []
         cause: Cause = "handback" if self._asked else "infra"
         reason = f"worker {event.death or 'ended without a word'} while it worked on the task"
-        return [ReportLoss(lease.task, lease.attempt, lease.worker, cause, reason)]
+        return [ReportLoss(lease.task, lease.attempt, lease.worker, cause, reason, event.stderr)]
 
     def _hurry(self, now: Seconds) -> list[Effect]:
         if self._leave_by is None:

@@ -2,7 +2,8 @@
 
 Theory: imports and calibration cost seconds, a fork costs milliseconds. So the parent loads the kernel once and owns nothing that
 a fork would break: no socket, no thread, no open file but the pipes of its children. It learns from a pipe what each child
-holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out.
+holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out, with what the
+dead one wrote last (`last_words`).
 All decisions are in `life.py`.
 
 Clock policy: `beamtide.clock.monotonic`, passed on to `life`.
@@ -17,14 +18,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from beamtide import clock, lifeline, settings, site
 from beamtide.config import Deployment
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.pump import Caller
-from cluster_side.worker import life, one_task, recipe
-from cluster_side.worker.one_task import Work
+from cluster_side.worker import last_words, life, one_task, recipe
+from cluster_side.worker.one_task import End, Work
 
 TICK = 1.0
 REPORT_PATIENCE = 10.0
@@ -37,6 +38,7 @@ class Child:
     number: int
     pid: int
     pipe: int
+    words: BinaryIO
     said: life.Said = ""
     rest: bytes = b""
     signals: int = 0
@@ -80,7 +82,9 @@ class Nursery:
             if pid:
                 os.close(child.pipe)
                 del self.children[child.number]
-                events.append(life.ChildEnded(child.number, child.said, _death(status)))
+                stderr = last_words.tail(child.words.fileno())
+                last_words.pass_on(child.words)
+                events.append(life.ChildEnded(child.number, child.said, _death(status), stderr))
         self.reporters = [pid for pid in self.reporters if not os.waitpid(pid, os.WNOHANG)[0]]
         return [*events, life.Tick()]
 
@@ -102,17 +106,19 @@ class Nursery:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
+        words = last_words.begin()
         pid = os.fork()
         if pid:
             os.close(writing)
             os.set_blocking(reading, False)
-            return Child(number, pid, reading)
+            return Child(number, pid, reading, words)
+        last_words.adopt(words)
         _as_child(parent, lambda: one_task.run(self.work, lambda fact: _tell(writing, fact)))
 
     def _report(self, loss: life.ReportLoss) -> None:
         def report() -> int:
             with Caller() as caller:
-                end = (loss.cause, loss.reason, "")
+                end = End(loss.cause, loss.reason, stderr=loss.stderr)
                 one_task.report_failure(self.work, caller, (loss.task, loss.attempt, loss.worker), end)
             return 0
 

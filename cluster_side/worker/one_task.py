@@ -25,7 +25,7 @@ from beamtide.messages.results import Provenance, StoreRequest
 from beamtide.messages.tasks import Beat, Cause, Lease, LeaseRequest, Outcome, Stale, TaskDone, TaskFailed
 from beamtide.pump import Caller
 from cluster_side.modalities.base import checked
-from cluster_side.worker import inputs, recipe
+from cluster_side.worker import inputs, last_words, recipe
 from cluster_side.worker.recipe import FindModality, Recipe
 
 DEAD_MAN = 60.0
@@ -57,6 +57,16 @@ class Work:
         return self.deployment.address(f"buffer.{self.pipeline}")
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended without a result."""
+
+    cause: Cause
+    reason: str
+    trace: str = ""
+    stderr: str = ""
+
+
 def name() -> str:
     """Return the name of the worker in this process."""
     return f"{platform.node()}-{os.getpid()}"
@@ -79,7 +89,7 @@ def run(work: Work, tell: Callable[[dict[str, Any]], None]) -> int:
             return 4
         except Leave:
             if lease is not None:
-                _fail(work, lease, caller, ("handback", "its job was told to leave", ""))
+                _fail(work, lease, caller, End("handback", "its job was told to leave"))
                 tell({"said": "failed"})
             return 0
     return 0
@@ -90,7 +100,7 @@ def _lease(work: Work, caller: Caller) -> Lease | None:
     end = clock.monotonic() + work.idle_exit
     while True:
         wait = min(LONGEST_WAIT, max(0.0, end - clock.monotonic()))
-        request = LeaseRequest(worker=name(), job=work.job, wait=wait)
+        request = LeaseRequest(worker=name(), job=work.job, wait=wait, host=platform.node())
         answer, _ = _insist(caller, work.buffer, request, Message, tries=3 * (wait + 1))
         if isinstance(answer, Lease):
             return answer
@@ -117,7 +127,8 @@ def _attempt(work: Work, lease: Lease, caller: Caller) -> str:
     except NoAnswer:
         raise
     except Exception as error:
-        return _fail(work, lease, caller, ("fault", _sentence(error), traceback.format_exc()[-MAX_TRACE:]))
+        trace = traceback.format_exc()[-MAX_TRACE:]
+        return _fail(work, lease, caller, End("fault", sentence(error), trace, last_words.tail(last_words.STDERR)))
     return _done(work, lease, caller, (result.outcome, clock.monotonic() - began))
 
 
@@ -138,24 +149,25 @@ def _done(work: Work, lease: Lease, caller: Caller, end: tuple[Outcome, float]) 
     return "stale" if isinstance(answer, Stale) else "done"
 
 
-def _fail(work: Work, lease: Lease, caller: Caller, end: tuple[Cause, str, str]) -> str:
+def _fail(work: Work, lease: Lease, caller: Caller, end: End) -> str:
     report_failure(work, caller, (lease.task.id, lease.attempt, name()), end)
     return "failed"
 
 
-def report_failure(work: Work, caller: Caller, lease: tuple[Any, int, str], end: tuple[Cause, str, str]) -> None:
-    """Tell the buffer that an attempt (task, attempt, worker) ended without a result: (cause, reason, trace)."""
+def report_failure(work: Work, caller: Caller, lease: tuple[Any, int, str], end: End) -> None:
+    """Tell the buffer that an attempt (task, attempt, worker) ended without a result."""
     task, attempt, worker = lease
-    cause, reason, trace = end
     failed = TaskFailed(
         worker=worker,
         task=task,
         attempt=attempt,
-        cause=cause,
-        reason=reason,
-        trace=trace,
+        cause=end.cause,
+        reason=end.reason,
+        trace=end.trace,
         host=platform.node(),
         job=work.job,
+        stderr=end.stderr,
+        at=clock.utc(),
     )
     _insist(caller, work.buffer, failed, Message)
 
@@ -202,7 +214,7 @@ def _beat(work: Work, lease: Lease, tell: Callable[[dict[str, Any]], None]) -> N
     threading.Thread(target=beat, daemon=True).start()
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """Return what went wrong as one line, our own errors as they are."""
     text = " ".join(str(error).split())
     return text if isinstance(error, BeamtideError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
