@@ -32,7 +32,7 @@ from beamtide.messages.tasks import (
 from tests.world.actors import SETTINGS, Source, arrays_of, result_of
 from tests.world.world import Process, World
 
-UNDER_WAY = ("tasks", "dead", "closed", "journal", "ahead", "place")
+UNDER_WAY = ("tasks", "outbox", "correction", "closed", "journal", "ahead", "place")
 """Tables that are empty when all is done."""
 
 
@@ -95,7 +95,7 @@ class Watchful:
                 self._kept(kind, effect)
             elif isinstance(effect, Forget) and kind == "sorter" and effect.table == "payload":
                 assert effect.key in self.in_sink, f"{effect.key} is in nobody's hands"
-            elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "dead":
+            elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "outbox":
                 assert effect.key in self.stored, f"the abandoned {effect.key} is in nobody's hands"
             elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "closed":
                 assert self.known[effect.key], f"the verdict of {effect.key} is in nobody's hands"
