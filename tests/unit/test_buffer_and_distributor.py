@@ -9,9 +9,9 @@ from beamline_side.spool.sqlite_spool import Spool
 from beamtide.config import Leases, PipelineConfig, Source
 from beamtide.machine import Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, Seconds, TaskId
+from beamtide.messages.fences import FencePending, FenceReached, FenceRequest
 from beamtide.messages.results import StoreRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
-from beamtide.messages.fences import FencePending, FenceReached, FenceRequest
 from beamtide.messages.tasks import (
     Beat,
     Cancelled,
