@@ -6,6 +6,7 @@ One small scan has all the bad lines that a night brings, and is processed while
 import contextlib
 import io
 import json
+import os
 import pathlib
 import shutil
 import socket
@@ -20,6 +21,7 @@ import pytest
 
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.embedded import follow, prepare_demo, run_scan
+from beamline_side.hosts.process import PARENT
 from beamline_side.sources import simulate
 from beamtide import cli, clock, layout, site
 from beamtide.client import Client
@@ -295,7 +297,8 @@ def test_a_distributor_that_cannot_write_stops_with_75_and_keeps_its_word(tmp_pa
 
     def serve(most: int) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", LIMITED, str(most), str(deployment.file)]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        environment = os.environ | {PARENT: str(os.getpid())}  # should this test fail, it ends with us
+        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
 
     acknowledged, child = 0, serve(300_000)
     with Client(deployment, patience=20) as client, Client(deployment, patience=1.5) as hasty:
