@@ -15,7 +15,8 @@ from beamtide import clock, settings, site
 from beamtide.config import Deployment, PipelineConfig
 from beamtide.errors import BadInput
 from beamtide.messages import Message, Ok, metadata, results, scaling, tasks, topology
-from beamtide.messages.base import Digest, PipelineName, ScanId
+from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
 from beamtide.pump import Caller
 
 
@@ -96,6 +97,40 @@ class Client:
         """End all open tasks of a scan, in one pipeline or in all."""
         self._ask("distributor", tasks.CancelRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline), reason=reason))
 
+    # dead letters
+
+    def dead_letters(self, pipeline: str = "") -> tuple[DeadLetter, ...]:
+        """Return the tasks that failed for good, newest first, without tracebacks; of one pipeline, or of all in turn."""
+        found: list[DeadLetter] = []
+        for name in self._pipelines(pipeline):
+            known: dict[TaskId, DeadLetter] = {}
+            skip, total = 0, 1
+            while skip < total:
+                page = self._letters(name, DeadListRequest(skip=skip))
+                known |= {letter.task.id: letter for letter in page.letters}
+                skip, total = skip + len(page.letters), page.total if page.letters else 0
+            found += known.values()
+        return tuple(found)
+
+    def dead_letter(self, task: str) -> DeadLetter:
+        """Return one task that failed for good, with its traceback."""
+        for name in self._pipelines(""):
+            if found := self._letters(name, DeadListRequest(task=TaskId(task))).letters:
+                return found[0]
+        raise BadInput(f"there is no dead letter {task!r}; see `beamtide dlq list`")
+
+    def retry(self, letters: Sequence[DeadLetter]) -> None:
+        """Run tasks that failed for good again; their results take the place of their holes."""
+        for name in {letter.task.pipeline for letter in letters}:
+            found = tuple(letter.task.id for letter in letters if letter.task.pipeline == name)
+            self._ask(f"buffer.{name}", RetryRequest(tasks=found))
+
+    def drop(self, letters: Sequence[DeadLetter]) -> None:
+        """Forget tasks that failed for good; their holes stay."""
+        for name in {letter.task.pipeline for letter in letters}:
+            found = tuple(letter.task.id for letter in letters if letter.task.pipeline == name)
+            self._ask(f"buffer.{name}", DropRequest(tasks=found))
+
     # results
 
     def products(self, scan: str = "", pipeline: str = "") -> tuple[results.ProductState, ...]:
@@ -143,6 +178,11 @@ class Client:
         question = metadata.ListSettingsRequest(modality=modality)
         return self._caller.ask(self._at("metadata"), question, metadata.SettingsList, patience=self._patience).documents
 
+    def file(self, digest: str) -> bytes:
+        """Return the calibration file with this digest."""
+        question = metadata.GetFileRequest(digest=Digest(digest))
+        return self._caller.ask(self._at("metadata"), question, metadata.File, patience=self._patience).content
+
     # components
 
     def topology(self) -> tuple[topology.ComponentReport, ...]:
@@ -155,6 +195,15 @@ class Client:
         return self._caller.ask(
             self._at(f"buffer.{pipeline}"), scaling.GaugeRequest(), scaling.BufferGauge, patience=self._patience
         )
+
+    def _pipelines(self, only: str) -> list[str]:
+        known = list(self.deployment.pipelines)
+        if only and only not in known:
+            raise BadInput(f"there is no pipeline {only!r}; this site has: {', '.join(known)}")
+        return [only] if only else known
+
+    def _letters(self, pipeline: str, question: DeadListRequest) -> DeadLetters:
+        return self._caller.ask(self._at(f"buffer.{pipeline}"), question, DeadLetters, patience=self._patience)
 
     def _ask(self, component: str, message: Message) -> None:
         self._caller.ask(self._at(component), message, Ok, patience=self._patience)

@@ -5,13 +5,15 @@ import pathlib
 import platform
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from beamtide import lifeline, site
+from beamtide.errors import BadInput
 
 Site = Annotated[pathlib.Path, typer.Option("-c", "--config", help="The site file.")]
+DEFAULT_SITE = pathlib.Path("site.yaml")
 PARENT = "BEAMTIDE_PARENT"
 
 
@@ -22,16 +24,24 @@ def add_to(app: typer.Typer) -> None:
 
 
 def work(  # noqa: PLR0913, PLR0917  one argument per option
-    config: Site,
-    pipeline: Annotated[str, typer.Option(help="Whose tasks to work on.")],
+    config: Site = DEFAULT_SITE,
+    pipeline: Annotated[str, typer.Option(help="Whose tasks to work on.")] = "",
     slots: Annotated[int, typer.Option(min=1, help="Workers at once.")] = 1,
     tasks: Annotated[int, typer.Option(min=0, help="End after this many tasks (0: when idle).")] = 0,
     job: Annotated[str, typer.Option(help="The name of this job.")] = "",
     idle_exit: Annotated[float, typer.Option(min=0, help="End after this many seconds without a task.")] = 5.0,
+    bundle: Annotated[
+        pathlib.Path | None, typer.Option(help="Only run this failed task again, here (`beamtide dlq export`).")
+    ] = None,
+    raw: Annotated[pathlib.Path | None, typer.Option(help="Where a bundle's input files lie below.")] = None,
 ) -> None:
-    """Be a job: fork workers that take one task each."""
+    """Be a job: fork workers that take one task each; or see a failed task fail."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    if bundle:
+        _reproduce(bundle, raw)
+    if not pipeline:
+        raise BadInput("say whose tasks to work on: --pipeline NAME; or which failed task to run again: --bundle FILE")
     from cluster_side.worker import life, nursery, recipe  # after the line above: numpy reads it once
 
     _live_with_parent()
@@ -41,6 +51,14 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
     if end.reason:
         print(f"beamtide work: {end.reason}", file=sys.stderr)  # noqa: T201
     raise SystemExit(end.code)
+
+
+def _reproduce(bundle: pathlib.Path, raw: pathlib.Path | None) -> NoReturn:
+    from cluster_side.worker import reproduce
+
+    code, text = reproduce.run(bundle, raw)
+    print(text, file=sys.stderr if code else sys.stdout)
+    raise SystemExit(code)
 
 
 def autoscale(config: Site) -> None:

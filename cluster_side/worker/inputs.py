@@ -4,6 +4,7 @@ Invariants: a path never leaves its root, whatever the task says; every array ha
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ PATIENCE = 60.0
 
 def read(task: Task, roots: Roots, caller: Caller, sink: str) -> dict[str, NDArray[Any]]:
     """Return all input arrays of a task; BadInput says which file or dataset is wrong."""
-    arrays = read_files(task, roots)
-    for need in task.needs:
-        if need.dataset:
-            arrays[f"{need.pipeline}/{need.dataset}"] = _fetch(task, need, caller, sink)
-    return _complete(arrays, task)
+    needs = [need for need in task.needs if need.dataset]
+    return read_with(task, roots, {f"{need.pipeline}/{need.dataset}": _fetch(task, need, caller, sink) for need in needs})
+
+
+def read_with(task: Task, roots: Roots, datasets: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the input arrays of a task, those of its files and other pipelines' datasets that are at hand."""
+    return _complete({**read_files(task, roots), **datasets}, task)
 
 
 def read_files(task: Task, roots: Roots) -> dict[str, NDArray[Any]]:

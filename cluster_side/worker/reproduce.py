@@ -1,0 +1,30 @@
+"""A failed task again, in the foreground, from its bundle: no service, no lease, nothing is stored.
+
+The same steps as `one_task`: settings to kernel, inputs to arrays, kernel, and the check of what it returns.
+"""
+
+import pathlib
+import tempfile
+import traceback
+
+from beamtide import bundle
+from beamtide.command_tell import read_tasks
+from cluster_side.modalities.base import checked
+from cluster_side.worker import inputs, one_task, recipe
+
+
+def run(file: pathlib.Path, raw: pathlib.Path | None, find: recipe.FindModality = recipe.registered) -> tuple[int, str]:
+    """Run a bundle, with its inputs below `raw` if given; return the exit code (1: it fails here, too) and what to say."""
+    with bundle.opened(file) as folder, tempfile.TemporaryDirectory(prefix="beamtide-") as cache:
+        prepared, roots = bundle.read_settings(folder), bundle.read_roots(folder, raw)
+        task = read_tasks(folder / "task.json")[0]
+        try:
+            ready = recipe.prepare(prepared, pathlib.Path(cache), find)
+            needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}
+            frames = inputs.read_with(task, roots, {name: bundle.read_dataset(folder, name) for name in needed})
+            outputs = ready.kernel(frames)
+            headers = checked(outputs, ready.declared, task.stop - task.start)
+        except Exception as error:
+            return 1, f"{traceback.format_exc()}\n{task.id} fails here, too: {one_task.sentence(error)}"
+    names = ", ".join(header.name for header in headers[:8]) + (" …" if len(headers) > 8 else "")
+    return 0, f"{task.id} works here: {task.stop - task.start} indexes, {names or 'no dataset'}."
