@@ -1,0 +1,158 @@
+"""A task that fails for good, end to end: listed, shown, taken home, failing there, repaired, retried, visible everywhere."""
+
+import contextlib
+import io
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+import pytest
+
+from beamline_side.hosts.all_in_one import Host
+from beamline_side.hosts.embedded import follow, prepare_demo
+from beamline_side.sources import simulate
+from beamtide import cli, clock, layout, site
+from beamtide.client import Client
+from beamtide.config import Deployment
+from beamtide.messages.base import ScanId
+from beamtide.messages.metadata import Scan
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
+SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
+BAD, WORSE = 1, 2
+SENTENCE = "column 'encoder_3' has shape (8, 2, 2)"
+
+
+def edit(file: pathlib.Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
+def line_of(deployment: Deployment, line: int) -> pathlib.Path:
+    return deployment.site.roots.raw / SCAN.id / simulate.ENCODERS / f"{SCAN.id}_{line:05d}.nxs"
+
+
+def spoil(file: pathlib.Path) -> None:
+    with h5py.File(file, "r+") as opened:
+        del opened["entry/data/encoder_3"]
+        opened["entry/data/encoder_3"] = np.zeros((8, 2, 2))
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Deployment, pathlib.Path]]:
+    """A site with positions only, whose scan has two bad lines, and where the good ones are."""
+    folder = tmp_path_factory.mktemp("dead")
+    deployment = prepare_demo(folder)
+    edit(deployment.file, "[encoders.yaml, xrf.yaml]", "[encoders.yaml]")
+    edit(deployment.file, "leases: {ttl: 10, beat: 2}", "leases: {ttl: 5, beat: 0.5, faults: 2}")
+    deployment = site.load(deployment.file)
+    simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
+    for line in (BAD, WORSE):
+        shutil.copy(line_of(deployment, line), folder)
+        spoil(line_of(deployment, line))
+    with Host(deployment) as host, Client(deployment) as client:
+        client.scan_started(SCAN)
+        client.scan_ended(SCAN.id)
+        follow(host, deployment, SCAN.id, lambda _: None, lambda: True)
+        yield host, deployment, folder
+
+
+def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, object]:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert cli.run(["dlq", *map(str, words), "--json", "-c", str(deployment.file)]) == code, out.getvalue()
+    found = json.loads(out.getvalue())
+    assert isinstance(found, dict)
+    return found
+
+
+def until(host: Host, look: object, seconds: float = 20) -> None:
+    end = clock.monotonic() + seconds
+    while clock.monotonic() < end:
+        host.tend()
+        if look():  # type: ignore[operator]
+            return
+        clock.pause(0.05)
+    raise AssertionError("it never came")
+
+
+def holes_in(file: pathlib.Path) -> list[int]:
+    with h5py.File(file) as opened:
+        return [int(start) for start in opened["entry/holes/start"][()]] if "entry/holes/start" in opened else []
+
+
+def work(bundle: pathlib.Path, *more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "beamtide", "work", "--bundle", bundle, *more]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+
+
+def test_from_the_failure_to_the_repaired_file(
+    live: tuple[Host, Deployment, pathlib.Path], capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    host, deployment, folder = live
+    result = layout.result_file(deployment.site.roots.processed, SCAN.id, "encoders")
+    assert holes_in(result) == [BAD * 8, WORSE * 8]
+
+    letters = told(deployment, "list")["letters"]
+    assert isinstance(letters, list)
+    assert sorted(one["task"]["start"] for one in letters) == [BAD * 8, WORSE * 8]
+    assert all(SENTENCE in one["reason"] and one["faults"] == 2 for one in letters)
+    name = next(one["task"]["id"] for one in letters if one["task"]["start"] == BAD * 8)
+    other = next(one["task"]["id"] for one in letters if one["task"]["start"] == WORSE * 8)
+    shown = told(deployment, "show", name)
+    assert "Traceback" in str(shown["trace"])
+    assert shown["host"]
+    assert shown["job"]
+
+    capsys.readouterr()
+    assert cli.run(["dlq", "show", f"{SCAN.id}/enc", "-c", str(deployment.file)]) == 2
+    assert "is the beginning of 2 tasks" in capsys.readouterr().err
+    assert cli.run(["dlq", "list", "-c", str(deployment.file)]) == 0
+    assert name in capsys.readouterr().out
+
+    told(deployment, "export", name, "--to", tmp_path / "whole.zip", "--with-inputs")
+    told(deployment, "export", name, "--to", tmp_path / "light")
+    assert "faults" in (tmp_path / "light" / "failure.json").read_text()
+    failed = work(tmp_path / "whole.zip")
+    assert failed.returncode == 1
+    assert "Traceback" in failed.stderr
+    assert SENTENCE in failed.stderr.splitlines()[-1]
+
+    for line in (BAD, WORSE):
+        (folder / line_of(deployment, line).name).replace(line_of(deployment, line))
+    assert work(tmp_path / "whole.zip").returncode == 1, "the copy is as bad as it was"
+    there = work(tmp_path / "light", "--raw", deployment.site.roots.raw)
+    assert there.returncode == 0, there.stderr
+    assert "works here: 8 indexes" in there.stdout
+
+    assert told(deployment, "retry", name)["retried"] == [name]
+    until(host, lambda: holes_in(result) == [WORSE * 8])
+    host_pid = host.pids()["buffer.encoders"]
+    kill_and_wait(host, host_pid)
+    assert told(deployment, "retry", f"{SCAN.id}/encoders")["retried"] == [other], "also after a restart of the buffer"
+    until(host, lambda: holes_in(result) == [])
+    with Client(deployment) as client:
+        (state,) = client.products(SCAN.id)
+        assert (state.holes, state.results, state.complete, state.corrections) == ((), 3, 24, 2)
+        until(host, lambda: client.status(SCAN.id).tallies[0].results == 3)
+        (tally,) = client.status(SCAN.id).tallies
+        assert (tally.submitted, tally.abandoned, tally.reasons) == (3, 0, ())
+        x = client.fetch(SCAN.id, "encoders/x").values.reshape(3, 8)
+    with h5py.File(result) as opened:
+        np.testing.assert_array_equal(opened["entry/data/x"][()].reshape(3, 8), x)
+    np.testing.assert_allclose(x, np.tile(np.arange(8) * simulate.STEP, (3, 1)), atol=0.05)
+    assert told(deployment, "list")["letters"] == []
+
+
+def kill_and_wait(host: Host, pid: int) -> None:
+    import os
+    import signal
+
+    os.kill(pid, signal.SIGKILL)
+    until(host, lambda: host.pids().get("buffer.encoders", pid) != pid)
