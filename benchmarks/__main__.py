@@ -1,9 +1,8 @@
 """`python -m benchmarks [fabric|results|start …]`: measure, write benchmarks/results/NAME.jsonl, print a table."""
 
 import importlib
+import os
 import sys
-
-from benchmarks import measure
 
 NAMES = ("fabric", "results", "start")
 
@@ -12,6 +11,9 @@ def main(wanted: list[str]) -> None:
     """Run the wanted benchmarks, or all."""
     if unknown := [name for name in wanted if name not in NAMES]:
         raise SystemExit(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(NAMES)}")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    measure = importlib.import_module("benchmarks.measure")  # after the line above: numpy reads it once
     for name in wanted or NAMES:
         book = measure.Book(name)
         importlib.import_module(f"benchmarks.{name}").run(book)

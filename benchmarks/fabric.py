@@ -104,16 +104,10 @@ def _buffer(deployment: Deployment) -> Iterator[_Buffer]:
     context.max_sockets = 4096
     try:
         with services.serving(deployment, "buffer.encoders") as running:
-            _await(deployment)
+            services.await_answer(deployment, "buffer.encoders")
             yield _Buffer(context, deployment, running["buffer.encoders"].pid)
     finally:
         context.destroy(linger=0)
-
-
-def _await(deployment: Deployment) -> None:
-    """Wait until the buffer answers."""
-    with Caller() as caller:
-        caller.ask(deployment.address("buffer.encoders"), GaugeRequest(), BufferGauge, patience=30.0)
 
 
 def _echo(address: str, count: int) -> load.Tally:

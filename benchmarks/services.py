@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 from beamtide import site
 from beamtide.config import Deployment
+from beamtide.errors import WireError
+from beamtide.messages.scaling import BufferGauge, GaugeRequest
+from beamtide.pump import Caller
 
 SITE = """
 site: bench
@@ -58,6 +61,12 @@ def serving(deployment: Deployment, *components: str) -> Iterator[dict[str, subp
                 process.kill()
                 process.wait()
         log.close()
+
+
+def await_answer(deployment: Deployment, component: str) -> None:
+    """Wait until a component answers, be it that it does not know the question."""
+    with Caller() as caller, contextlib.suppress(WireError):
+        caller.ask(deployment.address(component), GaugeRequest(), BufferGauge, patience=30.0)
 
 
 def _free_ports() -> int:

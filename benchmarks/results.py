@@ -1,0 +1,136 @@
+"""How fast results go from workers over the sorter into the sink: 1 MiB arrays, durable, plain TCP loopback.
+
+Four simulated workers store one result after the other; the clock stops when the sink has them all. Each result crosses TCP twice
+and is synced to disk twice (once at the sorter, before the worker hears `Ok`, and once at the sink), all on the same machine.
+The floor is the slower of one plain TCP connection on loopback and one synced write of the same bytes.
+"""
+
+import os
+import pathlib
+import socket
+import threading
+from typing import Any
+
+import numpy as np
+import zmq
+
+from beamtide import clock, codec
+from beamtide.config import Deployment
+from beamtide.messages.results import DatasetHeader, Products, Provenance, StoreRequest, WatchRequest
+from beamtide.pump import Caller
+from benchmarks import load, services
+from benchmarks.measure import Beside, Book, cpu_seconds, scratch
+
+MIB = 1 << 20
+COUNT = 128
+WORKERS = 4
+REPETITIONS = 5
+
+
+def run(book: Book) -> None:
+    """Repeat floors and ours, interleaved."""
+    ours: list[float] = []
+    stored: list[float] = []
+    busy: list[float] = []
+    tcp: list[float] = []
+    disk: list[float] = []
+    for _ in range(REPETITIONS):
+        with scratch() as folder:
+            path = pathlib.Path(folder)
+            book.sync(path)
+            tcp.append(_tcp())
+            disk.append(_synced(path))
+            visible, acknowledged, cpu = _through(services.deployment_in(path / "site"))
+            ours.append(visible)
+            stored.append(acknowledged)
+            busy.append(cpu)
+    name, floor = min((("plain TCP loopback", tcp), ("a synced write", disk)), key=lambda pair: sorted(pair[1])[REPETITIONS // 2])
+    notes = {"mechanism": "plain", "durable": True, "service_cpu_s_per_gb": round(sorted(busy)[REPETITIONS // 2], 2)}
+    book.row("gb_per_s_1mib_plain", ours, "GB/s", "higher", floor=Beside(name, floor), notes=notes)
+    what = {"what": "until the sorter said Ok to every worker"}
+    book.row("stored_gb_per_s_1mib_plain", stored, "GB/s", "higher", floor=Beside(name, floor), notes=notes | what)
+
+
+def _through(deployment: Deployment) -> tuple[float, float, float]:
+    """Return GB/s until the sink has everything, GB/s until the workers are done, and the services' CPU seconds per GB."""
+    context: zmq.Context[Any] = zmq.Context()
+    with services.serving(deployment, "sink", "sorter.encoders") as running, Caller() as caller:
+        for name in ("sink", "sorter.encoders"):
+            services.await_answer(deployment, name)
+        before = sum(cpu_seconds(process.pid) for process in running.values())
+        began = clock.monotonic()
+        _store(context, deployment.address("sorter.encoders"))
+        acknowledged = clock.monotonic() - began
+        version = complete = 0
+        while complete < COUNT:
+            products = caller.ask(deployment.address("sink"), WatchRequest(after=version, wait=1.0), Products)
+            version, complete = products.version, max((state.complete for state in products.products), default=complete)
+        visible = clock.monotonic() - began
+        used = sum(cpu_seconds(process.pid) for process in running.values()) - before
+    context.destroy(linger=0)
+    size = COUNT * MIB / 1e9
+    return size / visible, size / acknowledged, used / size
+
+
+def _store(context: "zmq.Context[Any]", address: str) -> None:
+    """Store all results: each worker sends its next one when the last is on disk."""
+    array, poller, sent = np.random.default_rng(1).random((1, MIB // 8)), zmq.Poller(), 0
+    sockets = [context.socket(zmq.DEALER) for _ in range(WORKERS)]
+    waiting = 0
+
+    def send(to: Any) -> None:
+        nonlocal sent, waiting
+        if sent < COUNT:
+            to.send_multipart(codec.encode(_result(sent), 1, arrays={"x": array}), copy=False)
+            sent, waiting = sent + 1, waiting + 1
+
+    for one in sockets:
+        one.connect(address)
+        poller.register(one, zmq.POLLIN)
+        send(one)
+    while waiting:
+        for one, _ in poller.poll(1000):
+            kind = one.recv_multipart()[0][codec.ENVELOPE.size :]
+            assert kind == b"Ok", kind
+            waiting -= 1
+            send(one)
+    for one in sockets:
+        one.close()
+
+
+def _result(number: int) -> StoreRequest:
+    provenance = Provenance(worker="node-1", host="node", job="job", attempt=1, seconds=0.1)
+    header = DatasetHeader(name="x", units="um")
+    return StoreRequest(task=load.task_of(number), attempt=1, outcome="result", datasets=(header,), provenance=provenance)
+
+
+def _tcp() -> float:
+    """Return GB/s of one plain connection on loopback."""
+    block, buffer = bytes(MIB), bytearray(MIB)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = threading.Thread(target=_send_all, args=(server.getsockname(), block))
+        began = clock.monotonic()
+        sender.start()
+        connection, _ = server.accept()
+        with connection:
+            left = COUNT * MIB
+            while left:
+                left -= connection.recv_into(buffer, min(left, MIB))
+        sender.join()
+    return COUNT * MIB / 1e9 / (clock.monotonic() - began)
+
+
+def _send_all(address: tuple[str, int], block: bytes) -> None:
+    with socket.create_connection(address) as connection:
+        for _ in range(COUNT):
+            connection.sendall(block)
+
+
+def _synced(folder: pathlib.Path) -> float:
+    """Return GB/s of appends of 1 MiB, each synced, as many at once as there are workers."""
+    block, began = os.urandom(MIB * WORKERS), clock.monotonic()
+    with (folder / "floor").open("wb", buffering=0) as file:
+        for _ in range(COUNT // WORKERS):
+            file.write(block)
+            os.fdatasync(file.fileno())
+    return COUNT * MIB / 1e9 / (clock.monotonic() - began)
