@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from beamtide.errors import UnknownKind, WireError
 from beamtide.machine import Arrays
 from beamtide.messages import KINDS, Message
-from beamtide.messages.base import kind_of
 
 MAJOR, MINOR = 1, 1
 MAGIC = b"BTDE"
@@ -40,6 +39,7 @@ DTYPE_NAME = re.compile(r"[<>|][biufc](1|2|4|8|16|32)")
 MAX_ARRAY_HEADERS = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
+_kinds = {kind: name.encode() for name, kind in KINDS.items()}
 _decoders = {name: msgspec.msgpack.Decoder(kind) for name, kind in KINDS.items()}
 
 
@@ -67,7 +67,7 @@ class Letter:
 
 def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | None = None) -> list[Any]:  # noqa: A002
     """Return the parts of a message; array parts are views of the arrays' own memory where they are contiguous."""
-    parts: list[Any] = [ENVELOPE.pack(MAGIC, MAJOR, MINOR, id, reply_to) + kind_of(message).encode(), _encode(message)]
+    parts: list[Any] = [ENVELOPE.pack(MAGIC, MAJOR, MINOR, id, reply_to) + _kinds[type(message)], _encode(message)]
     if arrays:
         blocks = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         parts.append(_encode([_describe(name, block) for name, block in blocks.items()]))

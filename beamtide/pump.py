@@ -46,6 +46,11 @@ SILENCE = 2.0
 """A peer that says nothing for so long (seconds), beyond the wait that it was allowed, is asked again."""
 SLOWEST = 10e6
 """Bytes per second that the slowest way to a service still moves."""
+WORTH_SHARING = 64 << 10
+"""A part of so many bytes is lent to ZeroMQ; a smaller one is cheaper to copy."""
+DONTWAIT, MORE = int(zmq.DONTWAIT), int(zmq.SNDMORE)
+"""As plain numbers: arithmetic with pyzmq's flags costs more than receiving a message."""
+ROWS = (Keep, Forget)
 Answer = TypeVar("Answer", bound=Message)
 log = structlog.get_logger()
 
@@ -103,14 +108,14 @@ class Pump:
         now = clock.monotonic()
         patience = min(LONGEST_SLEEP, max(0.0, self._wakes[0] - now)) if self._wakes else LONGEST_SLEEP
         self._socket.rcvtimeo = int(patience * 1000) + (patience > 0)
+        flags = 0
         for _ in range(BATCH):
             try:
-                parts = self._socket.recv_multipart(copy=False)
+                frames = _receive(self._socket, flags)
             except zmq.Again:
                 break
-            self._socket.rcvtimeo = 0
-            event = self._heard(parts)
-            if event is not None:
+            flags = DONTWAIT
+            if (event := self._heard(frames)) is not None:
                 yield event
         yield Tick()
 
@@ -148,7 +153,7 @@ class Pump:
         """Put rows into the open transaction at once, so that the core can read them back; return what waits for the commit."""
         rest: list[Effect] = []
         for effect in effects:
-            if isinstance(effect, Keep | Forget):
+            if isinstance(effect, ROWS):
                 assert self._store is not None, "a core without a spool wants to keep something"
                 if isinstance(effect, Keep):
                     self._store.keep(effect.table, effect.key, effect.body)
@@ -170,7 +175,7 @@ class Pump:
     def _send(self, effect: Send) -> None:
         parts = codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)
         try:
-            self._socket.send_multipart([effect.peer, *parts], flags=zmq.DONTWAIT, copy=False)
+            _post(self._socket, [effect.peer, *parts])
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
@@ -282,6 +287,22 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
 def _expected_silence(message: Message, parts: list[Any]) -> float:
     """Return for how many seconds no answer is no news: the wait that was asked for, and the time to move what is sent."""
     return float(getattr(message, "wait", 0.0)) + SILENCE + sum(len(part) for part in parts) / SLOWEST
+
+
+def _receive(socket: "zmq.Socket[bytes]", flags: int) -> list[zmq.Frame]:
+    """Return the next message. As `recv_multipart`, but asks each frame whether more follow: the socket takes twice as long."""
+    frames = [socket.recv(flags, copy=False)]
+    while frames[-1].more:
+        frames.append(socket.recv(flags, copy=False))
+    return frames
+
+
+def _post(socket: "zmq.Socket[bytes]", parts: list[Any]) -> None:
+    """Send a message without waiting. As `send_multipart`, without looking at each part three times."""
+    last = parts.pop()
+    for part in parts:
+        socket.send(part, DONTWAIT | MORE, copy=len(part) < WORTH_SHARING)
+    socket.send(last, DONTWAIT, copy=len(last) < WORTH_SHARING)
 
 
 def _tune(socket: "zmq.Socket[bytes]") -> None:
