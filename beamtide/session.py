@@ -16,6 +16,8 @@ from beamtide.messages.topology import ComponentCard, ComponentState, Heartbeat,
 
 GRACE = 1.0
 """How much longer than the peer promised to wait we wait for its answer, in seconds."""
+NOTHING_NEW = 0.9
+"""The share of the promised wait before which nobody answers that nothing is new."""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Poll:
     wait: float = 2.0
     """Short, because a peer that was started again does not know the question: so long it stays unheard, and GRACE."""
     _deadline: float = 0.0
+    _asked: float = 0.0
 
     def due(self, now: Seconds) -> bool:
         """Whether the question should be asked now."""
@@ -63,12 +66,17 @@ class Poll:
 
     def asked(self, now: Seconds) -> WakeAt:
         """Note that it was asked; wake up in case that no answer comes."""
-        self._deadline = now + self.wait + GRACE
+        self._asked, self._deadline = now, now + self.wait + GRACE
         return WakeAt(Seconds(self._deadline))
 
     def answered(self) -> None:
         """Note that the answer came: the next question is due at once."""
         self._deadline = 0.0
+
+    def heard(self, now: Seconds, *, news: bool) -> None:
+        """Note an answer. Without news and early it is a late one to a question before, and the newest is still under way."""
+        if news or now >= self._asked + NOTHING_NEW * self.wait:
+            self.answered()
 
     def rest(self, now: Seconds, seconds: float) -> WakeAt:
         """Do not ask before `seconds` have passed."""

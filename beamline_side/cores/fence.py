@@ -28,10 +28,10 @@ class _Journal:
     version: int = 0
     poll: Poll = field(default_factory=Poll)
 
-    def read(self, version: int) -> None:
+    def read(self, version: int, now: Seconds) -> None:
         """Note its version; a lower one than ours means that it lost its history, so we begin anew."""
+        self.poll.heard(now, news=version != self.version)
         self.version = 0 if version < self.version else version
-        self.poll.answered()
 
 
 @dataclass(slots=True)
@@ -50,9 +50,9 @@ class FenceMachine:
         effects: list[Effect] = []
         match event:
             case Heard(peer=peer, message=Products() as news) if peer == SINK:
-                effects += self._read_products(news)
+                effects += self._read_products(news, now)
             case Heard(peer=peer, message=Scans() as news) if peer == METADATA:
-                effects += self._read_scans(news)
+                effects += self._read_scans(news, now)
             case Heard(peer=peer, message=FenceRequest() as question):
                 effects += self._asked(event, question, now)
             case Unreachable(peer=peer):
@@ -86,8 +86,8 @@ class FenceMachine:
             effects += [Send(METADATA, request), self._metadata.poll.asked(now)]
         return effects
 
-    def _read_products(self, news: Products) -> list[Effect]:
-        self._sink.read(news.version)
+    def _read_products(self, news: Products, now: Seconds) -> list[Effect]:
+        self._sink.read(news.version, now)
         for state in news.products:
             known = self._products.setdefault((state.product.scan, state.product.pipeline), {})
             before = known.get(state.product.settings)
@@ -95,8 +95,8 @@ class FenceMachine:
                 known[state.product.settings] = state
         return self._answer_known({state.product.scan for state in news.products})
 
-    def _read_scans(self, news: Scans) -> list[Effect]:
-        self._metadata.read(news.version)
+    def _read_scans(self, news: Scans, now: Seconds) -> list[Effect]:
+        self._metadata.read(news.version, now)
         for state in news.scans:
             before = self._scans.get(state.scan.id)
             if before is None or state.version >= before.version:

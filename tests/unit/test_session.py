@@ -127,3 +127,18 @@ def test_a_peer_that_is_gone_waits_no_more() -> None:
     waiting.forget(Unreachable(b"x"))
     assert [key for key, _ in waiting.items()] == [1]
     assert [key for key, _ in waiting.expired(9.0)] == [1]
+
+
+def test_a_late_answer_does_not_make_two_questions_of_one() -> None:
+    """Found by the imaginary site: each answer that came after its question was repeated doubled the questions, for good."""
+    poll = Poll(wait=2.0)
+    poll.asked(Seconds(0.0))
+    assert poll.due(Seconds(3.0))
+    poll.asked(Seconds(3.0))
+    poll.heard(Seconds(3.5), news=False)  # the answer to the first: the second is still under way
+    assert not poll.due(Seconds(3.5))
+    poll.heard(Seconds(5.0), news=False)
+    assert poll.due(Seconds(5.0))
+    poll.asked(Seconds(5.0))
+    poll.heard(Seconds(5.1), news=True)
+    assert poll.due(Seconds(5.1))
