@@ -7,6 +7,7 @@ import numpy as np
 from beamtide.machine import Arrays
 from beamtide.messages import results as r
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, TaskId
+from beamtide.messages.dead_letters import DeadLetters, DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.metadata import Scan, ScanEnded, ScanStarted
 from beamtide.messages.tasks import (
     Beat,
@@ -108,6 +109,26 @@ class Source:
             self.world.at(after, lambda portion=portion: self._ask("distributor", SubmitRequest(tasks=portion)))
         end = ScanEnded(scan=self.scan.id, points=self.points)
         self.world.at(after + dice.uniform(-0.5, 2), lambda: self._ask("metadata", end))
+
+
+class Physician:
+    """Looks at the dead letters of a pipeline now and then, has most of them tried again, and drops some."""
+
+    def __init__(self, world: World, pipeline: str) -> None:
+        self.world, self.name, self.buffer = world, f"physician of {pipeline}", f"buffer.{pipeline}"
+        world.actors.add(self.name)
+        for _ in range(world.random.choice((0, 1, 3))):
+            world.at(world.random.uniform(2, 45), self._visit)
+
+    def _visit(self) -> None:
+        self.world.ask(Question(self.name, self.buffer, DeadListRequest(), {}, self._read))
+
+    def _read(self, answer: Message) -> None:
+        assert isinstance(answer, DeadLetters), answer
+        dice = self.world.random
+        chosen = tuple(letter.task.id for letter in answer.letters if dice.random() < 0.8)
+        wish = RetryRequest(tasks=chosen) if dice.random() < 0.85 else DropRequest(tasks=chosen)
+        self.world.ask(Question(self.name, self.buffer, wish, {}, lambda _: None))
 
 
 class Fleet:

@@ -11,6 +11,7 @@ from beamline_side.cores.distributor import DistributorMachine
 from beamline_side.cores.product_ledger import Record
 from beamline_side.cores.tallies import Known
 from beamline_side.cores.ticket import ticket_of
+from beamtide import codec
 from beamtide.machine import Arrays, Effect, Event, Forget, Heard, Keep, Send
 from beamtide.messages import results as r
 from beamtide.messages.base import Message, Ok, PipelineName, ScanId, Seconds
@@ -47,13 +48,17 @@ class Watchful:
     over: set[tuple[str, int]] = field(default_factory=set)
     """Attempts whose end was accepted."""
     closed: dict[str, Closed] = field(default_factory=dict)
+    """The newest verdict of each task: of a retried one, that of its highest generation."""
     stored: dict[str, bytes] = field(default_factory=dict)
+    corrected: dict[str, bytes] = field(default_factory=dict)
     in_sink: dict[str, Record] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
-    known: dict[str, str] = field(default_factory=dict)
+    known: dict[str, Known] = field(default_factory=dict)
     stale: bool = False
     seen: Counter[str] = field(default_factory=Counter)
     """How often which thing happened, to know that the stories tell something."""
+    questions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often a component asked what, of its own accord."""
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
@@ -95,30 +100,53 @@ class Watchful:
                 self._kept(kind, effect)
             elif isinstance(effect, Forget) and kind == "sorter" and effect.table == "payload":
                 assert effect.key in self.in_sink, f"{effect.key} is in nobody's hands"
+            elif isinstance(effect, Forget) and kind == "sorter" and effect.table == "corrected":
+                correction = codec.unpack(self.corrected[effect.key]).message
+                assert isinstance(correction, r.StoreRequest)
+                there = self.in_sink[effect.key]
+                assert there.outcome != "abandoned" or there.generation >= correction.task.generation, "a correction is lost"
             elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "outbox":
                 assert effect.key in self.stored, f"the abandoned {effect.key} is in nobody's hands"
             elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "closed":
-                assert self.known[effect.key], f"the verdict of {effect.key} is in nobody's hands"
+                told, verdict = self.known[effect.key], self.closed[effect.key]
+                assert told.outcome, f"the verdict of {effect.key} is in nobody's hands"
+                assert told.outcome != "abandoned" or told.generation >= verdict.generation, "a newer verdict is lost"
 
     def _kept(self, kind: str, row: Keep) -> None:
         match kind, row.table:
             case "buffer", "closed":
-                assert row.key not in self.closed, f"{row.key} got two verdicts in the buffer"
-                self.closed[row.key] = msgspec.msgpack.decode(row.body, type=Closed)
+                verdict = msgspec.msgpack.decode(row.body, type=Closed)
+                before = self.closed.get(row.key)
+                assert before is None or _corrects(before, verdict), f"{row.key} got two verdicts in the buffer"
+                self.closed[row.key] = verdict
+                self.seen["retried"] += verdict.generation > 0
             case "sorter", "payload":
                 assert row.key not in self.stored, f"{row.key} was stored twice"
                 self.stored[row.key] = row.body
+            case "sorter", "corrected":
+                self.corrected[row.key] = row.body
             case "sink", "result":
-                assert row.key not in self.keys, f"{row.key} came to the sink twice"
-                record = msgspec.msgpack.decode(row.body, type=Record)
-                assert record.task not in self.in_sink
-                self.keys.add(row.key)
-                self.in_sink[record.task] = record
+                self._taken(row)
             case "distributor", "known":
-                outcome = msgspec.msgpack.decode(row.body, type=Known).outcome
-                assert not self.known.get(row.key), f"{row.key} got two verdicts in the distributor"
-                assert bool(outcome) == (row.key in self.known), f"{row.key} was accepted twice"
-                self.known[row.key] = outcome
+                known = msgspec.msgpack.decode(row.body, type=Known)
+                was = self.known.get(row.key)
+                assert bool(known.outcome) == (was is not None), f"{row.key} was accepted twice"
+                twice = was is not None and was.outcome and not _corrects(was, known)
+                assert not twice, f"{row.key} got two verdicts in the distributor"
+                self.known[row.key] = known
+
+    def _taken(self, row: Keep) -> None:
+        """An index comes to the sink once; only a hole gives way, to the same range in a higher generation."""
+        record = msgspec.msgpack.decode(row.body, type=Record)
+        before = self.in_sink.get(record.task)
+        assert (before is None) == (row.key not in self.keys), f"{row.key} is another task's"
+        if before is not None:
+            same = (before.start, before.stop) == (record.start, record.stop)
+            assert same, f"{row.key} was corrected by another range"
+            assert _corrects(before, record), f"{row.key} came to the sink twice"
+            self.seen["correction"] += record.outcome != "abandoned"
+        self.keys.add(row.key)
+        self.in_sink[record.task] = record
 
     def sent(self, process: Process, send: Send, to: str) -> None:
         """What is promised in a message is on the disk of who promises it, when it leaves."""
@@ -126,13 +154,14 @@ class Watchful:
         if isinstance(send.message, Ok):
             self._promised(disk, request)
         self.seen[type(send.message).__name__] += 1
+        self.questions[process.name, type(send.message).__name__] += send.reply_to == 0
         match send.message:
             case Lease() as lease:
                 self._granted(process, lease, request)
             case r.Released(task=task_id):
                 assert task_id in self.in_sink, f"{task_id}: released, but not on disk"
             case Pulled(confirmed=tasks):
-                assert all(self.known[task_id] for task_id in tasks), "a verdict was confirmed that is not on disk"
+                assert all(self.known[task_id].outcome for task_id in tasks), "a verdict was confirmed that is not on disk"
             case PullRequest(after=after):
                 cursor = disk.get(("cursor", "cursor"))
                 assert after == (msgspec.msgpack.decode(cursor, type=int) if cursor else 0), "confirms what is not on disk"
@@ -187,11 +216,18 @@ class Watchful:
             if table in UNDER_WAY
         ]
 
+    def judge_silence(self, seconds: float) -> None:
+        """When nothing happens, a component asks each of its long questions about once in two seconds, not more."""
+        self.questions.clear()
+        self.world.run(self.world.now + seconds)
+        many = {who: count for who, count in self.questions.items() if count > seconds / 2 + 2}
+        assert not many, f"questions have multiplied: {many}"
+
     def judge(self, sources: list[Source]) -> None:
         """Every task has one verdict, every index is at the sink once, and nothing is there that nobody computed."""
         tasks = {task.id: task for source in sources for task in source.tasks}
         assert self.known.keys() == self.closed.keys() == self.stored.keys() == self.in_sink.keys() == tasks.keys()
-        assert all(self.known.values()), "a task without a verdict"
+        assert all(known.outcome for known in self.known.values()), "a task without a verdict"
         self._judge_distributor(len(tasks))
         for source in sources:
             for pipeline in "pq":
@@ -222,7 +258,7 @@ class Watchful:
         assert found == sum(task.pipeline == pipeline for task in source.tasks)
 
     def _judge_result(self, result: r.StoreRequest, arrays: Arrays) -> None:
-        task, told = result.task, self.known[result.task.id]
+        task, told = result.task, self.known[result.task.id].outcome
         if result.outcome == "abandoned":
             assert result.reason, f"{task.id} is a hole without a reason"
             assert told == "abandoned"
@@ -238,3 +274,7 @@ class Watchful:
         assert arrays.keys() == expected.keys()
         for name, array in expected.items():
             assert np.asarray(arrays[name]).tobytes() == np.asarray(array).tobytes(), f"{task.id}: {name} has changed"
+
+
+def _corrects(before: Closed | Known | Record, after: Closed | Known | Record) -> bool:
+    return before.outcome == "abandoned" and after.generation > before.generation

@@ -5,7 +5,7 @@
 
 from collections import Counter
 
-from tests.world.actors import Fleet, Source
+from tests.world.actors import Fleet, Physician, Source
 from tests.world.laws import Watchful
 from tests.world.world import COMPONENTS, Weather, World, lines
 
@@ -13,7 +13,7 @@ LONGEST = 400.0
 """How long, in imaginary seconds, the site may take to come to rest in fine weather."""
 TROUBLES = (
     *("restart", "second attempt", "hole", "result of an older attempt", "Stale", "NoTask", "TaskFailed", "CancelRequest"),
-    *("FencePending", "FenceReached", "FenceBroken", "Release"),
+    *("retried", "correction", "FencePending", "FenceReached", "FenceBroken", "Release"),
 )
 
 
@@ -26,7 +26,7 @@ def weather_of(world: World) -> Weather:
         late=dice.choice((0.0, 0.02, 0.2)),
         crash=dice.choice((0.0, 0.003, 0.01, 0.03)),
         outage=dice.choice((0.0, 0.3)),
-        misfortune=dice.choice((0.0, 0.2, 0.6, 0.9)),
+        misfortune=dice.choice((0.0, 0.2, 0.7, 0.95)),
     )
 
 
@@ -41,12 +41,14 @@ def play(seed: int) -> Watchful:
         sources = [Source(world, scan) for scan in ("a", "b")[: world.random.randint(1, 2)]]
         for pipeline in "pq":
             Fleet(world, pipeline, world.random.randint(1, 3))
+            Physician(world, pipeline)
         world.run(world.random.uniform(5, 20))
         world.settle()
-        while world.now < LONGEST and (laws.left() or any(source.left for source in sources) or world.now < 40):
+        while world.now < LONGEST and (laws.left() or any(source.left for source in sources) or world.now < 50):
             world.run(world.now + 2.0)
         assert not laws.left(), "the site does not come to rest: " + "; ".join(laws.left())[:2000]
         laws.judge(sources)
+        laws.judge_silence(10.0)
     except Exception as error:
         raise AssertionError(
             f"seed {seed} at {world.now:.4f} s: {type(error).__name__}: {error}\n{lines(world.story)}\n"
@@ -62,8 +64,8 @@ def test_story(story_seed: int) -> None:
 
 def test_the_stories_tell_something() -> None:
     """A world in which nothing goes wrong would prove nothing."""
-    seen = sum((play(seed).seen for seed in range(20)), Counter[str]())
-    assert all(seen[what] for what in TROUBLES), {what: seen[what] for what in TROUBLES}
+    seen = sum((play(seed).seen for seed in range(30)), Counter[str]())
+    assert not [what for what in TROUBLES if not seen[what]]
 
 
 def test_a_seed_tells_the_same_story_twice() -> None:

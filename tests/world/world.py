@@ -25,7 +25,7 @@ from beamtide.machine import Arrays, Effect, Event, Forget, Heard, Keep, Machine
 from beamtide.messages.base import Message, Seconds
 from tests.stories.shelf import Shelf
 
-LEASES = Leases(ttl=3.0, beat=0.8, faults=3, losses=4)
+LEASES = Leases(ttl=2.0, beat=0.6, faults=2, losses=2)
 LONGEST_SLEEP = 1.0
 BATCH = 256
 STORY = 40
