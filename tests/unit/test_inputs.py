@@ -1,0 +1,65 @@
+"""A task reads below its roots and nowhere else, whatever it says; its arrays have one row per index."""
+
+import pathlib
+
+import h5py
+import numpy as np
+import pytest
+
+from beamtide.config import Roots
+from beamtide.errors import BadInput
+from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.tasks import InputFile, Task
+from cluster_side.worker import inputs
+
+
+@pytest.fixture
+def roots(tmp_path: pathlib.Path) -> Roots:
+    (tmp_path / "raw" / "scan").mkdir(parents=True)
+    with h5py.File(tmp_path / "outside.h5", "w") as file:
+        file["counts"] = np.arange(9)
+    for number in range(2):
+        with h5py.File(tmp_path / "raw" / "scan" / f"{number}.h5", "w") as file:
+            file["counts"] = np.arange(10 * number, 10 * number + 5)
+    (tmp_path / "raw" / "link.h5").symlink_to(tmp_path / "outside.h5")
+    return Roots(raw=tmp_path / "raw", processed=tmp_path / "processed")
+
+
+def given(path: str, first: int = 0, last: int = 2, root: str = "raw") -> InputFile:
+    return InputFile(root=root, path=path, format="hdf5", first=first, last=last, options={"counts": "counts"})
+
+
+def task_with(*files: InputFile, stop: int) -> Task:
+    return Task(
+        id=TaskId("scan/p/0/0"),
+        scan=ScanId("scan"),
+        pipeline=PipelineName("p"),
+        modality="m",
+        start=0,
+        stop=stop,
+        inputs=files,
+        settings=Digest("0"),
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside.h5", "scan/../../outside.h5", "/etc/passwd", "link.h5", "scan/0.h5/../../../outside.h5"]
+)
+def test_no_path_leaves_its_root(roots: Roots, path: str) -> None:
+    with pytest.raises(BadInput, match="leaves"):
+        inputs.read_files(task_with(given(path), stop=2), roots)
+
+
+def test_only_known_roots(roots: Roots) -> None:
+    with pytest.raises(BadInput, match="there is no root 'home'"):
+        inputs.read_files(task_with(given("scan/0.h5", root="home"), stop=2), roots)
+
+
+def test_frames_of_two_files_follow_each_other(roots: Roots) -> None:
+    task = task_with(given("scan/0.h5", 3, 5), given("scan/1.h5", 0, 2), stop=4)
+    np.testing.assert_array_equal(inputs.read_files(task, roots)["counts"], [3, 4, 10, 11])
+
+
+def test_more_frames_than_there_are_is_a_sentence(roots: Roots) -> None:
+    with pytest.raises(BadInput, match=r"0\.h5"):
+        inputs.read_files(task_with(given("scan/0.h5", 3, 8), stop=5), roots)
