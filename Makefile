@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test sabotage lint bench clean
 .DEFAULT_GOAL := help
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,9 @@ demo: $(VENV)/.base  ## the main job on a simulated scan: files, tasks, workers,
 
 test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
 	@$(BIN)/python -m pytest
+
+sabotage: $(VENV)/.dev  ## break the code, one line at a time; every break must make a test fail
+	@$(BIN)/python tests/sabotage/run.py
 
 lint: $(VENV)/.dev  ## style, types and the import law
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -164,3 +164,15 @@ def test_a_handback_goes_to_the_front_and_counts_for_nothing() -> None:
     for attempt in range(1, 20):
         table.failed(TaskId("s/2"), attempt, "handback", "drain", Seconds(0.0))
         assert [c.task.start for c in table.lease("w", Seconds(0.0)) if isinstance(c, Grant)] == [2]
+
+
+def test_a_beat_prolongs_the_lease_by_its_whole_time() -> None:
+    table = LeaseTable(TTL, FAULTS, LOSSES, ORDERINGS["fifo"])
+    table.submit(task_of(0), 1, Seconds(0.0))
+    table.lease("w", Seconds(0.0))
+    for beat in range(1, 5):
+        now = Seconds(beat * TTL * 0.9)
+        assert not table.expire(now)
+        assert table.beat(TaskId("s/0"), 1, now)
+    assert table.expire(Seconds(4 * TTL * 0.9 + TTL)), "without a beat it is lost after its time"
+    assert not table.beat(TaskId("s/0"), 1, Seconds(9 * TTL))

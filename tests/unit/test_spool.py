@@ -61,6 +61,14 @@ def test_rows_come_back_in_order_and_uncommitted_ones_do_not(tmp_path: pathlib.P
     assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
 
 
+def test_a_commit_waits_for_the_disk(tmp_path: pathlib.Path) -> None:
+    """A power cut cannot be had in a test; that SQLite was told to sync each commit can be read back."""
+    spool = Spool(tmp_path / "a.sqlite")
+    settings = {name: spool._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")}
+    spool.close()
+    assert settings == {"synchronous": 2, "journal_mode": "wal"}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_in_the_middle_of_commits_loses_nothing_acknowledged(tmp_path: pathlib.Path, seed: int) -> None:
     path = tmp_path / "spool" / "a.sqlite"

@@ -1,0 +1,170 @@
+"""One-line sabotages: mistakes that somebody might make, each with the tests that must notice."""
+
+from dataclasses import dataclass
+
+WORLD = "tests/world"
+BUFFER = "beamline_side/cores/buffer.py"
+LEASES = "beamline_side/cores/lease_table.py"
+SORTER = "beamline_side/cores/sorter.py"
+SPOOL = "beamline_side/spool/sqlite_spool.py"
+PUMP = "beamtide/pump.py"
+CODEC = "beamtide/codec.py"
+WORKER = "cluster_side/worker/one_task.py"
+RECIPE = "cluster_side/worker/recipe.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Sabotage:
+    """Replace `old`, which stands exactly once in `file`, by `new`; one of `tests` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = (WORLD,)
+
+
+SABOTAGES = (
+    Sabotage("spool does not wait for the disk", SPOOL, '"synchronous=FULL"', '"synchronous=OFF"', ("tests/unit/test_spool.py",)),
+    Sabotage(
+        "spool never commits",
+        SPOOL,
+        '                self._connection.execute("COMMIT")',
+        '                self._connection.execute("SELECT 1")',
+        ("tests/unit/test_spool.py",),
+    ),
+    Sabotage(
+        "spool believes a damaged row",
+        SPOOL,
+        "        if _checksum(table, key, body) != checksum:",
+        "        if not checksum:",
+        ("tests/unit/test_spool.py",),
+    ),
+    Sabotage(
+        "pump answers before it commits",
+        PUMP,
+        "        if self._store is not None:\n            self._store.commit()\n        for effect in effects:",
+        "        for effect in effects * (self._store is None):",
+        ("tests/system/test_pump.py",),
+    ),
+    Sabotage(
+        "codec believes a damaged array",
+        CODEC,
+        "    if xxhash.xxh3_64_intdigest(part) != header.xxh3:",
+        "    if header.xxh3 < 0:",
+        ("tests/unit/test_codec.py", "tests/contract/test_hostile_wire.py"),
+    ),
+    Sabotage(
+        "an old attempt counts",
+        LEASES,
+        "return task in self._leased and self._tickets[task].attempt == attempt",
+        "return task in self._leased",
+    ),
+    Sabotage(
+        "a lease never expires", LEASES, "if (expires := self._leased[task_id].expires) > now:", "if (expires := now + 9) > now:"
+    ),
+    Sabotage("a lease is not on disk when it is heard of", LEASES, "return [ticket.row(), Grant(", "return [Grant("),
+    Sabotage(
+        "a beat does not prolong",
+        LEASES,
+        "        self._leased[task].expires = now + self.ttl\n",
+        "",
+        ("tests/stories/test_lease_table_story.py",),
+    ),
+    Sabotage(
+        "after a restart a fence is forgotten",
+        BUFFER,
+        "(self._gate.hold if ticket.task.needs and",
+        "(self._gate.hold if not ticket and",
+    ),
+    Sabotage("void tasks are handed out", BUFFER, "        if entry.task.void:", "        if not entry.task:"),
+    Sabotage(
+        "an abandoned task is not told to the sorter",
+        BUFFER,
+        "return effects + self._outbox.add(",
+        "return effects or self._outbox.add(",
+    ),
+    Sabotage(
+        "the cursor is not written down",
+        "beamline_side/cores/intake.py",
+        "        if fresh:\n",
+        "        if fresh and not fresh:\n",
+    ),
+    Sabotage(
+        "verdicts are forgotten when they are reported",
+        "beamline_side/cores/intake.py",
+        "            self._report_at = now + PATIENCE\n",
+        "            self._report_at = now + PATIENCE\n            self._closed = {}\n",
+    ),
+    Sabotage(
+        "the distributor forgets what is closed",
+        "beamline_side/cores/distributor.py",
+        "if self._tallies.known(task.id) is None}",
+        "if getattr(self._tallies.known(task.id), 'outcome', 'new')}",
+    ),
+    Sabotage("a fence is always reached", "beamline_side/cores/fence.py", ">= need.upto:", ">= 0:"),
+    Sabotage("a fence never breaks", "beamline_side/cores/fence.py", "state.points < need.upto:", "state.points < 0:"),
+    Sabotage("a release is not repeated", SORTER, "queue.sent[task] = now + AGAIN_AFTER", "queue.sent[task] = now + 1e9"),
+    Sabotage(
+        "a result is forgotten when it is sent",
+        SORTER,
+        "WakeAt(Seconds(now + AGAIN_AFTER))]",
+        'WakeAt(Seconds(now + AGAIN_AFTER)), Forget("payload", task)]',
+    ),
+    Sabotage("the sorter takes a second verdict", SORTER, "return task in self._places or place.stop <=", "return place.stop <="),
+    Sabotage("the sorter answers before it keeps", SORTER, "return [*kept, answer]", "return [answer]"),
+    Sabotage(
+        "the sink takes a result twice",
+        "beamline_side/cores/product_ledger.py",
+        "self._records[record.start] = record\n",
+        "pass\n",
+    ),
+    Sabotage(
+        "questions multiply",
+        "beamtide/session.py",
+        "        if news or now >= self._asked + NOTHING_NEW * self.wait:",
+        "        if self.wait:",
+    ),
+    Sabotage(
+        "a hole is not corrected",
+        "beamline_side/cores/corrections.py",
+        "known.generation >= task.generation",
+        "known.generation <= task.generation",
+    ),
+    Sabotage(
+        "a result gives way to a later one",
+        "beamline_side/cores/product_ledger.py",
+        'same and self.outcome == "abandoned" and task.generation',
+        "same and task.generation",
+        ("tests/stories/test_catalogue_story.py", "tests/unit/test_dead_letter_cores.py", WORLD),
+    ),
+    Sabotage(
+        "frames that never came are not covered",
+        "beamline_side/cores/file_tasks.py",
+        "        yield Piece(at, points, trouble=NO_FILE)",
+        "        pass",
+        ("tests/stories/test_file_tasks_story.py",),
+    ),
+    Sabotage(
+        "a worker acknowledges before it stores",
+        WORKER,
+        '        _insist(caller, work.deployment.address(f"sorter.{work.pipeline}"), result,',
+        "        _done(work, lease, caller, (result.outcome, 0.0))\n"
+        '        _insist(caller, work.deployment.address(f"sorter.{work.pipeline}"), result,',
+        ("tests/system/test_nursery.py::test_each_task_has_a_process_of_its_own",),
+    ),
+    Sabotage(
+        "a damaged calibration file is believed",
+        RECIPE,
+        "return content if settings.digest_of_bytes(content) == digest else None",
+        "return content",
+        ("tests/unit/test_recipe.py",),
+    ),
+    Sabotage(
+        "damaged settings are believed",
+        RECIPE,
+        "        if settings.digest_of(document) == digest:\n            return document\n",
+        "        return document\n",
+        ("tests/unit/test_recipe.py",),
+    ),
+)
