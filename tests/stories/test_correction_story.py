@@ -1,0 +1,147 @@
+"""Random stories of retried tasks between sorter and sink: whatever is lost, doubled or late, the last generation stays."""
+
+import msgspec
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.cores.sorter import SorterMachine
+from beamtide.machine import Effect, Heard, Send, link
+from beamtide.messages import results as r
+from beamtide.messages.base import Digest, Ok, PipelineName, ScanId, TaskId
+from beamtide.messages.tasks import Task
+from tests.stories.shelf import Shelf
+
+RANGES, LENGTH = 4, 3
+HEADER = r.DatasetHeader(name="value", units="1")
+MACHINES = {"sorter": lambda shelf: SorterMachine("xrf", shelf), "sink": SinkMachine}
+TO = {link("sink"): "sink", b"sorter": "sorter"}
+
+
+def verdict(number: int, generation: int, last: int) -> r.StoreRequest:
+    """All generations of a range but the last one are abandoned."""
+    task = Task(
+        id=TaskId(f"s/{number}"),
+        scan=ScanId("s"),
+        pipeline=PipelineName("xrf"),
+        modality="m",
+        start=number * LENGTH,
+        stop=number * LENGTH + LENGTH,
+        inputs=(),
+        settings=Digest("d"),
+        generation=generation,
+    )
+    if generation < last:
+        return r.StoreRequest(task=task, attempt=generation + 1, outcome="abandoned", reason=f"failed {generation}")
+    return r.StoreRequest(task=task, attempt=generation + 1, outcome="result", datasets=(HEADER,))
+
+
+class CorrectionStory(RuleBasedStateMachine):
+    @initialize(last=st.lists(st.integers(0, 3), min_size=RANGES, max_size=RANGES))
+    def begin(self, last: list[int]) -> None:
+        self.last, self.time = last, 0.0
+        self.shelves = {name: Shelf() for name in MACHINES}
+        self.machines = {name: make(self.shelves[name]) for name, make in MACHINES.items()}
+        self.wire: list[tuple[str, Heard]] = []
+        self.seen: r.ProductState | None = None
+
+    def restart(self, name: str) -> None:
+        self.shelves[name].crash()
+        self.machines[name] = MACHINES[name](self.shelves[name])
+
+    def tell(self, name: str, heard: list[Heard]) -> list[Effect]:
+        effects = self.shelves[name].batch(self.machines[name], heard, self.time)
+        self.shelves[name].commit()
+        self.machines[name].check()
+        for effect in effects:
+            if isinstance(effect, Send) and effect.peer in TO:
+                back = link("sink") if name == "sink" else name.encode()
+                self.wire.append((TO[effect.peer], Heard(back, effect.message, 1, effect.reply_to, effect.arrays)))
+        return effects
+
+    def store(self, number: int, generation: int) -> None:
+        request = verdict(number, generation, self.last[number])
+        arrays = {"value": np.arange(LENGTH) + request.task.start} if request.datasets else {}
+        effects = self.tell("sorter", [Heard(b"worker", request, 5, 0, arrays)])
+        assert [one.message for one in effects if isinstance(one, Send) and one.peer == b"worker"] == [Ok(note=request.task.id)]
+
+    @rule(number=st.integers(0, RANGES - 1), generation=st.integers(0, 3))
+    def verdict_comes(self, number: int, generation: int) -> None:
+        self.store(number, min(generation, self.last[number]))
+
+    @precondition(lambda self: self.wire)
+    @rule(data=st.data(), fate=st.sampled_from(["arrive", "arrive", "arrive", "lost", "doubled", "crash"]))
+    def deliver(self, data: st.DataObject, fate: str) -> None:
+        at = data.draw(st.integers(0, len(self.wire) - 1))
+        to, heard = self.wire[at] if fate == "doubled" else self.wire.pop(at)
+        if fate == "crash":
+            self.shelves[to].batch(self.machines[to], [heard], self.time)
+            self.restart(to)
+        elif fate != "lost":
+            self.tell(to, [heard])
+
+    @rule(seconds=st.sampled_from([0.1, 4.0]))
+    def wait(self, seconds: float) -> None:
+        self.time += seconds
+        for name in self.machines:
+            self.tell(name, [])
+
+    @rule(name=st.sampled_from(["sorter", "sink"]))
+    def crash(self, name: str) -> None:
+        self.restart(name)
+
+    @invariant()
+    def what_is_seen_only_gets_better(self) -> None:
+        state = self.look()
+        if state is None or self.seen is None:
+            self.seen = state or self.seen
+            return
+        before, self.seen = self.seen, state
+        assert state.version >= before.version
+        assert state.corrections >= before.corrections
+        assert state.results >= before.results
+        assert state.complete >= before.complete
+        assert state == before or state.version > before.version, "a change that nobody hears of"
+
+    def look(self) -> r.ProductState | None:
+        effects = self.shelves["sink"].batch(self.machines["sink"], [Heard(b"me", r.ListRequest(), 7)], self.time)
+        (answer,) = [one.message for one in effects if isinstance(one, Send) and one.peer == b"me"]
+        assert isinstance(answer, r.Products)
+        return answer.products[0] if answer.products else None
+
+    def teardown(self) -> None:
+        """Every verdict comes once more, oldest last; then all that is on its way arrives."""
+        if not hasattr(self, "last"):
+            return
+        for number in range(RANGES):
+            for generation in range(self.last[number], -1, -1):
+                self.store(number, generation)
+        for _ in range(60):
+            while self.wire:
+                to, heard = self.wire.pop(0)
+                self.tell(to, [heard])
+            self.time += 4.0
+            for name in self.machines:
+                self.tell(name, [])
+        assert not self.wire
+        assert {table for table, _ in self.shelves["sorter"].committed} == {"line"}, "something never reached the sink"
+        for _ in range(2):
+            state = self.look()
+            assert state is not None
+            assert (state.results, state.holes, state.complete) == (RANGES, (), RANGES * LENGTH)
+            assert state.corrections == sum(self.last)
+            product = msgspec.structs.asdict(state)["product"]
+            request = r.FetchRequest(product=product, dataset="value", start=0, stop=RANGES * LENGTH)
+            (sent,) = [
+                one
+                for one in self.shelves["sink"].batch(self.machines["sink"], [Heard(b"me", request, 8)], self.time)
+                if isinstance(one, Send)
+            ]
+            np.testing.assert_array_equal(sent.arrays["data"], np.arange(RANGES * LENGTH))
+            self.restart("sink")
+
+
+TestCorrectionStory = CorrectionStory.TestCase
+TestCorrectionStory.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
