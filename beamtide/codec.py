@@ -14,7 +14,6 @@ Source: reliability study, envelope and hostile-wire rules; ADR 0001.
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -55,14 +54,13 @@ class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
 _decode_headers = msgspec.msgpack.Decoder(tuple[ArrayHeader, ...]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(msgspec.Struct, frozen=True):
     """A decoded message with its ids and arrays."""
 
     message: Message
     id: int = 0
     reply_to: int = 0
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = msgspec.field(default_factory=dict)
 
 
 def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | None = None) -> list[Any]:  # noqa: A002
@@ -86,6 +84,8 @@ def decode(parts: Sequence[bytes | memoryview]) -> Letter:
         headers = _decode_headers(parts[2]) if len(parts) > 2 else ()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"{kind}: {error}") from error
+    if len(parts) == 2:
+        return Letter(message, message_id, reply_to)
     if len(headers) != max(0, len(parts) - 3):
         raise WireError(f"{kind}: {len(headers)} array headers for {max(0, len(parts) - 3)} array parts")
     arrays = {header.name: _array(header, part) for header, part in zip(headers, parts[3:], strict=True)}

@@ -89,6 +89,8 @@ class BufferMachine:
 
     def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
         match event:
+            case Heard(peer=peer, message=message) if not peer.startswith(b">"):
+                return self._asked(event, message, now)
             case Heard(peer=peer, message=Pulled() as answer) if peer == DISTRIBUTOR:
                 return self._pulled(answer, now)
             case Heard(peer=peer, message=FenceReached() | FencePending() as answer) if peer == FENCE:
@@ -100,8 +102,6 @@ class BufferMachine:
                 return self._outbox.heard(answer)
             case Heard(peer=peer, message=Refused()) if peer == DISTRIBUTOR:
                 return list(self._intake.refused(now))
-            case Heard(peer=peer, message=message) if not peer.startswith(b">"):
-                return self._asked(event, message, now)
         return []
 
     def _asked(self, event: Heard, message: Message, now: Seconds) -> list[Effect]:
@@ -112,11 +112,11 @@ class BufferMachine:
                     return []
                 self._table.beat(grant.task.id, grant.attempt, now)
                 return [self._lease(event.peer, event.id, grant)]
+            case TaskDone():
+                return self._finished(event, message, now)
             case Beat(task=task, attempt=attempt):
                 answer = Ok() if self._table.beat(task, attempt, now) else Stale(task=task, attempt=attempt)
                 return [Send(event.peer, answer, event.id)]
-            case TaskDone():
-                return self._finished(event, message, now)
             case TaskFailed(task=task, attempt=attempt, cause=cause, reason=reason, host=host):
                 self._table.note(message)
                 said = f"{reason} (on {host})" if host else reason

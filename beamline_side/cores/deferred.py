@@ -8,7 +8,7 @@ import heapq
 import itertools
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from beamtide.machine import Heard, Peer, Unreachable
 from beamtide.messages.base import Message
@@ -18,8 +18,7 @@ M = TypeVar("M", bound=Message)
 LONGEST_WAIT = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Asker(Generic[M]):
+class Asker(NamedTuple, Generic[M]):
     """What was asked, and where the answer goes."""
 
     peer: Peer

@@ -1,6 +1,5 @@
 """An open task as the spool keeps it, and what may happen to it: it is granted to a worker, or it gets its verdict."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -59,8 +58,7 @@ class Ticket(msgspec.Struct, array_like=True):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """`worker` now holds `task`."""
 
     worker: str
@@ -68,8 +66,7 @@ class Grant:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """`task` is over; with a `letter` if it was given up because it failed or was lost too often."""
 
     task: Task

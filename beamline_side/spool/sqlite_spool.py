@@ -28,10 +28,14 @@ PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "journal_size_limit=67108864",
+    "wal_autocheckpoint=4000",
     "cell_size_check=ON",
     "trusted_schema=OFF",
 )
 KEEP = "INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?)"
+FORGET = "DELETE FROM rows WHERE tbl=? AND key=?"
+HEAVY = 4 << 20
+"""So many bytes of rows are collected in memory before SQLite gets them: many rows at once cost a third of one by one."""
 
 
 class Spool:
@@ -40,6 +44,8 @@ class Spool:
     def __init__(self, path: pathlib.Path | str | None) -> None:
         self._path = pathlib.Path(path or ":memory:")
         self._open = False
+        self._pending: dict[tuple[str, str], bytes | None] = {}
+        self._weight = 0
         self._lock = -1 if path is None else _lock(self._path)
         try:
             self._connection = _connect(str(self._path))
@@ -54,24 +60,33 @@ class Spool:
 
     def keep(self, table: str, key: str, body: bytes) -> None:
         """Insert or replace a row in the open transaction."""
-        self._write(KEEP, (table, key, body, _checksum(table, key, body)))
+        self._pending[table, key] = body
+        self._weight += len(body)
+        if self._weight > HEAVY:
+            self._write()
 
     def forget(self, table: str, key: str) -> None:
         """Delete a row in the open transaction; a row that is not there is fine."""
-        self._write("DELETE FROM rows WHERE tbl=? AND key=?", (table, key))
+        self._pending[table, key] = None
 
     def read(self, table: str, key: str) -> bytes:
         """Return one row; KeyError if there is none."""
+        if (table, key) in self._pending:
+            row = self._pending[table, key]
+            if row is None:
+                raise KeyError(key)
+            return row
         try:
-            row = self._connection.execute("SELECT body, sum FROM rows WHERE tbl=? AND key=?", (table, key)).fetchone()
+            found = self._connection.execute("SELECT body, sum FROM rows WHERE tbl=? AND key=?", (table, key)).fetchone()
         except sqlite3.Error as error:
             self._broken(error)
-        if row is None:
+        if found is None:
             raise KeyError(key)
-        return self._verified(table, key, row)
+        return self._verified(table, key, found)
 
     def rows(self, table: str) -> Iterator[tuple[str, bytes]]:
         """Return all rows of a table as (key, body), ordered by key."""
+        self._write()
         try:
             for key, *row in self._connection.execute("SELECT key, body, sum FROM rows WHERE tbl=? ORDER BY key", (table,)):
                 yield key, self._verified(table, key, row)
@@ -80,6 +95,7 @@ class Spool:
 
     def commit(self) -> None:
         """Make the open transaction durable; nothing to do without one."""
+        self._write()
         if self._open:
             try:
                 self._connection.execute("COMMIT")
@@ -100,14 +116,24 @@ class Spool:
             os.close(self._lock)
             self._lock = -1
 
-    def _write(self, statement: str, values: tuple[str | bytes, ...]) -> None:
+    def _write(self) -> None:
+        """Hand what is pending over to SQLite, in two statements."""
+        if not self._pending:
+            return
+        kept = [
+            (table, key, body, _checksum(table, key, body)) for (table, key), body in self._pending.items() if body is not None
+        ]
+        forgotten = [row for row, body in self._pending.items() if body is None]
         try:
             if not self._open:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._open = True
-            self._connection.execute(statement, values)
+            self._connection.executemany(KEEP, kept)
+            self._connection.executemany(FORGET, forgotten)
         except sqlite3.Error as error:
             self._broken(error)
+        self._pending.clear()
+        self._weight = 0
 
     def _verified(self, table: str, key: str, row: tuple[bytes, bytes] | list[bytes]) -> bytes:
         body, checksum = row
