@@ -37,6 +37,7 @@ class ToySettings(SettingsModel):
 
 def load(wanted: ToySettings, calibration: dict[str, pathlib.Path]) -> Kernel:
     def kernel(frames: Arrays) -> Arrays:
+        os.write(2, b"a library warns\n")
         if wanted.mood == "bad":
             raise ZeroDivisionError("the beam is off")
         while wanted.mood == "slow" and int(frames["v"][0]) == 0:
@@ -247,9 +248,12 @@ def test_a_killed_worker_is_reported_at_once(tmp_path: pathlib.Path, monkeypatch
     (failed,) = line.of(TaskFailed)
     assert (failed.cause, failed.worker) == ("infra", line.leases[0][0])
     assert "was killed by signal 9 (SIGKILL)" in failed.reason
+    assert failed.stderr == "a library warns\n", "its parent tells its last words"
 
 
-def test_a_kernel_that_raises_is_a_fault_with_a_sentence(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_raises_is_a_fault_with_a_sentence(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     deployment = deployment_in(tmp_path, mood="bad")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
@@ -258,6 +262,9 @@ def test_a_kernel_that_raises_is_a_fault_with_a_sentence(tmp_path: pathlib.Path,
     (failed,) = line.of(TaskFailed)
     assert (failed.cause, failed.reason) == ("fault", "ZeroDivisionError: the beam is off")
     assert "in kernel" in failed.trace
+    assert failed.stderr == "a library warns\n"
+    assert failed.at > 1e9
+    assert "a library warns" in capfd.readouterr().err, "the job's log has it, too"
     assert not line.of(StoreRequest)
 
 
