@@ -29,7 +29,7 @@ import resource, signal, sys
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.errors import Broken
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (800_000, 800_000))
 spool, number = Spool(sys.argv[1]), 0
 try:
     while True:
