@@ -201,9 +201,8 @@ class BufferMachine:
     def _due(self, now: Seconds) -> list[Effect]:
         """Ask, report and refuse, once for all messages of a batch: the pump ends each with a tick."""
         effects: list[Effect] = [Send(asker.peer, NoTask(), asker.id) for _, asker in self._workers.expired(now)]
-        effects += self._gate.questions(now)
         effects += self._intake.questions(now, self._table.waiting + len(self._gate))
-        effects += self._outbox.due(now)
+        effects += [*self._gate.questions(now), *self._outbox.due(now)]
         self._letters.written()
         return effects + self._wake(now)
 
@@ -221,8 +220,9 @@ class BufferMachine:
         elif event.peer == SORTER:
             self._outbox.unreachable(now)
         self._workers.forget(event)
-        task, attempt = self._unheard.pop(event.peer, (TaskId(""), 0))
-        return self._settle(self._table.failed(task, attempt, "handback", "gone before it heard of the task", now) or [])
+        if (held := self._unheard.pop(event.peer, (TaskId(""), 0))) in self._unheard.values():
+            return []  # its worker asked again, over another connection
+        return self._settle(self._table.failed(*held, "handback", "gone before it heard of the task", now) or [])
 
     def _gauge(self, now: Seconds) -> BufferGauge:
         return BufferGauge(

@@ -131,6 +131,17 @@ def test_a_worker_that_is_gone_before_it_heard_costs_nothing(buffer: Driven) -> 
     assert buffer.machine.progress()["ready"] == 1
 
 
+def test_a_worker_that_asked_again_keeps_its_lease_when_its_first_socket_is_gone(buffer: Driven) -> None:
+    """Found by the imaginary site: the task went to somebody else, and the worker got a lease that was over already."""
+    buffer.pull(task_of(0))
+    first = buffer.ask(lease("w"), b"socket 1")
+    assert buffer.ask(lease("w"), b"socket 2") == first
+    buffer.tell(Unreachable(b"socket 1"))
+    assert buffer.machine.progress()["leased"] == 1
+    buffer.tell(Unreachable(b"socket 2"))
+    assert buffer.machine.progress()["leased"] == 0
+
+
 def test_a_worker_that_was_heard_keeps_its_lease_when_its_socket_breaks(buffer: Driven) -> None:
     buffer.pull(task_of(0))
     buffer.ask(lease("w"))
