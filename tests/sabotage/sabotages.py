@@ -125,12 +125,7 @@ SABOTAGES = (
         "        if news or now >= self._asked + NOTHING_NEW * self.wait:",
         "        if self.wait:",
     ),
-    Sabotage(
-        "a hole is not corrected",
-        "beamline_side/cores/corrections.py",
-        "known.generation >= task.generation",
-        "known.generation <= task.generation",
-    ),
+    Sabotage("a hole is not corrected", SORTER, "            if task.generation:", "            if not task:"),
     Sabotage(
         "a result gives way to a later one",
         "beamline_side/cores/product_ledger.py",

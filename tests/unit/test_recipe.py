@@ -61,6 +61,11 @@ def test_what_is_missing_or_damaged_is_fetched_again(tmp_path: pathlib.Path) -> 
     kept(tmp_path).write_bytes(b"the wrong numbers")
     assert obtain(tmp_path, server := Server()) == CONTENT
     assert server.asked == [GetFileRequest]
+    document = tmp_path / f"{PREPARED.digest}.json"
+    for damaged in (document.read_bytes().replace(b"toy", b"tox"), b"no JSON"):
+        document.write_bytes(damaged)
+        assert obtain(tmp_path, server := Server()) == CONTENT
+        assert server.asked == [GetSettingsRequest]
 
 
 def test_what_comes_with_another_digest_is_refused(tmp_path: pathlib.Path) -> None:

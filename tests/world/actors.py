@@ -28,7 +28,7 @@ HEADERS = (
     r.DatasetHeader(name="value", units="1"),
     r.DatasetHeader(name="sum", units="counts", per="scan", merge="sum"),
 )
-SETTINGS = Digest("5" * 64)
+SETTINGS = Digest("s")
 NEVER_CAME = "the frames never came"
 
 

@@ -26,6 +26,7 @@ def weather_of(world: World) -> Weather:
         late=dice.choice((0.0, 0.02, 0.2)),
         crash=dice.choice((0.0, 0.003, 0.01, 0.03)),
         outage=dice.choice((0.0, 0.3)),
+        stall=dice.choice((0.0, 0.0, 0.005, 0.02)),
         misfortune=dice.choice((0.0, 0.2, 0.7, 0.95)),
     )
 
@@ -42,6 +43,9 @@ def play(seed: int) -> Watchful:
         for pipeline in "pq":
             Fleet(world, pipeline, world.random.randint(1, 3))
             Physician(world, pipeline)
+        for _ in range(world.random.choice((0, 0, 1, 3))):
+            victim, seconds = world.random.choice(COMPONENTS), world.random.uniform(1, 8)
+            world.at(world.random.uniform(0, 12), lambda victim=victim, seconds=seconds: world.cut(victim, seconds))
         world.run(world.random.uniform(5, 20))
         world.settle()
         while world.now < LONGEST and (laws.left() or any(source.left for source in sources) or world.now < 50):

@@ -68,6 +68,8 @@ class Weather:
     crash: float = 0.0
     outage: float = 0.0
     """Share of crashes after which the process stays away for a while."""
+    stall: float = 0.0
+    """Share of batches before which a process stands still for some seconds."""
     misfortune: float = 0.0
     """Share of attempts that do not end well."""
 
@@ -84,6 +86,10 @@ class Process:
     inbox: list[Heard] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
     next_step: float = float("inf")
+    stalled: float = 0.0
+    """Until when it stands still."""
+    cut_off: bool = False
+    """Whether nothing that it sends arrives, and nothing reaches it."""
 
 
 class Laws(Protocol):
@@ -165,6 +171,7 @@ class World:
         self._step_at(process, 0.0)
 
     def _step_at(self, process: Process, delay: float) -> None:
+        delay = max(delay, process.stalled - self.now)
         when = self.now + delay
         if when < process.next_step:
             process.next_step = when
@@ -175,6 +182,11 @@ class World:
         if process.machine is None or process.boot != boot or process.next_step != when:
             return
         process.next_step = float("inf")
+        if self.weather.stall and self.random.random() < self.weather.stall:
+            process.stalled = self.now + self.random.uniform(1.0, 5.0)
+            self.tell(f"{process.name} stands still until {process.stalled:.1f}")
+            self._step_at(process, 0.0)
+            return
         self.steps += 1
         batch, process.inbox = process.inbox[:BATCH], process.inbox[BATCH:]
         try:
@@ -259,8 +271,9 @@ class World:
             self._perform(process, gone, doomed=False)
             return
         self.tell(f"{process.name} to {to}", send)
+        boot = process.boot
         for delay in self.delays():
-            self.at(delay, lambda: self._arrive(process.name, process.boot, to, send, number))
+            self.at(delay, lambda: self._arrive(process.name, boot, to, send, number))
 
     def delays(self) -> list[float]:
         """Return after how many seconds each copy of a message arrives."""
@@ -274,6 +287,8 @@ class World:
         ]
 
     def _arrive(self, sender: str, boot: int, to: str, send: Send, number: int) -> None:
+        if self.processes[sender].cut_off:
+            return
         if to in self.processes:
             target = self.processes[to]
             if send.peer.startswith(b">"):
@@ -293,7 +308,7 @@ class World:
     def deliver(self, to: str, heard: Heard) -> None:
         """Lay a message in front of a process."""
         process = self.processes[to]
-        if process.machine is not None:
+        if process.machine is not None and not process.cut_off:
             process.inbox.append(heard)
             self._step_at(process, self.random.choice((0.0001, 0.0001, 0.01)))
 
@@ -320,9 +335,18 @@ class World:
             self.at(delay, lambda: self.deliver(question.to, heard))
         self.at(question.patience, lambda: self._ask(number))
 
+    def cut(self, name: str, seconds: float) -> None:
+        """Pull the plug of a component's cable for some seconds."""
+        process = self.processes[name]
+        process.cut_off = True
+        self.tell(f"{name} is cut off for {seconds:.1f} s")
+        self.at(seconds, lambda: setattr(process, "cut_off", False))
+
     def settle(self) -> None:
         """The sun comes out: nothing is lost from here on, and nobody dies."""
         self.weather = Weather()
+        for process in self.processes.values():
+            process.cut_off = False
         self.tell("the faults stop")
 
 
