@@ -19,6 +19,8 @@ from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
 from beamtide.pump import Caller
 
+BATCH = 500
+
 
 @dataclass(frozen=True, slots=True)
 class FetchedArray:
@@ -121,15 +123,13 @@ class Client:
 
     def retry(self, letters: Sequence[DeadLetter]) -> None:
         """Run tasks that failed for good again; their results take the place of their holes."""
-        for name in {letter.task.pipeline for letter in letters}:
-            found = tuple(letter.task.id for letter in letters if letter.task.pipeline == name)
-            self._ask(f"buffer.{name}", RetryRequest(tasks=found))
+        for name, some in _batches(letters):
+            self._ask(f"buffer.{name}", RetryRequest(tasks=some))
 
     def drop(self, letters: Sequence[DeadLetter]) -> None:
         """Forget tasks that failed for good; their holes stay."""
-        for name in {letter.task.pipeline for letter in letters}:
-            found = tuple(letter.task.id for letter in letters if letter.task.pipeline == name)
-            self._ask(f"buffer.{name}", DropRequest(tasks=found))
+        for name, some in _batches(letters):
+            self._ask(f"buffer.{name}", DropRequest(tasks=some))
 
     # results
 
@@ -213,3 +213,11 @@ class Client:
 
     def _at(self, component: str) -> str:
         return self.deployment.address(component)
+
+
+def _batches(letters: Sequence[DeadLetter]) -> Iterator[tuple[PipelineName, tuple[TaskId, ...]]]:
+    """Yield the names of tasks by pipeline, in batches that a buffer reads in a moment."""
+    for pipeline in {letter.task.pipeline for letter in letters}:
+        names = tuple(letter.task.id for letter in letters if letter.task.pipeline == pipeline)
+        for at in range(0, len(names), BATCH):
+            yield pipeline, names[at : at + BATCH]

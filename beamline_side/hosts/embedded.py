@@ -154,7 +154,7 @@ def _is_unwritten(client: Client, product: Product) -> bool:
         return True
     formats = client.deployment.pipelines[product.pipeline].write
     if "hdf5" in formats:
-        return finished_file(client.deployment.site.roots.processed, product, scan) is None
+        return finished_file(client.deployment.site.roots.processed, product, scan, state.corrections) is None
     writer = next((report.progress for report in client.topology() if report.card.name == "writer"), {})
     return bool(formats) and (writer.get("seen", 0) < state.version or writer.get("open", 1) > 0)
 

@@ -3,11 +3,13 @@
 import contextlib
 import io
 import json
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h5py
 import numpy as np
@@ -72,11 +74,11 @@ def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, obj
     return found
 
 
-def until(host: Host, look: object, seconds: float = 20) -> None:
+def until(host: Host, look: Callable[[], object], seconds: float = 20) -> None:
     end = clock.monotonic() + seconds
     while clock.monotonic() < end:
         host.tend()
-        if look():  # type: ignore[operator]
+        if look():
             return
         clock.pause(0.05)
     raise AssertionError("it never came")
@@ -87,9 +89,9 @@ def holes_in(file: pathlib.Path) -> list[int]:
         return [int(start) for start in opened["entry/holes/start"][()]] if "entry/holes/start" in opened else []
 
 
-def work(bundle: pathlib.Path, *more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "beamtide", "work", "--bundle", bundle, *more]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+def work(bundle: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "beamtide", "work", "--bundle", str(bundle)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_from_the_failure_to_the_repaired_file(
@@ -115,6 +117,10 @@ def test_from_the_failure_to_the_repaired_file(
     assert "is the beginning of 2 tasks" in capsys.readouterr().err
     assert cli.run(["dlq", "list", "-c", str(deployment.file)]) == 0
     assert name in capsys.readouterr().out
+    assert cli.run(["dlq", "show", name, "-c", str(deployment.file)]) == 0
+    said = capsys.readouterr().out
+    assert f"{name}: indexes 8 to 15 of {SCAN.id}, encoders\nfailed 2 times" in said
+    assert "\nTraceback (most recent call last)" in said
 
     told(deployment, "export", name, "--to", tmp_path / "whole.zip", "--with-inputs")
     told(deployment, "export", name, "--to", tmp_path / "light")
@@ -126,15 +132,14 @@ def test_from_the_failure_to_the_repaired_file(
 
     for line in (BAD, WORSE):
         (folder / line_of(deployment, line).name).replace(line_of(deployment, line))
-    assert work(tmp_path / "whole.zip").returncode == 1, "the copy is as bad as it was"
-    there = work(tmp_path / "light", "--raw", deployment.site.roots.raw)
-    assert there.returncode == 0, there.stderr
-    assert "works here: 8 indexes" in there.stdout
+    assert cli.run(["work", "--bundle", str(tmp_path / "whole.zip")]) == 1, "the copy is as bad as it was"
+    capsys.readouterr()
+    assert cli.run(["work", "--bundle", str(tmp_path / "light"), "--raw", str(deployment.site.roots.raw)]) == 0
+    assert "works here: 8 indexes" in capsys.readouterr().out
 
     assert told(deployment, "retry", name)["retried"] == [name]
     until(host, lambda: holes_in(result) == [WORSE * 8])
-    host_pid = host.pids()["buffer.encoders"]
-    kill_and_wait(host, host_pid)
+    kill_and_wait(host, host.pids()["buffer.encoders"])
     assert told(deployment, "retry", f"{SCAN.id}/encoders")["retried"] == [other], "also after a restart of the buffer"
     until(host, lambda: holes_in(result) == [])
     with Client(deployment) as client:
@@ -151,8 +156,5 @@ def test_from_the_failure_to_the_repaired_file(
 
 
 def kill_and_wait(host: Host, pid: int) -> None:
-    import os
-    import signal
-
     os.kill(pid, signal.SIGKILL)
     until(host, lambda: host.pids().get("buffer.encoders", pid) != pid)
