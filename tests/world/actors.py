@@ -118,7 +118,7 @@ class Physician:
         self.world, self.name, self.buffer = world, f"physician of {pipeline}", f"buffer.{pipeline}"
         world.actors.add(self.name)
         for _ in range(world.random.choice((0, 1, 3))):
-            world.at(world.random.uniform(2, 45), self._visit)
+            world.at(world.random.uniform(2, 30), self._visit)
 
     def _visit(self) -> None:
         self.world.ask(Question(self.name, self.buffer, DeadListRequest(), {}, self._read))

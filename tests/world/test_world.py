@@ -48,7 +48,7 @@ def play(seed: int) -> Watchful:
             world.at(world.random.uniform(0, 12), lambda victim=victim, seconds=seconds: world.cut(victim, seconds))
         world.run(world.random.uniform(5, 20))
         world.settle()
-        while world.now < LONGEST and (laws.left() or any(source.left for source in sources) or world.now < 50):
+        while world.now < LONGEST and (laws.left() or any(source.left for source in sources) or world.now < 33):
             world.run(world.now + 2.0)
         assert not laws.left(), "the site does not come to rest: " + "; ".join(laws.left())[:2000]
         laws.judge(sources)
