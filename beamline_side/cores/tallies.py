@@ -93,8 +93,9 @@ class Tallies:
         return (self._versions.get(scan, -1) if scan else self.version) > version
 
     def open_pipelines(self, scan: ScanId) -> set[PipelineName]:
-        """Return the pipelines that have open tasks of a scan."""
-        return {tally.pipeline for tally in self._tallies.values() if tally.scan == scan and _open(tally)}
+        """Return the pipelines that have open tasks of a scan, or may have: abandoned ones may be retried just now."""
+        found = (tally for tally in self._tallies.values() if tally.scan == scan)
+        return {tally.pipeline for tally in found if _open(tally) or tally.abandoned}
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show."""

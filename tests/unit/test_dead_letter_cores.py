@@ -20,6 +20,7 @@ from beamtide.messages.base import Message, Ok, PipelineName, Seconds, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.results import DatasetHeader, ListRequest, Products, Release, Released, StoreRequest
 from beamtide.messages.tasks import (
+    CancelRequest,
     Closed,
     Lease,
     LeaseRequest,
@@ -339,3 +340,20 @@ def test_a_correction_waits_until_its_range_was_released() -> None:
     assert generations(Heard(sink, Released(task=task_of(0).id))) == [1], "that was an old answer"
     assert generations(Heard(sink, Released(task=task_of(0).id, generation=1))) == []
     assert sorter.machine.progress()["waiting"] == 0
+
+
+def test_a_retried_task_can_be_cancelled(buffer: Driven) -> None:
+    spool = Spool.nowhere()
+    distributor = Driven(DistributorMachine({"xrf": "xrf"}, spool), spool)
+    distributor.ask(SubmitRequest(tasks=(task_of(0),)))
+    verdict = Closed(task=task_of(0).id, outcome="abandoned", reason="off")
+    distributor.ask(PullRequest(pipeline=XRF, after=1, credit=9, closed=(verdict,)))
+    distributor.ask(CancelRequest(scan=task_of(0).scan))
+    (pulled,) = distributor.ask(PullRequest(pipeline=XRF, after=1, credit=9))
+    assert isinstance(pulled, Pulled)
+    die(buffer)
+    buffer.ask(RetryRequest(tasks=(task_of(0).id,)))
+    assert buffer.machine.progress()["ready"] == 1
+    buffer.tell(Heard(DISTRIBUTOR, pulled))
+    assert buffer.machine.progress()["ready"] == 0
+    assert letters(buffer).total == 0
