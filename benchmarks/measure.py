@@ -66,7 +66,8 @@ class Book:
             **_beside("floor", floor),
             "n": len(ours),
             "spread": [_rounded(min(ours)), _rounded(max(ours))],
-            "machine": _machine() | {"others_cpu": self._busy.others(), "disk_sync_ms": self._disk()},
+            "machine": _machine()
+            | {"others_cpu": self._busy.others(), "disk_sync_ms": self._disk(), "disk_sync_spread": self._disk_spread()},
             **notes,
         }
         self.rows.append(row)
@@ -77,9 +78,11 @@ class Book:
 
     def table(self) -> None:
         """Print all rows for people."""
-        table = Table(title=f"{self.bench}: median of n, disk sync {self._disk()} ms")
+        table = Table(title=f"{self.bench}: median of n, disk sync {self._disk()} ms (measured between {self._disk_spread()})")
         for name in ("metric", "ours", "unit", "spread", "peer", "floor", "ours / floor", "floor is"):
-            table.add_column(name, justify="left" if name in ("metric", "unit", "floor is") else "right")
+            table.add_column(
+                name, justify="left" if name in ("metric", "unit", "floor is") else "right", no_wrap=name == "metric"
+            )
         for row in self.rows:
             ratio = f"{row['ours'] / row['floor']:.2f}" if row["floor"] else ""
             spread = " … ".join(f"{value:g}" for value in row["spread"])
@@ -87,6 +90,9 @@ class Book:
             cells = (row["metric"], f"{row['ours']:g}", row["unit"], spread, peer, floor, ratio, row["floor_name"] or "")
             table.add_row(*cells)
         Console(width=max(120, Console().width)).print(table)
+
+    def _disk_spread(self) -> list[float]:
+        return [_rounded(min(self.sync_ms)), _rounded(max(self.sync_ms))] if self.sync_ms else []
 
     def _disk(self) -> float | None:
         return _rounded(statistics.median(self.sync_ms)) if self.sync_ms else None
