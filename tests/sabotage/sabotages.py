@@ -12,6 +12,8 @@ CODEC = "beamtide/codec.py"
 WORKER = "cluster_side/worker/one_task.py"
 RECIPE = "cluster_side/worker/recipe.py"
 
+DEAD = ("tests/unit/test_dead_letter_cores.py",)
+
 
 @dataclass(frozen=True, slots=True)
 class Sabotage:
@@ -161,5 +163,36 @@ SABOTAGES = (
         "        if settings.digest_of(document) == digest:\n            return document\n",
         "        return document\n",
         ("tests/unit/test_recipe.py",),
+    ),
+    Sabotage(
+        "a result gives way to a retry",
+        "beamline_side/cores/product_ledger.py",
+        'same and self.outcome == "abandoned" and',
+        "same and",
+        DEAD,
+    ),
+    Sabotage(
+        "an older generation corrects a newer one",
+        "beamline_side/cores/product_ledger.py",
+        "task.generation > self.generation",
+        "task.generation != self.generation",
+        DEAD,
+    ),
+    Sabotage(
+        "an old answer of the sink takes a correction away",
+        "beamline_side/cores/corrections.py",
+        "known is None or known.generation != generation",
+        "known is None",
+        DEAD,
+    ),
+    Sabotage("a retry starts counting attempts anew", BUFFER, "one.seq, now, one.attempts)", "one.seq, now, 0)", DEAD),
+    Sabotage("a dead letter is not kept", BUFFER, "self._letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD),
+    Sabotage("losses on many hosts are bad luck", LEASES, "len(ticket.hosts) < GUILTY", "ticket.hosts", DEAD),
+    Sabotage(
+        "a corrected file is taken for finished",
+        "beamline_side/writers/files.py",
+        " and facts[3] >= corrections",
+        "",
+        ("tests/system/test_dead_letters.py",),
     ),
 )
