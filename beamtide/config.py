@@ -3,12 +3,17 @@
 Unknown keys are refused; `beamtide.yaml_file` reads the files and says file, line and key path of every mistake.
 """
 
+import hashlib
+import os
 import pathlib
 import re
+import tempfile
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+MAX_SOCKET_PATH = 100
+"""Bytes; the kernel allows 107 for the path of a socket."""
 NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,127}")
 
 
@@ -162,9 +167,17 @@ class Deployment(BaseModel):
         per_pipeline = (f"{kind}.{name}" for name in self.pipelines for kind in ("buffer", "sorter"))
         return ("topology", "metadata", "distributor", "sink", "fence", *per_pipeline, "source", "writer", "autoscaler")
 
+    def sockets(self) -> pathlib.Path:
+        """Return the folder of the sockets: `run` in the state folder, or a short one for temporary files if that is too long."""
+        near = self.site.state / "run"
+        if len(f"{near}/{max(self.components(), key=len)}") <= MAX_SOCKET_PATH:
+            return near
+        place = hashlib.sha256(str(near).encode()).hexdigest()[:12]
+        return pathlib.Path(tempfile.gettempdir()) / f"beamtide-{os.getuid()}-{place}"
+
     def address(self, component: str) -> str:
         """Return the ZeroMQ address at which a component listens."""
         position = self.components().index(component)
         if self.site.network.bind == "ipc":
-            return f"ipc://{self.site.state}/run/{component}"
+            return f"ipc://{self.sockets()}/{component}"
         return f"tcp://{self.site.network.bind}:{int(self.site.network.ports.split('-')[0]) + position}"

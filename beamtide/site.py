@@ -10,8 +10,6 @@ from beamtide.errors import BadInput
 
 LOOPBACK = ("127.0.0.1", "localhost")
 """Where sockets without keys may listen: nobody gets in half secured."""
-MAX_SOCKET_PATH = 100
-"""The kernel allows 107 bytes for the path of a socket."""
 
 
 def load(file: pathlib.Path) -> Deployment:
@@ -137,9 +135,6 @@ def _circles(deployment: Deployment) -> list[str]:
 
 def _places(deployment: Deployment, document: yaml_file.Document) -> list[str]:
     site, found = deployment.site, []
-    longest = max((len(deployment.address(name)) - len("ipc://") for name in deployment.components()), default=0)
-    if site.network.bind == "ipc" and longest > MAX_SOCKET_PATH:
-        found.append(f"{document.where(('state',))}: {site.state} is too long for sockets below it; choose a shorter folder")
     first, last = (int(number) for number in site.network.ports.split("-"))
     if last - first + 1 < len(deployment.components()) or not 0 < first <= last < 65536:
         found.append(f"{document.where(('network', 'ports'))}: {len(deployment.components())} ports are needed, below 65536")

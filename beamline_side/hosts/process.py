@@ -7,8 +7,10 @@ import errno
 import gc
 import importlib
 import os
+import pathlib
 import resource
 import signal
+import stat
 from collections.abc import Callable
 from typing import cast
 
@@ -79,12 +81,20 @@ def _pump(deployment: Deployment, component: str, service: Service) -> None:
 
 def _prepare(deployment: Deployment) -> None:
     """Make the state folders, for us alone, and allow as many descriptors as the system lets us have."""
-    for name in ("run", "spool", "logs", "cache"):
+    for folder in (deployment.sockets(), *(deployment.site.state / name for name in ("spool", "logs", "cache"))):
         try:
-            (deployment.site.state / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             if error.errno == errno.ENOSPC:  # a disk that is full is no mistake in the site file: we are started again
                 raise Broken(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
             raise BadInput(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
+    _for_us_alone(deployment.sockets())
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _for_us_alone(sockets: pathlib.Path) -> None:
+    """Refuse a folder of sockets that somebody else made, or may enter: whoever gets to a socket may speak."""
+    info = sockets.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise BadInput(f"{sockets} must be a folder that only you may enter; remove it, or run `chmod 700 {sockets}`")

@@ -157,7 +157,7 @@ def beamline(deployment: Deployment) -> Iterator[Beamline]:
 
 
 def deployment_in(folder: pathlib.Path, **toy: Any) -> Deployment:
-    for name in ("raw", "state/run", "state/cache"):
+    for name in ("raw", "state/cache"):
         (folder / name).mkdir(parents=True)
     (folder / "raw/numbers.txt").write_text("\n".join(str(number) for number in range(100)))
     pipeline = PipelineConfig(pipeline="toy", modality="toy", source=Source(match="*"), settings=toy)
@@ -169,7 +169,9 @@ def deployment_in(folder: pathlib.Path, **toy: Any) -> Deployment:
         pipelines=(),
         leases={"beat": 0.2},  # type: ignore[arg-type]
     )
-    return Deployment(site=config, pipelines={"toy": pipeline}, file=folder / "site.yaml")
+    deployment = Deployment(site=config, pipelines={"toy": pipeline}, file=folder / "site.yaml")
+    deployment.sockets().mkdir(mode=0o700)
+    return deployment
 
 
 def task(deployment: Deployment, start: int) -> Task:

@@ -35,9 +35,10 @@ def deployment(tmp_path: pathlib.Path) -> Deployment:
     (tmp_path / "site.yaml").write_text(SITE.format(tmp_path) + "pipelines: [xrf.yaml, encoders.yaml]\n")
     (tmp_path / "xrf.yaml").write_text(XRF.format("hdf5, tiff"))
     (tmp_path / "encoders.yaml").write_text(ENCODERS)
-    (tmp_path / "s/run").mkdir(parents=True)
     (tmp_path / "raw").mkdir()
-    return site.load(tmp_path / "site.yaml")
+    found = site.load(tmp_path / "site.yaml")
+    found.sockets().mkdir(parents=True, mode=0o700)
+    return found
 
 
 @contextmanager
