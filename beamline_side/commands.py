@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, duration, progress, remarks_of, say
+from beamtide.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, duration, log_lines, progress, remarks_of, say
 
 if TYPE_CHECKING:
     from beamline_side.hosts.embedded import Outcome
@@ -25,9 +25,12 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     component: Annotated[str, typer.Argument(help="topology, buffer.xrf, … or all.")],
     config: SiteFile = DEFAULT_SITE,
+    as_json: JsonLog = False,
 ) -> None:
     """Run one component, or all of them, until Ctrl-C or SIGTERM."""
     from beamtide import site
+
+    log_lines(as_json=as_json)
 
     deployment = site.load(config)
     if component == "all":

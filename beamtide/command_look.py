@@ -38,7 +38,10 @@ def check(file: Annotated[pathlib.Path, typer.Argument(help="The site file.")] =
         raise typer.Exit(2)
 
 
-def schema(what: Annotated[str, typer.Argument(help="site, pipeline, or the name of a modality.")] = "site") -> None:
+def schema(
+    what: Annotated[str, typer.Argument(help="site, pipeline, or the name of a modality.")] = "site",
+    as_json: Annotated[bool, typer.Option("--json", help="Without line breaks.")] = False,
+) -> None:
     """Print the JSON Schema of a file, or of a modality's settings."""
     from beamtide import registry
     from beamtide.config import PipelineConfig, SiteConfig
@@ -47,7 +50,7 @@ def schema(what: Annotated[str, typer.Argument(help="site, pipeline, or the name
     modalities = registry.names("modalities")
     choice(what, [*own, *modalities], "schema")
     model = own[what] if what in own else registry.find("modalities", what).settings
-    say(json.dumps(model.model_json_schema(), indent=2))
+    say(json.dumps(model.model_json_schema(), indent=None if as_json else 2))
 
 
 def formats(as_json: Json = False) -> None:

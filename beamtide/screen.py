@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from beamtide.watching import Row, Snapshot
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+JsonLog = Annotated[bool, typer.Option("--json", help="Log one JSON object a line instead of text.")]
 SiteFile = Annotated[
     pathlib.Path,
     typer.Option("--config", "-c", envvar="BEAMTIDE_SITE", help="The site file.", show_default=True, metavar="SITE.yaml"),
@@ -167,3 +168,17 @@ def _drawn(shot: "Snapshot") -> "Group":
         drawn.add_row(*cells(name, row))
     below = lines_of(shot)[len(shot.pipelines) + 1 :]
     return Group(drawn, *(Text(f"  {line}") for line in below))
+
+
+def log_lines(*, as_json: bool) -> None:
+    """Let what a long-lived process says be one JSON object a line, for a collector of logs."""
+    if as_json:
+        import structlog
+
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.JSONRenderer(),
+            ]
+        )

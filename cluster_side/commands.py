@@ -11,20 +11,19 @@ import typer
 
 from beamtide import lifeline, site
 from beamtide.errors import BadInput
+from beamtide.screen import DEFAULT_SITE, JsonLog, SiteFile, log_lines
 
-Site = Annotated[pathlib.Path, typer.Option("-c", "--config", help="The site file.")]
-DEFAULT_SITE = pathlib.Path("site.yaml")
 PARENT = "BEAMTIDE_PARENT"
 
 
 def add_to(app: typer.Typer) -> None:
     """Add our commands."""
-    app.command()(work)
-    app.command()(autoscale)
+    app.command(rich_help_panel="Serve")(work)
+    app.command(rich_help_panel="Serve")(autoscale)
 
 
 def work(  # noqa: PLR0913, PLR0917  one argument per option
-    config: Site = DEFAULT_SITE,
+    config: SiteFile = DEFAULT_SITE,
     pipeline: Annotated[str, typer.Option(help="Whose tasks to work on.")] = "",
     slots: Annotated[int, typer.Option(min=1, help="Workers at once.")] = 1,
     tasks: Annotated[int, typer.Option(min=0, help="End after this many tasks (0: when idle).")] = 0,
@@ -34,10 +33,12 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
         pathlib.Path | None, typer.Option(help="Only run this failed task again, here (`beamtide dlq export`).")
     ] = None,
     raw: Annotated[pathlib.Path | None, typer.Option(help="Where a bundle's input files lie below.")] = None,
+    as_json: JsonLog = False,
 ) -> None:
     """Be a job: fork workers that take one task each; or see a failed task fail."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    log_lines(as_json=as_json)
     if bundle:
         _reproduce(bundle, raw)
     if not pipeline:
@@ -61,11 +62,12 @@ def _reproduce(bundle: pathlib.Path, raw: pathlib.Path | None) -> NoReturn:
     raise SystemExit(code)
 
 
-def autoscale(config: Site) -> None:
+def autoscale(config: SiteFile = DEFAULT_SITE, as_json: JsonLog = False) -> None:
     """Start jobs while there is work, never more than scaling.caps.jobs."""
     from beamtide.pump import stop_on_signals
     from cluster_side.scaling import autoscaler
 
+    log_lines(as_json=as_json)
     _live_with_parent()
     stopped: list[bool] = []
     stop_on_signals(lambda: stopped.append(True))

@@ -6,6 +6,8 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import rich.console
@@ -144,3 +146,17 @@ def test_a_drawn_snapshot_says_the_same() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (11.2, "11 s"), (180, "3 min"), (9000, "2.5 h")])
 def test_durations(seconds: float, text: str) -> None:
     assert screen.duration(seconds) == text
+
+
+def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name, command
+    for word, child in (inner or {}).items():
+        yield from leaves(child, f"{name} {word}".strip())
+
+
+def test_every_command_speaks_json() -> None:
+    found = dict(leaves(typer.main.get_command(cli.build())))
+    assert {"demo", "serve", "work", "autoscale", "scan start", "dlq list"} <= found.keys()
+    assert not [name for name, command in found.items() if not any("--json" in one.opts for one in command.params)]
