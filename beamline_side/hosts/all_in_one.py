@@ -116,13 +116,15 @@ class Host:
             )
 
     def _await_ready(self, caller: Caller) -> None:
-        end, missing = clock.monotonic() + READY_WITHIN, set(self._children)
+        end, missing, version = clock.monotonic() + READY_WITHIN, set(self._children), -1
         while missing and clock.monotonic() < end:
             self.tend()
             try:
-                topology = caller.ask(self._deployment.address("topology"), TopologyRequest(wait=0.2), Topology, patience=1.0)
+                question = TopologyRequest(after=version, wait=0.2)
+                topology = caller.ask(self._deployment.address("topology"), question, Topology, patience=1.0)
             except NoAnswer:
                 continue
+            version = topology.version
             missing = set(self._children) - {report.card.name for report in topology.components} - {"topology"}
         if missing:
             first = sorted(missing)[0]

@@ -2,7 +2,6 @@
 and crashes at any instant: every accepted task ends in exactly one verdict, and both sides come to agree on it."""
 
 from collections import Counter
-from collections.abc import Iterator
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -29,24 +28,11 @@ from beamtide.messages.tasks import (
     TaskFailed,
     TaskStatus,
 )
+from tests.stories.shelf import Shelf
 
 CONFIG = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"), buffer=Buffer(order="lifo"))
 LEASES = Leases(ttl=5.0, beat=1.0, faults=2, losses=3)
 LINKS = {link("distributor"): "distributor", link("fence"): "fence", link("sorter"): "sorter"}
-
-
-class Shelf:
-    """Rows that fall back to the last commit in a crash."""
-
-    def __init__(self) -> None:
-        self.now: dict[tuple[str, str], bytes] = {}
-        self.committed: dict[tuple[str, str], bytes] = {}
-
-    def read(self, table: str, key: str) -> bytes:
-        return self.now[table, key]
-
-    def rows(self, table: str) -> Iterator[tuple[str, bytes]]:
-        return iter([(key, body) for (name, key), body in sorted(self.now.items()) if name == table])
 
 
 class DeliveryStory(RuleBasedStateMachine):
