@@ -25,6 +25,7 @@ demo: $(VENV)/.base  ## the main job on a simulated scan: files, tasks, workers,
 
 test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
 	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m long -n 0 --timeout 600 || test $$? -eq 5
 
 sabotage: $(VENV)/.dev  ## break the code, one line at a time; every break must make a test fail
 	@$(BIN)/python tests/sabotage/run.py
