@@ -111,6 +111,8 @@ class Source(Section):
     """"line": one task per line of the scan; "file": one per file; or a number of frames."""
     options: dict[str, str] = {}
     """For the format; for "hdf5": array name -> dataset path."""
+    first: int | None = Field(default=None, ge=0)
+    """The number of a scan's first file, if files are numbered (default: 0 or 1, whichever is there)."""
     settle: float = Field(default=2.0, ge=0)
     """A file that does not open is taken for unfinished until it has not changed for this many seconds after the scan's end."""
 

@@ -3,34 +3,28 @@
 Theory: the files of a pipeline, in the order of their names, are one long row of frames; frame i of that row is acquisition
 index i. A block is `frames_per_task` indexes long. `plan` is a function of what is known, not a machine: called again with more
 files, or after a restart, it says the same tasks again and more of them; submitting a task twice changes nothing.
-Files are numbered without gaps: a number that is missing between two others is waited for, so that no frame slips to an earlier
-index. Once nothing more will come (`closed`), every index without a frame is covered by a void task that says why, so that each
-index of the scan ends in a verdict and nobody downstream ever has to guess.
+Files are numbered without gaps, from `source.first` on: a number that is missing between two others, or before the first
+(`file_row`), is waited for, so that no frame slips to an earlier index. Once nothing more will come (`closed`), every index
+without a frame is covered by a void task that says why, so that each index of the scan ends in a verdict and nobody downstream
+ever has to guess. Blocks are those of the scan as it was planned; one that reaches over an early end stays whole if its frames
+are there, since it may have been submitted before the end was known.
 
 Clock policy: none; whoever calls decides when a scan is closed.
-Invariants: tasks do not overlap; a closed plan covers `[0, points)` exactly; a plan of fewer files is a prefix of a later one.
+Invariants: tasks do not overlap; a closed plan covers `[0, points)`, and beyond it at most the rest of that block; a plan of
+fewer files, or of the running scan, is a prefix of a later one.
 """
 
-import re
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from beamline_side.cores.file_row import FileFact, with_gaps
 from beamtide.config import PipelineConfig
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import InputFile, Need, Task
 
 NO_FILE = "no file came for them"
-
-
-@dataclass(frozen=True, slots=True)
-class FileFact:
-    """What is known of one file: its frames so far, or why it cannot be read (yet)."""
-
-    path: str
-    """Relative to the raw root."""
-    frames: int = 0
-    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,48 +38,27 @@ class Piece:
     trouble: str = ""
 
 
-def natural(path: str) -> list[tuple[int, str]]:
-    """Return a sort key by which file 10 comes after file 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
-
-
 def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool) -> list[Task]:
     """Return all tasks that are certain by now. `files` are in the order of their names."""
-    row = with_gaps(files)
+    row = with_gaps(files, pipeline.source, state.points, closed=closed)
     certain = row if closed or pipeline.source.frames_per_task != "file" else _without_growing(row, state.points)
-    pieces = list(_pieces(certain, state.points, closed=closed))
+    end = _end(state, pipeline, certain)
+    pieces = list(_pieces(certain, end, closed=closed))
     whole = pieces[-1].stop if pieces else 0
     tasks = []
-    for start, stop in _blocks(state, pipeline, certain, state.points):
+    for start, stop in _blocks(state, pipeline, certain, end):
         if stop > whole and not closed:
             break
         tasks += [_task(state.scan.id, pipeline, settings, part) for part in _runs(pieces, start, stop)]
     return tasks
 
 
-def with_gaps(files: Sequence[FileFact]) -> list[FileFact]:
-    """Return the files with an unreadable one for each number that is missing between two that are there."""
-    row: list[FileFact] = []
-    for file in files:
-        if row:
-            row += [FileFact(path, trouble=f"the file {path} never came") for path in _between(row[-1].path, file.path)]
-        row.append(file)
-    return row
-
-
-def _between(one: str, other: str) -> list[str]:
-    (folder, low, end), (other_folder, high, other_end) = _numbered(one), _numbered(other)
-    if not low or not high or (folder, end) != (other_folder, other_end):
-        return []
-    return [f"{folder}{number:0{len(low)}d}{end}" for number in range(int(low) + 1, int(high))]
-
-
-def _numbered(path: str) -> tuple[str, str, str]:
-    """Return what stands before, in and after the last number of a name without its ending."""
-    stem, dot, ending = path.rpartition(".")
-    found = re.fullmatch(r"(.*?)(\d*)(\D*)", stem if dot else ending, re.DOTALL)
-    before, number, after = found.groups() if found else (path, "", "")
-    return before, number, after + dot + (ending if dot else "")
+def _end(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact]) -> int:
+    """Return where the last task ends: at the scan's end, or at that of a block with all its frames that reaches over it."""
+    planned = math.prod(state.scan.shape)
+    readable = next(reversed([*_pieces(files, planned, closed=False)]), Piece(0, 0)).stop
+    across = (stop for start, stop in _blocks(state, pipeline, files, planned) if start < state.points < stop <= readable)
+    return next(across, state.points)
 
 
 def _without_growing(files: Sequence[FileFact], points: int) -> Sequence[FileFact]:

@@ -67,6 +67,7 @@ class SorterMachine:
     _stored: int = 0
     _released: int = 0
     _repeated: int = 0
+    _refused: str = ""
 
     def __post_init__(self) -> None:
         decode = msgspec.msgpack.decode
@@ -85,6 +86,9 @@ class SorterMachine:
                 return self._store(event)  # released on the tick that ends the batch, when the payload can be read back
             case Heard(message=Released(task=task, generation=generation), peer=peer) if peer == SINK:
                 effects += [*self._corrections.released(task, generation), *self._drop(task)]
+                self._refused = ""
+            case Heard(message=Refused(reason=reason), peer=peer) if peer == SINK:
+                self._refused = reason
             case Heard(peer=peer) if peer != SINK:
                 effects.append(Send(event.peer, Unsupported(kind=kind_of(event.message)), event.id))
         return effects + self._release(now) + self._corrections.due(now, self._watermark)
@@ -99,7 +103,9 @@ class SorterMachine:
         }
 
     def why(self) -> str:
-        """Say which index everything waits for."""
+        """Say which index everything waits for, or what the sink does not like."""
+        if self._refused:
+            return f"the sink refuses results: {self._refused}"
         for product, queue in self._queues.items():
             mark = self._lines[product].watermark
             if mark not in queue.stored:

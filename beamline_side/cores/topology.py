@@ -44,8 +44,9 @@ class _Known:
 
 @dataclass(slots=True)
 class TopologyMachine:
-    """The components of one site."""
+    """The components of one site; `card` is its own, which it shows with the others."""
 
+    card: ComponentCard | None = None
     _known: dict[str, _Known] = field(default_factory=dict)
     _version: int = 0
     _waiting: Deferred[tuple[bytes, int], TopologyRequest] = field(default_factory=Deferred)
@@ -128,6 +129,9 @@ class TopologyMachine:
             )
             for _, known in sorted(self._known.items())
         )
+        if self.card is not None:
+            own = ComponentReport(card=self.card, state="running", progress=self.progress(), why=self.why(), age=0.0)
+            reports = (own, *reports)
         return Send(asker.peer, Topology(components=reports, version=self._version), asker.id)
 
 

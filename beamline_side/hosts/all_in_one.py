@@ -125,7 +125,7 @@ class Host:
             except NoAnswer:
                 continue
             version = topology.version
-            missing = set(self._children) - {report.card.name for report in topology.components} - {"topology"}
+            missing = set(self._children) - {report.card.name for report in topology.components}
         if missing:
             first = sorted(missing)[0]
             raise Broken(f"{', '.join(sorted(missing))} did not start within {READY_WITHIN:.0f} s: {self._last_words(first)}")

@@ -52,7 +52,9 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Out
         raise BadInput("\n".join(problems))
     started = clock.monotonic()
     with Host(deployment) as host, Client(deployment) as client:
-        if not client.scans(scan.id):
+        if known := client.scans(scan.id):
+            check_shape(known[0].scan, scan, deployment.site.state)
+        else:
             client.scan_started(scan)
         if client.scans(scan.id)[0].phase != "ended":
             client.scan_ended(scan.id)
@@ -60,6 +62,16 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Out
             _submit_again(client, scan.id)
         last = follow(host, deployment, scan.id, on_progress, lambda: True)
     return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
+
+
+def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
+    """BadInput: a scan was processed here before, with another shape, which would stay."""
+    if known.shape != wanted.shape:
+        was, now = ("x".join(map(str, scan.shape)) for scan in (known, wanted))
+        raise BadInput(
+            f"{wanted.id} was processed with shape {was} before, according to {state}, and not with {now}: "
+            f"give --shape {was}, or name another state folder in the site file"
+        )
 
 
 def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:

@@ -62,8 +62,9 @@ class FileSource:
         return {"scans": len({scan for scan, _ in self.watched}), "tasks": self.tasks}
 
     def why(self) -> str:
-        """Say what is wrong with a pipeline's settings."""
-        return next((one.trouble for one in self.watched.values() if one.trouble), "")
+        """Say what is wrong with a pipeline's settings, or with its files."""
+        found = ((scan, name, one.trouble or one.files.why()) for (scan, name), one in self.watched.items())
+        return next((f"{name} of {scan}: {trouble}" for scan, name, trouble in found if trouble), "")
 
     def _take_scans(self) -> None:
         news = self.client.changed_scans(self.version, WAIT)

@@ -3,7 +3,7 @@
 import pathlib
 from dataclasses import dataclass, field
 
-from beamline_side.cores.file_tasks import FileFact, natural
+from beamline_side.cores.file_row import FileFact, late_start, natural
 from beamtide import registry
 from beamtide.config import Source
 from beamtide.errors import BadInput
@@ -37,6 +37,11 @@ class FileWatch:
             self._seen[name] = stamp
             self._facts[name] = self._probe(known, name)
         return [self._facts[name] for name in found]
+
+    def why(self) -> str:
+        """Say why nothing can be made of the files that are there."""
+        found = [self._facts[name] for name in sorted(self._facts, key=natural)]
+        return late_start(found, self.source)
 
     def _probe(self, known: FileFormat, name: str) -> FileFact:
         path = self.raw / name

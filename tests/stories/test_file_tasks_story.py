@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamline_side.cores.file_tasks import FileFact, natural, plan, void_plan
+from beamline_side.cores.file_row import FileFact, late_start, natural
+from beamline_side.cores.file_tasks import plan, void_plan
 from beamtide.config import PipelineConfig
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import Scan, ScanState
@@ -100,7 +101,67 @@ def test_a_line_cut_over_two_files_has_both_as_inputs() -> None:
 def test_an_early_end_ignores_what_is_beyond_and_voids_what_never_came() -> None:
     tasks = plan(state((3, 4), 6, "ended"), pipeline("line"), DIGEST, [FileFact(name(0), 5)], closed=True)
     assert [(task.start, task.stop, task.void) for task in tasks] == [(0, 4, ""), (4, 5, ""), (5, 6, "no file came for them")]
-    assert covered(plan(state((3, 4), 6), pipeline(4), DIGEST, [FileFact(name(0), 50)], closed=True)) == list(range(6))
+    frames = [FileFact(name(0), 50)]
+    assert covered(plan(state((3, 4), 6), pipeline(4), DIGEST, frames, closed=True)) == list(range(8)), "its frames are there"
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_an_early_end_plans_nothing_that_overlaps_with_what_was_submitted_before(data: st.DataObject) -> None:
+    """The detector ran on for a while, or the scan was stopped in the middle of a block that was submitted already."""
+    width, height = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 6))
+    config = pipeline(data.draw(st.sampled_from(["line", "file", 1, 3, 4])))
+    counts = data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=6))
+    facts = [FileFact(name(number), frames) for number, frames in enumerate(counts)]
+    planned = state((height, width), width * height)
+    submitted: dict[str, Task] = {}
+    for seen in range(data.draw(st.integers(0, len(facts))) + 1):
+        submitted |= {task.id: task for task in plan(planned, config, DIGEST, facts[:seen], closed=False)}
+    ended = state((height, width), data.draw(st.integers(0, width * height)), "ended")
+    last = {task.id: task for closed in (False, True) for task in plan(ended, config, DIGEST, facts, closed=closed)}
+    indexes = covered(list((submitted | last).values()))
+    assert len(indexes) == len(set(indexes)), "two tasks have one index"
+    assert set(range(ended.points)) <= set(indexes)
+
+
+def first(number: int | None) -> PipelineConfig:
+    config = pipeline("line")
+    return config.model_copy(update={"source": config.source.model_copy(update={"first": number})})
+
+
+def test_a_first_file_that_never_came_is_named_and_no_frame_slips_forward() -> None:
+    facts = [FileFact(name(2), 4), FileFact(name(3), 4)]
+    assert plan(state((4, 4), 16), first(None), DIGEST, facts, closed=False) == [], "its frames might be those of another index"
+    assert "s_00002.nxs" in late_start(facts, first(None).source)
+    assert "source.first" in late_start(facts, first(None).source)
+    closed = plan(state((4, 4), 16, "ended"), first(None), DIGEST, facts, closed=True)
+    assert [(task.start, task.stop, task.void) for task in closed] == [
+        (0, 4, "the file s/s_00000.nxs never came"),
+        (4, 8, "the file s/s_00001.nxs never came"),
+        (8, 12, ""),
+        (12, 16, ""),
+    ]
+
+
+def test_files_that_are_numbered_on_from_the_scan_before_are_all_there() -> None:
+    facts = [FileFact(name(7), 4), FileFact(name(8), 4)]
+    closed = plan(state((2, 4), 8, "ended"), first(None), DIGEST, facts, closed=True)
+    assert [(task.start, task.void, task.inputs[0].path) for task in closed] == [(0, "", name(7)), (4, "", name(8))]
+
+
+def test_the_number_of_the_first_file_can_be_said() -> None:
+    facts = [FileFact(name(7), 4), FileFact(name(8), 4)]
+    assert covered(plan(state((2, 4), 8), first(7), DIGEST, facts, closed=False)) == list(range(8))
+    missing = plan(state((3, 4), 12, "ended"), first(6), DIGEST, facts, closed=True)
+    assert missing[0].void == "the file s/s_00006.nxs never came"
+    assert late_start(facts, first(6).source) == ""
+
+
+def test_a_number_that_counts_nothing_says_nothing() -> None:
+    config = pipeline("line")
+    for match, path in (("raw/scan_000008.h5", "raw/scan_000008.h5"), ("s/*.h5", "s/scan_1_xspress3.h5")):
+        only = config.model_copy(update={"source": config.source.model_copy(update={"match": match})})
+        assert covered(plan(state((2, 4), 8), only, DIGEST, [FileFact(path, 8)], closed=False)) == list(range(8))
 
 
 def test_unusable_settings_void_the_whole_scan() -> None:

@@ -62,7 +62,7 @@ def words_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) 
 
 def test_topology(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(live, "topology")["components"]
-    assert {one["name"] for one in found} | {"topology"} == set(live.components())
+    assert {one["name"] for one in found} == set(live.components())
     assert all(one["state"] == "running" and one["pid"] > 1 for one in found)
     assert "sorter.xrf" in words_of(capsys, "topology", "-c", live.file)
 

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from beamline_side.cores.file_tasks import FileFact, natural, with_gaps
+from beamline_side.cores.file_row import FileFact, natural, with_gaps
 from beamline_side.sources.files import FileWatch
 from beamtide.config import Source
 
@@ -65,7 +65,8 @@ def test_a_link_that_leaves_the_raw_folder_is_not_opened(tmp_path: pathlib.Path)
     ],
 )
 def test_missing_numbers_are_gaps(names: list[str], expected: list[str]) -> None:
-    assert [fact.path for fact in with_gaps([FileFact(name, 1) for name in names])] == expected
+    source = Source(match="the names say nothing about the first")
+    assert [fact.path for fact in with_gaps([FileFact(name, 1) for name in names], source, 99, closed=True)] == expected
 
 
 def test_file_10_comes_after_file_9() -> None:

@@ -1,0 +1,103 @@
+"""The files of one pipeline and scan as a row: in the order of their numbers, with a place for each one that is missing.
+
+Theory: detectors number their files one by one. A number that is missing between two others is a file that has not come yet, or
+never will. The first is `source.first`, or 0 or 1. A row that begins later than that lacks its beginning, or is numbered on from
+the scan before; which of the two it is shows when nothing more will come: then the frames that the scan lacks say how many
+files are missing. Until then nothing in it has a certain index.
+
+Clock policy: none. Invariant: files keep their order.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from beamtide.config import Source
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """What is known of one file: its frames so far, or why it cannot be read (yet)."""
+
+    path: str
+    """Relative to the raw root."""
+    frames: int = 0
+    trouble: str = ""
+
+
+def natural(path: str) -> list[tuple[int, str]]:
+    """Return a sort key by which file 10 comes after file 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
+
+
+def with_gaps(files: Sequence[FileFact], source: Source, points: int, *, closed: bool) -> list[FileFact]:
+    """Return the files with an unreadable one for each number that is missing between two that are there, or before them."""
+    row: list[FileFact] = []
+    for file in files:
+        if row:
+            row += [_missing(path) for path in _between(row[-1].path, file.path)]
+        row.append(file)
+    return [*_before(files, row, source, points, closed=closed), *row]
+
+
+def late_start(files: Sequence[FileFact], source: Source) -> str:
+    """Say why nothing of a row that does not begin with its first file has a certain index yet; "" if it has."""
+    if source.first is not None or not _begins_late(files, source):
+        return ""
+    return (
+        f"the first file is {files[0].path}: if its number should be 0 or 1, files are missing before it. It is known when the "
+        "scan ends; source.first in the pipeline file says it at once"
+    )
+
+
+def _before(files: Sequence[FileFact], row: Sequence[FileFact], source: Source, points: int, *, closed: bool) -> list[FileFact]:
+    """Return what is missing before the first file that is there."""
+    if not _begins_late(files, source):
+        return []
+    before, number, after = _numbered(files[0].path)
+    if source.first is None:
+        if not closed:
+            return [FileFact(files[0].path, trouble=late_start(files, source))]
+        typical = next((file.frames for file in files if file.frames), 0)
+        lacking = points - sum(typical if file.trouble else file.frames for file in row)
+        first = int(number) - (min(int(number), max(0, lacking) // typical) if typical and len(files) > 1 else 0)
+    else:
+        first = source.first
+    return [_missing(f"{before}{missing:0{len(number)}d}{after}") for missing in range(first, int(number))]
+
+
+def _begins_late(files: Sequence[FileFact], source: Source) -> bool:
+    """Whether files count up, in a part of their names that the pattern leaves open, and the count begins too high."""
+    literal = re.split(r"[*?\]]", source.match)[-1]
+    if not files or literal == source.match:
+        return False
+    _, number, after = _numbered(files[0].path)
+    if not number or not after.endswith(literal) or int(number) <= (1 if source.first is None else source.first):
+        return False
+    counted = number.startswith("0") if len(files) == 1 else _same_but_number(files[0].path, files[1].path) is not None
+    return counted or source.first is not None
+
+
+def _missing(path: str) -> FileFact:
+    return FileFact(path, trouble=f"the file {path} never came")
+
+
+def _same_but_number(one: str, other: str) -> tuple[str, str, str, str] | None:
+    """Return what stands before the number that counts, both numbers, and what stands after; None if more than that differs."""
+    (before, low, after), (other_before, high, other_after) = _numbered(one), _numbered(other)
+    return (before, low, high, after) if low and high and (before, after) == (other_before, other_after) else None
+
+
+def _between(one: str, other: str) -> list[str]:
+    if (found := _same_but_number(one, other)) is None:
+        return []
+    before, low, high, after = found
+    return [f"{before}{number:0{len(low)}d}{after}" for number in range(int(low) + 1, int(high))]
+
+
+def _numbered(path: str) -> tuple[str, str, str]:
+    """Return what stands before, in and after the last number of a name without its ending."""
+    stem, dot, ending = path.rpartition(".")
+    found = re.fullmatch(r"(.*?)(\d*)(\D*)", stem if dot else ending, re.DOTALL)
+    before, number, after = found.groups() if found else (path, "", "")
+    return before, number, after + dot + (ending if dot else "")
