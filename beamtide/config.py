@@ -96,7 +96,8 @@ class SiteConfig(Section):
     """The pipeline files."""
     network: Network = Network()
     leases: Leases = Leases()
-    launcher: Literal["local"] = "local"
+    launcher: Literal["local", "slurm"] = "local"
+    """Where jobs run: as processes on this machine, or in a batch system."""
 
 
 class Source(Section):

@@ -46,7 +46,7 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
     from cluster_side.worker import life, nursery, recipe  # after the line above: numpy reads it once
 
     _live_with_parent()
-    token = job or f"{platform.node()}-{os.getpid()}"
+    token = job or os.environ.get("BEAMTIDE_JOB", "") or f"{platform.node()}-{os.getpid()}"
     born = nursery.open_nursery(site.load(config), pipeline, token, idle_exit, recipe.registered)
     end = nursery.Nursery(born, life.Life(slots, tasks)).run()
     if end.reason:

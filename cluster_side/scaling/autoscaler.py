@@ -8,7 +8,6 @@ Clock policy: `beamtide.clock.monotonic`.
 """
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,8 +22,8 @@ from beamtide.presence import Presence
 from beamtide.pump import Caller
 from cluster_side.scaling import law
 from cluster_side.scaling.brake import Brake
-from cluster_side.scaling.launchers.base import JobPhase, JobSpec, Launcher
-from cluster_side.scaling.launchers.local import LocalLauncher
+from cluster_side.scaling.launchers import launcher_of
+from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, Phase, Seen, Submitted, job_name
 
 PRIOR_START = 3.0
 GAUGE_PATIENCE = 0.5
@@ -77,9 +76,10 @@ class Autoscaler:
 
     def step(self) -> None:
         """Look, decide, start."""
+        self._look()
         for name, crew in self._crews.items():
             crew.gauge = self._gauge(name)
-            self._look(crew)
+            self._registered(crew)
         cold, scaling = self.cold_start(), self._deployment.site.scaling
         wishes = {}
         for name, crew in self._crews.items():
@@ -112,8 +112,7 @@ class Autoscaler:
         end = clock.monotonic() + FAREWELL
         while self._alive() and clock.monotonic() < end:
             clock.pause(0.05)
-            for crew in self._crews.values():
-                self._look(crew)
+            self._look()
 
     def _alive(self) -> int:
         return sum(len(crew.jobs) for crew in self._crews.values())
@@ -125,16 +124,21 @@ class Autoscaler:
         except BeamtideError:
             return None
 
-    def _look(self, crew: Crew) -> None:
-        now = clock.monotonic()
-        for job, phase in self._launcher.phases(tuple(crew.jobs)).items():
-            if phase in (JobPhase.ENDED, JobPhase.FAILED):
-                crew.brake.ended(phase is JobPhase.ENDED, now)
-                if (began := crew.jobs.pop(job)) in crew.unseen:
-                    crew.unseen.remove(began)
+    def _look(self) -> None:
+        now, picture = clock.monotonic(), self._launcher.look()
+        if not isinstance(picture, Seen):
+            return
+        for crew in self._crews.values():
+            for job in [job for job in crew.jobs if job in picture.jobs]:
+                if (phase := picture.jobs[job].phase) in (Phase.ENDED, Phase.FAILED):
+                    crew.brake.ended(phase is Phase.ENDED, now)
+                    if (began := crew.jobs.pop(job)) in crew.unseen:
+                        crew.unseen.remove(began)
+
+    def _registered(self, crew: Crew) -> None:
         seen = -(-crew.gauge.workers // crew.config.job.slots) if crew.gauge else 0
         while crew.unseen and seen > len(crew.jobs) - len(crew.unseen):
-            self._starts.append(now - crew.unseen.popleft())
+            self._starts.append(clock.monotonic() - crew.unseen.popleft())
 
     def _decide(self, crew: Crew, granted: int, cold: float) -> None:
         if crew.gauge is None:
@@ -153,33 +157,43 @@ class Autoscaler:
 
     def _start(self, crew: Crew, count: int, cold: float) -> None:
         log.info("starts jobs", pipeline=crew.config.pipeline, jobs=count, because=crew.because)
-        specs = [self._spec(crew, cold) for _ in range(count)]
-        try:
-            ids = self._launcher.submit(specs)
-        except BeamtideError as error:
-            log.error("jobs could not be started", reason=str(error))
+        answer = self._launcher.submit(self._order(crew, count, cold))
+        if not isinstance(answer, Submitted):
+            log.error("jobs could not be started", reason=answer.reason)
             crew.brake.ended(well=False, now=clock.monotonic())
             return
-        for job in ids:
+        for job in answer.ids:
             crew.jobs[job] = clock.monotonic()
             crew.unseen.append(crew.jobs[job])
 
-    def _spec(self, crew: Crew, cold: float) -> JobSpec:
+    def _order(self, crew: Crew, count: int, cold: float) -> JobOrder:
         name, job, self._count = crew.config.pipeline, crew.config.job, self._count + 1
         tasks = job.tasks_per_job
         if tasks == "auto":
             tasks = law.tasks_per_job(crew.demand().service_time, cold) * job.slots
         token = f"{name}-{os.getpid()}-{self._count:05d}"
         idle = self._deployment.site.scaling.idle_exit
-        argv: tuple[str, ...] = (sys.executable, "-m", "beamtide", "work", "-c", str(self._deployment.file), "--pipeline", name)
-        argv += ("--slots", str(job.slots), "--tasks", str(tasks), "--job", token, "--idle-exit", str(idle))
-        return JobSpec(name, job.slots, tasks, token, argv, ONE_THREAD)
+        argv = (*self._launcher.beamtide, "work", "-c", str(self._deployment.file), "--pipeline", name)
+        argv += ("--slots", str(job.slots), "--tasks", str(tasks), "--idle-exit", str(idle))
+        return JobOrder(
+            pipeline=name,
+            modality=crew.config.modality,
+            token=token,
+            count=count,
+            slots=job.slots,
+            tasks=tasks,
+            shape=JobShape(cpus=job.slots),
+            name=job_name(self._deployment, name),
+            argv=argv,
+            logs=self._deployment.site.state / "logs",
+            env=ONE_THREAD,
+        )
 
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
     """Scale until `stop` says so; then our jobs leave."""
     with Caller() as caller:
-        scaler = Autoscaler(deployment, LocalLauncher(deployment.site.state / "logs"), caller)
+        scaler = Autoscaler(deployment, launcher_of(deployment), caller)
         presence = Presence(deployment, "autoscaler", caller)
         try:
             while not stop():

@@ -1,48 +1,120 @@
-"""Jobs as processes: their phases, their logs, and a polite end."""
+"""Jobs as processes: their phases, their logs, a polite end, and how a launcher finds those of the one before it."""
 
+import os
 import pathlib
 import sys
+from dataclasses import replace
 
 import pytest
 
 from beamtide import clock
-from beamtide.errors import BadInput
-from cluster_side.scaling.launchers.base import JobPhase, JobSpec
+from beamtide.config import Caps, Deployment, Roots, Scaling, SiteConfig
+from cluster_side.scaling.launchers import launcher_of
+from cluster_side.scaling.launchers.base import Cause, Denied, JobOrder, JobShape, Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.launchers.local import LocalLauncher
 
 pytestmark = pytest.mark.system
+PAUSE = "import signal; signal.pause()"
 
 
-def job(token: str, program: str) -> JobSpec:
-    return JobSpec("xrf", 1, 1, token, (sys.executable, "-c", program), {"WHO": "me"})
+def site_in(folder: pathlib.Path) -> Deployment:
+    scaling = Scaling(caps=Caps(jobs=4))
+    roots = Roots(raw=folder, processed=folder)
+    site = SiteConfig(site="test", roots=roots, state=folder, scaling=scaling, pipelines=())
+    return Deployment(site=site, pipelines={}, file=folder / "site.yaml")
 
 
-def settle(launcher: LocalLauncher, name: str, phase: JobPhase) -> bool:
+def order(deployment: Deployment, token: str, program: str, count: int = 1) -> JobOrder:
+    argv = (sys.executable, "-c", program, str(deployment.file))
+    logs = deployment.site.state / "logs"
+    return JobOrder("xrf", "xrf", token, count, 1, 1, JobShape(), "beamtide-test-xrf", argv, logs, {"WHO": "me"})
+
+
+def settle(launcher: LocalLauncher, name: str, phase: Phase) -> Sighting:
     end = clock.monotonic() + 10
     while clock.monotonic() < end:
-        if launcher.phases([name])[name] is phase:
-            return True
+        picture = launcher.look()
+        assert isinstance(picture, Seen)
+        if name in picture.jobs and picture.jobs[name].phase is phase:
+            return picture.jobs[name]
         clock.pause(0.005)
-    return False
+    raise AssertionError(f"{name} was never {phase}")
 
 
 def test_phases_and_logs(tmp_path: pathlib.Path) -> None:
-    launcher = LocalLauncher(tmp_path / "logs")
-    good, bad, long = launcher.submit(
-        [
-            job("a", "import os; print('hello', os.environ['WHO'])"),
-            job("b", "raise SystemExit(2)"),
-            job("c", "import signal; signal.pause()"),
-        ]
-    )
-    assert settle(launcher, good, JobPhase.ENDED)
-    assert settle(launcher, bad, JobPhase.FAILED)
-    assert launcher.phases([long, "77777777"]) == {long: JobPhase.RUNNING, "77777777": JobPhase.UNKNOWN}
-    assert (tmp_path / "logs/job-a.log").read_text() == "hello me\n"
-    launcher.cancel([long, good])
-    assert settle(launcher, long, JobPhase.FAILED)
+    deployment = site_in(tmp_path)
+    launcher = LocalLauncher(deployment)
+    greet = "import os; print('hello', os.environ['WHO'], os.environ['BEAMTIDE_JOB'])"
+    assert launcher.submit(order(deployment, "a", greet, 2)) == Submitted(("a-0", "a-1"))
+    launcher.submit(order(deployment, "b", "raise SystemExit(2)"))
+    launcher.submit(order(deployment, "c", PAUSE))
+    assert settle(launcher, "a-0", Phase.ENDED).cause is Cause.DONE
+    assert settle(launcher, "b-0", Phase.FAILED).cause is Cause.CODE
+    assert settle(launcher, "c-0", Phase.RUNNING).token == "c"
+    assert (tmp_path / "logs/beamtide-test-xrf-a-1.log").read_text() in ("", "hello me a-1\n")
+    settle(launcher, "a-1", Phase.ENDED)
+    assert (tmp_path / "logs/beamtide-test-xrf-a-1.log").read_text() == "hello me a-1\n"
+    launcher.cancel(["c-0", "a-0", "never-was"])
+    assert settle(launcher, "c-0", Phase.FAILED).cause is Cause.CANCELLED
 
 
-def test_a_program_that_is_not_there_is_one_sentence(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(BadInput, match="cannot start a job for pipeline xrf"):
-        LocalLauncher(tmp_path).submit([JobSpec("xrf", 1, 1, "t", ("/nowhere/at/all",))])
+def test_a_program_that_is_not_there_is_one_sentence_and_nothing_runs(tmp_path: pathlib.Path) -> None:
+    deployment = site_in(tmp_path)
+    nowhere = replace(order(deployment, "t", PAUSE), argv=("/nowhere/at/all",))
+    answer = LocalLauncher(deployment).submit(nowhere)
+    assert isinstance(answer, Denied)
+    assert answer.reason.startswith("cannot start a job for pipeline xrf: No such file")
+
+
+def test_jobs_of_a_launcher_before_are_found_again(tmp_path: pathlib.Path) -> None:
+    deployment = site_in(tmp_path)
+    first = LocalLauncher(deployment)
+    first.submit(order(deployment, "a", PAUSE))
+    second = LocalLauncher(deployment)
+    assert settle(second, "a-0", Phase.RUNNING).token == "a"
+    assert not LocalLauncher(site_in(tmp_path / "elsewhere")).look().jobs  # type: ignore[union-attr]
+    second.cancel(["a-0"])
+    settle(first, "a-0", Phase.FAILED)
+    settle(second, "a-0", Phase.ENDED)
+
+
+def test_a_job_does_not_outlive_us(tmp_path: pathlib.Path) -> None:
+    deployment = site_in(tmp_path)
+    listen = "import os, signal; from beamtide import lifeline; lifeline.die_with(int(os.environ['BEAMTIDE_PARENT']), 15)"
+    if not (child := os.fork()):
+        launcher = LocalLauncher(deployment)
+        launcher.submit(order(deployment, "a", f"{listen}; print('up', flush=True); signal.pause()"))
+        log = deployment.site.state / "logs/beamtide-test-xrf-a-0.log"
+        while not log.exists() or not log.read_text():
+            clock.pause(0.005)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    end = clock.monotonic() + 10
+    while LocalLauncher(deployment).look().jobs and clock.monotonic() < end:  # type: ignore[union-attr]
+        clock.pause(0.01)
+    assert not LocalLauncher(deployment).look().jobs  # type: ignore[union-attr]
+
+
+def test_the_site_file_names_the_launcher_and_bad_shapes_are_sentences(tmp_path: pathlib.Path) -> None:
+    deployment = site_in(tmp_path)
+    launcher = launcher_of(deployment)
+    assert isinstance(launcher, LocalLauncher)
+    wide = replace(order(deployment, "t", PAUSE), shape=JobShape(nodes=2))
+    huge = replace(order(deployment, "t", PAUSE), shape=JobShape(memory_mb=1 << 40))
+    many, much = launcher.problems([wide, huge])
+    assert "needs a batch system" in many
+    assert "MiB, this machine has" in much
+    assert launcher.render(wide).startswith("WHO=me ")
+
+
+def test_sigterm_is_what_a_job_hears(tmp_path: pathlib.Path) -> None:
+    deployment = site_in(tmp_path)
+    launcher = LocalLauncher(deployment)
+    polite = "import signal, sys; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
+    launcher.submit(order(deployment, "a", polite))
+    log = tmp_path / "logs/beamtide-test-xrf-a-0.log"
+    end = clock.monotonic() + 10
+    while not log.read_text() and clock.monotonic() < end:
+        clock.pause(0.005)
+    launcher.cancel(["a-0"])
+    assert settle(launcher, "a-0", Phase.ENDED).cause is Cause.DONE

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -12,25 +12,34 @@ from beamtide.errors import NoAnswer
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import BufferGauge
 from cluster_side.scaling.autoscaler import Autoscaler
-from cluster_side.scaling.launchers.base import JobPhase, JobSpec
+from cluster_side.scaling.launchers.base import JobOrder, Phase, Picture, Seen, Sighting, Submitted
 
 
 @dataclass
 class Desk:
     """A launcher whose jobs run until we end them."""
 
-    specs: list[JobSpec] = field(default_factory=list)
-    ended: dict[str, JobPhase] = field(default_factory=dict)
+    orders: list[JobOrder] = field(default_factory=list)
+    jobs: dict[str, Sighting] = field(default_factory=dict)
+    beamtide = ("beamtide",)
 
-    def submit(self, specs: Sequence[JobSpec]) -> tuple[str, ...]:
-        self.specs += specs
-        return tuple(spec.token for spec in specs)
+    def submit(self, order: JobOrder) -> Submitted:
+        self.orders.append(order)
+        ids = tuple(f"{order.token}-{number}" for number in range(order.count))
+        self.jobs |= {job: Sighting(job, order.token, Phase.RUNNING) for job in ids}
+        return Submitted(ids)
 
-    def phases(self, ids: Sequence[str]) -> dict[str, JobPhase]:
-        return {job: self.ended.get(job, JobPhase.RUNNING) for job in ids}
+    def look(self) -> Picture:
+        return Seen(dict(self.jobs))
 
     def cancel(self, ids: Sequence[str]) -> None:
-        self.ended |= dict.fromkeys(ids, JobPhase.ENDED)
+        self.end(ids, Phase.ENDED)
+
+    def end(self, ids: Sequence[str], phase: Phase) -> None:
+        self.jobs |= {job: replace(self.jobs[job], phase=phase) for job in ids}
+
+    def started(self) -> list[str]:
+        return [order.pipeline for order in self.orders for _ in range(order.count)]
 
 
 @dataclass
@@ -73,8 +82,8 @@ def test_jobs_stay_below_the_cap_and_are_shared(scaled: tuple[Autoscaler, Desk, 
     gauges.now = {"xrf": (100, 0, 0), "xrd": (100, 0, 0)}
     for _ in range(3):
         scaler.step()
-    assert sorted(spec.pipeline for spec in desk.specs) == ["xrd", "xrd", "xrf", "xrf"]
-    assert {spec.tasks for spec in desk.specs if spec.pipeline == "xrd"} == {1}
+    assert sorted(desk.started()) == ["xrd", "xrd", "xrf", "xrf"]
+    assert {order.tasks for order in desk.orders if order.pipeline == "xrd"} == {1}
     assert "cap" in scaler.why()
     assert scaler.progress()["jobs"] == 4.0
 
@@ -83,7 +92,7 @@ def test_a_silent_buffer_gets_no_new_jobs(scaled: tuple[Autoscaler, Desk, Gauges
     scaler, desk, gauges = scaled
     gauges.now = {"xrf": (0, 0, 0)}
     scaler.step()
-    assert not desk.specs
+    assert not desk.orders
     assert "does not answer" in scaler.why()
 
 
@@ -92,6 +101,6 @@ def test_jobs_that_fail_are_not_started_for_ever(scaled: tuple[Autoscaler, Desk,
     gauges.now = {"xrf": (1, 0, 0), "xrd": (0, 0, 0)}
     for _ in range(20):
         scaler.step()
-        desk.ended = {spec.token: JobPhase.FAILED for spec in desk.specs}
-    assert len(desk.specs) == 5
+        desk.end(list(desk.jobs), Phase.FAILED)
+    assert len(desk.started()) == 5
     assert "jobs failed" in scaler.why()

@@ -1,16 +1,28 @@
-"""What every batch system can do for us: three verbs.
+"""What every batch system can do for us: submit, look, cancel; and two previews, `render` and `problems`, that start nothing.
 
-A launcher knows jobs only by the ids that it returned. A phase that it cannot find out is `UNKNOWN`, never a guess.
+Theory: one order is at most one array submission. It carries a token, unique and on our disk before the call, that the batch
+system keeps beside each job (for Slurm in the comment); so a call that timed out after it was accepted, or a restart of ours,
+costs a look, not a second array. A launcher never guesses: an answer that is late, cut short or not understood makes the picture
+`Unseen`, never empty; a state that it does not know makes a job `UNKNOWN`, which counts as alive.
+
+Clock policy: times are Unix seconds, for display and for the age of jobs that an earlier autoscaler started.
+Invariants: no verb raises for what the batch system did; no verb takes longer than its time limit.
 """
 
 import enum
+import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+from beamtide.config import Deployment
+
+MOST_IN_ARRAY = 500
+"""Elements of one array submission; a site's MaxArraySize may allow less."""
 
 
-class JobPhase(enum.Enum):
-    """How far a job is; FAILED is an end with a non-zero exit code or without one."""
+class Phase(enum.Enum):
+    """How far a job is. UNKNOWN counts as alive; ENDED went as it should, FAILED did not, and `Sighting.cause` says why."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -19,29 +31,168 @@ class JobPhase(enum.Enum):
     UNKNOWN = "unknown"
 
 
+class Cause(enum.Enum):
+    """Why a job ended, or why an order was denied; the brake treats each in its own way."""
+
+    DONE = "done"
+    CANCELLED = "cancelled"
+    """By us or by somebody else; nobody's fault."""
+    PREEMPTED = "preempted"
+    TIMEOUT = "walltime"
+    NODE = "node failure"
+    """The node, not the job: other nodes may do better."""
+    START = "start failure"
+    """The job never got so far as to run our program: prolog, container image, mount, log folder."""
+    MEMORY = "out of memory"
+    CODE = "exit code"
+    LIMIT = "limit"
+    """An association, QOS or queue limit: more may be accepted later."""
+    RULES = "refused"
+    """Unknown partition, account or reservation, impossible shape: never accepted until somebody changes something."""
+    DOWN = "batch system down"
+    """It cannot be asked now."""
+
+
 @dataclass(frozen=True, slots=True)
-class JobSpec:
-    """One job: what it runs, and the token by which we find it again."""
+class JobShape:
+    """What one job is given. `cpus`, `memory_mb` (MiB) and `gpus` are per node; `ranks` > 0: MPI over all nodes together."""
+
+    cpus: int = 1
+    memory_mb: int = 2048
+    gpus: int = 0
+    nodes: int = 1
+    ranks: int = 0
+    walltime_s: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """`count` like jobs of one pipeline: at most one (array) submission.
+
+    `token` finds them again; `argv` is the whole command, beginning with the launcher's `beamtide`; `slots` and `tasks` are in it
+    already. `logs` is the folder for what a job writes, in a file that carries the job's name and id.
+    """
 
     pipeline: str
+    modality: str
+    token: str
+    count: int
     slots: int
     tasks: int
-    token: str
+    shape: JobShape
+    name: str
     argv: tuple[str, ...]
+    logs: pathlib.Path
     env: Mapping[str, str] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    """Nodes that are not wanted, because they failed a short while ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One job (one element of an array) as the batch system shows it.
+
+    `id` is what `cancel` takes: "1234_7" for element 7 of an array, "1234_7;maxwell" on another cluster. `reason` is the batch
+    system's own word, `nodes` where it runs; `expected_start` and `started` are Unix seconds.
+    """
+
+    id: str
+    token: str
+    phase: Phase
+    reason: str = ""
+    nodes: tuple[str, ...] = ()
+    expected_start: float | None = None
+    started: float | None = None
+    restarts: int = 0
+    cause: Cause | None = None
+
+    @property
+    def job(self) -> str:
+        """The name under which the workers of this job lease: other after every restart, so that old ones are told apart."""
+        return job_key(self.id, self.restarts)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A good picture: all our jobs that the batch system knows, also those that ended a short while ago, by id."""
+
+    jobs: Mapping[str, Sighting]
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """No picture; `reason` is one sentence."""
+
+    reason: str
+
+
+Picture: TypeAlias = Seen | Unseen
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The order was accepted: one id per element, in order."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Nothing was submitted, and that is certain."""
+
+    cause: Cause
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """It may have been accepted: look for the token before anything else."""
+
+    reason: str
+
+
+Answer: TypeAlias = Submitted | Denied | Unclear
 
 
 class Launcher(Protocol):
     """A batch system."""
 
-    def submit(self, specs: Sequence[JobSpec]) -> tuple[str, ...]:
-        """Start these jobs and return their ids, in the same order."""
+    @property
+    def beamtide(self) -> tuple[str, ...]:
+        """The command that starts Beamtide in a job: here, or inside the image."""
         ...
 
-    def phases(self, ids: Sequence[str]) -> dict[str, JobPhase]:
-        """Return the phase of each job."""
+    @property
+    def cpus_per_node(self) -> int:
+        """CPUs of a node that jobs share; 0 when each job has its nodes for itself. For the node-hour budget."""
+        ...
+
+    def submit(self, order: JobOrder) -> Answer:
+        """Start these jobs."""
+        ...
+
+    def look(self) -> Picture:
+        """Return all our jobs: one call, however many they are. May answer from memory if it was asked a moment ago."""
         ...
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Ask these jobs to leave; returns at once."""
+        """Ask these jobs to leave, in one call; returns at once. An id that is gone already is fine."""
         ...
+
+    def render(self, order: JobOrder) -> str:
+        """Return exactly what `submit` would run: a script, or a command line."""
+        ...
+
+    def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
+        """Return one sentence for each thing that is known to be wrong before anything is submitted."""
+        ...
+
+
+def job_name(deployment: Deployment, pipeline: str) -> str:
+    """Return the name that all jobs of a pipeline bear; `look` asks for exactly these names."""
+    return f"beamtide-{deployment.site.site}-{pipeline}"
+
+
+def job_key(job: str, restarts: int) -> str:
+    """Return the name under which a job leases tasks."""
+    return job.partition(";")[0] + (f"+{restarts}" if restarts else "")

@@ -1,65 +1,168 @@
 """Jobs as processes on this machine: the laptop, the demo, the tests.
 
-Invariants: a job is a process of its own session with its own log file, and is told to leave (SIGTERM) when we die, so that no
-job outlives its autoscaler; a job that we did not start is `UNKNOWN`.
+Theory: a job is the leader of a session of its own, and carries its token and number in its environment; so the jobs of an
+autoscaler that was killed are found again by reading the processes of this user, and are adopted like those of a batch system.
+Invariants: every job has its own log file, and is told to leave (SIGTERM) when we die; the id of a job is its token and number.
 """
 
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from beamtide.errors import BadInput
-from cluster_side.scaling.launchers.base import JobPhase, JobSpec
+from beamtide.config import Deployment
+from cluster_side.scaling.launchers.base import (
+    Answer,
+    Cause,
+    Denied,
+    JobOrder,
+    Phase,
+    Picture,
+    Seen,
+    Sighting,
+    Submitted,
+)
 
 PARENT = "BEAMTIDE_PARENT"
 """Environment variable with the process that a job must not outlive."""
+JOB, TOKEN = "BEAMTIDE_JOB", "BEAMTIDE_TOKEN"
+"""Environment variables with the id of a job, and the token of its order."""
+REMEMBERED = 1000
+"""How many jobs that ended are still shown."""
+
+
+@dataclass(slots=True)
+class _Job:
+    token: str
+    pid: int
+    process: subprocess.Popen[bytes] | None
+    """None for one that we adopted."""
 
 
 class LocalLauncher:
-    """Starts jobs as processes; their output goes to `logs/job-<token>.log`."""
+    """Starts jobs as processes; their output goes to `<logs>/<name>-<id>.log`."""
 
-    def __init__(self, logs: pathlib.Path) -> None:
-        self._logs = logs
-        self._jobs: dict[str, subprocess.Popen[bytes]] = {}
-        logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beamtide = (sys.executable, "-m", "beamtide")
 
-    def submit(self, specs: Sequence[JobSpec]) -> tuple[str, ...]:
-        """Start these jobs and return their ids."""
-        return tuple(self._start(spec) for spec in specs)
+    def __init__(self, deployment: Deployment) -> None:
+        self._site = deployment.file
+        self._jobs = _orphans(str(deployment.file))
+        self._ended: dict[str, Sighting] = {}
 
-    def phases(self, ids: Sequence[str]) -> dict[str, JobPhase]:
-        """Return the phase of each job."""
-        return {job: self._phase(job) for job in ids}
+    @property
+    def cpus_per_node(self) -> int:
+        """The CPUs of this machine: jobs share it."""
+        return os.cpu_count() or 1
+
+    def submit(self, order: JobOrder) -> Answer:
+        """Start these jobs."""
+        ids = tuple(f"{order.token}-{number}" for number in range(order.count))
+        for job in ids:
+            try:
+                self._jobs[job] = self._start(order, job)
+            except OSError as error:
+                self.cancel(ids)
+                return Denied(
+                    Cause.START, f"cannot start a job for pipeline {order.pipeline}: {error.strerror}; look at {order.logs}"
+                )
+        return Submitted(ids)
+
+    def look(self) -> Picture:
+        """Return all jobs that run, and those that ended lately."""
+        running: dict[str, Sighting] = {}
+        for name, job in list(self._jobs.items()):
+            code = job.process.poll() if job.process else _gone(job.pid, name)
+            if code is None:
+                running[name] = Sighting(name, job.token, Phase.RUNNING, nodes=(os.uname().nodename,))
+                continue
+            del self._jobs[name]
+            self._ended[name] = _end(name, job.token, code)
+        while len(self._ended) > REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+        return Seen(self._ended | running)
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Send SIGTERM to these jobs."""
-        for job in ids:
-            process = self._jobs.get(job)
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+        for name in ids:
+            if (job := self._jobs.get(name)) is None:
+                continue
+            if job.process is not None:
+                job.process.send_signal(signal.SIGTERM)  # looks first whether it still runs
+            elif _gone(job.pid, name) is None:
+                os.kill(job.pid, signal.SIGTERM)
 
-    def _start(self, spec: JobSpec) -> str:
-        environment = {**os.environ, **spec.env, PARENT: str(os.getpid())}
-        try:
-            with (self._logs / f"job-{spec.token}.log").open("ab") as log:
-                process = subprocess.Popen(
-                    spec.argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    def render(self, order: JobOrder) -> str:
+        """Return the command line of one job."""
+        words = [f"{name}={value}" for name, value in order.env.items()]
+        return shlex.join([*words, *order.argv])
+
+    def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
+        """Return what this machine can never do: more CPUs or nodes than there are."""
+        found = []
+        for order in orders:
+            if order.shape.nodes > 1:
+                found.append(
+                    f"pipeline {order.pipeline}: a job on {order.shape.nodes} nodes needs a batch system, not launcher: local"
                 )
-        except OSError as error:
-            raise BadInput(f"cannot start a job for pipeline {spec.pipeline}: {error.strerror}; look at {self._logs}") from error
-        job = str(process.pid)
-        while job in self._jobs:  # a pid may come back
-            job += "'"
-        self._jobs[job] = process
-        return job
+            if order.shape.memory_mb > (here := _memory_mb()):
+                found.append(f"pipeline {order.pipeline}: a job wants {order.shape.memory_mb} MiB, this machine has {here} MiB")
+        return tuple(found)
 
-    def _phase(self, job: str) -> JobPhase:
-        process = self._jobs.get(job)
-        if process is None:
-            return JobPhase.UNKNOWN
-        code = process.poll()
-        if code is None:
-            return JobPhase.RUNNING
-        return JobPhase.ENDED if code == 0 else JobPhase.FAILED
+    def _start(self, order: JobOrder, job: str) -> _Job:
+        order.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        environment = {**os.environ, **order.env, PARENT: str(os.getpid()), JOB: job, TOKEN: order.token}
+        with (order.logs / f"{order.name}-{job}.log").open("ab") as log:
+            process = subprocess.Popen(
+                order.argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        return _Job(order.token, process.pid, process)
+
+
+def _end(name: str, token: str, code: int) -> Sighting:
+    if code == 0:
+        return Sighting(name, token, Phase.ENDED, cause=Cause.DONE)
+    said = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+    return Sighting(name, token, Phase.FAILED, said, cause=Cause.CANCELLED if code == -signal.SIGTERM else Cause.CODE)
+
+
+def _orphans(site: str) -> dict[str, _Job]:
+    """Return the jobs of this site that an earlier autoscaler started here and that still run."""
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit() and site in _words(entry / "cmdline") and _leads_session(pid := int(entry.name)):
+            environment = _environment(pid)
+            if JOB in environment:
+                found[environment[JOB]] = _Job(environment[TOKEN], pid, None)
+    return found
+
+
+def _leads_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except OSError:
+        return False
+
+
+def _memory_mb() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+
+
+def _gone(pid: int, job: str) -> int | None:
+    """Return None while a process is that job, else 0: nobody knows how it ended."""
+    return None if _environment(pid).get(JOB) == job else 0
+
+
+def _environment(pid: int) -> dict[str, str]:
+    pairs = (word.partition("=") for word in _words(pathlib.Path(f"/proc/{pid}/environ")))
+    return {name: value for name, _, value in pairs}
+
+
+def _words(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:  # it ended, or is somebody else's
+        return []
