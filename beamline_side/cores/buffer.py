@@ -3,11 +3,11 @@
 Theory: a task comes in once (`intake`), may wait for a fence (`gate`), is leased until an attempt stores its result
 (`lease_table`), and its verdict goes to the distributor (`intake`) and, if it is "abandoned", to the sorter too
 (`verdict_outbox`), because nobody else would tell it. A task that failed too often stays as a dead letter (`dead_letters`);
-retried, it is the same task in its next generation, whose verdict takes the place of the one before. Workers ask and wait; the
-newest idle one is served first, so that the others grow old and their jobs can end. A worker that asks again has not heard of
-its lease and gets the same one; a lease whose worker is gone before it heard of it comes back at once.
+retried, it is the same task in its next generation, whose verdict takes the place of the one before. Workers ask and wait
+(`idle_workers`). A worker that asks again has not heard of its lease and gets the same one.
 
-Clock policy: `now` is the monotonic clock in seconds. Every event first lets overdue leases end; questions wait for a tick.
+Clock policy: `now` is the monotonic clock in seconds; leases run by `lease_clock`. A tick, after all that was heard, lets
+overdue leases end and asks questions.
 Invariants: those of the parts; a task is held, in the lease table, or closed; a verdict leaves the spool only when confirmed.
 """
 
@@ -16,16 +16,17 @@ from collections.abc import Iterable, Sequence
 
 from beamline_side.cores.buffer_policy import ORDERINGS
 from beamline_side.cores.dead_letters import LetterBox
-from beamline_side.cores.deferred import Deferred
 from beamline_side.cores.gate import Gate
+from beamline_side.cores.idle_workers import IdleWorkers
 from beamline_side.cores.intake import Intake
-from beamline_side.cores.lease_table import REMEMBERED, LeaseTable
+from beamline_side.cores.lease_clock import LeaseClock
+from beamline_side.cores.lease_table import LeaseTable
 from beamline_side.cores.tempo import Tempo
 from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, ticket_of
 from beamline_side.cores.verdict_outbox import VerdictOutbox
 from beamtide.config import Leases, PipelineConfig
-from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
-from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds, TaskId
+from beamtide.machine import Effect, Event, Heard, Send, Shelf, Tick, Unreachable, WakeAt, link
+from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.dead_letters import DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
@@ -33,9 +34,7 @@ from beamtide.messages.tasks import (
     Beat,
     Closed,
     Entry,
-    Lease,
     LeaseRequest,
-    NoTask,
     Pulled,
     Stale,
     TaskDone,
@@ -53,9 +52,8 @@ class BufferMachine:
         self._table = LeaseTable(leases.ttl, leases.faults, leases.losses, ORDERINGS[pipeline.buffer.order])
         self._gate, self._intake, self._letters = Gate(), Intake(self._name, shelf), LetterBox(shelf)
         self._outbox = VerdictOutbox(shelf)
-        self._workers: Deferred[str, LeaseRequest] = Deferred()
-        self._tempo = Tempo()
-        self._unheard: dict[Peer, tuple[TaskId, int]] = {}
+        self._workers, self._tempo, self._clock = IdleWorkers(), Tempo(), LeaseClock()
+        self._time = Seconds(0.0)
         self._done = self._abandoned = 0
         self._armed = 0.0
         for ticket in (ticket_of(body) for _, body in shelf.rows(TABLE)):
@@ -63,13 +61,15 @@ class BufferMachine:
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
-        effects = self._settle(self._table.expire(now))
+        starts = not self._clock.runs
+        self._time = self._clock.at(now)
+        effects = self._settle(self._table.expire(self._time)) if starts or isinstance(event, Tick) else []
         if isinstance(event, Heard):
-            self._unheard.pop(event.peer, None)
+            self._workers.heard(event.peer)
             effects += self._heard(event, now)
         elif isinstance(event, Unreachable):
             effects += self._unreachable(event, now)
-        effects += self._dispatch(now)
+        effects += self._dispatch()
         return effects + self._due(now) if isinstance(event, Tick) else effects
 
     def progress(self) -> dict[str, float]:
@@ -94,7 +94,7 @@ class BufferMachine:
             case Heard(peer=peer, message=Pulled() as answer) if peer == DISTRIBUTOR:
                 return self._pulled(answer, now)
             case Heard(peer=peer, message=FenceReached() | FencePending() as answer) if peer == FENCE:
-                admitted = [self._table.submit(ticket.task, ticket.seq, now) for ticket in self._gate.reached(answer)]
+                admitted = [self._table.submit(ticket.task, ticket.seq, self._time) for ticket in self._gate.reached(answer)]
                 return self._settle([*itertools.chain(*admitted)])
             case Heard(peer=peer, message=FenceBroken() as answer) if peer == FENCE:
                 return self._abandon(self._gate.broken(answer), answer.reason)
@@ -108,19 +108,19 @@ class BufferMachine:
         match message:
             case LeaseRequest(worker=worker):
                 if (grant := self._table.lease_of(worker)) is None:
-                    self._workers.add(worker, event, message, now, message.wait)
+                    self._workers.ask(event, message, now)
                     return []
-                self._table.beat(grant.task.id, grant.attempt, now)
-                return [self._lease(event.peer, event.id, grant)]
+                self._table.beat(grant.task.id, grant.attempt, self._time)
+                return [self._workers.lease(event.peer, event.id, grant, self._table.ttl)]
             case TaskDone():
-                return self._finished(event, message, now)
+                return self._finished(event, message)
             case Beat(task=task, attempt=attempt):
-                answer = Ok() if self._table.beat(task, attempt, now) else Stale(task=task, attempt=attempt)
+                answer = Ok() if self._table.beat(task, attempt, self._time) else Stale(task=task, attempt=attempt)
                 return [Send(event.peer, answer, event.id)]
             case TaskFailed(task=task, attempt=attempt, cause=cause, reason=reason, host=host):
                 self._table.note(message)
                 said = f"{reason} (on {host})" if host else reason
-                return self._ended(event, message, self._table.failed(task, attempt, cause, said, now))
+                return self._ended(event, message, self._table.failed(task, attempt, cause, said, self._time))
             case GaugeRequest():
                 return [Send(event.peer, self._gauge(now), event.id)]
             case DeadListRequest():
@@ -128,13 +128,13 @@ class BufferMachine:
             case RetryRequest(tasks=tasks) | DropRequest(tasks=tasks):
                 letters, effects = self._letters.take(tasks)
                 again = letters if isinstance(message, RetryRequest) else []
-                changes = [self._table.submit(one.task, one.seq, now, one.attempts) for one in again]
+                changes = [self._table.submit(one.task, one.seq, self._time, one.attempts) for one in again]
                 return [*effects, *self._settle([*itertools.chain(*changes)]), Send(event.peer, Ok(), event.id)]
         return []
 
-    def _finished(self, event: Heard, message: TaskDone, now: Seconds) -> list[Effect]:
+    def _finished(self, event: Heard, message: TaskDone) -> list[Effect]:
         if self._table.holds(message.task, message.attempt):
-            self._tempo.served(message.seconds or now - self._table.held_since(message.task))
+            self._tempo.served(message.seconds or self._time - self._table.held_since(message.task))
         return self._ended(event, message, self._table.done(message.task, message.attempt, message.outcome))
 
     def _ended(self, event: Heard, message: TaskDone | TaskFailed, changes: list[Change] | None) -> list[Effect]:
@@ -144,9 +144,9 @@ class BufferMachine:
     def _pulled(self, answer: Pulled, now: Seconds) -> list[Effect]:
         fresh, effects = self._intake.heard(answer, now)
         self._tempo.arrived(sum(entry.task is not None for entry in fresh), now)
-        return effects + [effect for entry in (*fresh, *answer.ahead) for effect in self._enter(entry, now)]
+        return effects + [effect for entry in (*fresh, *answer.ahead) for effect in self._enter(entry)]
 
-    def _enter(self, entry: Entry, now: Seconds) -> list[Effect]:
+    def _enter(self, entry: Entry) -> list[Effect]:
         if entry.task is None:
             return self._cancel(entry)
         if entry.task.id in self._gate:
@@ -157,7 +157,7 @@ class BufferMachine:
         if entry.task.needs:
             self._gate.hold(ticket)
             return [ticket.row()]
-        return self._settle(self._table.submit(entry.task, entry.seq, now))
+        return self._settle(self._table.submit(entry.task, entry.seq, self._time))
 
     def _abandon(self, tickets: Iterable[Ticket], reason: str) -> list[Effect]:
         return self._settle([change for ticket in tickets for change in ticket.over(reason)])
@@ -189,28 +189,23 @@ class BufferMachine:
         self._abandoned += 1
         return effects + self._outbox.add(task, verdict.attempt, verdict.reason)
 
-    def _dispatch(self, now: Seconds) -> list[Effect]:
+    def _dispatch(self) -> list[Effect]:
         effects: list[Effect] = []
         while self._workers and self._table.ready:
             worker, asker = self._workers.newest()
-            changes = self._table.lease(worker, now, asker.message.host, asker.message.job)
+            changes = self._table.lease(worker, self._time, asker.message.host, asker.message.job)
             effects += self._settle(changes)
-            effects += [self._lease(asker.peer, asker.id, grant) for grant in changes if isinstance(grant, Grant)]
+            grants = (change for change in changes if isinstance(change, Grant))
+            effects += [self._workers.lease(asker.peer, asker.id, grant, self._table.ttl) for grant in grants]
         return effects
 
     def _due(self, now: Seconds) -> list[Effect]:
         """Ask, report and refuse, once for all messages of a batch: the pump ends each with a tick."""
-        effects: list[Effect] = [Send(asker.peer, NoTask(), asker.id) for _, asker in self._workers.expired(now)]
+        effects = self._workers.expired(now)
         effects += self._intake.questions(now, self._table.waiting + len(self._gate))
         effects += [*self._gate.questions(now), *self._outbox.due(now)]
         self._letters.written()
         return effects + self._wake(now)
-
-    def _lease(self, peer: Peer, question: int, grant: Grant) -> Send:
-        self._unheard[peer] = (grant.task.id, grant.attempt)
-        if len(self._unheard) > REMEMBERED:
-            del self._unheard[next(iter(self._unheard))]
-        return Send(peer, Lease(task=grant.task, attempt=grant.attempt, ttl=self._table.ttl), question)
 
     def _unreachable(self, event: Unreachable, now: Seconds) -> list[Effect]:
         if event.peer == DISTRIBUTOR:
@@ -219,16 +214,15 @@ class BufferMachine:
             self._gate.unreachable(now)
         elif event.peer == SORTER:
             self._outbox.unreachable(now)
-        self._workers.forget(event)
-        if (held := self._unheard.pop(event.peer, (TaskId(""), 0))) in self._unheard.values():
-            return []  # its worker asked again, over another connection
-        return self._settle(self._table.failed(*held, "handback", "gone before it heard of the task", now) or [])
+        if (held := self._workers.gone(event)) is None:
+            return []
+        return self._settle(self._table.failed(*held, "handback", "gone before it heard of the task", self._time) or [])
 
     def _gauge(self, now: Seconds) -> BufferGauge:
         return BufferGauge(
             pipeline=self._name,
             idle=len(self._workers),
-            oldest_wait=self._table.oldest_wait(now),
+            oldest_wait=self._table.oldest_wait(self._time),
             service_time=self._tempo.service_time,
             arrival_rate=self._tempo.arrival_rate(now),
             **self._counts(),
@@ -242,7 +236,9 @@ class BufferMachine:
 
     def _wake(self, now: Seconds) -> list[Effect]:
         """Ask for a tick at the next deadline, unless an earlier one is on its way."""
-        times = (self._table.wake(), self._workers.wake(), self._intake.wake(), self._outbox.wake())
+        lease_ends = self._table.wake()
+        ends = None if lease_ends is None else self._clock.when(lease_ends)
+        times = (ends, self._workers.wake(), self._intake.wake(), self._outbox.wake())
         soonest = min((time for time in times if time is not None), default=None)
         if soonest is None or now < self._armed <= soonest:
             return []

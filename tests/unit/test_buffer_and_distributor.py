@@ -77,6 +77,14 @@ class Driven:
         self.machine.check()
         return sent
 
+    def wait(self, seconds: float) -> list[Send]:
+        """Let time pass, with a tick each second, as the pump does it."""
+        end, sent = self.time + seconds, []
+        while self.time < end:
+            self.time = min(end, self.time + 1.0)
+            sent += self.tell(Tick())
+        return sent
+
     def ask(self, message: Message, peer: bytes = b"w", question: int = 1) -> list[Message]:
         return [send.message for send in self.tell(Heard(peer, message, question)) if send.peer == peer]
 
@@ -168,7 +176,7 @@ def test_gauge_and_why(buffer: Driven) -> None:
     why = buffer.machine.why()
     assert "2 tasks wait for a fence: positions complete to index 100 of 200" in why
     assert "2 tasks wait and no worker is there" in why
-    buffer.time = 4.0
+    buffer.wait(4.0)
     buffer.ask(lease("w"))
     buffer.ask(TaskDone(worker="w", task=task_of(2).id, attempt=1, outcome="empty", seconds=2.0))
     (gauge,) = buffer.ask(GaugeRequest(), b"autoscaler")

@@ -75,8 +75,7 @@ def die(buffer: Driven, number: int = 0) -> None:
     buffer.pull(task_of(number), first=number + 1)
     for attempt in range(1, 6):
         fail(buffer, lease(buffer, attempt), attempt, trace="Traceback: off", stderr="last words", at=1e9)
-        buffer.time += 8.0
-        buffer.tell(Tick())
+        buffer.wait(8.0)
 
 
 def letters(buffer: Driven, task: str = "", skip: int = 0) -> DeadLetters:
@@ -107,11 +106,9 @@ def test_a_task_rests_longer_after_each_fault_and_handing_back_is_free(buffer: D
         fail(buffer, lease(buffer, number), number, "handback")
     for fault, rest in enumerate((1.0, 2.0, 4.0, 8.0)):
         fail(buffer, lease(buffer, fault), fault)
-        buffer.time += rest - 0.01
-        buffer.tell(Tick())
+        buffer.wait(rest - 0.01)
         assert buffer.machine.progress()["ready"] == 0
-        buffer.time += 0.01
-        buffer.tell(Tick())
+        buffer.wait(0.02)
         assert buffer.machine.progress()["ready"] == 1
     assert letters(buffer).total == 0
 
@@ -197,8 +194,7 @@ def test_a_retry_that_fails_again_tells_the_sorter_and_is_a_letter_again(buffer:
         granted = lease(buffer, attempt)
         report = TaskFailed(worker="w", task=granted.task.id, attempt=attempt, cause="fault", reason="still off")
         told = buffer.tell(Heard(b"w", report, 1))
-        buffer.time += 8.0
-        told += buffer.tell(Tick())
+        told += buffer.wait(8.0)
     verdicts = [send.message for send in told if send.peer == SORTER]
     assert all(isinstance(one, StoreRequest) and one.task.generation == 1 and "still off" in one.reason for one in verdicts)
     assert verdicts

@@ -1,0 +1,39 @@
+"""The clock of leases: the caller's monotonic clock, without the time in which the buffer stood still.
+
+Theory: who does not listen cannot know that somebody is silent. A buffer that was stopped for a minute (a debugger, a frozen
+virtual machine, a disk that hangs) comes back to a pile of beats, and the kernel may not have handed over even the first of
+them. So a gap between two events counts as `MOST` seconds and no more: every holder has the rest of its lease to be heard.
+
+Clock policy: `now` is the caller's monotonic clock in seconds; the pump looks at the clock at least once a second.
+Invariant: lease time never runs faster than `now`, and stands still only when the buffer does.
+"""
+
+from dataclasses import dataclass
+
+from beamtide.messages.base import Seconds
+
+MOST = 1.5
+
+
+@dataclass(slots=True)
+class LeaseClock:
+    """Counts the time in which the buffer listens."""
+
+    _last: float | None = None
+    _stood_still: float = 0.0
+
+    @property
+    def runs(self) -> bool:
+        """Whether the time is known already."""
+        return self._last is not None
+
+    def at(self, now: Seconds) -> Seconds:
+        """Return the time for leases."""
+        gap = 0.0 if self._last is None else max(0.0, now - self._last)
+        self._last = now
+        self._stood_still += max(0.0, gap - MOST)
+        return Seconds(now - self._stood_still)
+
+    def when(self, time: float) -> float:
+        """Return when on the caller's clock a time for leases comes, if nothing stands still until then."""
+        return time + self._stood_still
