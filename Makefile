@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test sabotage lint bench clean
+.PHONY: demo test soak sabotage lint bench clean
 .DEFAULT_GOAL := help
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,9 @@ demo: $(VENV)/.base  ## the main job on a simulated scan: files, tasks, workers,
 test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
 	@$(BIN)/python -m pytest
 	@$(BIN)/python -m pytest -m long -n 0 --timeout 600 || test $$? -eq 5
+
+soak: $(VENV)/.dev  ## kill 2,000 times under load, then watch memory and descriptors (about six minutes)
+	@$(BIN)/python tests/faults/soak.py
 
 sabotage: $(VENV)/.dev  ## break the code, one line at a time; every break must make a test fail
 	@$(BIN)/python tests/sabotage/run.py
