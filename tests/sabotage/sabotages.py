@@ -185,7 +185,9 @@ SABOTAGES = (
         "known is None",
         DEAD,
     ),
-    Sabotage("a retry starts counting attempts anew", BUFFER, "one.seq, now, one.attempts)", "one.seq, now, 0)", DEAD),
+    Sabotage(
+        "a retry starts counting attempts anew", BUFFER, "one.seq, self._time, one.attempts)", "one.seq, self._time, 0)", DEAD
+    ),
     Sabotage("a dead letter is not kept", BUFFER, "self._letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD),
     Sabotage("losses on many hosts are bad luck", LEASES, "len(ticket.hosts) < GUILTY", "ticket.hosts", DEAD),
     Sabotage(
@@ -194,5 +196,26 @@ SABOTAGES = (
         " and facts[3] >= corrections",
         "",
         ("tests/system/test_dead_letters.py",),
+    ),
+    Sabotage(
+        "a buffer that stood still blames its workers",
+        "beamline_side/cores/lease_clock.py",
+        "max(0.0, gap - MOST)",
+        "max(0.0, gap - 1e9)",
+        ("tests/unit/test_lease_clock.py",),
+    ),
+    Sabotage(
+        "an early end plans over what was submitted",
+        "beamline_side/cores/file_tasks.py",
+        "return next(across, state.points)",
+        "return state.points",
+        ("tests/stories/test_file_tasks_story.py",),
+    ),
+    Sabotage(
+        "a first file that never came is not missed",
+        "beamline_side/cores/file_row.py",
+        "    if not _begins_late(files, source):\n        return []\n",
+        "    if files:\n        return []\n",
+        ("tests/stories/test_file_tasks_story.py",),
     ),
 )
