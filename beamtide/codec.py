@@ -22,7 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from beamtide.errors import UnknownKind, WireError
-from beamtide.machine import Arrays
+from beamtide.machine import Arrays, Parts
 from beamtide.messages import KINDS, Message
 
 MAJOR, MINOR = 1, 1
@@ -94,15 +94,15 @@ def decode(parts: Sequence[bytes | memoryview]) -> Letter:
     return Letter(message, message_id, reply_to, arrays)
 
 
-def pack(message: Message, arrays: Arrays | None = None) -> bytes:
-    """Return message and arrays as one block of bytes, for a row of the spool."""
-    parts = [bytes(part) for part in encode(message, arrays=arrays)]
+def pack(message: Message, arrays: Arrays | None = None) -> Parts:
+    """Return message and arrays as one block for a row of the spool, in pieces: the arrays are not copied."""
+    parts = encode(message, arrays=arrays)
     lengths = struct.pack(f">H{len(parts)}Q", len(parts), *(len(part) for part in parts))
-    return b"".join([lengths, *parts])
+    return (lengths, *parts)
 
 
 def unpack(block: bytes) -> Letter:
-    """Return what `pack` packed; the arrays are read-only views of `block`."""
+    """Return what `pack` packed, put together; the arrays are read-only views of `block`."""
     view = memoryview(block)
     (count,) = struct.unpack_from(">H", view)
     lengths = struct.unpack_from(f">{count}Q", view, 2)

@@ -84,6 +84,15 @@ class Leases(Section):
     """A task whose worker was lost this often is abandoned."""
 
 
+class Spool(Section):
+    """How the services keep what they must not lose."""
+
+    durability: Literal["full", "relaxed"] = "full"
+    """"full": what is acknowledged survives a power cut. "relaxed": it survives SIGKILL; a power cut takes the last seconds."""
+    reserve: int = Field(default=64, ge=1, le=65536)
+    """MiB on the disk of `state`, for each service, kept free for the end of what was begun when the disk is full."""
+
+
 class SiteConfig(Section):
     """The site file: one per beamline."""
 
@@ -96,6 +105,7 @@ class SiteConfig(Section):
     """The pipeline files."""
     network: Network = Network()
     leases: Leases = Leases()
+    spool: Spool = Spool()
     launcher: Literal["local", "slurm"] = "local"
     """Where jobs run: as processes on this machine, or in a batch system."""
 

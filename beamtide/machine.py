@@ -15,9 +15,11 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 from numpy.typing import NDArray
 
-from beamtide.messages.base import Message, Seconds
+from beamtide.messages.base import Handle, Message, Seconds
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Parts: TypeAlias = tuple[bytes | memoryview, ...]
+"""One block of bytes in pieces, so that nobody copies large arrays to put them together. Nothing may change them any more."""
 Peer: TypeAlias = bytes
 """Whom a message came from or goes to: opaque for a peer that connected to us, `link(name)` for one we connect to."""
 
@@ -64,7 +66,8 @@ class Keep(msgspec.Struct, frozen=True):
 
     table: str
     key: str
-    body: bytes
+    body: bytes | Parts | Handle
+    """A `Handle` keeps what another component of this host has stored, without a copy."""
 
 
 class Forget(msgspec.Struct, frozen=True):
@@ -84,7 +87,7 @@ Effect: TypeAlias = Send | Keep | Forget | WakeAt
 
 
 class Shelf(Protocol):
-    """What a core may read of its own spool: rows that it asked to keep, also those of the batch in work."""
+    """What a core may ask its own spool: for rows that it asked to keep, also those of the batch in work, and for room."""
 
     def read(self, table: str, key: str) -> bytes:
         """Return one row; KeyError if there is none."""
@@ -92,6 +95,21 @@ class Shelf(Protocol):
 
     def rows(self, table: str) -> Iterator[tuple[str, bytes]]:
         """Return all rows of a table as (key, body), ordered by key; a core calls it once, when it is made."""
+        ...
+
+    def handle(self, table: str, key: str) -> Handle | None:
+        """Return where the body of a row lies, for another component of this host; None if it cannot be handed on so."""
+        ...
+
+    def borrow(self, handle: Handle) -> bytes:
+        """Return what another component has stored; KeyError if that is not on this host, or not there any more."""
+        ...
+
+    def room(self, size: int) -> str:
+        """Return why `size` bytes of new work cannot be kept now, in one sentence; "" if they can.
+
+        Only new work asks. Whatever ends or moves on work that was accepted goes on without asking, from the reserve.
+        """
         ...
 
 

@@ -29,6 +29,7 @@ from beamtide.machine import (
     Heard,
     Keep,
     Machine,
+    Parts,
     Send,
     Shelf,
     Tick,
@@ -37,6 +38,7 @@ from beamtide.machine import (
     link,
 )
 from beamtide.messages import Message, Refused, Unsupported
+from beamtide.messages.base import Handle
 from beamtide.session import Session
 
 BATCH = 256
@@ -58,7 +60,7 @@ log = structlog.get_logger()
 class Store(Shelf, Protocol):
     """What the pump needs of a spool."""
 
-    def keep(self, table: str, key: str, body: bytes) -> None:
+    def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
         """Insert or replace a row in the open transaction."""
         ...
 
@@ -68,6 +70,10 @@ class Store(Shelf, Protocol):
 
     def commit(self) -> None:
         """Make the open transaction durable."""
+        ...
+
+    def progress(self) -> dict[str, float]:
+        """Return what every status must show."""
         ...
 
 
@@ -99,7 +105,7 @@ class Pump:
                 self._perform(self._effects_of(self._events()))
                 after_batch()
             if self._linked:
-                self._perform(self._session.farewell(self._machine.progress()))
+                self._perform(self._session.farewell(self._progress()))
         finally:
             self._socket.close(linger=200)
             self._context.term()
@@ -145,9 +151,16 @@ class Pump:
                 self._wakes = [wake for wake in self._wakes if wake > now]
                 heapq.heapify(self._wakes)
                 if self._linked:
-                    outgoing += self._session.tick(now, "running", self._machine.progress(), self._machine.why())
+                    outgoing += self._session.tick(now, "running", self._progress(), self._why())
             outgoing += self._apply(self._machine.handle(event, now))
         return outgoing
+
+    def _progress(self) -> dict[str, float]:
+        return self._machine.progress() | (self._store.progress() if self._store else {})
+
+    def _why(self) -> str:
+        full = self._store.room(0) if self._store else ""
+        return "; ".join(filter(None, (full, self._machine.why())))
 
     def _apply(self, effects: list[Effect]) -> list[Effect]:
         """Put rows into the open transaction at once, so that the core can read them back; return what waits for the commit."""
@@ -231,7 +244,7 @@ class Caller:
     ) -> tuple[Answer, Arrays]:
         """Like `ask`, and return the arrays of the answer as well."""
         parts = codec.encode(message, message_id := next(self._ids), arrays=arrays)
-        end, silence = clock.monotonic() + patience, _expected_silence(message, parts)
+        end, silence, busy = clock.monotonic() + patience, _expected_silence(message, parts), ""
         while (now := clock.monotonic()) < end:
             letter = self._once(address, parts, message_id, min(end - now, silence))
             if letter is None:
@@ -239,11 +252,14 @@ class Caller:
             elif isinstance(letter.message, expect):
                 return letter.message, letter.arrays
             elif isinstance(letter.message, Refused) and letter.message.retry_after > 0:
+                busy = letter.message.reason
                 clock.pause(min(letter.message.retry_after, max(0.0, end - clock.monotonic())))
             elif isinstance(letter.message, Refused):
                 raise BadInput(letter.message.reason)
             else:
                 raise WireError(f"{address} answered {type(letter.message).__name__}, expected {expect.__name__}")
+        if busy:
+            raise NoAnswer(f"{address} cannot take {type(message).__name__} now: {busy}")
         raise NoAnswer(f"{address} did not answer {type(message).__name__} within {patience:.0f} s: is the service running?")
 
     def tell(self, address: str, message: Message) -> list[codec.Letter]:

@@ -23,14 +23,17 @@ from numpy.typing import NDArray
 from beamline_side.cores.deferred import Asker, Deferred
 from beamline_side.cores.product_ledger import Form, ProductLedger, Record
 from beamtide import codec
+from beamtide.errors import WireError
 from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Send, Shelf, Unreachable, WakeAt
 from beamtide.merge import blank, merge_parts, wide
 from beamtide.messages import Message, Refused, Unsupported, results
-from beamtide.messages.base import Seconds, kind_of
+from beamtide.messages.base import Handle, Seconds, kind_of
 
 MOST_ARRAYS, MOST_BYTES = 480, 128 << 20
 """The most that one answer holds."""
 MOST_POINTS = 100_000_000
+RETRY = 2.0
+"""Seconds after which the sorter may try again what found no room."""
 Part: TypeAlias = tuple[Record, NDArray[Any]]
 _encode = msgspec.msgpack.encode
 
@@ -67,9 +70,11 @@ class SinkMachine:
             case Unreachable():
                 self._waiting.forget(event)
             case Heard(message=results.Release(result=result)):
-                answer = self._refusal(result) or results.Released(task=result.task.id, generation=result.task.generation)
-                kept = self._keep(result, event.arrays) if isinstance(answer, results.Released) else []
-                effects += [*kept, Send(event.peer, answer, event.id)]
+                full = self.shelf.room(sum(one.nbytes for one in event.arrays.values()))
+                refused = Refused(reason=full, retry_after=RETRY) if full else self._refusal(result)
+                effects += [Send(event.peer, refused, event.id)] if refused else self._take(event, result, event.arrays)
+            case Heard(message=results.ReleaseHeld() as held):
+                effects += self._take_held(event, held)
             case Heard(message=results.WatchRequest() as request):
                 deadline = self._waiting.add((event.peer, event.id), event, request, now, request.wait)
                 effects.append(WakeAt(Seconds(deadline)))
@@ -95,13 +100,31 @@ class SinkMachine:
         ledger.add(record)
         self._version = max(self._version, record.version)
 
+    def _take(self, event: Heard, result: results.StoreRequest, arrays: Arrays, held: Handle | None = None) -> list[Effect]:
+        answer = results.Released(task=result.task.id, generation=result.task.generation)
+        return [*self._keep(result, arrays, held), Send(event.peer, answer, event.id)]
+
+    def _take_held(self, event: Heard, held: results.ReleaseHeld) -> list[Effect]:
+        """Take a result from where the sorter has it; what we have already is not looked at: it may be gone there."""
+        ledger = self._products.get(held.product)
+        if ledger is not None and ledger.keeps(held.start, held.stop):
+            return [Send(event.peer, results.Released(task=held.task, generation=held.generation), event.id)]
+        try:
+            letter = codec.unpack(self.shelf.borrow(held.payload))
+        except (KeyError, WireError):
+            return [Send(event.peer, results.NotHeld(task=held.task), event.id)]
+        result = letter.message
+        if not isinstance(result, results.StoreRequest) or self._refusal(result) is not None:
+            return [Send(event.peer, Refused(reason=f"{held.task}: its payload is no result"), event.id)]
+        return self._take(event, result, letter.arrays, held.payload)
+
     def _refusal(self, request: results.StoreRequest) -> Refused | None:
         start, stop = request.task.start, request.task.stop
         if 0 <= start < stop <= MOST_POINTS:
             return None
         return Refused(reason=f"{request.task.id}: indexes {start} to {stop - 1} are no range")
 
-    def _keep(self, request: results.StoreRequest, arrays: Arrays) -> list[Effect]:
+    def _keep(self, request: results.StoreRequest, arrays: Arrays, held: Handle | None) -> list[Effect]:
         task = request.task
         product = results.Product(scan=task.scan, pipeline=task.pipeline, settings=task.settings)
         ledger = self._products.setdefault(product, ProductLedger(product, task.modality))
@@ -111,20 +134,11 @@ class SinkMachine:
         trouble, fresh = ledger.learn(request, arrays)
         if trouble:
             request = msgspec.structs.replace(request, outcome="abandoned", reason=trouble, datasets=())
-            arrays = {}
-        payload = codec.pack(request, arrays)
-        record = Record(
-            product,
-            task.modality,
-            task.start,
-            task.stop,
-            task.id,
-            request.outcome,
-            request.reason,
-            self._version + 1,
-            len(payload),
-            task.generation,
-        )
+            arrays, held = {}, None
+        payload = held or codec.pack(request, arrays)
+        size = payload.length if isinstance(payload, Handle) else sum(map(len, payload))
+        said, version = (request.outcome, request.reason), self._version + 1
+        record = Record(product, task.modality, task.start, task.stop, task.id, *said, version, size, task.generation)
         self._add(record)
         rows: list[Effect] = [Keep("result", record.key, _encode(record)), Keep("payload", record.key, payload)]
         if fresh:

@@ -15,10 +15,11 @@ import msgspec
 from beamtide import codec
 from beamtide.machine import Arrays, Effect, Forget, Keep, Send, Shelf, WakeAt, link
 from beamtide.messages.base import Seconds, TaskId
-from beamtide.messages.results import Product, Release, StoreRequest
+from beamtide.messages.results import Product, Release, ReleaseHeld, StoreRequest
 
 AT_ONCE = 4
 AGAIN_AFTER = 3.0
+SINK = link("sink")
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -38,10 +39,31 @@ class Correction(msgspec.Struct, array_like=True):
 
 
 @dataclass(slots=True)
+class Parcels:
+    """What is sent to the sink: where a payload lies, or the payload itself to a sink that cannot get at it."""
+
+    shelf: Shelf
+    apart: bool = False
+    """Whether the sink said that it is on another host, or does not know how to be told."""
+
+    def of(self, table: str, task: TaskId, place: Place, generation: int = 0) -> Send:
+        """Return the message that releases a stored result."""
+        handle = None if self.apart else self.shelf.handle(table, task)
+        if handle is not None:
+            start, stop = place.start, place.stop
+            held = ReleaseHeld(task=task, product=place.product, start=start, stop=stop, payload=handle, generation=generation)
+            return Send(SINK, held)
+        letter = codec.unpack(self.shelf.read(table, task))
+        assert isinstance(letter.message, StoreRequest)
+        return Send(SINK, Release(result=letter.message), arrays=letter.arrays)
+
+
+@dataclass(slots=True)
 class Corrections:
     """The corrections that the sink has not confirmed."""
 
     shelf: Shelf
+    parcels: Parcels
     _waiting: dict[TaskId, Correction] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,9 +89,7 @@ class Corrections:
         for (task, correction), _ in zip(ready, range(AT_ONCE), strict=False):
             if now >= correction.again:
                 correction.again = now + AGAIN_AFTER
-                letter = codec.unpack(self.shelf.read("corrected", task))
-                assert isinstance(letter.message, StoreRequest)
-                effects.append(Send(link("sink"), Release(result=letter.message), arrays=letter.arrays))
+                effects.append(self.parcels.of("corrected", task, correction.place, correction.generation))
                 effects.append(WakeAt(Seconds(correction.again)))
         return effects
 
@@ -80,6 +100,11 @@ class Corrections:
             return []
         del self._waiting[task]
         return [Forget("correction", task), Forget("corrected", task)]
+
+    def again(self) -> None:
+        """Send everything again, in another way."""
+        for correction in self._waiting.values():
+            correction.again = 0.0
 
     def __len__(self) -> int:
         return len(self._waiting)

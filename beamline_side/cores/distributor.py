@@ -30,13 +30,17 @@ from beamtide.messages.tasks import (
 )
 
 LONGEST_ID = 512
+ROW = 2048
+"""Bytes on the disk that a task takes, about."""
+RETRY = 2.0
+"""Seconds after which somebody may try again to submit what found no room."""
 
 
 class DistributorMachine:
     """The core of the task distributor; `modalities` names the modality of each pipeline."""
 
     def __init__(self, modalities: Mapping[str, str], shelf: Shelf) -> None:
-        self._modalities = dict(modalities)
+        self._modalities, self._shelf = dict(modalities), shelf
         self._journals = {PipelineName(name): Journal(PipelineName(name), shelf) for name in modalities}
         self._tallies = Tallies(shelf)
         self._pulls: Deferred[PipelineName, PullRequest] = Deferred()
@@ -94,6 +98,8 @@ class DistributorMachine:
                 return [Send(event.peer, Refused(reason=complaint), event.id)]
         effects: list[Effect] = []
         fresh = {task.id: task for task in tasks if self._tallies.known(task.id) is None}
+        if fresh and (full := self._shelf.room(ROW * len(fresh))):
+            return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
         for task in fresh.values():
             effects += self._journals[task.pipeline].append(task)
         effects += self._tallies.submit(fresh.values())

@@ -52,6 +52,7 @@ class Intake:
     def questions(self, now: Seconds, waiting: int) -> list[Effect]:
         """Ask and report, if it is time to; `waiting` tasks have not been handed out."""
         credit = CREDIT - waiting if waiting <= CREDIT - REFILL else 0
+        credit = 0 if credit and self.shelf.room(0) else credit
         report = bool(self._closed) and now >= self._report_at
         if not (report or self._poll.due(now) or (credit and not self._asked_credit)):
             return []

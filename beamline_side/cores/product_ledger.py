@@ -85,6 +85,12 @@ class ProductLedger:
         """Return the record that begins at an index."""
         return self._records.get(start)
 
+    def keeps(self, start: int, stop: int) -> bool:
+        """Whether a range is there for good: not missing, and not a hole of exactly this range, which may be corrected."""
+        there = self.between(start, stop)
+        hole = len(there) == 1 and there[0].outcome == "abandoned" and (there[0].start, there[0].stop) == (start, stop)
+        return bool(there) and not hole
+
     def next_start(self, start: int) -> int:
         """Return where the first record at or after an index begins, or will begin."""
         inside = self.between(start, start + 1)

@@ -21,6 +21,8 @@ from beamtide.messages.base import Digest, ScanId, Seconds, kind_of
 from beamtide.settings import MAX_CALIBRATION, canonical, digest_of, digest_of_bytes
 
 MOST_POINTS = 100_000_000
+RETRY = 2.0
+"""Seconds after which somebody may try again to put what found no room."""
 _encode = msgspec.msgpack.encode
 
 
@@ -147,6 +149,8 @@ class MetadataMachine:
             return [], Refused(reason=f"put the calibration file {missing[0][:12]}… first, then the settings that name it")
         if digest in self._documents:
             return [], m.Put(digest=digest)
+        if full := self.shelf.room(0):
+            return [], Refused(reason=full, retry_after=RETRY)
         order = len(self._documents)
         self._documents[digest] = clean
         return [Keep("settings", f"{order:09d} {digest}", _encode(clean))], m.Put(digest=digest)
@@ -157,6 +161,8 @@ class MetadataMachine:
         digest = digest_of_bytes(content)
         if digest in self._files:
             return [], m.Put(digest=digest)
+        if full := self.shelf.room(len(content)):
+            return [], Refused(reason=full, retry_after=RETRY)
         self._files.add(digest)
         return [Keep("file", digest, content), Keep("file_name", digest, name.encode())], m.Put(digest=digest)
 

@@ -5,7 +5,8 @@ product (scan, pipeline, settings) that moves over contiguous ranges. Every inde
 (the source covers every index with a task, every task ends in one verdict), so the sorter waits without any time-out and a
 hole is a verdict with its reason. The first verdict of a task stays: a second one, of whatever attempt, changes nothing,
 for a complete result of an older attempt is as good as one of the newer. A higher *generation* of a task that is known is no
-repetition: it goes on to the sink as a correction (`corrections`), once its range was released.
+repetition: it goes on to the sink as a correction (`corrections`), once its range was released. A sink on the same host is only
+told where a payload lies, and takes it from there; one that cannot gets it whole.
 
 Clock policy: `now` only spaces out repetitions of what the sink has not answered.
 Invariants: below the watermark everything was released; a range is stored once; ranges of one product do not overlap; at
@@ -17,18 +18,19 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.corrections import Corrections, Place
+from beamline_side.cores.corrections import SINK, Corrections, Parcels, Place
 from beamtide import codec
-from beamtide.machine import Effect, Event, Forget, Heard, Keep, Peer, Send, Shelf, WakeAt, link
+from beamtide.machine import Effect, Event, Forget, Heard, Keep, Send, Shelf, WakeAt
 from beamtide.messages import Ok, Refused, Unsupported
 from beamtide.messages.base import Seconds, TaskId, kind_of
-from beamtide.messages.results import Product, Release, Released, StoreRequest
+from beamtide.messages.results import NotHeld, Product, Released, StoreRequest
 
 CREDIT = 4
 MOST_POINTS = 100_000_000
 AGAIN_AFTER = 3.0
 """A release that the sink did not answer is sent again after this many seconds."""
-SINK = link("sink")
+RETRY = 2.0
+"""Seconds after which a worker may try again what found no room."""
 
 
 class Line(msgspec.Struct, array_like=True):
@@ -63,6 +65,7 @@ class SorterMachine:
     _queues: dict[Product, _Queue] = field(default_factory=dict)
     """Products with results that wait; those that are done cost nothing but their line."""
     _places: dict[TaskId, Place] = field(default_factory=dict)
+    _parcels: Parcels = field(init=False)
     _corrections: Corrections = field(init=False)
     _stored: int = 0
     _released: int = 0
@@ -71,7 +74,8 @@ class SorterMachine:
 
     def __post_init__(self) -> None:
         decode = msgspec.msgpack.decode
-        self._corrections = Corrections(self.shelf)
+        self._parcels = Parcels(self.shelf)
+        self._corrections = Corrections(self.shelf, self._parcels)
         for _, body in self.shelf.rows("line"):
             line = decode(body, type=Line)
             self._lines[line.product] = line
@@ -89,6 +93,8 @@ class SorterMachine:
                 self._refused = ""
             case Heard(message=Refused(reason=reason), peer=peer) if peer == SINK:
                 self._refused = reason
+            case Heard(message=NotHeld() | Unsupported(), peer=peer) if peer == SINK and not self._parcels.apart:
+                self._send_whole()
             case Heard(peer=peer) if peer != SINK:
                 effects.append(Send(event.peer, Unsupported(kind=kind_of(event.message)), event.id))
         return effects + self._release(now) + self._corrections.due(now, self._watermark)
@@ -136,6 +142,8 @@ class SorterMachine:
                 return [*self._corrections.store(request, event.arrays, place), answer]
             self._repeated += 1
             return [answer]
+        if request.outcome != "abandoned" and (full := self.shelf.room(sum(one.nbytes for one in event.arrays.values()))):
+            return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
         kept: list[Effect] = []
         if place.product not in self._lines:
             kept.append(Keep("line", _key(place.product), msgspec.msgpack.encode(Line(place.product))))
@@ -202,14 +210,17 @@ class SorterMachine:
                 stop, task = queue.stored[at]
                 if now >= queue.sent.get(task, 0.0):
                     queue.sent[task] = now + AGAIN_AFTER
-                    effects += [self._parcel(SINK, task), WakeAt(Seconds(now + AGAIN_AFTER))]
+                    parcel = self._parcels.of("payload", task, self._places[task])
+                    effects += [parcel, WakeAt(Seconds(now + AGAIN_AFTER))]
                 at, ahead = stop, ahead + 1
         return effects
 
-    def _parcel(self, to: Peer, task: TaskId) -> Send:
-        letter = codec.unpack(self.shelf.read("payload", task))
-        assert isinstance(letter.message, StoreRequest)
-        return Send(to, Release(result=letter.message), arrays=letter.arrays)
+    def _send_whole(self) -> None:
+        """The sink cannot get at our payloads: send them, from now on, and again what is on its way."""
+        self._parcels.apart = True
+        self._corrections.again()
+        for queue in self._queues.values():
+            queue.sent.clear()
 
 
 def _key(product: Product) -> str:

@@ -65,7 +65,7 @@ def _pump(deployment: Deployment, component: str, service: Service) -> None:
     links = dict(service.links(component))
     if component != "topology":
         links["topology"] = "topology"
-    spool = Spool(deployment.site.state / "spool" / f"{component}.sqlite") if service.durable else None
+    spool = _spool(deployment, component) if service.durable else None
     try:
         machine = service.build(deployment, component, spool or NoStore())
         card = card_of(deployment, component, tuple(links.values()))
@@ -77,6 +77,12 @@ def _pump(deployment: Deployment, component: str, service: Service) -> None:
     finally:
         if spool is not None:
             spool.close()
+
+
+def _spool(deployment: Deployment, component: str) -> Spool:
+    wanted = deployment.site.spool
+    file = deployment.site.state / "spool" / f"{component}.sqlite"
+    return Spool(file, wanted.durability, wanted.reserve << 20)
 
 
 def _prepare(deployment: Deployment) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from beamtide.config import Deployment
-from beamtide.machine import Machine
+from beamtide.machine import Machine, Parts
+from beamtide.messages.base import Handle
 from beamtide.pump import Store
 
 
@@ -37,7 +38,23 @@ class NoStore:
         """Nothing is here."""
         return iter(())
 
-    def keep(self, table: str, key: str, body: bytes) -> None:
+    def handle(self, table: str, key: str) -> Handle | None:
+        """Nothing is here."""
+        return None
+
+    def borrow(self, handle: Handle) -> bytes:
+        """Nothing is here."""
+        raise KeyError(handle.spool)
+
+    def room(self, size: int) -> str:
+        """There is room: nothing is kept."""
+        return ""
+
+    def progress(self) -> dict[str, float]:
+        """Nothing to show."""
+        return {}
+
+    def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
         """Refuse: the service was declared not to be durable."""
         raise AssertionError(f"a service without a spool wants to keep {table}/{key}")
 

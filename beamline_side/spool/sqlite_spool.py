@@ -1,194 +1,208 @@
-"""The spool: rows of one service that survive a crash, in one SQLite file.
+"""The spool: rows of one service that survive a crash, in one SQLite file, and large bodies in segments beside it.
 
-Theory: SQLite in write-ahead mode with `synchronous=FULL`, one connection that owns the file, one commit for everything the
-pump had waiting (ADR 0001). A transaction opens with the first write, and a commit without one costs nothing. Each row
-carries a checksum over its table, key and body that is verified when it is read: a disk that flips a bit is noticed, not
-believed. When the disk is full or fails, nothing of the batch was acknowledged: `Broken` ends the process, and a restart
-replays from the last commit.
+Theory: one connection owns the file, and there is one commit for everything the pump had waiting. Rows wait in memory until then,
+so a batch costs two statements, and a batch that found no room can be written again from the reserve. A body of `HEAVY` bytes or
+more goes to a segment at once, and its row holds a handle. Order of a commit: segments are synced, rows are committed and synced,
+the mark is written, segments that no row names any more are reclaimed. A failed sync or write ends the process (`Broken`): what
+the disk holds then is known to nobody, so a restart reads what it really has. `relaxed` syncs nothing but checkpoints: it
+survives SIGKILL, and loses the last seconds in a power cut.
 
 Clock policy: no clock. Invariants: at most one process has the file open; a row that is returned is the row that was kept.
 """
 
-import contextlib
-import errno
-import fcntl
 import os
 import pathlib
-import sqlite3
 from collections.abc import Iterator
-from typing import NoReturn, Self
+from typing import Literal, Self
 
-import xxhash
+import apsw
 
-from beamtide.errors import BadInput, Broken
+from beamline_side.spool.connection import lock
+from beamline_side.spool.reserve import USUAL, Reserve
+from beamline_side.spool.rows import Body, Rows
+from beamline_side.spool.segments import ADVICE, Segments, is_full
+from beamtide.errors import Broken
+from beamtide.machine import Parts
+from beamtide.messages.base import Handle
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS rows(tbl TEXT, key TEXT, body BLOB, sum BLOB, PRIMARY KEY(tbl, key)) WITHOUT ROWID"
-PRAGMAS = (
-    "page_size=16384",
-    "cache_size=-65536",
-    "locking_mode=EXCLUSIVE",
-    "journal_mode=WAL",
-    "synchronous=FULL",
-    "journal_size_limit=67108864",
-    "wal_autocheckpoint=1000",
-    "cell_size_check=ON",
-    "trusted_schema=OFF",
-)
-"""Pages of 16 KiB, and room for 64 MiB of them: a row of 1 MiB costs half of what it does with SQLite's defaults, small rows
-cost the same. A spool that was made with other pages keeps them."""
-KEEP = "INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?)"
-FORGET = "DELETE FROM rows WHERE tbl=? AND key=?"
-HEAVY = 4 << 20
-"""So many bytes of rows are collected in memory before SQLite gets them: many rows at once cost a third of one by one."""
+Durability = Literal["full", "relaxed"]
+HEAVY = 64 << 10
+"""A body of so many bytes goes to a segment: through SQLite it would cross the disk twice, and its memory three times."""
+DISK = (apsw.Error, OSError)
 
 
 class Spool:
     """A `beamtide.pump.Store` in one file, or in memory without a path."""
 
-    def __init__(self, path: pathlib.Path | str | None) -> None:
-        self._path = pathlib.Path(path or ":memory:")
-        self._open = False
-        self._pending: dict[tuple[str, str], bytes | None] = {}
-        self._weight = 0
-        self._lock = -1 if path is None else _lock(self._path)
+    def __init__(self, path: pathlib.Path | str | None, durability: Durability = "full", reserve: int = USUAL) -> None:
+        self._path, self._durability = pathlib.Path(path or ":memory:"), durability
+        self._pending: dict[tuple[str, str], Body | None] = {}
+        self._gone: list[Handle] = []
+        self._heavy: set[str] = set()
+        """Tables that have, or had, rows with payloads."""
+        self._segments: Segments | None = None
+        self._reserve: Reserve | None = None
+        self._broken = False
+        self._lock = -1 if path is None else lock(self._path)
         try:
-            self._connection = _connect(str(self._path))
-        except sqlite3.Error as error:
+            self._rows = Rows(self._path, synced=durability == "full")
+            if path is not None:
+                self._reserve = Reserve(self._path.with_suffix(".reserve"), reserve)
+                self._segments = Segments(self._path, self._rows.named(), synced=durability == "full")
+                self._heavy = self._rows.heavy_tables()
+        except DISK as error:
             self._release()
-            self._broken(error)
+            raise self._trouble(error) from error
+        except Broken:
+            self._release()
+            raise
 
     @classmethod
     def nowhere(cls) -> Self:
         """Return a spool in memory, for a service that promises no durability."""
         return cls(None)
 
-    def keep(self, table: str, key: str, body: bytes) -> None:
+    def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
         """Insert or replace a row in the open transaction."""
+        if not isinstance(body, bytes) or len(body) >= HEAVY:
+            body = self._placed(body)
+            if isinstance(body, Handle):
+                self._heavy.add(table)
+        if table in self._heavy:
+            self._leave(table, key)
         self._pending[table, key] = body
-        self._weight += len(body)
-        if self._weight > HEAVY:
-            self._write()
 
     def forget(self, table: str, key: str) -> None:
         """Delete a row in the open transaction; a row that is not there is fine."""
+        if table in self._heavy:
+            self._leave(table, key)
         self._pending[table, key] = None
 
     def read(self, table: str, key: str) -> bytes:
         """Return one row; KeyError if there is none."""
-        if (table, key) in self._pending:
-            row = self._pending[table, key]
-            if row is None:
-                raise KeyError(key)
-            return row
-        try:
-            found = self._connection.execute("SELECT body, sum FROM rows WHERE tbl=? AND key=?", (table, key)).fetchone()
-        except sqlite3.Error as error:
-            self._broken(error)
-        if found is None:
+        body = self._find(table, key)
+        if body is None:
             raise KeyError(key)
-        return self._verified(table, key, found)
+        return self._whole(body)
 
     def rows(self, table: str) -> Iterator[tuple[str, bytes]]:
-        """Return all rows of a table as (key, body), ordered by key."""
-        self._write()
+        """Return all rows of a table as (key, body), ordered by key, at a start: while nothing waits for a commit."""
+        assert not self._pending, "rows are asked for in the middle of a batch"
         try:
-            for key, *row in self._connection.execute("SELECT key, body, sum FROM rows WHERE tbl=? ORDER BY key", (table,)):
-                yield key, self._verified(table, key, row)
-        except sqlite3.Error as error:
-            self._broken(error)
+            for key, body in self._rows.all(table):
+                yield key, self._whole(body)
+        except DISK as error:
+            raise self._trouble(error) from error
+
+    def handle(self, table: str, key: str) -> Handle | None:
+        """Return where the body of a row lies; None if it lies in the database itself."""
+        body = self._find(table, key)
+        return body if isinstance(body, Handle) else None
+
+    def borrow(self, handle: Handle) -> bytes:
+        """Return what another component of this host has stored; KeyError if it cannot be had."""
+        if self._segments is None:
+            raise KeyError(handle.spool)
+        return self._segments.borrow(handle)
+
+    def room(self, size: int) -> str:
+        """Return why `size` bytes of new work cannot be kept now; "" if they can."""
+        return "" if self._reserve is None else self._reserve.room(size)
+
+    def progress(self) -> dict[str, float]:
+        """Return what every status must show: nothing while all is as it should be."""
+        return {"relaxed": 1.0} if self._durability == "relaxed" else {}
 
     def commit(self) -> None:
         """Make the open transaction durable; nothing to do without one."""
-        self._write()
-        if self._open:
-            try:
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._broken(error)
-            self._open = False
+        if not self._pending:
+            return
+        try:
+            if self._segments is not None:
+                self._segments.sync()
+            self._write()
+            self._pending.clear()
+            if self._segments is not None and self._gone:
+                self._segments.release(self._gone)
+                self._gone.clear()
+            self._rows.tidy()
+        except DISK as error:
+            raise self._trouble(error) from error
 
     def close(self) -> None:
-        """Close the file; a transaction that was not committed is rolled back."""
-        with contextlib.suppress(
-            sqlite3.Error
-        ):  # a disk that is full may refuse even this, and everything promised is in the log
-            self._connection.close()
+        """Close the files; a transaction that was not committed is rolled back."""
+        if self._segments is not None:
+            self._segments.close()
+        self._rows.close(broken=self._broken)
         self._release()
+
+    def _write(self) -> None:
+        try:
+            self._rows.write(self._pending.items())
+        except apsw.FullError:
+            if self._reserve is None or not self._reserve.spend():
+                raise
+            self._rows.write(self._pending.items())
+
+    def _placed(self, body: bytes | Parts | Handle) -> Body:
+        """Put a body where it belongs: a large one into a segment."""
+        if isinstance(body, Handle):
+            assert self._segments is not None, "a spool in memory cannot keep what lies on a disk"
+            try:
+                self._segments.adopt(body)
+            except OSError as error:
+                raise self._trouble(error) from error
+            return body
+        parts = (body,) if isinstance(body, bytes) else body
+        if self._segments is None or sum(map(len, parts)) < HEAVY:
+            return b"".join(parts)
+        try:
+            return self._append(self._segments, parts)
+        except OSError as error:
+            raise self._trouble(error) from error
+
+    def _append(self, segments: Segments, parts: Parts) -> Handle:
+        try:
+            return segments.append(parts)
+        except OSError as error:
+            if not is_full(error) or self._reserve is None or not self._reserve.spend():
+                raise
+            return segments.append(parts)
+
+    def _leave(self, table: str, key: str) -> None:
+        """Note the payload that a row has until now: it is not needed once the batch is committed."""
+        if isinstance(before := self._find(table, key), Handle):
+            self._gone.append(before)
+
+    def _find(self, table: str, key: str) -> Body | None:
+        if (table, key) in self._pending:
+            return self._pending[table, key]
+        try:
+            return self._rows.find(table, key)
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+
+    def _whole(self, body: Body) -> bytes:
+        if isinstance(body, bytes):
+            return body
+        assert self._segments is not None
+        try:
+            return self._segments.read(body)
+        except OSError as error:
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: apsw.Error | OSError) -> Broken:
+        """Say in one sentence what the disk said; the process ends with it."""
+        self._broken = True
+        if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and is_full(error)):
+            advice = "Make room on its disk; nothing was acknowledged that is not on it, and a restart goes on from there."
+        elif isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            advice = ADVICE
+        else:
+            advice = "Check the disk; nothing was acknowledged that is not on it, and a restart goes on from there."
+        return Broken(f"{self._path}: {error}. {advice}")
 
     def _release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-    def _write(self) -> None:
-        """Hand what is pending over to SQLite, in two statements."""
-        if not self._pending:
-            return
-        kept = [
-            (table, key, body, _checksum(table, key, body)) for (table, key), body in self._pending.items() if body is not None
-        ]
-        forgotten = [row for row, body in self._pending.items() if body is None]
-        try:
-            if not self._open:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._open = True
-            self._connection.executemany(KEEP, kept)
-            self._connection.executemany(FORGET, forgotten)
-        except sqlite3.Error as error:
-            self._broken(error)
-        self._pending.clear()
-        self._weight = 0
-
-    def _verified(self, table: str, key: str, row: tuple[bytes, bytes] | list[bytes]) -> bytes:
-        body, checksum = row
-        if _checksum(table, key, body) != checksum:
-            raise Broken(
-                f"{self._path}: row {key!r} of table {table!r} is damaged, its checksum does not fit. "
-                "Check the disk, then restore the file from a copy or move it away to start empty."
-            )
-        return body
-
-    def _broken(self, error: sqlite3.Error) -> NoReturn:
-        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
-            advice = "Make room on its disk; nothing was acknowledged that is not on it, and a restart goes on from there."
-        else:
-            advice = "Check the disk and the file; nothing was acknowledged that is not on it."
-        raise Broken(f"{self._path}: {error}. {advice}") from error
-
-
-def _checksum(table: str, key: str, body: bytes) -> bytes:
-    digest = xxhash.xxh3_64(f"{table}\0{key}\0".encode())
-    digest.update(body)
-    return digest.digest()
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        for pragma in PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        connection.execute(SCHEMA)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _lock(path: pathlib.Path) -> int:
-    """Take the spool for this process, and make its folder readable for us alone."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.parent.chmod(0o700)
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise Broken(f"cannot open the spool {path}: {error.strerror}. Make room on its disk.") from error
-        raise BadInput(f"cannot open the spool {path}: {error.strerror}. Check the folder `state` of the site file.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise BadInput(
-            f"the spool {path} is in use by another process: stop the other Beamtide that uses this state folder."
-        ) from error
-    return descriptor

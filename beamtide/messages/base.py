@@ -12,6 +12,19 @@ Digest = NewType("Digest", str)
 Seconds = NewType("Seconds", float)
 
 
+class Handle(msgspec.Struct, frozen=True, array_like=True):
+    """Where a payload lies: bytes `[offset, offset + length)` of a segment of a component's spool, and their xxh3-64.
+
+    A handle can be followed by every component on the same host, and by nobody elsewhere.
+    """
+
+    spool: str
+    segment: str
+    offset: int
+    length: int
+    xxh3: int
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One message of the wire; its class name is its kind."""
 

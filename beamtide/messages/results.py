@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from beamtide.messages.base import Digest, Message, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Digest, Handle, Message, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import Outcome, Task
 
 Per = Literal["index", "scan"]
@@ -69,6 +69,26 @@ class Release(Message, frozen=True, kw_only=True):
     """The sorter's next result of a product in index order; the sink answers `Released` once it is on disk."""
 
     result: StoreRequest
+
+
+class ReleaseHeld(Message, frozen=True, kw_only=True):
+    """As `Release`, for a sink on the same host: the result of indexes `start <= index < stop` is not sent, it lies at `payload`.
+
+    Answered `Released`, or `NotHeld` by a sink that cannot get at it.
+    """
+
+    task: TaskId
+    product: Product
+    start: int
+    stop: int
+    payload: Handle
+    generation: int = 0
+
+
+class NotHeld(Message, frozen=True, kw_only=True):
+    """There is no such payload on my host: send the result of this task whole, as `Release`."""
+
+    task: TaskId
 
 
 class Released(Message, frozen=True, kw_only=True):

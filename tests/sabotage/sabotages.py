@@ -7,11 +7,14 @@ BUFFER = "beamline_side/cores/buffer.py"
 LEASES = "beamline_side/cores/lease_table.py"
 SORTER = "beamline_side/cores/sorter.py"
 SPOOL = "beamline_side/spool/sqlite_spool.py"
+ROWS = "beamline_side/spool/rows.py"
+CONNECTION = "beamline_side/spool/connection.py"
 PUMP = "beamtide/pump.py"
 CODEC = "beamtide/codec.py"
 WORKER = "cluster_side/worker/one_task.py"
 RECIPE = "cluster_side/worker/recipe.py"
 
+SPOOLED = ("tests/unit/test_spool.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -27,20 +30,20 @@ class Sabotage:
 
 
 SABOTAGES = (
-    Sabotage("spool does not wait for the disk", SPOOL, '"synchronous=FULL"', '"synchronous=OFF"', ("tests/unit/test_spool.py",)),
+    Sabotage("spool does not wait for the disk", CONNECTION, "'FULL' if synced else", "'OFF' if synced else", SPOOLED),
     Sabotage(
         "spool never commits",
-        SPOOL,
-        '                self._connection.execute("COMMIT")',
-        '                self._connection.execute("SELECT 1")',
-        ("tests/unit/test_spool.py",),
+        ROWS,
+        '            self.connection.execute("COMMIT")',
+        '            self.connection.execute("SELECT 1")',
+        SPOOLED,
     ),
     Sabotage(
         "spool believes a damaged row",
-        SPOOL,
-        "        if _checksum(table, key, body) != checksum:",
+        ROWS,
+        "        if checksum_of(table, key, body) != checksum:",
         "        if not checksum:",
-        ("tests/unit/test_spool.py",),
+        SPOOLED,
     ),
     Sabotage(
         "pump answers before it commits",

@@ -82,7 +82,7 @@ class DeliveryStory(RuleBasedStateMachine):
         effects = self.machines[name].handle(event, Seconds(self.time))
         for effect in effects:
             if isinstance(effect, Keep):
-                shelf.now[effect.table, effect.key] = effect.body
+                shelf.keep(effect.table, effect.key, effect.body)
                 closed += [effect.key] if effect.table == "closed" else []
             elif isinstance(effect, Forget):
                 shelf.now.pop((effect.table, effect.key), None)

@@ -22,7 +22,7 @@ from beamtide.messages.tasks import Beat
 )
 def test_what_goes_in_comes_out(array: np.ndarray, number: int) -> None:
     beat = Beat(worker="w", task=TaskId("t"), attempt=3, progress=0.5)
-    letter = codec.unpack(codec.pack(beat, {"a": array}))
+    letter = codec.unpack(b"".join(codec.pack(beat, {"a": array})))
     sent = codec.decode([bytes(part) for part in codec.encode(beat, number, 7, {"a": array})])
     assert letter.message == beat
     assert (sent.id, sent.reply_to) == (number, 7)

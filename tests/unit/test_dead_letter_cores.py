@@ -225,6 +225,7 @@ def test_only_the_newest_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
                 spool.keep(effect.table, effect.key, effect.body)
             elif isinstance(effect, Forget):
                 spool.forget(effect.table, effect.key)
+        spool.commit()
     for one in (box, dead_letters.LetterBox(spool)):
         one.check()
         assert [letter.seq for letter in one.answer(DeadListRequest()).letters] == [8, 7, 6]
@@ -266,6 +267,7 @@ def test_a_verdict_that_waits_is_sent_once_in_its_newest_generation() -> None:
         for effect in outbox.add(task, 1, "off"):
             assert isinstance(effect, Keep)
             spool.keep(effect.table, effect.key, effect.body)
+        spool.commit()
 
     for number in range(WINDOW + 3):
         add(number, 0)

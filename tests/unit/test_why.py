@@ -43,7 +43,7 @@ class Sorter:
         effects = self.machine.handle(event, Seconds(now))
         for effect in effects:
             if isinstance(effect, Keep):
-                self.shelf.now[effect.table, effect.key] = effect.body
+                self.shelf.keep(effect.table, effect.key, effect.body)
         return [effect for effect in effects if isinstance(effect, Send)]
 
     def store(self, start: int, stop: int) -> None:

@@ -124,7 +124,7 @@ class Watchful:
                 assert row.key not in self.stored, f"{row.key} was stored twice"
                 self.stored[row.key] = row.body
             case "sorter", "corrected":
-                self.corrected[row.key] = row.body
+                self.corrected[row.key] = b"".join(row.body)
             case "sink", "result":
                 self._taken(row)
             case "distributor", "known":

@@ -131,7 +131,8 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
         self.order = self.random.choice(["fifo", "lifo", "priority"])
-        self.processes = {name: Process(name, Shelf()) for name in COMPONENTS}
+        heavy, host = self.random.choice([(0, {}), (0, None), (float("inf"), None)])
+        self.processes = {name: Process(name, Shelf(name, host, heavy)) for name in COMPONENTS}
         self.actors: set[str] = set()
         """Scripted peers that live: workers, the source, an operator."""
         self.questions: dict[int, Question] = {}
@@ -224,7 +225,7 @@ class World:
         for effect in effects:
             if isinstance(effect, Keep):
                 assert process.name != "fence", "the fence keeps nothing"
-                process.shelf.now[effect.table, effect.key] = effect.body
+                process.shelf.keep(effect.table, effect.key, effect.body)
             elif isinstance(effect, Forget):
                 process.shelf.now.pop((effect.table, effect.key), None)
         self.laws.handled(process, event, effects)
