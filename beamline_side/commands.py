@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from beamline_side import commands_spool
 from beamtide.errors import BadInput
 from beamtide.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, duration, log_lines, progress, remarks_of, say
 
@@ -20,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel=START)(demo)
     app.command(rich_help_panel=START)(run)
     app.command(rich_help_panel=SERVE)(serve)
+    commands_spool.add_to(app)
 
 
 def serve(

@@ -28,9 +28,9 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS named ON rows(segment) WHERE segment IS NOT NULL",
 )
 PRAGMAS = (
+    "locking_mode=EXCLUSIVE",
     "page_size=16384",
     "cache_size=-65536",
-    "locking_mode=EXCLUSIVE",
     "journal_mode=WAL",
     "journal_size_limit=67108864",
     "cell_size_check=ON",
@@ -40,13 +40,24 @@ PRAGMAS = (
 LOCKED = "the spool {path} is in use by another process: stop the other Beamtide that uses this state folder."
 
 
-def connect(path: str, *, synced: bool) -> apsw.Connection:
-    """Open a database, which is verified, or new."""
+def untouched(path: str) -> apsw.Connection:
+    """Open a database as it is; closing it leaves its log as it is, too."""
     connection = apsw.Connection(path)
     try:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        for pragma in (*PRAGMAS, f"synchronous={'FULL' if synced else 'NORMAL'}"):
+        for pragma in PRAGMAS:
             list(connection.execute(f"PRAGMA {pragma}"))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect(path: str, *, synced: bool) -> apsw.Connection:
+    """Open a database, which is verified, or new."""
+    connection = untouched(path)
+    try:
+        list(connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}"))
         if path != ":memory:":
             verify(connection, pathlib.Path(path))
         for statement in SCHEMA:
@@ -67,15 +78,13 @@ def verify(connection: apsw.Connection, path: pathlib.Path) -> None:
 
 def problems(connection: apsw.Connection, path: pathlib.Path) -> Iterator[str]:
     """Yield what is wrong with a database, one sentence without a full stop each."""
-    page, schema = connection.pragma("page_size"), list(connection.execute("SELECT 1 FROM sqlite_schema"))
-    readable, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-    if lost := mark.missing(path.with_suffix(".mark"), pathlib.Path(f"{path}-wal"), max(0, readable), page):
+    if lost := lost_log(connection, path):
         yield lost
-    if not schema:
+    if not list(connection.execute("SELECT 1 FROM sqlite_schema")):
         return
     for (said,) in connection.execute("PRAGMA quick_check(5)"):
         if said != "ok":
-            yield f"{path}: {said}"
+            yield f"{path}: {' '.join(str(said).split())}"
     for table, key, body, checksum in connection.execute("SELECT tbl, key, body, sum FROM rows"):
         if checksum_of(table, key, body) != checksum:
             yield f"{path}: row {key!r} of table {table!r} is damaged, its checksum does not fit"
@@ -91,6 +100,14 @@ def named(connection: apsw.Connection) -> Iterator[tuple[Handle, int]]:
         if segment not in last or handle.offset > last[segment].offset:
             last[segment] = handle
     yield from ((handle, rows[segment]) for segment, handle in last.items())
+
+
+def lost_log(connection: apsw.Connection, path: pathlib.Path) -> str:
+    """Say what the log has lost, or ""."""
+    list(connection.execute("SELECT 1 FROM sqlite_schema"))  # SQLite reads its log with the first question
+    readable, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    page = connection.pragma("page_size")
+    return mark.missing(path.with_suffix(".mark"), pathlib.Path(f"{path}-wal"), max(0, readable), page)
 
 
 handle_of = msgspec.msgpack.Decoder(Handle).decode

@@ -25,6 +25,8 @@ from beamtide.messages.base import Handle
 Body = bytes | Handle
 CHECKPOINT_AT = 1000
 """Pages in the log after which it goes into the database."""
+SMALLEST = 512
+"""Bytes of SQLite's smallest page: it takes a shorter file for a new one."""
 KEEP = "INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?, ?)"
 FORGET = "DELETE FROM rows WHERE tbl=? AND key=?"
 READ = "SELECT body, sum, segment FROM rows WHERE tbl=? AND key=?"
@@ -39,8 +41,9 @@ class Rows:
     def __init__(self, path: pathlib.Path, *, synced: bool) -> None:
         self._path, self._log, self._frames = path, pathlib.Path(f"{path}-wal"), 0
         self._in_memory, beside = str(path) == ":memory:", path.with_suffix(".mark")
-        if beside.exists() and not path.exists():
-            raise Broken(f"{path} is gone, and {beside} says that it was there. Bring it back, or remove what lies beside it.")
+        if beside.exists() and not (path.exists() and path.stat().st_size >= SMALLEST):
+            what = f"{path} is gone or cut to nothing, and {beside} says that it was there"
+            raise Broken(f"{what}. Bring it back, or remove what lies beside it.")
         self.connection = database.connect(str(path), synced=synced)
         self._mark = None if self._in_memory else Mark(beside)
         if self._mark is not None:

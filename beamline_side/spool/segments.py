@@ -37,7 +37,7 @@ SEGMENT = re.compile(r"[0-9a-f]{16}")
 class Segments:
     """The segments that one spool writes, and those of others that it keeps."""
 
-    def __init__(self, spool: pathlib.Path, named: Iterable[tuple[Handle, int]], *, synced: bool) -> None:
+    def __init__(self, spool: pathlib.Path, named: Iterable[tuple[Handle, int]], *, synced: bool, reclaim: bool = True) -> None:
         """Open the folder beside `spool`; `named` says for each segment the last payload in it, and how many rows it has."""
         self._owner, self._folder, self._synced = spool.stem, folder_of(spool), synced
         self._rows: Counter[str] = Counter()
@@ -46,7 +46,7 @@ class Segments:
         for handle, rows in named:
             self._rows[name_of(handle)] = rows
             self._check_size(handle)
-        if self._folder.is_dir():
+        if reclaim and self._folder.is_dir():
             for path in self._folder.iterdir():
                 if not self._rows[path.name]:
                     path.unlink()
