@@ -8,9 +8,9 @@ import os
 import pathlib
 import re
 import tempfile
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_SOCKET_PATH = 100
 """Bytes; the kernel allows 107 for the path of a socket."""
@@ -24,6 +24,19 @@ def _name(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+
+
+def _memory(value: Any) -> Any:
+    """Return MiB for "2G", "512M" or a number of MiB."""
+    if isinstance(value, str):
+        if not (found := re.fullmatch(r"(\d+)([MGT])", value)):
+            raise ValueError("write memory as a number and M, G or T: 512M, 2G")
+        return int(found[1]) * {"M": 1, "G": 1024, "T": 1024**2}[found[2]]
+    return value
+
+
+Memory = Annotated[int, BeforeValidator(_memory), Field(ge=16)]
+"""MiB."""
 
 
 class Section(BaseModel):
@@ -56,7 +69,11 @@ class Caps(Section):
     """The most that may run at once; required, so that nobody finds out by accident."""
 
     jobs: int = Field(ge=0)
-    """Jobs of all pipelines together."""
+    """Jobs of all pipelines together. Jobs that wait count too; 0 starts none."""
+    node_hours_per_day: float = Field(ge=0)
+    """Node-hours that all jobs may use in any 24 hours; what shares a node costs its share."""
+    cpus: int | None = Field(default=None, ge=1)
+    """CPUs of all jobs together, so that wide jobs count for what they take (default: only jobs are counted)."""
 
 
 class Scaling(Section):
@@ -93,23 +110,6 @@ class Spool(Section):
     """MiB on the disk of `state`, for each service, kept free for the end of what was begun when the disk is full."""
 
 
-class Budgets(Section):
-    """The most that one service holds, in MiB; who would exceed it is told to come back later, or waits."""
-
-    memory: int = Field(default=1024, ge=64)
-    """Messages in memory."""
-    message: int = Field(default=256, ge=8, le=4096)
-    """The largest message, such as a result with its arrays."""
-    backlog: int = Field(default=65536, ge=64)
-    """Tasks or results on its disk that wait for the next component."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if 2 * self.message > self.memory:
-            raise ValueError(f"memory must hold two messages of budgets.message: at least {2 * self.message}")
-        return self
-
-
 class SiteConfig(Section):
     """The site file: one per beamline."""
 
@@ -123,7 +123,6 @@ class SiteConfig(Section):
     network: Network = Network()
     leases: Leases = Leases()
     spool: Spool = Spool()
-    budgets: Budgets = Budgets()
     launcher: Literal["local", "slurm"] = "local"
     """Where jobs run: as processes on this machine, or in a batch system."""
 
@@ -156,9 +155,26 @@ class Job(Section):
     """The shape of one job."""
 
     slots: int = Field(default=1, ge=1)
-    """Workers at once in a job."""
+    """Workers at once in a job; more if the batch system gives it more room than it asked for."""
+    cpus_per_slot: int = Field(default=1, ge=1)
+    """CPUs of one worker."""
+    memory_per_slot: Memory = 2048
+    """Memory of one worker, for example 2G or 512M; a task that takes more is ended, and says so."""
+    gpus_per_slot: int = Field(default=0, ge=0)
+    """GPUs of one worker."""
+    nodes: int = Field(default=1, ge=1)
+    """Nodes of one job: more than one only for MPI."""
+    ranks: int = Field(default=0, ge=0)
+    """MPI ranks of one job over all its nodes (0: no MPI)."""
+    walltime: float | None = Field(default=None, ge=60)
+    """The longest that a job may run, in seconds (default: from how long tasks take)."""
     tasks_per_job: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """After how many tasks a job ends; 1 is the strict shape: fetch one task and exit."""
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of one job on each of its nodes."""
+        return self.slots * self.cpus_per_slot
 
 
 Format = Literal["hdf5", "tiff", "jpeg"]
@@ -197,10 +213,6 @@ class Deployment(BaseModel):
         """Return the names of the services, in the order of their ports."""
         per_pipeline = (f"{kind}.{name}" for name in self.pipelines for kind in ("buffer", "sorter"))
         return ("topology", "metadata", "distributor", "sink", "fence", *per_pipeline, "source", "writer", "autoscaler")
-
-    def workers(self) -> int:
-        """Return how many workers there may be at once."""
-        return self.site.scaling.caps.jobs * max((pipeline.job.slots for pipeline in self.pipelines.values()), default=1)
 
     def sockets(self) -> pathlib.Path:
         """Return the folder of the sockets: `run` in the state folder, or a short one for temporary files if that is too long."""

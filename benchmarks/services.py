@@ -18,7 +18,7 @@ site: bench
 roots: {{raw: "{folder}/raw", processed: "{folder}/processed", shared: "{folder}"}}
 state: "{folder}/state"
 pipelines: [encoders.yaml]
-scaling: {{caps: {{jobs: 1}}, idle_exit: 60}}
+scaling: {{caps: {{jobs: 1, node_hours_per_day: 100}}, idle_exit: 60}}
 network: {{bind: 127.0.0.1, ports: "{first}-{last}"}}
 leases: {{ttl: 60, beat: 20}}
 """

@@ -29,7 +29,7 @@ from beamtide.machine import Effect, Event, Heard, Send, Shelf, Tick, Unreachabl
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.dead_letters import DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
-from beamtide.messages.scaling import BufferGauge, GaugeRequest
+from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest
 from beamtide.messages.tasks import (
     Beat,
     Closed,
@@ -108,8 +108,7 @@ class BufferMachine:
         match message:
             case LeaseRequest(worker=worker):
                 if (grant := self._table.lease_of(worker)) is None:
-                    self._workers.ask(event, message, now)
-                    return []
+                    return self._workers.ask(event, message, self._tempo, now)
                 self._table.beat(grant.task.id, grant.attempt, self._time)
                 return [self._workers.lease(event.peer, event.id, grant, self._table.ttl)]
             case TaskDone():
@@ -121,6 +120,8 @@ class BufferMachine:
                 self._table.note(message)
                 said = f"{reason} (on {host})" if host else reason
                 return self._ended(event, message, self._table.failed(task, attempt, cause, said, self._time))
+            case CrewRequest():
+                return self._workers.attend(event, message, now)
             case GaugeRequest():
                 return [Send(event.peer, self._gauge(now), event.id)]
             case DeadListRequest():
@@ -201,9 +202,10 @@ class BufferMachine:
 
     def _due(self, now: Seconds) -> list[Effect]:
         """Ask, report and refuse, once for all messages of a batch: the pump ends each with a tick."""
-        effects = self._workers.expired(now)
-        effects += self._intake.questions(now, self._table.waiting + len(self._gate))
-        effects += [*self._gate.questions(now), *self._outbox.due(now)]
+        effects = self._workers.expired(self._table.leased, now)
+        effects += [Send(one.peer, self._gauge(now), one.id) for one in self._workers.curious(self._table.ready, now)]
+        asked = self._intake.questions(now, self._table.waiting + len(self._gate))
+        effects += [*asked, *self._gate.questions(now), *self._outbox.due(now)]
         self._letters.written()
         return effects + self._wake(now)
 
@@ -225,6 +227,9 @@ class BufferMachine:
             oldest_wait=self._table.oldest_wait(self._time),
             service_time=self._tempo.service_time,
             arrival_rate=self._tempo.arrival_rate(now),
+            service_p95=self._tempo.percentile(95),
+            service_p99=self._tempo.percentile(99),
+            jobs=self._workers.jobs(self._table.leased_by_job(), now),
             **self._counts(),
         )
 
@@ -236,8 +241,7 @@ class BufferMachine:
 
     def _wake(self, now: Seconds) -> list[Effect]:
         """Ask for a tick at the next deadline, unless an earlier one is on its way."""
-        lease_ends = self._table.wake()
-        ends = None if lease_ends is None else self._clock.when(lease_ends)
+        ends = None if (lease_ends := self._table.wake()) is None else self._clock.when(lease_ends)
         times = (ends, self._workers.wake(), self._intake.wake(), self._outbox.wake())
         soonest = min((time for time in times if time is not None), default=None)
         if soonest is None or now < self._armed <= soonest:

@@ -1,18 +1,23 @@
 """Workers that ask for a task: they wait here, and each lease that was sent is noted until its worker is heard of again.
 
 Theory: the newest idle worker is served first, so that the others grow old and their jobs can end. A lease whose worker is
-gone before it heard of it comes back at once, unless the worker asked again over another connection and has it there.
+gone before it heard of it comes back at once, unless the worker asked again over another connection and has it there. Who should
+stay idle, and whose job should leave, is what `attendance` was told.
 
 Clock policy: `now` is the caller's monotonic clock. Invariant: a worker waits once, with its latest question.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from beamline_side.cores.attendance import Attendance
 from beamline_side.cores.deferred import Asker, Deferred
+from beamline_side.cores.tempo import Tempo
 from beamline_side.cores.ticket import Grant
 from beamtide.machine import Effect, Heard, Peer, Send, Unreachable
 from beamtide.messages.base import Seconds, TaskId
-from beamtide.messages.tasks import Lease, LeaseRequest, NoTask
+from beamtide.messages.scaling import CrewRequest
+from beamtide.messages.tasks import Lease, LeaseRequest
 
 REMEMBERED = 8192
 
@@ -23,10 +28,30 @@ class IdleWorkers:
 
     _asking: Deferred[str, LeaseRequest] = field(default_factory=Deferred)
     _unheard: dict[Peer, tuple[TaskId, int]] = field(default_factory=dict)
+    _attendance: Attendance = field(default_factory=Attendance)
 
-    def ask(self, event: Heard, request: LeaseRequest, now: Seconds) -> None:
-        """Let a worker wait."""
+    def ask(self, event: Heard, request: LeaseRequest, tempo: Tempo, now: Seconds) -> list[Effect]:
+        """Let a worker wait, or tell it to leave."""
+        if (farewell := self._attendance.came(request, tempo, now)) is not None:
+            self._asking.take(request.worker)
+            return [Send(event.peer, farewell, event.id)]
         self._asking.add(request.worker, event, request, now, request.wait)
+        return []
+
+    def attend(self, event: Heard, request: CrewRequest, now: Seconds) -> list[Effect]:
+        """Take a question of the autoscaler, and send those who wait away whose job should leave."""
+        self._attendance.asked(event, request, now)
+        gone = [key for key, asker in self._asking.items() if asker.message.job in request.leaving]
+        askers = [asker for key in gone if (asker := self._asking.take(key))]
+        return [Send(asker.peer, self._attendance.idle(asker.message.job, 0, now), asker.id) for asker in askers]
+
+    def curious(self, ready: int, now: Seconds) -> list[Asker[CrewRequest]]:
+        """Take out the questions of the autoscaler that should be answered now."""
+        return self._attendance.answerable(ready, now)
+
+    def jobs(self, leased: Mapping[str, int], now: Seconds) -> dict[str, tuple[int, int]]:
+        """Return how many workers of each job wait, and how many hold a task."""
+        return self._attendance.jobs([asker.message.job for _, asker in self._asking.items()], leased, now)
 
     def newest(self) -> tuple[str, Asker[LeaseRequest]]:
         """Take out the one that is served next."""
@@ -49,13 +74,18 @@ class IdleWorkers:
         held = self._unheard.pop(event.peer, None)
         return None if held in self._unheard.values() else held
 
-    def expired(self, now: Seconds) -> list[Effect]:
-        """Tell those who waited long enough that there is nothing."""
-        return [Send(asker.peer, NoTask(), asker.id) for _, asker in self._asking.expired(now)]
+    def expired(self, leased: int, now: Seconds) -> list[Effect]:
+        """Tell those who waited long enough that there is nothing, while so many others hold a task."""
+        over = self._asking.expired(now)
+        workers = len(self._asking) + len(over) + leased
+        return [
+            Send(asker.peer, self._attendance.idle(asker.message.job, workers - gone, now), asker.id)
+            for gone, (_, asker) in enumerate(over)
+        ]
 
     def wake(self) -> float | None:
         """Return when somebody may have waited long enough."""
-        return self._asking.wake()
+        return min((time for time in (self._asking.wake(), self._attendance.wake()) if time is not None), default=None)
 
     def __len__(self) -> int:
         return len(self._asking)

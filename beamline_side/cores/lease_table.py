@@ -14,7 +14,7 @@ Invariants: each task is in exactly one state; counters stay below their limits 
 """
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from beamline_side.cores.buffer_policy import Key, Ordering
@@ -167,6 +167,10 @@ class LeaseTable:
     def leased(self) -> int:
         """Tasks that a worker holds."""
         return len(self._leased)
+
+    def leased_by_job(self) -> dict[str, int]:
+        """Return how many tasks each job holds."""
+        return Counter(self._tickets[task].job for task in self._leased)
 
     def oldest_wait(self, now: Seconds) -> float:
         """Return for how long the first of the ready tasks has been ready."""

@@ -14,7 +14,7 @@ import msgspec
 
 from beamline_side.cores.deferred import Asker, Deferred
 from beamtide.config import NAME
-from beamtide.machine import Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
+from beamtide.machine import Effect, Event, Heard, Keep, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused, Unsupported
 from beamtide.messages import metadata as m
 from beamtide.messages.base import Digest, ScanId, Seconds, kind_of
@@ -35,7 +35,7 @@ class MetadataMachine:
     _documents: dict[Digest, m.SettingsDocument] = field(default_factory=dict)
     _files: set[Digest] = field(default_factory=set)
     _version: int = 0
-    _waiting: Deferred[Peer, m.ScansRequest] = field(default_factory=Deferred)
+    _waiting: Deferred[tuple[bytes, int], m.ScansRequest] = field(default_factory=Deferred)
 
     def __post_init__(self) -> None:
         for _, body in self.shelf.rows("scan"):
@@ -52,7 +52,7 @@ class MetadataMachine:
         if isinstance(event, Unreachable):
             self._waiting.forget(event)
         elif isinstance(event, Heard) and isinstance(event.message, m.ScansRequest):
-            deadline = self._waiting.add(event.peer, event, event.message, now, event.message.wait)
+            deadline = self._waiting.add((event.peer, event.id), event, event.message, now, event.message.wait)
             effects.append(WakeAt(Seconds(deadline)))
         elif isinstance(event, Heard):
             kept, answer = self._take(event.message)
@@ -76,8 +76,8 @@ class MetadataMachine:
 
     def _take(self, message: Message) -> tuple[list[Effect], Message]:
         match message:
-            case m.ScanAnnounced(scan=scan):
-                return self._scan(scan, "announced", 0.0)
+            case m.ScanAnnounced(scan=scan, in_seconds=in_seconds):
+                return self._scan(scan, "announced", 0.0, in_seconds)
             case m.ScanStarted(scan=scan, at=at):
                 return self._scan(scan, "running", at)
             case m.ScanEnded():
@@ -96,7 +96,7 @@ class MetadataMachine:
                 return [], m.SettingsList(documents=tuple(one for one in newest if modality in ("", one[1].modality)))
         return [], Unsupported(kind=kind_of(message))
 
-    def _scan(self, scan: m.Scan, phase: str, at: float) -> tuple[list[Effect], Message]:
+    def _scan(self, scan: m.Scan, phase: str, at: float, starts_in: float = 0.0) -> tuple[list[Effect], Message]:
         points = 1
         for length in scan.shape:
             points *= length
@@ -113,7 +113,8 @@ class MetadataMachine:
             return [], Refused(reason=f"{scan.id} runs already with shape {known.scan.shape}; end it before it starts anew")
         if known is not None and (known.phase == "running" or (known.phase == phase and known.scan == scan)):
             return [], Ok()
-        return self._keep(m.ScanState(scan=scan, phase=phase, points=points, version=0, started=at)), Ok()
+        state = m.ScanState(scan=scan, phase=phase, points=points, version=0, started=at, starts_in=max(0.0, starts_in))
+        return self._keep(state), Ok()
 
     def _ended(self, message: m.ScanEnded) -> tuple[list[Effect], Message]:
         known = self._scans.get(message.scan)

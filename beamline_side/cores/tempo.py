@@ -5,16 +5,21 @@ from collections import deque
 from dataclasses import dataclass, field
 
 WINDOW = 30.0
-WEIGHT = 0.1
+SHORTEST = 5.0
+PLAIN = 20
+"""So many samples have a plain mean, from then on the weight of a sample is one in as many."""
+SAMPLES = 100
 
 
 @dataclass(slots=True)
 class Tempo:
-    """Arrivals over the last 30 s, and the exponentially weighted mean service time."""
+    """Arrivals over the last 30 s, and how long tasks took: the weighted mean, and percentiles of the last hundred."""
 
     service_time: float = 0.0
     _arrivals: deque[tuple[float, int]] = field(default_factory=deque)
     _first: float | None = None
+    _count: int = 0
+    _last: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
 
     def arrived(self, count: int, now: float) -> None:
         """Count tasks that came."""
@@ -27,11 +32,18 @@ class Tempo:
         """Note how long one task took from lease to verdict; what is no time at all (NaN) would stay in the mean for ever."""
         if not 0.0 <= seconds < math.inf:
             return
-        self.service_time += (seconds - self.service_time) * (WEIGHT if self.service_time else 1.0)
+        self._count = min(PLAIN, self._count + 1)
+        self.service_time += (seconds - self.service_time) / self._count
+        self._last.append(seconds)
+
+    def percentile(self, percent: float) -> float:
+        """Return how long at most that many percent of the last tasks took; 0 while none is known."""
+        ordered = sorted(self._last)
+        return ordered[int(percent / 100 * (len(ordered) - 1) + 0.5)] if ordered else 0.0
 
     def arrival_rate(self, now: float) -> float:
-        """Return tasks per second over the last 30 s, or since the first arrival if that is less."""
+        """Return tasks per second over the last 30 s, or since the first arrival if that is less (but 5 s)."""
         while self._arrivals and self._arrivals[0][0] < now - WINDOW:
             self._arrivals.popleft()
-        span = min(WINDOW, max(1.0, now - (now if self._first is None else self._first)))
+        span = min(WINDOW, max(SHORTEST, now - (now if self._first is None else self._first)))
         return sum(count for _, count in self._arrivals) / span

@@ -54,11 +54,8 @@ class FileSource:
         """Take in what the metadata server has new, look at the files, submit what is certain."""
         self._take_scans()
         for key, one in list(self.watched.items()):
-            try:
-                if self._advance(one):
-                    del self.watched[key]
-            except BadInput as error:  # a task that the distributor refuses: others go on
-                one.trouble = str(error)
+            if self._advance(one):
+                del self.watched[key]
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show."""

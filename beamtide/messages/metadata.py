@@ -54,6 +54,8 @@ class ScanState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     version: int
     started: float = 0.0
     ended: float = 0.0
+    starts_in: float = 0.0
+    """As announced: seconds from this version to the first frame."""
 
 
 class ScansRequest(Message, frozen=True, kw_only=True):

@@ -1,10 +1,26 @@
-"""What the autoscaler reads: how much work waits, and who works."""
+"""What the autoscaler reads and says: how much work waits, who works, which jobs there are and why."""
+
+import msgspec
 
 from beamtide.messages.base import Message, PipelineName
 
 
 class GaugeRequest(Message, frozen=True, kw_only=True):
     """Answered `BufferGauge`."""
+
+
+class CrewRequest(Message, frozen=True, kw_only=True):
+    """The autoscaler's question; answered `BufferGauge` when the queue jumps beyond `ready`, or after `wait` seconds in any case.
+
+    It also says who of the workers should stay: as many as `keep` for as long as it is said, all others until they were idle for
+    `linger` seconds; workers of the jobs in `leaving` get no further task. Forgotten after some seconds without a new one.
+    """
+
+    keep: int = 0
+    linger: float = 0.0
+    leaving: tuple[str, ...] = ()
+    ready: int = 0
+    wait: float = 0.0
 
 
 class BufferGauge(Message, frozen=True, kw_only=True):
@@ -26,3 +42,66 @@ class BufferGauge(Message, frozen=True, kw_only=True):
     done: int
     abandoned: int
     retried: int
+    service_p95: float = 0.0
+    service_p99: float = 0.0
+    """Percentiles of the last hundred times from lease to verdict."""
+    jobs: dict[str, tuple[int, int]] = {}
+    """Jobs whose workers were heard a short while ago: how many of them wait, and how many hold a task."""
+
+
+# --- people to the autoscaler --------------------------------------------------------------------------------------------
+
+
+class JobsRequest(Message, frozen=True, kw_only=True):
+    """Which jobs are there, and why? Answered `Jobs`."""
+
+
+class JobReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One job; `age` in seconds since it was asked for, `expected_start` in Unix time (0 = the batch system does not say)."""
+
+    id: str
+    pipeline: PipelineName
+    state: str
+    age: float
+    reason: str = ""
+    nodes: tuple[str, ...] = ()
+    expected_start: float = 0.0
+    slots: int = 1
+
+
+class CrewReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One pipeline: what is wished, asked for and seen, in jobs, and why it is so many. Times in seconds."""
+
+    pipeline: PipelineName
+    want: int
+    pending: int
+    starting: int
+    working: int
+    because: str
+    cold_start: float
+    service_time: float
+    most: int = -1
+    """The most jobs that a person allows (-1 = only the site's caps)."""
+    paused: bool = False
+
+
+class Jobs(Message, frozen=True, kw_only=True):
+    """All pipelines and jobs; `trouble` says why the batch system's picture is not good ("" = it is)."""
+
+    launcher: str
+    crews: tuple[CrewReport, ...]
+    jobs: tuple[JobReport, ...]
+    cap: int
+    node_hours: float
+    node_hours_per_day: float
+    trouble: str = ""
+    avoided: tuple[str, ...] = ()
+    """Nodes that are not asked for now, because they failed."""
+
+
+class ScaleRequest(Message, frozen=True, kw_only=True):
+    """Let a pipeline have at most so many jobs (-1: as the site's caps say), or none for now (`paused`); answered `Ok`."""
+
+    pipeline: PipelineName
+    most: int = -1
+    paused: bool = False

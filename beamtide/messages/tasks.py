@@ -178,6 +178,8 @@ class LeaseRequest(Message, frozen=True, kw_only=True):
     job: str
     wait: float
     host: str = ""
+    left: float = 0.0
+    """Seconds for which the job may still run (0 = nobody ends it): a task that needs longer is not handed out."""
 
 
 class Lease(Message, frozen=True, kw_only=True):
@@ -189,7 +191,15 @@ class Lease(Message, frozen=True, kw_only=True):
 
 
 class NoTask(Message, frozen=True, kw_only=True):
-    """Nothing came within the time you wanted to wait, or the buffer drains."""
+    """Nothing came within the time you wanted to wait, or the buffer drains.
+
+    `linger`: stay until you were idle for so many seconds in all, if that is longer than you meant to; `leave`: do not ask again,
+    your job is not wanted any more, or has not enough time left for a task (`reason`).
+    """
+
+    linger: float = 0.0
+    leave: bool = False
+    reason: str = ""
 
 
 class Beat(Message, frozen=True, kw_only=True):

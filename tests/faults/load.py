@@ -46,7 +46,12 @@ def site(folder: pathlib.Path, leases: Leases) -> Deployment:
     """Return a site of two pipelines, the second fenced on the first, with sockets in `folder`."""
     roots = Roots(raw=folder, processed=folder)
     config = SiteConfig(
-        site="t", roots=roots, state=folder / "s", scaling=Scaling(caps=Caps(jobs=0)), pipelines=(), leases=leases
+        site="t",
+        roots=roots,
+        state=folder / "s",
+        scaling=Scaling(caps=Caps(jobs=0, node_hours_per_day=100)),
+        pipelines=(),
+        leases=leases,
     )
     pipelines = {name: PipelineConfig(pipeline=name, modality=name, source=Source(match="*")) for name in "pq"}
     return Deployment(site=config, pipelines=pipelines, file=folder / "site.yaml")

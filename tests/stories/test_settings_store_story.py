@@ -69,9 +69,16 @@ class SettingsStoreStory(RuleBasedStateMachine):
         return sorted(states, key=lambda one: one.version)
 
     def keep(self, scan: m.Scan, phase: str, points: int, started: float, ended: float = 0.0) -> None:
+        announced = phase == "announced" or (scan.id in self.scans and self.scans[scan.id].starts_in > 0 and phase == "ended")
         self.version += 1
         self.scans[scan.id] = m.ScanState(
-            scan=scan, phase=phase, points=points, version=self.version, started=started, ended=ended
+            scan=scan,
+            phase=phase,
+            points=points,
+            version=self.version,
+            started=started,
+            ended=ended,
+            starts_in=3.0 if announced else 0.0,
         )
 
     # --- scans -------------------------------------------------------------------------------------------------------
@@ -116,7 +123,6 @@ class SettingsStoreStory(RuleBasedStateMachine):
         self.ids += 1
         request = m.ScansRequest(after=self.version - back, wait=wait, scan=ScanId(scan))
         peer = b"x" if me else b"y"
-        self.watching = {key: value for key, value in self.watching.items() if key[0] != peer}  # one question per peer
         self.watching[peer, self.ids] = (request, self.time + wait)
         self.tell([Heard(peer, request, self.ids)])
 

@@ -16,7 +16,8 @@ from beamtide.messages.metadata import Scan
 from beamtide.messages.tasks import StatusRequest, Task
 
 pytestmark = pytest.mark.system
-SITE = "site: t\nroots: {raw: raw, processed: out}\nstate: s\npipelines: [one.yaml]\nscaling: {caps: {jobs: 0}}\n"
+SITE = "site: t\nroots: {raw: raw, processed: out}\nstate: s\npipelines: [one.yaml]\n"
+SITE += "scaling: {caps: {jobs: 0, node_hours_per_day: 9}}\n"
 PIPELINE = "pipeline: one\nmodality: encoders\nsource: {match: x.h5}\nsettings: {axes: {}}\n"
 SCAN = Scan(id=ScanId("s1"), shape=(2, 3))
 TASK = Task(

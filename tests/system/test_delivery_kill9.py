@@ -36,7 +36,9 @@ serve(Deployment.model_validate_json(sys.argv[1]), sys.argv[2])
 @pytest.fixture
 def deployment(tmp_path: pathlib.Path) -> Deployment:
     roots = Roots(raw=tmp_path, processed=tmp_path)
-    site = SiteConfig(site="t", roots=roots, state=tmp_path / "s", scaling=Scaling(caps=Caps(jobs=0)), pipelines=())
+    site = SiteConfig(
+        site="t", roots=roots, state=tmp_path / "s", scaling=Scaling(caps=Caps(jobs=0, node_hours_per_day=100)), pipelines=()
+    )
     pipeline = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))
     return Deployment(site=site, pipelines={"xrf": pipeline}, file=tmp_path / "site.yaml")
 

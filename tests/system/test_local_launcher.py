@@ -18,7 +18,7 @@ PAUSE = "import signal; signal.pause()"
 
 
 def site_in(folder: pathlib.Path) -> Deployment:
-    scaling = Scaling(caps=Caps(jobs=4))
+    scaling = Scaling(caps=Caps(jobs=4, node_hours_per_day=100))
     roots = Roots(raw=folder, processed=folder)
     site = SiteConfig(site="test", roots=roots, state=folder, scaling=scaling, pipelines=())
     return Deployment(site=site, pipelines={}, file=folder / "site.yaml")

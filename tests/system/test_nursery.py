@@ -165,7 +165,7 @@ def deployment_in(folder: pathlib.Path, **toy: Any) -> Deployment:
         site="test",
         roots=Roots(raw=folder / "raw", processed=folder),
         state=folder / "state",
-        scaling=Scaling(caps=Caps(jobs=1)),
+        scaling=Scaling(caps=Caps(jobs=1, node_hours_per_day=100)),
         pipelines=(),
         leases={"beat": 0.2},  # type: ignore[arg-type]
     )

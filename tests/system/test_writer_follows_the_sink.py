@@ -25,7 +25,8 @@ from beamtide.session import Session
 from tests.writer_scans import Batch, line, lost, positions, product_of, state_of
 
 pytestmark = pytest.mark.system
-SITE = 'site: p06\nroots: {{raw: "{0}/raw", processed: "{0}/processed"}}\nstate: "{0}/s"\nscaling: {{caps: {{jobs: 1}}}}\n'
+SITE = 'site: p06\nroots: {{raw: "{0}/raw", processed: "{0}/processed"}}\nstate: "{0}/s"\n'
+SITE += "scaling: {{caps: {{jobs: 1, node_hours_per_day: 9}}}}\n"
 XRF = 'pipeline: xrf\nmodality: xrf\nsource: {{match: "*.h5"}}\npositions: encoders\nwrite: [{0}]\n'
 ENCODERS = 'pipeline: encoders\nmodality: encoders\nsource: {match: "*.h5"}\nwrite: []\n'
 

@@ -64,7 +64,7 @@ def scaled(tmp_path: pathlib.Path) -> tuple[Autoscaler, Desk, Gauges]:
         site="test",
         roots=Roots(raw=tmp_path, processed=tmp_path),
         state=tmp_path,
-        scaling=Scaling(caps=Caps(jobs=4)),
+        scaling=Scaling(caps=Caps(jobs=4, node_hours_per_day=100)),
         pipelines=(),
     )
     source = Source(match="*")

@@ -182,7 +182,7 @@ def test_gauge_and_why(buffer: Driven) -> None:
     (gauge,) = buffer.ask(GaugeRequest(), b"autoscaler")
     assert isinstance(gauge, BufferGauge)
     assert (gauge.ready, gauge.held, gauge.leased, gauge.oldest_wait) == (1, 2, 0, 4.0)
-    assert (gauge.service_time, gauge.arrival_rate, gauge.done) == (2.0, 1.0, 1)
+    assert (gauge.service_time, gauge.arrival_rate, gauge.done) == (2.0, 0.8, 1)
 
 
 def test_one_question_for_many_tasks_behind_a_fence(buffer: Driven) -> None:

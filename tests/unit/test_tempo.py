@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from beamline_side.cores.tempo import Tempo
+from beamline_side.cores.tempo import PLAIN, Tempo
 
 
 def test_the_mean_follows_what_tasks_took() -> None:
@@ -12,7 +12,11 @@ def test_the_mean_follows_what_tasks_took() -> None:
     tempo.served(4.0)
     assert tempo.service_time == 4.0
     tempo.served(14.0)
-    assert tempo.service_time == pytest.approx(5.0)
+    assert tempo.service_time == pytest.approx(9.0)
+    for _ in range(PLAIN - 2):
+        tempo.served(9.0)
+    tempo.served(9.0 + PLAIN)
+    assert tempo.service_time == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, -1.0])

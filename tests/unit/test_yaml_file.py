@@ -13,7 +13,7 @@ site: p06
 roots: {raw: raw, processed: processed}
 state: state
 pipelines: [xrf.yaml]
-scaling: {caps: {jobs: 4}}
+scaling: {caps: {jobs: 4, node_hours_per_day: 100}}
 """
 
 
@@ -36,7 +36,7 @@ def test_a_good_file_becomes_a_model(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_missing_key_is_named_with_line_and_meaning(tmp_path: pathlib.Path) -> None:
-    said = refusal(tmp_path, GOOD.replace("jobs: 4", ""))
+    said = refusal(tmp_path, GOOD.replace("jobs: 4, ", ""))
     assert said.startswith("site.yaml:6  scaling.caps.jobs is required: Jobs of all pipelines together.")
 
 

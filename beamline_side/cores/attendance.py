@@ -1,0 +1,84 @@
+"""Which jobs have workers at this queue, and whom of them the autoscaler wants to stay.
+
+Theory: the autoscaler asks a long question: it is answered when the queue jumps, or when its wait is over. In it stands how many
+workers should stay although they are idle, and which jobs should leave at the task boundary. Both are soft state: without a new
+question they are forgotten after `BELIEVED` seconds, and workers leave when they are idle, as they would without an autoscaler.
+A worker whose job ends before a task is likely to be done (1.2 times the 95th percentile, and some margin) gets none.
+
+Clock policy: `now` is the caller's monotonic clock in seconds.
+Invariants: a job that leaves is never handed a task while that is believed; what is remembered is bounded.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from beamline_side.cores.deferred import Asker, Deferred
+from beamline_side.cores.tempo import Tempo
+from beamtide.machine import Heard, Peer
+from beamtide.messages.scaling import CrewRequest
+from beamtide.messages.tasks import LeaseRequest, NoTask
+
+BELIEVED = 5.0
+HEARD = 30.0
+"""For so many seconds a job without a worker is still shown: it may have come and gone between two looks."""
+MOST_JOBS = 4096
+MARGIN = 5.0
+"""Seconds for sending a result, beyond what a task usually takes."""
+FOR_EVER = 1e9
+
+
+@dataclass(slots=True)
+class Attendance:
+    """The jobs of one queue, and the questions of the autoscaler."""
+
+    _heard: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    _wish: CrewRequest = field(default_factory=CrewRequest)
+    _wished: float = -FOR_EVER
+    _questions: Deferred[Peer, CrewRequest] = field(default_factory=Deferred)
+
+    def asked(self, event: Heard, message: CrewRequest, now: float) -> None:
+        """Take a question of the autoscaler."""
+        self._wish, self._wished = message, now
+        self._questions.add(event.peer, event, message, now, message.wait)
+
+    def came(self, request: LeaseRequest, tempo: Tempo, now: float) -> NoTask | None:
+        """Note that a worker asks for a task; return what to say if it should get none."""
+        self._heard[request.job] = now
+        self._heard.move_to_end(request.job)
+        while len(self._heard) > MOST_JOBS:
+            self._heard.popitem(last=False)
+        if self.leaves(request.job, now):
+            return NoTask(leave=True, reason="the job is not wanted any more")
+        if request.left > 0 and request.left < 1.2 * (longest := tempo.percentile(95)) + MARGIN:
+            return NoTask(leave=True, reason=f"{request.left:.0f} s are left, a task takes up to {longest:.0f} s")
+        return None
+
+    def idle(self, job: str, workers: int, now: float) -> NoTask:
+        """Return what a worker is told whose wait is over, while there are so many workers, itself included."""
+        wish = self._believed(now)
+        return NoTask(linger=FOR_EVER if workers <= wish.keep else wish.linger, leave=job in wish.leaving)
+
+    def leaves(self, job: str, now: float) -> bool:
+        """Whether the workers of a job should get no further task."""
+        return job in self._believed(now).leaving
+
+    def answerable(self, ready: int, now: float) -> list[Asker[CrewRequest]]:
+        """Take out the autoscaler's questions that should be answered now."""
+        jumped = [key for key, asker in self._questions.items() if ready > 2 * asker.message.ready]
+        askers = [asker for key in jumped if (asker := self._questions.take(key))]
+        return askers + [asker for _, asker in self._questions.expired(now)]
+
+    def jobs(self, waiting: Iterable[str], leased: Mapping[str, int], now: float) -> dict[str, tuple[int, int]]:
+        """Return the workers of each job: those that wait (one entry each), and those that hold a task."""
+        while self._heard and next(iter(self._heard.values())) < now - HEARD:
+            self._heard.popitem(last=False)
+        idle = Counter(waiting)
+        return {job: (idle[job], leased.get(job, 0)) for job in {*self._heard, *idle, *leased}}
+
+    def wake(self) -> float | None:
+        """Return when a question is over."""
+        return self._questions.wake()
+
+    def _believed(self, now: float) -> CrewRequest:
+        return self._wish if now - self._wished < BELIEVED else CrewRequest()
