@@ -1,9 +1,10 @@
 """XRF, heavy half: spectra become areas of line groups.
 
-Each detector element is corrected for its dead time, the chosen elements are summed in float64, and all spectra of a task are
-fitted in one call. A spectrum without a positive dead-time factor has no value: its rows are NaN, and it is left out of the
-scan's spectra; areas without a positive monitor are NaN too. `load` builds the model, so a process that forks after it has
-children that start at once.
+Each detector element is corrected for its dead time, the chosen elements are summed in float64 (`elements`), and all spectra
+of a task are fitted at once, by the prepared model (`fast_fit`) or by PyMca (`pymca_fit`, the reference). A spectrum without
+a positive dead-time factor has no value: its rows are NaN, and it is left out of the scan's spectra; areas without a positive
+monitor are NaN too. `load` builds what can be built without spectra, so a process that forks after it has children that
+start at once; with the fast engine and a warm cache it imports neither PyMca nor its tables.
 """
 
 import pathlib
@@ -15,63 +16,121 @@ from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.xrf import pymca_file
-from cluster_side.modalities.xrf.pymca_fit import KeptFit
+from cluster_side.modalities.xrf import elements
+from cluster_side.modalities.xrf.fast_fit import FastModel, Fit
 from cluster_side.modalities.xrf.spec import XrfSettings
 
-Frames = Mapping[str, NDArray[Any]]
+Array = NDArray[Any]
+Frames = Mapping[str, Array]
 Values = NDArray[np.float64]
 
 
-def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
-    """Return the array function of these settings and this PyMca configuration."""
-    if "cfg" not in calibration:
-        raise BadInput("calibration.cfg is missing: name the PyMca configuration (.cfg) to fit with")
-    config = pymca_file.read(calibration["cfg"])
-    fit = _ready_fit(config, settings, calibration["cfg"])
+def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
+    """Return the array function of these settings and what `model.prepare` made of this PyMca configuration."""
+    if settings.engine == "pymca":
+        return _pymca(settings, calibration)
+    return _fast(settings, FastModel(prepared))
 
-    def kernel(frames: Frames) -> dict[str, NDArray[Any]]:
-        spectra = summed(frames, settings)
-        pymca_file.check_channels(config, spectra.shape[1])
-        known = np.isfinite(spectra[:, 0])
-        spectra[~known] = 0.0
-        datasets = scan_spectra(spectra, config)
-        areas, sigmas = fit.fit(spectra, settings.refit)
-        factor = monitor_factor(frames, settings, len(spectra)) * np.where(known, 1.0, np.nan)
-        datasets["total_counts"] = np.where(known, spectra.sum(axis=1), np.nan)
-        for name, area, sigma in zip(fit.names, areas, sigmas, strict=True):
-            datasets[f"area/{name.replace(' ', '_')}"] = area * factor
-            datasets[f"sigma/{name.replace(' ', '_')}"] = sigma * factor
-        return datasets
+
+def _fast(settings: XrfSettings, model: FastModel) -> Kernel:
+    def kernel(frames: Frames) -> dict[str, Array]:
+        model.check(elements.spectra_of(frames).shape[2])
+        scan, parts = _ScanSpectra(), list[Fit]()
+        live = list[NDArray[np.int64]]()
+        for block in elements.blocks(frames, settings, model.axis):
+            counts = scan.add(block.counts)
+            variance = block.variance if block.variance is block.counts else np.nan_to_num(block.variance, copy=False)
+            parts.append(model.fit(counts[:, model.fitted], variance[:, model.fitted]))
+            live.append(block.live)
+        return _datasets(settings, model, (frames, scan, parts), np.concatenate(live))
 
     return kernel
 
 
-def summed(frames: Frames, settings: XrfSettings) -> Values:
-    """Return the sum of the chosen detector elements, each times its dead-time factor; a row without one is NaN."""
-    spectra = _spectra(frames)
-    factors = _factors(frames, spectra.shape[:2]) if settings.dead_time else np.ones(spectra.shape[:2])
-    elements = range(spectra.shape[1]) if settings.detectors == "all" else settings.detectors
-    if max(elements) >= spectra.shape[1]:
-        raise BadInput(f"detectors: there is no element {max(elements)}; this detector has 0 to {spectra.shape[1] - 1}")
-    total = np.zeros((spectra.shape[0], spectra.shape[2]))
-    for element in elements:
-        total += spectra[:, element] * factors[:, element, None]
-    return total
+def _datasets(
+    settings: XrfSettings, model: FastModel, found: "tuple[Frames, _ScanSpectra, list[Fit]]", live: NDArray[np.int64]
+) -> dict[str, Array]:
+    frames, scan, parts = found
+    datasets = scan.datasets(energy(*model.axis, scan.channels))
+    areas, sigmas = (np.concatenate([getattr(part, name) for part in parts]) for name in ("areas", "sigmas"))
+    factor = monitor_factor(frames, settings, len(areas)) * np.where(scan.known, 1.0, np.nan)
+    datasets |= _maps(model.names, areas * factor[:, None], sigmas * factor[:, None])
+    for name, fraction in model.mass_fractions(areas * factor[:, None]).items():
+        datasets[f"mass_fraction/{_dataset(name)}"] = fraction
+    datasets["chi2"] = np.concatenate([part.chi2 for part in parts]) * np.where(scan.known, 1.0, np.nan)
+    datasets["live_elements"] = live
+    components = model.components(areas)
+    datasets["fit/energy"] = datasets["energy"][model.fitted]
+    datasets["fit/continuum"] = np.sum([part.continuum for part in parts], axis=0)
+    datasets["fit/total"] = np.sum([datasets["fit/continuum"], *components.values()], axis=0)
+    return datasets | {f"fit/{_dataset(name)}": component for name, component in components.items()}
 
 
-def scan_spectra(spectra: Values, config: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return what describes all spectra together: sum, maximum, and the energy of each channel."""
-    return {
-        "spectrum/sum": spectra.sum(axis=0),
-        "spectrum/max": spectra.max(axis=0),
-        "energy": energy(config["detector"], spectra.shape[1]),
-    }
+def _pymca(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
+    from cluster_side.modalities.xrf import model, pymca_file
+
+    path = pymca_file.required(calibration)
+    config = pymca_file.read(path)
+    fit = model.built(config, settings.weight, path)
+    axis = float(config["detector"].get("zero", 0.0)), float(config["detector"]["gain"])
+
+    def kernel(frames: Frames) -> dict[str, Array]:
+        pymca_file.check_channels(config, elements.spectra_of(frames).shape[2])
+        scan = _ScanSpectra()
+        spectra = np.concatenate([scan.add(block.counts) for block in elements.blocks(frames, settings, axis)])
+        areas, sigmas = fit.fit(spectra, settings.refit)
+        factor = monitor_factor(frames, settings, len(spectra)) * np.where(scan.known, 1.0, np.nan)
+        return scan.datasets(energy(*axis, scan.channels)) | _maps(fit.names, (areas * factor).T, (sigmas * factor).T)
+
+    return kernel
 
 
-def energy(detector: Mapping[str, Any], channels: int) -> Values:
+class _ScanSpectra:
+    """What describes all spectra of a task together, collected block by block."""
+
+    def __init__(self) -> None:
+        self._totals: list[Values] = []
+        self._known: list[NDArray[np.bool_]] = []
+        self._sum: Values | None = None
+        self._max: Values | None = None
+
+    def add(self, counts: Values) -> Values:
+        """Take in spectra and return them, those that are not known as zeros."""
+        known = np.isfinite(counts[:, 0])
+        counts[~known] = 0.0
+        self._known.append(known)
+        self._totals.append(np.where(known, counts.sum(axis=1), np.nan))
+        total, largest = counts.sum(axis=0), counts.max(axis=0)
+        self._sum = total if self._sum is None else self._sum + total
+        self._max = largest if self._max is None else np.maximum(self._max, largest)
+        return counts
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which spectra are known."""
+        return np.concatenate(self._known)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a spectrum."""
+        assert self._sum is not None
+        return len(self._sum)
+
+    def datasets(self, energies: Values) -> dict[str, Array]:
+        """Return sum, maximum, the energy of each channel, and the counts of each spectrum."""
+        assert self._sum is not None
+        assert self._max is not None
+        return {
+            "spectrum/sum": self._sum,
+            "spectrum/max": self._max,
+            "energy": energies,
+            "total_counts": np.concatenate(self._totals),
+        }
+
+
+def energy(zero: float, gain: float, channels: int) -> Values:
     """Return zero + gain x channel in keV."""
-    return np.asarray(detector.get("zero", 0.0) + detector["gain"] * np.arange(channels), float)
+    return np.asarray(zero + gain * np.arange(channels), float)
 
 
 def monitor_factor(frames: Frames, settings: XrfSettings, length: int) -> Values:
@@ -84,34 +143,14 @@ def monitor_factor(frames: Frames, settings: XrfSettings, length: int) -> Values
     return np.asarray(np.divide(settings.normalise_reference, monitor, out=np.full(length, np.nan), where=monitor > 0))
 
 
-def _ready_fit(config: Mapping[str, Any], settings: XrfSettings, path: pathlib.Path) -> KeptFit:
-    try:
-        fit = KeptFit(config, settings.weight)
-        fit.fit(np.zeros((1, int(config["fit"]["xmax"]) + 1)), settings.refit)
-    except (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{path}: PyMca cannot build a model of this configuration ({reason}); open it in PyMca") from error
-    return fit
+def _maps(names: tuple[str, ...], areas: Values, sigmas: Values) -> dict[str, Array]:
+    """Return areas and uncertainties (spectrum, line group) as one dataset each."""
+    found: dict[str, Array] = {}
+    for at, name in enumerate(names):
+        found[f"area/{_dataset(name)}"] = np.ascontiguousarray(areas[:, at])
+        found[f"sigma/{_dataset(name)}"] = np.ascontiguousarray(sigmas[:, at])
+    return found
 
 
-def _spectra(frames: Frames) -> NDArray[Any]:
-    if "spectra" not in frames:
-        raise BadInput(
-            f"the frames have no array 'spectra', only {', '.join(sorted(frames)) or 'nothing'}; correct source.options"
-        )
-    spectra = frames["spectra"]
-    if spectra.ndim == 2:
-        spectra = spectra[:, None, :]
-    if spectra.ndim != 3 or not spectra.size:
-        raise BadInput(f"'spectra' has shape {spectra.shape}; expected (exposure, detector, channel)")
-    return spectra
-
-
-def _factors(frames: Frames, shape: tuple[int, ...]) -> Values:
-    if "dead_time_factor" not in frames:
-        raise BadInput("the frames have no 'dead_time_factor'; add it to source.options, or set dead_time: false")
-    factors = np.asarray(frames["dead_time_factor"], float)
-    factors = factors[:, None] if factors.ndim == 1 else factors
-    if factors.shape != shape:
-        raise BadInput(f"'dead_time_factor' has shape {factors.shape}, expected (exposure, detector) = {shape}")
-    return np.where(np.isfinite(factors) & (factors > 0), factors, np.nan)
+def _dataset(name: str) -> str:
+    return name.replace(" ", "_")

@@ -34,6 +34,13 @@ def read(path: pathlib.Path) -> Mapping[str, Any]:
     return config
 
 
+def required(calibration: Mapping[str, pathlib.Path]) -> pathlib.Path:
+    """Return the file of a calibration; BadInput if there is none."""
+    if "cfg" not in calibration:
+        raise BadInput("calibration.cfg is missing: name the PyMca configuration (.cfg) to fit with")
+    return calibration["cfg"]
+
+
 def judge(calibration: Mapping[str, pathlib.Path]) -> None:
     """Raise BadInput when the configuration cannot be used."""
     read(calibration["cfg"])

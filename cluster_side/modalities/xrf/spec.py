@@ -10,19 +10,35 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 from cluster_side.modalities.base import Modality, Output, SettingsModel
 
 
+class ElementEnergy(SettingsModel):
+    """The energy axis of one detector element: energy of channel c = zero + gain x c."""
+
+    zero: FiniteFloat = 0.0
+    """Energy of channel 0 in keV."""
+    gain: FiniteFloat = Field(gt=0)
+    """keV per channel."""
+
+
 class XrfSettings(SettingsModel):
     """How spectra are fitted."""
 
-    engine: Literal["pymca"] = "pymca"
-    """"pymca": PyMca's own fast linear fit."""
+    engine: Literal["fast", "pymca"] = "fast"
+    """"fast": PyMca's model, prepared once, and a non-negative fit that does not depend on the task size; "pymca": PyMca's own
+    fast linear fit, the reference."""
     detectors: Literal["all"] | Annotated[list[NonNegativeInt], Field(min_length=1)] = "all"
     """Detector elements to sum, counted from 0; leave dead ones out."""
     dead_time: bool = True
     """Correct each detector element for its dead time before they are summed."""
+    element_energy: dict[NonNegativeInt, ElementEnergy] = {}
+    """Detector elements whose energy axis is not that of the configuration; their counts are moved to its channels."""
     weight: Literal[0, 1] = 0
-    """0: all channels count alike; 1: weights from the sum of the spectra of one task (so the task size matters)."""
+    """0: all channels count alike; 1: weights from calibration.spectrum ("pymca": from the spectra of one task)."""
     refit: bool = True
-    """Fit again without the elements whose area came out negative."""
+    """"pymca" only: fit again without the elements whose area came out negative; "fast" always gives the best areas >= 0."""
+    calibrate: bool = False
+    """Take the energy axis and the resolution from one non-linear fit of calibration.spectrum."""
+    mass_fractions: bool = False
+    """Compute mass fractions as [concentrations] of the configuration says."""
     normalise_to: str | None = None
     """The beam monitor, as "pipeline/dataset" of the pipeline's inputs; areas are multiplied by normalise_reference / monitor."""
     normalise_reference: FiniteFloat | None = Field(default=None, gt=0)
@@ -34,7 +50,12 @@ class XrfSettings(SettingsModel):
             raise ValueError("normalise_to and normalise_reference go together; give both or neither")
         if self.detectors != "all" and len(set(self.detectors)) < len(self.detectors):
             raise ValueError("detectors names an element twice; it would be counted twice")
+        if self.engine == "pymca" and (self.calibrate or self.mass_fractions):
+            raise ValueError("calibrate and mass_fractions need engine: fast")
         return self
+
+
+FIT_AXIS = {"axis": "fit/energy"}
 
 
 def outputs(settings: XrfSettings) -> tuple[Output, ...]:
@@ -43,10 +64,15 @@ def outputs(settings: XrfSettings) -> tuple[Output, ...]:
     return (
         Output("area/*", "counts", long_name=f"fitted area of a line group{scaled}"),
         Output("sigma/*", "counts", long_name=f"standard uncertainty of the area{scaled}"),
+        Output("mass_fraction/*", "1", long_name="mass fraction"),
+        Output("chi2", "1", long_name="squared residuals in units of their variance, per degree of freedom"),
+        Output("live_elements", "1", long_name="detector elements with counts"),
         Output("total_counts", "counts", long_name="counts of the whole spectrum"),
         Output("spectrum/sum", "counts", per="scan", merge="sum", long_name="sum of all spectra"),
         Output("spectrum/max", "counts", per="scan", merge="max", long_name="largest value of each channel"),
         Output("energy", "keV", per="scan", merge="first", long_name="photon energy of each channel"),
+        Output("fit/energy", "keV", per="scan", merge="first", long_name="photon energy of each fitted channel"),
+        Output("fit/*", "counts", per="scan", merge="sum", long_name="in the fit of the sum spectrum", attributes=FIT_AXIS),
     )
 
 
@@ -58,4 +84,5 @@ MODALITY = Modality(
     needs=("cfg",),
     packages=("numpy", "PyMca5", "fisx"),
     judge="cluster_side.modalities.xrf.pymca_file:judge",
+    prepare="cluster_side.modalities.xrf.model:prepare",
 )

@@ -1,0 +1,144 @@
+"""The prepare step of XRF: PyMca's model of a configuration as plain arrays, so that workers need no PyMca.
+
+    facts       JSON in bytes: names, zero, gain, low, high (fit limits in channels), continuum (how many of the parameters),
+                snip (width, or 0 for no background), reference (the parameter that mass fractions are relative to, or null)
+    templates   (channel, parameter)  what one count of each line group, or one unit of a continuum term, looks like
+    weights     (channel)             of the squared residuals; frozen, so a result does not depend on its neighbours
+    cuts        (anchor)              channels between which SNIP works on its own
+    fractions   (parameter)           mass fraction of one count; NaN where there is none; empty if they are not wanted
+
+With `calibrate`, zero, gain, noise and Fano factor come from one non-linear fit (PyMca's) of the reference spectrum.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PyMca5.PyMcaPhysics.xrf.ClassMcaTheory import McaTheory
+
+from beamtide.errors import BadInput
+from cluster_side.modalities.xrf import pymca_file, reference_spectrum
+from cluster_side.modalities.xrf.pymca_fit import KeptFit, silent
+from cluster_side.modalities.xrf.spec import XrfSettings
+
+Array = NDArray[Any]
+Values = NDArray[np.float64]
+WORST_CONDITION = 1e6
+"""Above this condition number of the scaled templates some line groups cannot be told apart."""
+FLOOR = 0.01
+"""Weights are 1 / (spectrum + FLOOR x its mean): an empty channel must not decide everything."""
+CALIBRATED = ("Zero", "Gain", "Noise", "Fano")
+EXPONENTIAL = 5
+"""PyMca's number of the continuum exp(polynomial), which is not linear."""
+
+
+def prepare(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> dict[str, Array]:
+    """Return the arrays of the fast engine; PyMca's own engine needs none. BadInput says what is wrong with a file."""
+    if settings.engine != "fast":
+        return {}
+    path = pymca_file.required(calibration)
+    config = pymca_file.read(path)
+    refuse_what_is_not_linear(config, path)
+    spectrum = reference_spectrum.read(calibration["spectrum"]) if "spectrum" in calibration else None
+    if settings.calibrate:
+        config["detector"].update(calibrated(config, _needed(spectrum, "calibrate: true", calibration, config)))
+    fit = built(config, settings.weight, path)
+    templates, names, _, continuum = fit.model
+    low = int(fit.channels[0])
+    facts = {
+        "names": list(names[continuum:]),
+        "zero": float(config["detector"]["zero"]),
+        "gain": float(config["detector"]["gain"]),
+        "low": low,
+        "high": low + len(templates),
+        "continuum": continuum,
+        "snip": int(config["fit"]["snipwidth"]) if config["fit"].get("stripflag") else 0,
+        "reference": None,
+    }
+    fractions = np.empty(0)
+    if settings.mass_fractions:
+        fractions, facts["reference"] = fit.mass_fractions(path, spectrum)
+    weights = np.ones(len(templates))
+    if settings.weight:
+        weights = weights_of(_needed(spectrum, "weight: 1", calibration, config)[low : low + len(templates)])
+    _check_condition(templates, weights, path)
+    return {
+        "facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
+        "templates": np.ascontiguousarray(templates, dtype=np.float64),
+        "weights": weights,
+        "cuts": np.array([0, *fit.anchors, len(templates)], dtype=np.int64),
+        "fractions": fractions,
+    }
+
+
+def built(config: Mapping[str, Any], weight: int, path: pathlib.Path) -> KeptFit:
+    """Return PyMca's fast fit with its model built; BadInput if PyMca cannot do that."""
+    try:
+        fit = KeptFit(config, weight)
+        fit.fit(np.zeros((1, int(config["fit"]["xmax"]) + 1)), refit=False)
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{path}: PyMca cannot build a model of this configuration ({reason}); open it in PyMca") from error
+    return fit
+
+
+def calibrated(config: Mapping[str, Any], spectrum: Values) -> dict[str, float]:
+    """Return zero, gain, noise and Fano factor of one non-linear fit of a spectrum with PyMca."""
+    wanted = {section: dict(values) if isinstance(values, dict) else values for section, values in config.items()}
+    wanted["fit"]["linearfitflag"] = 0
+    with silent():
+        theory = McaTheory()
+        theory.setConfiguration(wanted)
+        theory.setData(y=spectrum, xmin=config["fit"]["xmin"], xmax=config["fit"]["xmax"])
+        theory.estimate()
+        theory.startfit(digest=0)
+    found = dict(zip(theory.PARAMETERS, theory.fittedpar, strict=True))
+    if not all(np.isfinite(found[name]) for name in CALIBRATED) or found["Gain"] <= 0:
+        raise BadInput(f"calibrate: PyMca's fit of the reference spectrum did not converge (gain {found['Gain']:g})")
+    return {name.lower(): float(found[name]) for name in CALIBRATED}
+
+
+def weights_of(spectrum: Values) -> Values:
+    """Return 1 / variance for counts distributed as in a spectrum, with a floor, and mean 1."""
+    weights = 1.0 / (spectrum + FLOOR * max(spectrum.mean(), np.finfo(float).tiny))
+    return np.asarray(weights / weights.mean())
+
+
+def refuse_what_is_not_linear(config: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Raise BadInput for what PyMca's linear fit can do only spectrum by spectrum, or not at all."""
+    fit = config["fit"]
+    if fit.get("continuum") == EXPONENTIAL:
+        raise BadInput(f"{path}: [fit] continuum is exponential, which is not linear; choose a polynomial or SNIP in PyMca")
+    if fit.get("stripflag") and fit.get("stripfilterwidth", 1) > 3:
+        raise BadInput(
+            f"{path}: [fit] stripfilterwidth is {fit['stripfilterwidth']}; the fast engine does not smooth spectra: "
+            "set it to 1 in PyMca, or engine: pymca"
+        )
+
+
+def _needed(
+    spectrum: Values | None, wish: str, calibration: Mapping[str, pathlib.Path], config: Mapping[str, Any]
+) -> Values:
+    if spectrum is None:
+        raise BadInput(f"{wish} needs calibration.spectrum: the sum spectrum of a scan (an earlier result file, .npy or .spe)")
+    if len(spectrum) <= config["fit"]["xmax"]:
+        raise BadInput(
+            f"{calibration['spectrum']} has {len(spectrum)} channels, but [fit] xmax is {config['fit']['xmax']:g}; "
+            "use the spectrum of this detector"
+        )
+    if not spectrum.any():
+        raise BadInput(f"{calibration['spectrum']} is empty: all its channels are 0; choose another scan")
+    return spectrum
+
+
+def _check_condition(templates: Array, weights: Values, path: pathlib.Path) -> None:
+    scaled = templates * np.sqrt(weights)[:, None]
+    lengths = np.linalg.norm(scaled, axis=0)
+    if not lengths.all():
+        raise BadInput(f"{path}: a line group has no line between [fit] xmin and xmax; remove it, or widen the limits")
+    worst = np.linalg.cond(scaled / lengths)
+    if worst > WORST_CONDITION:
+        raise BadInput(f"{path}: some line groups look alike (condition number {worst:.1g}); remove those that overlap")
