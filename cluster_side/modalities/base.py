@@ -1,8 +1,9 @@
 """What a modality is: a light half that names it and a heavy half that computes.
 
 `spec.py` makes one `Modality` in milliseconds (settings model, outputs, where the kernel is). `kernel.py` is imported only by
-the process that computes: its `load(settings, calibration)` returns one array function. A modality is found by the entry
-point group "beamtide.modalities"; tests and authors run it with `cluster_side.modalities.base.run`.
+the process that computes: its `load(settings, calibration)` returns one array function. Where building it is costly, a third
+function `prepare(settings, calibration)` makes plain arrays of it, once for given settings, and `load` gets them too. A modality
+is found by the entry point group "beamtide.modalities"; tests and authors run it with `cluster_side.modalities.base.run`.
 """
 
 import importlib
@@ -27,6 +28,10 @@ Kernel: TypeAlias = "Callable[[Arrays], Arrays]"
 A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "/*"
 stands for all names below it ("area/*" for "area/Fe_K"). A per-index row of NaN says "no value here".
 """
+
+
+Keep: TypeAlias = "Callable[[Callable[[], Arrays]], Arrays]"
+"""Returns what a function would make: from where it was kept, or made now."""
 
 
 class SettingsModel(BaseModel):
@@ -61,6 +66,8 @@ class Modality:
     """Distributions whose versions belong into the provenance."""
     judge: str = ""
     """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
+    prepare: str = ""
+    """A function, named like the kernel: settings and calibration in, plain arrays out, the same for the same input."""
 
     def check(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> None:
         """Raise BadInput for settings or calibration files that no worker could use, as far as that can be told here."""
@@ -68,18 +75,22 @@ class Modality:
         if missing := sorted(set(self.needs) - set(calibration)):
             raise BadInput(f"calibration.{missing[0]} is required by {self.name}")
         if self.judge:
-            module, function = self.judge.split(":")
             try:
-                judge = getattr(importlib.import_module(module), function)
+                judge = _function(self.judge)
             except ImportError:  # the heavy half is installed where workers run, not everywhere
                 return
             judge(calibration)
 
-    def load(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> Kernel:
+    def load(
+        self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path], keep: Keep = lambda build: build()
+    ) -> Kernel:
         """Validate the settings, import the heavy half and return the kernel. BadInput says what is wrong with either."""
-        module, function = self.kernel.split(":")
-        loader: Callable[[SettingsModel, Mapping[str, pathlib.Path]], Kernel] = getattr(importlib.import_module(module), function)
-        return loader(self.validated(values), calibration)
+        settings, loader = self.validated(values), _function(self.kernel)
+        if not self.prepare:
+            kernel: Kernel = loader(settings, calibration)
+            return kernel
+        kernel = loader(settings, calibration, keep(lambda: _function(self.prepare)(settings, calibration)))
+        return kernel
 
     def declared(self, values: Mapping[str, Any]) -> tuple[Output, ...]:
         """Return the outputs that these settings lead to."""
@@ -92,6 +103,12 @@ class Modality:
         except ValidationError as error:
             found = [f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors()]
             raise BadInput(f"settings of {self.name}: {'; '.join(found)}") from error
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def find_output(declared: tuple[Output, ...], name: str) -> Output:

@@ -20,6 +20,7 @@ from beamtide.messages.base import Digest
 from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Kernel, Modality, Output
+from cluster_side.worker import prepared_arrays
 
 PATIENCE = 60.0
 FindModality = Callable[[str], Modality]
@@ -71,11 +72,13 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         raise BadInput(
             f"{document.modality} needs the calibration file {missing[0]!r}: add it under calibration in the pipeline file"
         )
+    versions = {"beamtide": __version__} | {name: _version(name) for name in modality.packages}
+    keep = prepared_arrays.keeper(cache / "prepared", settings.digest_of_bytes(settings.canonical([digest, versions]).encode()))
     try:
-        kernel, declared = modality.load(values, calibration), modality.declared(values)
+        kernel, declared = modality.load(values, calibration, keep), modality.declared(values)
     except ValidationError as error:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
-    return Recipe(digest, kernel, declared, {"beamtide": __version__} | {name: _version(name) for name in modality.packages})
+    return Recipe(digest, kernel, declared, versions)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

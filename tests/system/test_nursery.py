@@ -51,7 +51,7 @@ TOY = Modality("toy", ToySettings, lambda _: (Output("twice", "1"),), "toy_kerne
 
 
 class Toy(Modality):
-    def load(self, values: Any, calibration: Any) -> Kernel:
+    def load(self, values: Any, calibration: Any, *keep: Any) -> Kernel:
         return load(ToySettings(**values), calibration)
 
 

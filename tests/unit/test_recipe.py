@@ -21,7 +21,7 @@ PREPARED = settings.Prepared(DOCUMENT, settings.digest_of(DOCUMENT), {"cfg": CON
 class Reading(Modality):
     """A modality whose kernel says what its calibration file holds."""
 
-    def load(self, values: Any, calibration: Any) -> Any:
+    def load(self, values: Any, calibration: Any, *keep: Any) -> Any:
         return lambda frames: calibration["cfg"].read_bytes()
 
 

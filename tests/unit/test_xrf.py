@@ -1,4 +1,4 @@
-"""XRF: PyMca's own numbers on the measured map, exact numbers on made-up spectra, one sentence for each bad configuration.
+"""XRF with `engine: pymca`: PyMca's own numbers on the measured map, and for all engines one sentence for each bad configuration.
 
 Task size matters with PyMca's fast fit, in two ways. Its `refit` sets a negative area to zero, instead of fitting again without
 it, when fewer than 0.25 % of the spectra of one call need that; and weight = 1 takes its weights from the sum of one call.
@@ -17,13 +17,14 @@ from beamtide import registry as plugins
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import checked, run
 from cluster_side.modalities.registry import modality
-from cluster_side.modalities.xrf.kernel import load, monitor_factor, summed
+from cluster_side.modalities.xrf.elements import summed
+from cluster_side.modalities.xrf.kernel import monitor_factor
 from cluster_side.modalities.xrf.pymca_fit import KeptFit
 from cluster_side.modalities.xrf.spec import XrfSettings
 
 XRF = modality("xrf")
 Kernel = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-SETTINGS = {"detectors": [3], "dead_time": False}
+SETTINGS = {"engine": "pymca", "detectors": [3], "dead_time": False}
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +131,13 @@ def test_dead_time_is_corrected_before_the_sum() -> None:
     np.testing.assert_array_equal(summed(frames, XrfSettings(dead_time=False, detectors=[1])), [[10.0, 20.0]])
 
 
-def test_a_spectrum_without_a_dead_time_factor_has_no_value(cfg: pathlib.Path, frames: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("engine", ["fast", "pymca"])
+def test_a_spectrum_without_a_dead_time_factor_has_no_value(
+    cfg: pathlib.Path, frames: dict[str, np.ndarray], engine: str
+) -> None:
     line = {name: array[:4].copy() for name, array in frames.items()}
     line["dead_time_factor"][1, 3] = np.nan
-    found = run(XRF, line, {"detectors": [3]}, {"cfg": cfg})
+    found = run(XRF, line, {"engine": engine, "detectors": [3]}, {"cfg": cfg})
     np.testing.assert_array_equal(np.isnan(found["area/Cu_K"]), [False, True, False, False])
     assert np.isfinite(found["spectrum/sum"]).all()
 
@@ -187,7 +191,7 @@ def test_a_bad_configuration_is_one_sentence(
     assert old in text
     bad.write_text(text.replace(old, new, 1))
     with pytest.raises(BadInput, match=sentence) as caught:
-        load(XrfSettings(), {"cfg": bad})
+        XRF.load({}, {"cfg": bad})
     assert str(bad) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -197,9 +201,9 @@ def test_a_configuration_without_elements_or_without_a_file(cfg: pathlib.Path, t
     before, _, after = cfg.read_text().partition("[peaks]")
     bad.write_text(f"{before}[peaks]\n\n[fit]{after.partition('[fit]')[2]}")
     with pytest.raises(BadInput, match="names no element"):
-        load(XrfSettings(), {"cfg": bad})
+        XRF.load({}, {"cfg": bad})
     bad.write_bytes(b"\xff\xfe\x00garbage")
     with pytest.raises(BadInput, match="not a readable PyMca configuration"):
-        load(XrfSettings(), {"cfg": bad})
+        XRF.load({}, {"cfg": bad})
     with pytest.raises(BadInput, match=r"calibration\.cfg is missing"):
-        load(XrfSettings(), {})
+        XRF.load({}, {})

@@ -78,9 +78,7 @@ def rebinned(counts: Values, shift: tuple[float, float]) -> Values:
     return np.diff(until[:, below] + counts[:, below] * (edges - below), axis=1)
 
 
-def _sum(
-    spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Mapping[int, tuple[float, float]]
-) -> Sums:
+def _sum(spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Mapping[int, tuple[float, float]]) -> Sums:
     total = np.zeros((len(spectra), spectra.shape[2]))
     variance = total if factors is None else np.zeros_like(total)
     live = np.zeros(len(spectra), dtype=np.int64)

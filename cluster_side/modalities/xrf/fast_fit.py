@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities import native
 from cluster_side.modalities.xrf import nnls, snip
 
 Values = NDArray[np.float64]
@@ -56,22 +57,15 @@ class FastModel:
     def fit(self, counts: Values, variance: Values) -> Fit:
         """Fit spectra (spectrum, channel), cut to the fit limits, with the variance of each count."""
         net = np.array(counts)
-        background = np.zeros(counts.shape[1])
-        if self._width:
-            clipped = snip.background(counts, self._width, self._cuts)
-            background = clipped.sum(axis=0)
-            net -= clipped
+        continuum = snip.subtract(net, self._width, self._cuts) if self._width else np.zeros(counts.shape[1])
         found = nnls.solve(self._gram, net @ self._weighted, self._free)
         sigmas = np.sqrt(variance @ self._squares)
-        net -= found @ self.templates.T
-        net *= net
-        net /= np.maximum(variance, 1.0)
         lines = slice(self._continuum, None)
         return Fit(
             areas=found[:, lines],
             sigmas=sigmas[:, lines],
-            chi2=net.sum(axis=1) / (net.shape[1] - len(self._gram)),
-            continuum=background + self.templates[:, : self._continuum] @ found[:, : self._continuum].sum(axis=0),
+            chi2=chi_square(net, found @ self.templates.T, variance) / (net.shape[1] - len(self._gram)),
+            continuum=continuum + self.templates[:, : self._continuum] @ found[:, : self._continuum].sum(axis=0),
         )
 
     def components(self, areas: Values) -> dict[str, Values]:
@@ -96,3 +90,14 @@ class FastModel:
                 f"the fit limits xmin {self.fitted.start}, xmax {self.fitted.stop - 1} of the PyMca configuration do not fit "
                 f"spectra of {channels} channels; use the configuration of this detector"
             )
+
+
+def chi_square(net: Values, model: Values, variance: Values) -> Values:
+    """Return the squared residuals of each spectrum in units of their variance, which counts as at least 1."""
+    library = native.library()
+    if library is None:
+        return np.asarray((np.square(net - model) / np.maximum(variance, 1.0)).sum(axis=1))
+    result = np.empty(len(net))
+    arrays = net, np.ascontiguousarray(model), np.ascontiguousarray(variance), result
+    library.chi_square(*map(native.pointer, arrays), *map(native.size, net.shape))
+    return result

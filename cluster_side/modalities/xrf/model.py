@@ -46,31 +46,31 @@ def prepare(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> d
     if settings.calibrate:
         config["detector"].update(calibrated(config, _needed(spectrum, "calibrate: true", calibration, config)))
     fit = built(config, settings.weight, path)
+    fractions, reference = fit.mass_fractions(path, spectrum) if settings.mass_fractions else (np.empty(0), None)
+    weights = np.ones(len(fit.channels))
+    if settings.weight:
+        weights = weights_of(_needed(spectrum, "weight: 1", calibration, config)[fit.channels.astype(int)])
+    _check_condition(fit.model[0], weights, path)
+    return _arrays(fit, config, reference) | {"weights": weights, "fractions": fractions}
+
+
+def _arrays(fit: KeptFit, config: Mapping[str, Any], reference: int | None) -> dict[str, Array]:
     templates, names, _, continuum = fit.model
-    low = int(fit.channels[0])
+    fitted = slice(int(fit.channels[0]), int(fit.channels[0]) + len(templates))
     facts = {
         "names": list(names[continuum:]),
         "zero": float(config["detector"]["zero"]),
         "gain": float(config["detector"]["gain"]),
-        "low": low,
-        "high": low + len(templates),
+        "low": fitted.start,
+        "high": fitted.stop,
         "continuum": continuum,
         "snip": int(config["fit"]["snipwidth"]) if config["fit"].get("stripflag") else 0,
-        "reference": None,
+        "reference": reference,
     }
-    fractions = np.empty(0)
-    if settings.mass_fractions:
-        fractions, facts["reference"] = fit.mass_fractions(path, spectrum)
-    weights = np.ones(len(templates))
-    if settings.weight:
-        weights = weights_of(_needed(spectrum, "weight: 1", calibration, config)[low : low + len(templates)])
-    _check_condition(templates, weights, path)
     return {
         "facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
         "templates": np.ascontiguousarray(templates, dtype=np.float64),
-        "weights": weights,
         "cuts": np.array([0, *fit.anchors, len(templates)], dtype=np.int64),
-        "fractions": fractions,
     }
 
 
@@ -119,9 +119,7 @@ def refuse_what_is_not_linear(config: Mapping[str, Any], path: pathlib.Path) -> 
         )
 
 
-def _needed(
-    spectrum: Values | None, wish: str, calibration: Mapping[str, pathlib.Path], config: Mapping[str, Any]
-) -> Values:
+def _needed(spectrum: Values | None, wish: str, calibration: Mapping[str, pathlib.Path], config: Mapping[str, Any]) -> Values:
     if spectrum is None:
         raise BadInput(f"{wish} needs calibration.spectrum: the sum spectrum of a scan (an earlier result file, .npy or .spe)")
     if len(spectrum) <= config["fit"]["xmax"]:

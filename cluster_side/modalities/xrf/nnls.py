@@ -3,14 +3,18 @@
 Theory: minimise |A x - y| with x >= 0 needs only the normal equations, gram = A'A and right = A'y. The unconstrained solution
 of all spectra is one product; those with a negative value go on by block principal pivoting: the sets of positive ("passive")
 parameters are exchanged until no condition of Karush, Kuhn and Tucker is broken, all broken ones at once while that helps, else
-one at a time, which always ends. Spectra with equal sets share one inverse, so the work grows with the number of sets.
+one at a time, which always ends. In NumPy, spectra with equal sets share one inverse; the compiled loop takes them one by one.
 Source: J. Kim and H. Park, SIAM J. Sci. Comput. 33 (2011) 3261.
 
 Invariant: the solution of a spectrum depends on that spectrum alone.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from cluster_side.modalities import native
 
 Values = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -30,19 +34,31 @@ def solve(gram: Values, right: Values, free: Flags) -> Values:
     solution: Values = wanted @ np.linalg.inv(scaled)
     open_rows = np.flatnonzero((solution < -_tolerance(wanted))[:, ~free].any(axis=1))
     if open_rows.size:
-        passive = (solution[open_rows] > 0) | free
-        solution[open_rows] = _pivot(scaled, wanted[open_rows], passive, free)
+        solution[open_rows] = _pivoted(scaled, wanted[open_rows], solution[open_rows], free)
     solution[:, ~free] = np.maximum(solution[:, ~free], 0.0)
     return np.asarray(solution * scale)
 
 
-def _pivot(gram: Values, right: Values, passive: Flags, free: Flags) -> Values:
-    solution = np.zeros_like(right)
+def _pivoted(gram: Values, right: Values, start: Values, free: Flags) -> Values:
+    """Return the non-negative solutions; `start` holds the unconstrained ones."""
+    library = native.library()
+    if library is None:
+        return by_sets(gram, right, start, free)
+    size = len(gram)
+    spare = np.empty(size * size + size), np.empty(2 * size, dtype=np.int64), np.empty(size, dtype=np.int8)
+    arrays: list[NDArray[Any]] = [gram, right, free.astype(np.int8), start, *spare]
+    library.pivot(*map(native.pointer, arrays), *map(native.size, right.shape))
+    return start
+
+
+def by_sets(gram: Values, right: Values, start: Values, free: Flags) -> Values:
+    """Return the same, in NumPy, for all spectra at once."""
+    solution, passive = np.zeros_like(right), (start > 0) | free
     left = np.arange(len(right))
     fewest = np.full(len(right), gram.shape[0] + 1)
     lives = np.full(len(right), PATIENCE)
     while left.size:
-        values = _by_sets(gram, right[left], passive[left])
+        values = _solved(gram, right[left], passive[left])
         gradient = values @ gram - right[left]
         broken = np.where(passive[left], values, gradient) < -_tolerance(right[left])
         broken[:, free] = False
@@ -59,7 +75,7 @@ def _pivot(gram: Values, right: Values, passive: Flags, free: Flags) -> Values:
     return solution
 
 
-def _by_sets(gram: Values, right: Values, passive: Flags) -> Values:
+def _solved(gram: Values, right: Values, passive: Flags) -> Values:
     """Solve each row with its own passive set; equal sets share one inverse."""
     sets, which = np.unique(np.packbits(passive, axis=1), axis=0, return_inverse=True)
     chosen = np.unpackbits(sets, axis=1, count=gram.shape[0]).astype(bool)

@@ -4,6 +4,8 @@ Source: C. G. Ryan et al., Nucl. Instrum. Methods B 34 (1988) 396; the recurrenc
 y_i <- min(y_i, (y_(i-p) + y_(i+p)) / 2) for p = width .. 1, between anchors, each pass from the values of the pass before.
 """
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,26 +14,27 @@ from cluster_side.modalities import native
 Values = NDArray[np.float64]
 
 
-def background(spectra: Values, width: int, cuts: NDArray[np.int64]) -> Values:
-    """Return the background (spectrum, channel) in the unit of the spectra.
+def subtract(spectra: Values, width: int, cuts: NDArray[np.int64]) -> Values:
+    """Subtract the background from spectra (spectrum, channel), in place; return the sum of the backgrounds (channel).
 
-    `cuts` are the channels between which the spectrum is clipped on its own, from 0 to the number of channels.
+    `cuts` are the channels between which a spectrum is clipped on its own, from 0 to the number of channels.
     """
-    result = np.array(spectra, dtype=np.float64, order="C")
+    total = np.zeros(spectra.shape[1])
     library = native.library()
     if library is None:
-        for low, high in zip(cuts[:-1], cuts[1:], strict=True):
-            result[:, low:high] = clipped(result[:, low:high], width)
-        return result
-    spare, edges = np.empty(result.shape[1]), np.ascontiguousarray(cuts, dtype=np.int64)
-    library.snip(
-        *map(native.pointer, (result, spare, edges)), *map(native.size, (len(edges), len(result), result.shape[1], width))
-    )
-    return result
+        for low, high in itertools.pairwise(cuts):
+            background = clipped(spectra[:, low:high], width)
+            total[low:high] = background.sum(axis=0)
+            spectra[:, low:high] -= background
+        return total
+    spare, edges = np.empty(2 * spectra.shape[1], dtype=np.float32), np.ascontiguousarray(cuts, dtype=np.int64)
+    arrays, sizes = (spectra, total, spare, edges), (len(edges), *spectra.shape, width)
+    library.snip(*map(native.pointer, arrays), *map(native.size, sizes))
+    return total
 
 
 def clipped(spectra: Values, width: int) -> Values:
-    """Return the same for one segment, in NumPy."""
+    """Return the background of one segment of each spectrum, in NumPy."""
     now = np.ascontiguousarray(spectra.T)
     for distance in range(min(width, (len(now) - 1) // 2), 0, -1):
         mean = 0.5 * (now[: -2 * distance] + now[2 * distance :])
