@@ -12,7 +12,7 @@ help:            ## this list
 $(VENV)/.base: pyproject.toml
 	@echo "Installing Beamtide into $(VENV) (about a minute the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --editable '.[maps,xrf]'
+	@$(PIP) install --editable '.[maps,points,xrf]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beamtide.gridding import by_order
 from beamtide.messages.metadata import Scan
 
 Array = NDArray[Any]
@@ -55,15 +56,7 @@ class Map:
 
 def grid(rows: Array, scan: Scan) -> Array:
     """Return the values of a scan, one per index, in the shape of the scan; missing ones are NaN, surplus ones left out."""
-    dtype = rows.dtype if rows.dtype.kind in "fc" else np.dtype(np.float64)
-    size = int(np.prod(scan.shape))
-    flat = np.full(size, np.nan, dtype)
-    count = min(size, len(rows))
-    flat[:count] = rows[:count]
-    values = flat.reshape(scan.shape)
-    if scan.snake and len(scan.shape) == 2:
-        values[1::2] = values[1::2, ::-1].copy()
-    return values
+    return by_order(rows, scan.shape, snake=scan.snake)
 
 
 def line_slices(scan: Scan, start: int, stop: int) -> list[tuple[slice, tuple[Any, ...]]]:

@@ -1,7 +1,8 @@
 """Encoders, heavy half: counts become positions.
 
-A column has one value per exposure, or several samples (exposure, sample) of which mean and standard deviation are taken.
-A lost trigger is NaN and stays NaN. All results are float64.
+A column has one value per exposure, or several samples (exposure, sample) of the exposure gate, of which mean, standard
+deviation, minimum and maximum are taken. A lost trigger is NaN and stays NaN. All results are float64; every exposure stands for
+itself.
 """
 
 import pathlib
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide.errors import BadInput
+from beamtide import units
+from cluster_side.modalities import columns, stage
 from cluster_side.modalities.base import Kernel
+from cluster_side.modalities.columns import Column
 from cluster_side.modalities.encoders.spec import AxisSettings, EncoderSettings
-
-Column = NDArray[np.float64]
 
 
 def load(settings: EncoderSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
@@ -24,37 +25,43 @@ def load(settings: EncoderSettings, calibration: Mapping[str, pathlib.Path]) -> 
     def kernel(frames: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         datasets: dict[str, NDArray[Any]] = {}
         for name, axis in settings.axes.items():
-            counts = column(frames, axis.field)
-            datasets[name] = position(mean(counts), axis)
-            if counts.ndim == 2:
-                datasets[f"{name}_std"] = deviation(counts, axis)
+            datasets |= measured(name, columns.column(frames, axis.field), axis)
+        if settings.lab is not None:
+            angle = settings.lab.angle
+            degrees = angle if isinstance(angle, float) else datasets[angle] * units.factor(settings.axes[angle].units, "deg")
+            datasets |= stage.laboratory(datasets, settings.lab, degrees)
         for name, extra in settings.extra.items():
-            datasets[name] = mean(column(frames, extra.field)) * extra.scale
+            datasets[name] = columns.single(frames, extra.field) * extra.scale
         return datasets
 
     return kernel
 
 
+def measured(name: str, counts: Column, axis: AxisSettings) -> dict[str, NDArray[Any]]:
+    """Return the datasets of one axis from its counts (n,) or (n, samples)."""
+    places = position(straightened(counts, axis), axis)
+    keep = ~columns.spikes(places, axis.spike) if axis.spike is not None and places.ndim == 2 else None
+    datasets = stage.gate_statistics(name, places, keep)
+    left_out = False if keep is None else ~keep.all(axis=1)
+    reasons = {0: ~np.isfinite(datasets[name]), 1: left_out, 2: jumps(places, axis)}
+    datasets[f"flags/{name}"] = columns.flagged(len(counts), reasons)
+    return datasets
+
+
+def straightened(counts: Column, axis: AxisSettings) -> Column:
+    """Return the counts without the wrap-around of the counter, if it has one."""
+    if axis.bits is None:
+        return counts
+    return stage.unwrapped(counts, axis.bits, (axis.near - axis.offset) / (axis.resolution * axis.sign))
+
+
 def position(counts: Column, axis: AxisSettings) -> Column:
-    """Return counts x resolution x sign + offset."""
+    """Return counts x resolution x sign + offset, in the unit of the axis."""
     return counts * (axis.resolution * axis.sign) + axis.offset
 
 
-def deviation(counts: Column, axis: AxisSettings) -> Column:
-    """Return the standard deviation of the samples of each exposure, as a length."""
-    return np.asarray(counts.std(axis=1) * axis.resolution)
-
-
-def mean(counts: Column) -> Column:
-    """Return the mean of the samples of each exposure."""
-    return np.asarray(counts.mean(axis=1)) if counts.ndim == 2 else counts
-
-
-def column(frames: Mapping[str, NDArray[Any]], field: str) -> Column:
-    """Return a column in float64; BadInput lists those that there are."""
-    if field not in frames:
-        raise BadInput(f"the frames have no column {field!r}, only {', '.join(sorted(frames))}; correct `field` in the settings")
-    values = np.asarray(frames[field], np.float64)
-    if values.ndim not in {1, 2} or (values.ndim == 2 and not values.shape[1]):
-        raise BadInput(f"column {field!r} has shape {values.shape}; expected (exposures,) or (exposures, samples)")
-    return values
+def jumps(places: Column, axis: AxisSettings) -> NDArray[np.bool_]:
+    """Return which exposures (n,) hold neighbouring samples that lie half a counter range apart, which no stage can do."""
+    if axis.bits is None or places.ndim == 1:
+        return np.zeros(len(places), bool)
+    return np.asarray((np.abs(np.diff(places, axis=1)) >= axis.resolution * 2.0 ** (axis.bits - 1)).any(axis=1))

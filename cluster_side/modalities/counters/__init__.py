@@ -1,0 +1,1 @@
+"""Counters: scalers, ADC channels and beam position monitors."""

@@ -1,0 +1,101 @@
+"""Interferometers, light half: what a sample is, how long it stands, and what the mirror did that it is measured against.
+
+position = sign x (counts x resolution | phase / 2 pi x fringe) + offset - (reference - its position at rest)
+laboratory frame                                      skew and rotation of two axes, from the settings
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from cluster_side.modalities.base import Modality, Output, SettingsModel
+from cluster_side.modalities.stage_settings import DatasetName, LabSettings, LengthUnit, Positive, axis_outputs, flag_output
+
+FLAGS = {
+    0: "no value: a sample or its time is NaN, or the clock was restarted within the exposure",
+    1: "the coarse position lies more than a quarter of a fringe away: the fringe may be wrong",
+    2: "neighbouring samples differ by half a range of the counter: one may be missing in between",
+    3: "no reference position: its drift could not be taken off",
+}
+"""Bit of flags/* -> what it says. Bit 3 comes with NaN."""
+
+
+class BeamSettings(SettingsModel):
+    """One laser beam. Give `resolution` for an instrument that counts, `fringe` and `coarse` for one that gives phases."""
+
+    field: str
+    """The column of its samples (exposure, sample), or of one value per exposure."""
+    resolution: Positive | None = None
+    """Length of one count, in `units`."""
+    fringe: Positive | None = None
+    """Length per turn of the phase (2 pi), in `units`: half the wavelength for a beam that goes there and back."""
+    coarse: str | None = None
+    """For phases: the column, or input such as encoders/x, that says which fringe it is; needs to be good to a quarter of one."""
+    coarse_scale: FiniteFloat = 1.0
+    """What one unit of `coarse` is, in `units`: 1000 for micrometres in nanometres."""
+    sign: Literal[1, -1] = 1
+    """-1 when the instrument counts backwards."""
+    offset: FiniteFloat = 0.0
+    """Position at count or phase 0, in `units`."""
+    bits: int | None = Field(default=None, ge=2, le=52)
+    """The counter wraps around at 2**bits counts."""
+    near: FiniteFloat = 0.0
+    """A position, in `units`, from which the axis is never further than half a counter range (matters with `bits`)."""
+    reference: DatasetName | None = None
+    """Another axis, on the mirror that this one is measured against: its movement is taken off."""
+    reference_at_rest: FiniteFloat = 0.0
+    """Where that mirror stands when nothing drifts, in `units`."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.resolution is None) == (self.fringe is None):
+            raise ValueError("give resolution (an instrument that counts) or fringe (one that gives phases), and not both")
+        if self.fringe is not None and self.coarse is None:
+            raise ValueError("a phase says nothing about which fringe it is: name a coarse position, such as encoders/x")
+        if self.fringe is not None and self.bits is not None:
+            raise ValueError("bits belong to an instrument that counts; a phase wraps around at 2 pi by itself")
+        return self
+
+
+class InterferometerSettings(SettingsModel):
+    """What the columns of an interferometer's file are."""
+
+    axes: dict[DatasetName, BeamSettings] = Field(min_length=1)
+    """Name (x, y, mirror …) -> beam."""
+    units: LengthUnit = "nm"
+    """Of all axes."""
+    time: str | None = None
+    """The column (exposure, sample) with the times of the samples, where they are not evenly spaced (then: trapezoids)."""
+    lab: LabSettings | None = None
+    """How two of the axes are turned into the laboratory frame; the angle may also be an input, such as encoders/rotation."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for name, axis in self.axes.items():
+            if axis.reference is not None and (
+                axis.reference not in self.axes or self.axes[axis.reference].reference is not None
+            ):
+                raise ValueError(
+                    f"axes.{name}.reference: {axis.reference!r} must be another axis, without a reference of its own"
+                )
+        if self.lab is not None:
+            self.lab.check(dict.fromkeys(self.axes, self.units))
+        return self
+
+
+def outputs(settings: InterferometerSettings) -> tuple[Output, ...]:
+    """Return a dataset per axis with its flags; deviation, smallest and largest sample where there are several."""
+    declared: list[Output] = []
+    for name in settings.axes:
+        declared += [*axis_outputs(name, settings.units), flag_output(name, FLAGS)]
+    if settings.lab:
+        declared += [Output(name, settings.units, long_name=f"{name} position, laboratory frame") for name in settings.lab.into]
+    return tuple(declared)
+
+
+MODALITY = Modality(
+    name="interferometer",
+    settings=InterferometerSettings,
+    outputs=outputs,
+    kernel="cluster_side.modalities.interferometer.kernel:load",
+)

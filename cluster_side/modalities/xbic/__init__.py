@@ -1,0 +1,1 @@
+"""X-ray beam induced current and voltage."""
