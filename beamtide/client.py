@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 from numpy.typing import NDArray
 
 from beamtide import clock, settings, site
@@ -20,6 +21,8 @@ from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequ
 from beamtide.pump import Caller
 
 BATCH = 500
+LARGEST_TASK = 512 << 10
+"""Bytes of one task, and of a portion of tasks: a message to the distributor has 1 MiB at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,12 @@ class Client:
     # tasks
 
     def submit(self, new: Sequence[tasks.Task]) -> None:
-        """Hand tasks to the distributor; returns once they are on its disk."""
-        self._ask("distributor", tasks.SubmitRequest(tasks=tuple(new)))
+        """Hand tasks to the distributor; returns once they are on its disk. NoAnswer: it has no room for more now.
+
+        Tasks before one that found no room are accepted; submitting them again changes nothing.
+        """
+        for some in _portions(new):
+            self._ask("distributor", tasks.SubmitRequest(tasks=some))
 
     def status(self, scan: str = "") -> tasks.TaskStatus:
         """Return how far the tasks of a scan (or of all scans) are."""
@@ -213,6 +220,23 @@ class Client:
 
     def _at(self, component: str) -> str:
         return self.deployment.address(component)
+
+
+def _portions(new: Sequence[tasks.Task]) -> Iterator[tuple[tasks.Task, ...]]:
+    """Yield tasks in portions that the distributor takes in one message; BadInput: a task that is too large for any."""
+    portion: list[tasks.Task] = []
+    size = 0
+    for task in new:
+        length = len(msgspec.msgpack.encode(task))
+        if length > LARGEST_TASK:
+            raise BadInput(f"task {task.id} has {length >> 10} KiB, at most {LARGEST_TASK >> 10} are taken; give it fewer files")
+        if portion and (size + length > LARGEST_TASK or len(portion) == BATCH):
+            yield tuple(portion)
+            portion, size = [], 0
+        portion.append(task)
+        size += length
+    if portion:
+        yield tuple(portion)
 
 
 def _batches(letters: Sequence[DeadLetter]) -> Iterator[tuple[PipelineName, tuple[TaskId, ...]]]:

@@ -8,9 +8,9 @@ import os
 import pathlib
 import re
 import tempfile
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_SOCKET_PATH = 100
 """Bytes; the kernel allows 107 for the path of a socket."""
@@ -110,6 +110,23 @@ class Spool(Section):
     """MiB on the disk of `state`, for each service, kept free for the end of what was begun when the disk is full."""
 
 
+class Budgets(Section):
+    """The most that one service holds, in MiB; who would exceed it is told to come back later, or waits."""
+
+    memory: int = Field(default=1024, ge=64)
+    """Messages in memory."""
+    message: int = Field(default=256, ge=8, le=4096)
+    """The largest message, such as a result with its arrays."""
+    backlog: int = Field(default=65536, ge=64)
+    """Tasks or results on its disk that wait for the next component."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if 2 * self.message > self.memory:
+            raise ValueError(f"memory must hold two messages of budgets.message: at least {2 * self.message}")
+        return self
+
+
 class SiteConfig(Section):
     """The site file: one per beamline."""
 
@@ -123,6 +140,7 @@ class SiteConfig(Section):
     network: Network = Network()
     leases: Leases = Leases()
     spool: Spool = Spool()
+    budgets: Budgets = Budgets()
     launcher: Literal["local", "slurm"] = "local"
     """Where jobs run: as processes on this machine, or in a batch system."""
 

@@ -14,6 +14,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
 import structlog
@@ -43,6 +44,7 @@ from beamtide.session import Session
 
 BATCH = 256
 MAX_MESSAGE = 256 << 20
+CONTROL_MESSAGE = 1 << 20
 LONGEST_SLEEP = 1.0
 SILENCE = 2.0
 """A peer that says nothing for so long (seconds), beyond the wait that it was allowed, is asked again."""
@@ -55,6 +57,18 @@ DONTWAIT, MORE = int(zmq.DONTWAIT), int(zmq.SNDMORE)
 ROWS = (Keep, Forget)
 Answer = TypeVar("Answer", bound=Message)
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a service takes in: nothing is dropped at a limit, whoever sends is held back."""
+
+    message: int = CONTROL_MESSAGE
+    """Bytes of the largest message; a peer that sends a larger one is cut off."""
+    queued: int = 1000
+    """Messages under way to or from one peer. ZeroMQ counts them per peer, whatever their size."""
+    batch: int = 128 << 20
+    """Bytes of messages, coming and going, after which a batch ends."""
 
 
 class Store(Shelf, Protocol):
@@ -80,11 +94,19 @@ class Store(Shelf, Protocol):
 class Pump:
     """Drives one core until it is told to stop."""
 
-    def __init__(self, machine: Machine, session: Session, links: Mapping[str, str], store: Store | None = None) -> None:
-        self._machine, self._session, self._store = machine, session, store
+    def __init__(
+        self,
+        machine: Machine,
+        session: Session,
+        links: Mapping[str, str],
+        store: Store | None = None,
+        limits: Limits = Limits(MAX_MESSAGE),
+    ) -> None:
+        self._machine, self._session, self._store, self._limits = machine, session, store, limits
+        self._weight = 0
         self._log = log.bind(component=session.card.name)
         self._context = zmq.Context()
-        self._socket = _router(self._context, session.card.address)
+        self._socket = _router(self._context, session.card.address, limits)
         for name, address in links.items():
             self._socket.setsockopt(zmq.CONNECT_ROUTING_ID, link(name))
             self._socket.connect(address)
@@ -114,13 +136,16 @@ class Pump:
         now = clock.monotonic()
         patience = min(LONGEST_SLEEP, max(0.0, self._wakes[0] - now)) if self._wakes else LONGEST_SLEEP
         self._socket.rcvtimeo = int(patience * 1000) + (patience > 0)
-        flags = 0
+        flags, self._weight = 0, 0
         for _ in range(BATCH):
+            if self._weight > self._limits.batch:
+                break
             try:
                 frames = _receive(self._socket, flags)
             except zmq.Again:
                 break
             flags = DONTWAIT
+            self._weight += sum(len(frame) for frame in frames[3:])
             if (event := self._heard(frames)) is not None:
                 yield event
         yield Tick()
@@ -150,13 +175,14 @@ class Pump:
             if isinstance(event, Tick):
                 self._wakes = [wake for wake in self._wakes if wake > now]
                 heapq.heapify(self._wakes)
-                if self._linked:
+                if self._linked and self._session.due(now):
                     outgoing += self._session.tick(now, "running", self._progress(), self._why())
             outgoing += self._apply(self._machine.handle(event, now))
         return outgoing
 
     def _progress(self) -> dict[str, float]:
-        return self._machine.progress() | (self._store.progress() if self._store else {})
+        kept = self._store.progress() if self._store else {}
+        return {**self._machine.progress(), **kept, "open_fds": len(os.listdir("/proc/self/fd"))}
 
     def _why(self) -> str:
         full = self._store.room(0) if self._store else ""
@@ -173,6 +199,8 @@ class Pump:
                 else:
                     self._store.forget(effect.table, effect.key)
             else:
+                if isinstance(effect, Send) and effect.arrays:
+                    self._weight += sum(array.nbytes for array in effect.arrays.values())
                 rest.append(effect)
         return rest
 
@@ -321,9 +349,11 @@ def _post(socket: "zmq.Socket[bytes]", parts: list[Any]) -> None:
     socket.send(last, DONTWAIT, copy=len(last) < WORTH_SHARING)
 
 
-def _tune(socket: "zmq.Socket[bytes]") -> None:
+def _tune(socket: "zmq.Socket[bytes]", limits: Limits = Limits(MAX_MESSAGE)) -> None:
     socket.linger = 0
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.message)
+    socket.setsockopt(zmq.SNDHWM, limits.queued)
+    socket.setsockopt(zmq.RCVHWM, limits.queued)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
     socket.setsockopt(zmq.HEARTBEAT_TTL, 15000)
@@ -332,9 +362,9 @@ def _tune(socket: "zmq.Socket[bytes]") -> None:
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
 
 
-def _router(context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> "zmq.Socket[bytes]":
+def _router(context: "zmq.Context[zmq.Socket[bytes]]", address: str, limits: Limits) -> "zmq.Socket[bytes]":
     socket = context.socket(zmq.ROUTER)
-    _tune(socket)
+    _tune(socket, limits)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.BACKLOG, 4096)
     try:

@@ -36,9 +36,13 @@ class Session:
             self._due = 0.0
         self._known = known
 
+    def due(self, now: Seconds) -> bool:
+        """Whether `tick` has something to say."""
+        return now >= self._due
+
     def tick(self, now: Seconds, state: ComponentState, progress: dict[str, float], why: str) -> list[Effect]:
         """Say what is due at `now`."""
-        if now < self._due:
+        if not self.due(now):
             return []
         self._due = now + self.beat
         beat = Heartbeat(name=self.card.name, boot=self.card.boot, state=state, progress=progress, why=why)

@@ -24,7 +24,7 @@ from beamline_side.cores.deferred import Asker, Deferred
 from beamline_side.cores.product_ledger import Form, ProductLedger, Record
 from beamtide import codec
 from beamtide.errors import WireError
-from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Send, Shelf, Unreachable, WakeAt
+from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.merge import blank, merge_parts, wide
 from beamtide.messages import Message, Refused, Unsupported, results
 from beamtide.messages.base import Handle, Seconds, kind_of
@@ -53,7 +53,7 @@ class SinkMachine:
     shelf: Shelf
     _products: dict[results.Product, ProductLedger] = field(default_factory=dict)
     _version: int = 0
-    _waiting: Deferred[tuple[bytes, int], results.WatchRequest] = field(default_factory=Deferred)
+    _waiting: Deferred[Peer, results.WatchRequest] = field(default_factory=Deferred)
 
     def __post_init__(self) -> None:
         for _, body in self.shelf.rows("forms"):
@@ -76,7 +76,7 @@ class SinkMachine:
             case Heard(message=results.ReleaseHeld() as held):
                 effects += self._take_held(event, held)
             case Heard(message=results.WatchRequest() as request):
-                deadline = self._waiting.add((event.peer, event.id), event, request, now, request.wait)
+                deadline = self._waiting.add(event.peer, event, request, now, request.wait)
                 effects.append(WakeAt(Seconds(deadline)))
             case Heard():
                 effects.append(Send(event.peer, *self._answer(event)))

@@ -16,6 +16,8 @@ from beamtide.messages.base import Message
 K = TypeVar("K", bound=Hashable)
 M = TypeVar("M", bound=Message)
 LONGEST_WAIT = 60.0
+ROOM = 1000
+"""Deadlines of questions that are over may pile up to so many, and four for each that waits."""
 
 
 class Asker(NamedTuple, Generic[M]):
@@ -42,7 +44,15 @@ class Deferred(Generic[K, M]):
         self._askers[key] = Asker(event.peer, event.id, message, number)
         deadline = now + max(0.0, min(wait, LONGEST_WAIT))  # in this order NaN becomes 0
         heapq.heappush(self._deadlines, (deadline, number, key))
+        if len(self._deadlines) > 4 * len(self._askers) + ROOM:
+            self._clear_up()
         return deadline
+
+    def _clear_up(self) -> None:
+        """Forget the deadlines of those who were answered, or who asked anew."""
+        waiting = {(asker.number, key) for key, asker in self._askers.items()}
+        self._deadlines = [entry for entry in self._deadlines if entry[1:] in waiting]
+        heapq.heapify(self._deadlines)
 
     def take(self, key: K) -> Asker[M] | None:
         """Take a question out, to answer it."""

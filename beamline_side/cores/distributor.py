@@ -45,7 +45,7 @@ class DistributorMachine:
         self._tallies = Tallies(shelf)
         self._pulls: Deferred[PipelineName, PullRequest] = Deferred()
         self._credits: dict[PipelineName, int] = {}
-        self._watchers: Deferred[tuple[Peer, int], WatchTasksRequest] = Deferred()
+        self._watchers: Deferred[Peer, WatchTasksRequest] = Deferred()
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
@@ -89,7 +89,7 @@ class DistributorMachine:
             case StatusRequest(scan=scan):
                 return [Send(event.peer, self._tallies.status(scan), event.id)]
             case WatchTasksRequest(wait=wait) as watch:
-                self._watchers.add((event.peer, event.id), event, watch, now, wait)
+                self._watchers.add(event.peer, event, watch, now, wait)
         return []
 
     def _submit(self, event: Heard, tasks: tuple[Task, ...]) -> list[Effect]:

@@ -22,6 +22,11 @@ CREDIT = 1000
 REFILL = 500
 """More is pulled when fewer tasks than `CREDIT - REFILL` wait, so that a full buffer does not pull one by one."""
 REPORT = 1000
+"""Verdicts in one report."""
+LARGEST_REPORT = 512 << 10
+"""Bytes of one report: the distributor takes messages of 1 MiB at most."""
+WIDEST = 4
+"""Bytes of a character."""
 PACE = 0.05
 PATIENCE = 2.0
 
@@ -56,12 +61,23 @@ class Intake:
         report = bool(self._closed) and now >= self._report_at
         if not (report or self._poll.due(now) or (credit and not self._asked_credit)):
             return []
-        closed = tuple(itertools.islice(self._closed.values(), REPORT)) if report else ()
+        closed = self._portion() if report else ()
         if report:
             self._report_at = now + PATIENCE
         self._asked_credit = credit
         request = PullRequest(pipeline=self.pipeline, after=self.cursor, credit=credit, wait=self._poll.wait, closed=closed)
         return [Send(link("distributor"), request), self._poll.asked(now)]
+
+    def _portion(self) -> tuple[Closed, ...]:
+        """Return verdicts to report, few enough for one message."""
+        portion: list[Closed] = []
+        size = 0
+        for verdict in itertools.islice(self._closed.values(), REPORT):
+            size += len(verdict.task) + len(verdict.reason) * WIDEST
+            if portion and size > LARGEST_REPORT:
+                break
+            portion.append(verdict)
+        return tuple(portion)
 
     def heard(self, answer: Pulled, now: Seconds) -> tuple[list[Entry], list[Effect]]:
         """Take an answer; return the entries that are new, and what to write down."""

@@ -12,7 +12,8 @@ from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.base import PipelineName
 from beamtide.messages.tasks import Cancelled, Entry, Pulled, Task
 
-LARGEST_ANSWER = 4 << 20
+LARGEST_ANSWER = 640 << 10
+"""Bytes of entries in one answer: a buffer takes messages of 1 MiB at most."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
 

@@ -14,7 +14,7 @@ import msgspec
 
 from beamline_side.cores.deferred import Asker, Deferred
 from beamtide.config import NAME
-from beamtide.machine import Effect, Event, Heard, Keep, Send, Shelf, Unreachable, WakeAt
+from beamtide.machine import Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused, Unsupported
 from beamtide.messages import metadata as m
 from beamtide.messages.base import Digest, ScanId, Seconds, kind_of
@@ -35,7 +35,7 @@ class MetadataMachine:
     _documents: dict[Digest, m.SettingsDocument] = field(default_factory=dict)
     _files: set[Digest] = field(default_factory=set)
     _version: int = 0
-    _waiting: Deferred[tuple[bytes, int], m.ScansRequest] = field(default_factory=Deferred)
+    _waiting: Deferred[Peer, m.ScansRequest] = field(default_factory=Deferred)
 
     def __post_init__(self) -> None:
         for _, body in self.shelf.rows("scan"):
@@ -52,7 +52,7 @@ class MetadataMachine:
         if isinstance(event, Unreachable):
             self._waiting.forget(event)
         elif isinstance(event, Heard) and isinstance(event.message, m.ScansRequest):
-            deadline = self._waiting.add((event.peer, event.id), event, event.message, now, event.message.wait)
+            deadline = self._waiting.add(event.peer, event, event.message, now, event.message.wait)
             effects.append(WakeAt(Seconds(deadline)))
         elif isinstance(event, Heard):
             kept, answer = self._take(event.message)

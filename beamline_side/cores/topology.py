@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from beamline_side.cores.deferred import Asker, Deferred
-from beamtide.machine import Effect, Event, Heard, Send, Unreachable, WakeAt
+from beamtide.machine import Effect, Event, Heard, Peer, Send, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.base import Seconds
 from beamtide.messages.topology import (
@@ -49,7 +49,7 @@ class TopologyMachine:
     card: ComponentCard | None = None
     _known: dict[str, _Known] = field(default_factory=dict)
     _version: int = 0
-    _waiting: Deferred[tuple[bytes, int], TopologyRequest] = field(default_factory=Deferred)
+    _waiting: Deferred[Peer, TopologyRequest] = field(default_factory=Deferred)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
@@ -60,7 +60,7 @@ class TopologyMachine:
             case Heard(message=Heartbeat()) as heard:
                 effects.append(Send(heard.peer, self._beat(heard.message, now), heard.id))
             case Heard(message=TopologyRequest() as request) as heard:
-                deadline = self._waiting.add((heard.peer, heard.id), heard, request, now, request.wait)
+                deadline = self._waiting.add(heard.peer, heard, request, now, request.wait)
                 effects.append(WakeAt(Seconds(deadline)))
             case Unreachable() as gone:
                 self._waiting.forget(gone)

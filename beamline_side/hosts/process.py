@@ -37,6 +37,7 @@ SERVICES = {
     "sorter": "data_sorter",
 }
 LOOPS = {"source": "source", "writer": "writer"}
+SPARE_DESCRIPTORS = 512
 PARENT = "BEAMTIDE_PARENT"
 """Environment variable with the process that we must not outlive."""
 
@@ -68,8 +69,9 @@ def _pump(deployment: Deployment, component: str, service: Service) -> None:
     spool = _spool(deployment, component) if service.durable else None
     try:
         machine = service.build(deployment, component, spool or NoStore())
+        limits = service.limits(deployment.site.budgets)
         card = card_of(deployment, component, tuple(links.values()))
-        pump = Pump(machine, Session(card), {name: deployment.address(to) for name, to in links.items()}, spool)
+        pump = Pump(machine, Session(card), {name: deployment.address(to) for name, to in links.items()}, spool, limits)
         stop_on_signals(pump.stop)
         gc.freeze()  # what was restored stays, and cores make no cycles: looking for garbage cost a tenth of the time
         gc.set_threshold(50_000, 20, 50)
@@ -95,7 +97,18 @@ def _prepare(deployment: Deployment) -> None:
                 raise Broken(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
             raise BadInput(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
     _for_us_alone(deployment.sockets())
+    slots = max((pipeline.job.slots for pipeline in deployment.pipelines.values()), default=1)
+    _allow_descriptors(deployment.site.scaling.caps.jobs * slots)
+
+
+def _allow_descriptors(workers: int) -> None:
+    """Raise our limit of open files as far as the system allows. At the limit a socket accepts nobody, without any error."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < (needed := 4 * workers + SPARE_DESCRIPTORS):
+        raise BadInput(
+            f"with {workers} workers (scaling.caps.jobs times job.slots) a service may need {needed} open files, and the system "
+            f"allows it {hard}: raise the hard limit (ulimit -Hn, or LimitNOFILE of its unit), or lower scaling.caps.jobs"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

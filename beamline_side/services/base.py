@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from beamtide.config import Deployment
+from beamtide.config import Budgets, Deployment
 from beamtide.machine import Machine, Parts
 from beamtide.messages.base import Handle
-from beamtide.pump import Store
+from beamtide.pump import Limits, Store
+
+DATA_QUEUED = 4
+"""Messages with arrays that may be under way to or from one peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,12 @@ class Service:
     build: Callable[[Deployment, str, Store], Machine]
     links: Callable[[str], Mapping[str, str]]
     durable: bool = True
+    data: bool = False
+    """Whether arrays or files go through it; others take messages of 1 MiB at most."""
+
+    def limits(self, budgets: Budgets) -> Limits:
+        """Return what it takes in."""
+        return Limits(budgets.message << 20, DATA_QUEUED, budgets.memory << 16) if self.data else Limits()
 
 
 def pipeline_of(name: str) -> str:

@@ -12,4 +12,4 @@ def build(deployment: Deployment, name: str, store: Store) -> Machine:
     return SorterMachine(pipeline_of(name), store)
 
 
-SERVICE = Service(kind="sorter", build=build, links=lambda name: {"sink": "sink"})
+SERVICE = Service(kind="sorter", build=build, links=lambda name: {"sink": "sink"}, data=True)

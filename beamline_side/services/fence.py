@@ -12,4 +12,4 @@ def build(deployment: Deployment, _: str, __: Store) -> Machine:
     return FenceMachine(frozenset(deployment.pipelines))
 
 
-SERVICE = Service(kind="fence", build=build, links=lambda _: {"sink": "sink", "metadata": "metadata"}, durable=False)
+SERVICE = Service(kind="fence", build=build, links=lambda _: {"sink": "sink", "metadata": "metadata"}, durable=False, data=True)

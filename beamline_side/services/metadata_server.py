@@ -12,4 +12,4 @@ def build(deployment: Deployment, name: str, store: Store) -> Machine:
     return MetadataMachine(store)
 
 
-SERVICE = Service(kind="metadata", build=build, links=lambda name: {}, durable=True)
+SERVICE = Service(kind="metadata", build=build, links=lambda name: {}, durable=True, data=True)

@@ -12,4 +12,4 @@ def build(deployment: Deployment, name: str, store: Store) -> Machine:
     return SinkMachine(store)
 
 
-SERVICE = Service(kind="sink", build=build, links=lambda name: {})
+SERVICE = Service(kind="sink", build=build, links=lambda name: {}, data=True)

@@ -54,8 +54,11 @@ class FileSource:
         """Take in what the metadata server has new, look at the files, submit what is certain."""
         self._take_scans()
         for key, one in list(self.watched.items()):
-            if self._advance(one):
-                del self.watched[key]
+            try:
+                if self._advance(one):
+                    del self.watched[key]
+            except BadInput as error:  # a task that the distributor refuses: others go on
+                one.trouble = str(error)
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show."""

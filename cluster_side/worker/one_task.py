@@ -33,6 +33,7 @@ DEAD_MAN = 60.0
 TRY = 15.0
 LONGEST_WAIT = 2.0
 MAX_TRACE = 8000
+MAX_REASON = 2000
 Answer = TypeVar("Answer", bound=Message)
 
 
@@ -216,7 +217,7 @@ def _beat(work: Work, lease: Lease, tell: Callable[[dict[str, Any]], None]) -> N
 
 def sentence(error: Exception) -> str:
     """Return what went wrong as one line, our own errors as they are."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split())[:MAX_REASON]
     return text if isinstance(error, BeamtideError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

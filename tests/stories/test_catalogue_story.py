@@ -204,6 +204,7 @@ class CatalogueStory(RuleBasedStateMachine):
         self.ids += 1
         peer = b"x" if me else b"y"
         request = r.WatchRequest(after=max(0, self.taken - back), wait=wait, scan=ScanId(scan))
+        self.watching = {key: value for key, value in self.watching.items() if key[0] != peer}  # one question per peer
         self.watching[peer, self.ids] = (request, self.time + wait)
         self.tell([Heard(peer, request, self.ids)])
 

@@ -123,6 +123,7 @@ class SettingsStoreStory(RuleBasedStateMachine):
         self.ids += 1
         request = m.ScansRequest(after=self.version - back, wait=wait, scan=ScanId(scan))
         peer = b"x" if me else b"y"
+        self.watching = {key: value for key, value in self.watching.items() if key[0] != peer}  # one question per peer
         self.watching[peer, self.ids] = (request, self.time + wait)
         self.tell([Heard(peer, request, self.ids)])
 

@@ -116,7 +116,7 @@ class TopologyStory(RuleBasedStateMachine):
         self.ids += 1
         after = self.version() - back
         self.ids += 1
-        self.watching[self.ids] = (after, self.time + wait)
+        self.watching = {self.ids: (after, self.time + wait)}  # one question per peer
         self.tell(Heard(b"me", TopologyRequest(after=after, wait=wait), self.ids))
 
     @rule()

@@ -16,10 +16,11 @@ from beamtide.machine import Effect, Event, Heard, Keep, Send, Tick, Unreachable
 from beamtide.messages import Message, Ok, Refused, Unsupported
 from beamtide.messages.base import Seconds
 from beamtide.messages.topology import ComponentCard
-from beamtide.pump import Caller, Pump
+from beamtide.pump import Caller, Limits, Pump
 from beamtide.session import Session
 
 pytestmark = pytest.mark.system
+CONTROL = Limits()
 
 
 @dataclass
@@ -78,9 +79,9 @@ class Committed:
 
 
 @contextmanager
-def running(machine: Echo, address: str, links: dict[str, str] | None = None) -> Iterator[Committed]:
+def running(machine: Echo, address: str, links: dict[str, str] | None = None, limits: Limits = CONTROL) -> Iterator[Committed]:
     store = Committed()
-    pump = Pump(machine, Session(ComponentCard(name="echo", kind="echo", address=address)), links or {}, store)
+    pump = Pump(machine, Session(ComponentCard(name="echo", kind="echo", address=address)), links or {}, store, limits)
     thread = threading.Thread(target=pump.run)
     thread.start()
     try:

@@ -84,6 +84,20 @@ def test_wrong_places(folder: pathlib.Path, old: str, new: str, expected: str) -
     assert expected in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("budgets", "expected"),
+    [
+        ("memory: 63", "site.yaml:5  budgets.memory"),
+        ("memory: 400, message: 256", "memory must hold two messages of budgets.message: at least 512"),
+        ("backlog: 1 GB", "budgets.backlog"),
+        ("bytes: 1", "budgets.bytes"),
+    ],
+)
+def test_wrong_budgets(folder: pathlib.Path, budgets: str, expected: str) -> None:
+    (folder / "site.yaml").write_text(SITE.replace("state: state", f"state: state\nbudgets: {{{budgets}}}"))
+    assert expected in refusal(folder)
+
+
 def test_check_finds_what_load_does_not(folder: pathlib.Path) -> None:
     (folder / "raw").rmdir()
     add(folder, "xrf", "calibration: {cfg: fit.cfg}\n")
