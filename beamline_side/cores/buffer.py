@@ -1,29 +1,30 @@
 """The queue of one pipeline: pulls tasks from the distributor, hands them to workers, and sees each to its verdict.
 
-Theory: a task comes in once (`intake`), may wait for a fence (`gate`), is leased until an attempt stores its result
-(`lease_table`), and its verdict goes to the distributor (`intake`) and, if it is "abandoned", to the sorter too
-(`verdict_outbox`), because nobody else would tell it. A task that failed too often stays as a dead letter (`dead_letters`);
+Theory: a task comes in once (`intake`), may wait for a fence (`gate`), stands in the queue (`backlog`), is leased until an
+attempt stores its result (`lease_table`), and ends in a verdict (`verdicts`). A task that failed too often is a dead letter;
 retried, it is the same task in its next generation, whose verdict takes the place of the one before. Workers ask and wait
 (`idle_workers`). A worker that asks again has not heard of its lease and gets the same one.
 
 Clock policy: `now` is the monotonic clock in seconds; leases run by `lease_clock`. A tick, after all that was heard, lets
 overdue leases end and asks questions.
-Invariants: those of the parts; a task is held, in the lease table, or closed; a verdict leaves the spool only when confirmed.
+Invariants: those of the parts; a task is held, in the backlog, in the lease table, or closed; a verdict leaves the spool only
+when confirmed.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
 
+from beamline_side.cores.backlog import Backlog
 from beamline_side.cores.buffer_policy import ORDERINGS
 from beamline_side.cores.dead_letters import LetterBox
 from beamline_side.cores.gate import Gate
 from beamline_side.cores.idle_workers import IdleWorkers
-from beamline_side.cores.intake import Intake
+from beamline_side.cores.intake import CREDIT, Intake
 from beamline_side.cores.lease_clock import LeaseClock
 from beamline_side.cores.lease_table import LeaseTable
 from beamline_side.cores.tempo import Tempo
-from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, ticket_of
+from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, ticket_of
 from beamline_side.cores.verdict_outbox import VerdictOutbox
+from beamline_side.cores.verdicts import Verdicts
 from beamtide.config import Leases, PipelineConfig
 from beamtide.machine import Effect, Event, Heard, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
@@ -32,7 +33,6 @@ from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
 from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest
 from beamtide.messages.tasks import (
     Beat,
-    Closed,
     Entry,
     LeaseRequest,
     Pulled,
@@ -41,29 +41,39 @@ from beamtide.messages.tasks import (
     TaskFailed,
 )
 
+MOST_WAITING = 1 << 20
+"""Tasks that a buffer takes in which does not hand them out in the order of arrival."""
 DISTRIBUTOR, FENCE, SORTER = link("distributor"), link("fence"), link("sorter")
 
 
 class BufferMachine:
     """The core of one buffer."""
 
-    def __init__(self, pipeline: PipelineConfig, leases: Leases, shelf: Shelf) -> None:
+    def __init__(self, pipeline: PipelineConfig, leases: Leases, shelf: Shelf, most: int = MOST_WAITING) -> None:
         self._name = PipelineName(pipeline.pipeline)
-        self._table = LeaseTable(leases.ttl, leases.faults, leases.losses, ORDERINGS[pipeline.buffer.order])
-        self._gate, self._intake, self._letters = Gate(), Intake(self._name, shelf), LetterBox(shelf)
+        ordering = ORDERINGS[pipeline.buffer.order]
+        self._table, self._backlog = LeaseTable(leases.ttl, leases.faults, leases.losses, ordering), Backlog(ordering, shelf)
+        self._gate, self._letters = Gate(), LetterBox(shelf)
+        self._intake = Intake(self._name, shelf, CREDIT if pipeline.buffer.order == "fifo" else most)
         self._outbox = VerdictOutbox(shelf)
         self._workers, self._tempo, self._clock = IdleWorkers(), Tempo(), LeaseClock()
         self._time = Seconds(0.0)
-        self._done = self._abandoned = 0
+        self._verdicts = Verdicts(self._intake, self._letters, self._outbox)
         self._armed = 0.0
         for ticket in (ticket_of(body) for _, body in shelf.rows(TABLE)):
-            (self._gate.hold if ticket.task.needs and not ticket.attempt else self._table.restore)(ticket)
+            if ticket.attempt:
+                self._table.restore(ticket)
+            else:
+                (self._gate.hold if ticket.task.needs else self._backlog.restore)(ticket)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
-        starts = not self._clock.runs
-        self._time = self._clock.at(now)
-        effects = self._settle(self._table.expire(self._time)) if starts or isinstance(event, Tick) else []
+        starts, self._time = not self._clock.runs, self._clock.at(now)
+        if starts:
+            self._backlog.begin(self._time)
+        effects: list[Effect] = []
+        if starts or isinstance(event, Tick):
+            effects += self._verdicts.settle([*self._table.expire(self._time), *self._backlog.end_doomed()])
         if isinstance(event, Heard):
             self._workers.heard(event.peer)
             effects += self._heard(event, now)
@@ -78,14 +88,15 @@ class BufferMachine:
 
     def why(self) -> str:
         """Return why nothing moves."""
-        return "; ".join(filter(None, (self._gate.why(), self._table.why(), self._outbox.why())))
+        return "; ".join(filter(None, (self._gate.why(), self._table.why(len(self._backlog)), self._outbox.why())))
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
         self._table.check()
         self._gate.check()
+        self._backlog.check()
         self._letters.check()
-        assert not (self._workers and self._table.ready), "a task and a worker wait side by side"
+        assert not (self._workers and (self._table.ready or self._backlog)), "a task and a worker wait side by side"
 
     def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
         match event:
@@ -94,10 +105,10 @@ class BufferMachine:
             case Heard(peer=peer, message=Pulled() as answer) if peer == DISTRIBUTOR:
                 return self._pulled(answer, now)
             case Heard(peer=peer, message=FenceReached() | FencePending() as answer) if peer == FENCE:
-                admitted = [self._table.submit(ticket.task, ticket.seq, self._time) for ticket in self._gate.reached(answer)]
-                return self._settle([*itertools.chain(*admitted)])
+                admitted = [self._backlog.add(ticket.task, ticket.seq, self._time) for ticket in self._gate.reached(answer)]
+                return [*itertools.chain(*admitted)]
             case Heard(peer=peer, message=FenceBroken() as answer) if peer == FENCE:
-                return self._abandon(self._gate.broken(answer), answer.reason)
+                return self._verdicts.abandon(self._gate.broken(answer), answer.reason)
             case Heard(peer=peer, message=Ok() | Refused() as answer) if peer == SORTER:
                 return self._outbox.heard(answer)
             case Heard(peer=peer, message=Refused()) if peer == DISTRIBUTOR:
@@ -130,7 +141,7 @@ class BufferMachine:
                 letters, effects = self._letters.take(tasks)
                 again = letters if isinstance(message, RetryRequest) else []
                 changes = [self._table.submit(one.task, one.seq, self._time, one.attempts) for one in again]
-                return [*effects, *self._settle([*itertools.chain(*changes)]), Send(event.peer, Ok(), event.id)]
+                return [*effects, *self._verdicts.settle([*itertools.chain(*changes)]), Send(event.peer, Ok(), event.id)]
         return []
 
     def _finished(self, event: Heard, message: TaskDone) -> list[Effect]:
@@ -140,7 +151,7 @@ class BufferMachine:
 
     def _ended(self, event: Heard, message: TaskDone | TaskFailed, changes: list[Change] | None) -> list[Effect]:
         answer = Stale(task=message.task, attempt=message.attempt) if changes is None else Ok()
-        return [*self._settle(changes or []), Send(event.peer, answer, event.id)]
+        return [*self._verdicts.settle(changes or []), Send(event.peer, answer, event.id)]
 
     def _pulled(self, answer: Pulled, now: Seconds) -> list[Effect]:
         fresh, effects = self._intake.heard(answer, now)
@@ -150,52 +161,31 @@ class BufferMachine:
     def _enter(self, entry: Entry) -> list[Effect]:
         if entry.task is None:
             return self._cancel(entry)
-        if entry.task.id in self._gate:
+        if entry.task.id in self._gate or self._table.knows(entry.task.id):
             return []
         ticket = Ticket(entry.task, entry.seq)
         if entry.task.void:
-            return self._abandon([ticket], entry.task.void)
+            return self._verdicts.abandon([ticket], entry.task.void)
         if entry.task.needs:
             self._gate.hold(ticket)
             return [ticket.row()]
-        return self._settle(self._table.submit(entry.task, entry.seq, self._time))
-
-    def _abandon(self, tickets: Iterable[Ticket], reason: str) -> list[Effect]:
-        return self._settle([change for ticket in tickets for change in ticket.over(reason)])
+        return self._backlog.add(entry.task, entry.seq, self._time)
 
     def _cancel(self, entry: Entry) -> list[Effect]:
         if entry.cancelled is None:
             return []
         scan, reason = entry.cancelled.scan, entry.cancelled.reason
-        held = self._abandon(self._gate.cancel(scan, entry.seq), reason)
-        return held + self._settle(self._table.cancel(scan, entry.seq, reason))
-
-    def _settle(self, changes: Sequence[Change]) -> list[Effect]:
-        effects: list[Effect] = []
-        for change in changes:
-            if isinstance(change, Verdict):
-                effects += self._close(change)
-            elif not isinstance(change, Grant):
-                effects.append(change)
-        return effects
-
-    def _close(self, verdict: Verdict) -> list[Effect]:
-        task = verdict.task
-        closed = Closed(task=task.id, outcome=verdict.outcome, reason=verdict.reason, generation=task.generation)
-        effects = self._intake.close(closed)
-        effects += self._letters.add(verdict.letter) if verdict.letter else []
-        if verdict.outcome != "abandoned":
-            self._done += 1
-            return effects
-        self._abandoned += 1
-        return effects + self._outbox.add(task, verdict.attempt, verdict.reason)
+        held = self._verdicts.abandon(self._gate.cancel(scan, entry.seq), reason)
+        open_ones = self._verdicts.settle(self._table.cancel(scan, entry.seq, reason))
+        return [*held, *open_ones, *self._backlog.cancel(scan, entry.seq, reason)]
 
     def _dispatch(self) -> list[Effect]:
         effects: list[Effect] = []
-        while self._workers and self._table.ready:
+        while self._workers and (self._table.ready or self._backlog):
+            self._backlog.lead(self._table, self._time)
             worker, asker = self._workers.newest()
             changes = self._table.lease(worker, self._time, asker.message.host, asker.message.job)
-            effects += self._settle(changes)
+            effects += self._verdicts.settle(changes)
             grants = (change for change in changes if isinstance(change, Grant))
             effects += [self._workers.lease(asker.peer, asker.id, grant, self._table.ttl) for grant in grants]
         return effects
@@ -203,8 +193,9 @@ class BufferMachine:
     def _due(self, now: Seconds) -> list[Effect]:
         """Ask, report and refuse, once for all messages of a batch: the pump ends each with a tick."""
         effects = self._workers.expired(self._table.leased, now)
-        effects += [Send(one.peer, self._gauge(now), one.id) for one in self._workers.curious(self._table.ready, now)]
-        asked = self._intake.questions(now, self._table.waiting + len(self._gate))
+        ready = self._table.ready + len(self._backlog)
+        effects += [Send(one.peer, self._gauge(now), one.id) for one in self._workers.curious(ready, now)]
+        asked = self._intake.questions(now, self._table.waiting + len(self._backlog) + len(self._gate))
         effects += [*asked, *self._gate.questions(now), *self._outbox.due(now)]
         self._letters.written()
         return effects + self._wake(now)
@@ -218,13 +209,13 @@ class BufferMachine:
             self._outbox.unreachable(now)
         if (held := self._workers.gone(event)) is None:
             return []
-        return self._settle(self._table.failed(*held, "handback", "gone before it heard of the task", self._time) or [])
+        return self._verdicts.settle(self._table.failed(*held, "handback", "gone before it heard of the task", self._time) or [])
 
     def _gauge(self, now: Seconds) -> BufferGauge:
         return BufferGauge(
             pipeline=self._name,
             idle=len(self._workers),
-            oldest_wait=self._table.oldest_wait(self._time),
+            oldest_wait=max(self._table.oldest_wait(self._time), self._backlog.oldest_wait(self._time)),
             service_time=self._tempo.service_time,
             arrival_rate=self._tempo.arrival_rate(now),
             service_p95=self._tempo.percentile(95),
@@ -236,12 +227,13 @@ class BufferMachine:
     def _counts(self) -> dict[str, int]:
         table = self._table
         workers = len(self._workers) + table.leased
-        now = {"ready": table.ready, "held": len(self._gate), "leased": table.leased, "workers": workers}
-        return {**now, "done": self._done, "abandoned": self._abandoned, "retried": table.retried}
+        now = {"ready": table.ready + len(self._backlog), "held": len(self._gate), "leased": table.leased, "workers": workers}
+        return {**now, "done": self._verdicts.done, "abandoned": self._verdicts.abandoned, "retried": table.retried}
 
     def _wake(self, now: Seconds) -> list[Effect]:
         """Ask for a tick at the next deadline, unless an earlier one is on its way."""
         ends = None if (lease_ends := self._table.wake()) is None else self._clock.when(lease_ends)
+        ends = now if self._backlog.ending else ends
         times = (ends, self._workers.wake(), self._intake.wake(), self._outbox.wake())
         soonest = min((time for time in times if time is not None), default=None)
         if soonest is None or now < self._armed <= soonest:

@@ -20,7 +20,7 @@ from beamtide.session import Poll
 
 CREDIT = 1000
 REFILL = 500
-"""More is pulled when fewer tasks than `CREDIT - REFILL` wait, so that a full buffer does not pull one by one."""
+"""More is pulled when there is room for so many, so that a full buffer does not pull one by one."""
 REPORT = 1000
 """Verdicts in one report."""
 LARGEST_REPORT = 512 << 10
@@ -37,6 +37,8 @@ class Intake:
 
     pipeline: PipelineName
     shelf: Shelf
+    most: int = CREDIT
+    """Tasks that may wait in the buffer."""
     cursor: int = 0
     _closed: dict[TaskId, Closed] = field(default_factory=dict)
     _poll: Poll = field(default_factory=Poll)
@@ -56,7 +58,7 @@ class Intake:
 
     def questions(self, now: Seconds, waiting: int) -> list[Effect]:
         """Ask and report, if it is time to; `waiting` tasks have not been handed out."""
-        credit = CREDIT - waiting if waiting <= CREDIT - REFILL else 0
+        credit = min(CREDIT, self.most - waiting) if waiting <= self.most - REFILL else 0
         credit = 0 if credit and self.shelf.room(0) else credit
         report = bool(self._closed) and now >= self._report_at
         if not (report or self._poll.due(now) or (credit and not self._asked_credit)):

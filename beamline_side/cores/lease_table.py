@@ -18,7 +18,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from beamline_side.cores.buffer_policy import Key, Ordering
-from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict
+from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, counts_as
 from beamtide.machine import Forget
 from beamtide.messages.base import ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Cause, Outcome, Task, TaskFailed
@@ -28,8 +28,6 @@ REMEMBERED = 8192
 LONGEST_REST = 8.0
 MOST_LEFT = 8192
 """Characters of a traceback, and of standard error output, that are kept."""
-GUILTY = 3
-"""Losses on so many different hosts count as a fault of the task."""
 
 
 @dataclass(slots=True)
@@ -66,9 +64,20 @@ class LeaseTable:
         """Take a task into the queue, after so many attempts; one that is known already changes nothing."""
         if task.id in self._tickets:
             return []
-        ticket = self._tickets[task.id] = Ticket(task, seq, attempt)
-        self._enqueue(ticket, now)
+        ticket = Ticket(task, seq, attempt)
+        self.adopt(ticket, now)
         return [ticket.row()]
+
+    def adopt(self, ticket: Ticket, now: Seconds) -> None:
+        """Take a task whose row is on the shelf."""
+        self._tickets[ticket.task.id] = ticket
+        self._enqueue(ticket, now)
+
+    def first(self) -> tuple[int, Key] | None:
+        """Return what sorts the task that would be leased next; None if none is ready."""
+        while self._queue and self._queue[0][2] not in self._ready:
+            heapq.heappop(self._queue)  # cancelled while it waited
+        return self._queue[0][:2] if self._queue else None
 
     def expire(self, now: Seconds) -> list[Change]:
         """Give up leases that ran out, and wake tasks that have rested."""
@@ -92,16 +101,15 @@ class LeaseTable:
 
     def lease(self, worker: str, now: Seconds, host: str = "", job: str = "") -> list[Change]:
         """Hand the next task to a worker of some host and job; nothing if none is ready."""
-        while self._queue:
-            _, _, task_id = heapq.heappop(self._queue)
-            if self._ready.pop(task_id, None) is None:
-                continue  # cancelled while it waited
-            ticket = self._tickets[task_id]
-            ticket.attempt += 1
-            ticket.worker, ticket.host, ticket.job = worker, host, job
-            self._hold(ticket, now)
-            return [ticket.row(), Grant(worker, ticket.task, ticket.attempt)]
-        return []
+        if self.first() is None:
+            return []
+        _, _, task_id = heapq.heappop(self._queue)
+        del self._ready[task_id]
+        ticket = self._tickets[task_id]
+        ticket.attempt += 1
+        ticket.worker, ticket.host, ticket.job = worker, host, job
+        self._hold(ticket, now)
+        return [ticket.row(), Grant(worker, ticket.task, ticket.attempt)]
 
     def beat(self, task: TaskId, attempt: int, now: Seconds) -> bool:
         """Prolong a lease; False if it is over."""
@@ -140,6 +148,10 @@ class LeaseTable:
         """Whether this attempt is the one that counts."""
         return task in self._leased and self._tickets[task].attempt == attempt
 
+    def knows(self, task: TaskId) -> bool:
+        """Whether a task is open here."""
+        return task in self._tickets
+
     def held_since(self, task: TaskId) -> float:
         """Return when the lease of a task began."""
         return self._leased[task].granted
@@ -176,12 +188,12 @@ class LeaseTable:
         """Return for how long the first of the ready tasks has been ready."""
         return max(0.0, now - next(iter(self._ready.values()), now))
 
-    def why(self) -> str:
-        """Return why no task is worked on."""
+    def why(self, more: int) -> str:
+        """Return why no task is worked on, when `more` tasks wait that we do not know of."""
         if self._leased:
             return ""
-        if self._ready:
-            return f"{len(self._ready)} task{'s wait' if len(self._ready) > 1 else ' waits'} and no worker is there"
+        if count := len(self._ready) + more:
+            return f"{count} task{'s wait' if count > 1 else ' waits'} and no worker is there"
         return f"{self.waiting} failed tasks rest before they are tried again" if self.waiting else ""
 
     def check(self) -> None:
@@ -207,7 +219,7 @@ class LeaseTable:
         ticket.note = f"{ticket.worker}: {reason}"
         if cause == "infra":
             ticket.losses += 1
-            cause = _counts_as(ticket)
+            cause = counts_as(ticket)
         ticket.faults += cause == "fault"
         if ticket.faults >= self.faults:
             return self._close(ticket, "abandoned", f"failed {ticket.faults} times, last with {ticket.note}", dead=True)
@@ -236,13 +248,3 @@ class LeaseTable:
         self._endings[task, attempt] = closed
         if len(self._endings) > REMEMBERED:
             self._endings.popitem(last=False)
-
-
-def _counts_as(ticket: Ticket) -> Cause:
-    """Return what a loss counts as: "infra", or a "fault" when it is one host too many."""
-    ticket.hosts = tuple(dict.fromkeys((*ticket.hosts, ticket.host))) if ticket.host else ticket.hosts
-    if len(ticket.hosts) < GUILTY:
-        return "infra"
-    ticket.note += f"; it was lost on {', '.join(ticket.hosts)}"
-    ticket.hosts = ()
-    return "fault"

@@ -6,9 +6,11 @@ import msgspec
 
 from beamtide.machine import Forget, Keep
 from beamtide.messages.dead_letters import DeadLetter
-from beamtide.messages.tasks import Outcome, Task
+from beamtide.messages.tasks import Cause, Outcome, Task
 
 TABLE = "tasks"
+GUILTY = 3
+"""Losses on so many different hosts count as a fault of the task."""
 
 
 class Ticket(msgspec.Struct, array_like=True):
@@ -80,3 +82,13 @@ Change: TypeAlias = Keep | Forget | Grant | Verdict
 _encode = msgspec.msgpack.Encoder().encode
 ticket_of = msgspec.msgpack.Decoder(Ticket).decode
 """Read a row back."""
+
+
+def counts_as(ticket: Ticket) -> Cause:
+    """Return what a loss counts as: "infra", or a "fault" when it is one host too many."""
+    ticket.hosts = tuple(dict.fromkeys((*ticket.hosts, ticket.host))) if ticket.host else ticket.hosts
+    if len(ticket.hosts) < GUILTY:
+        return "infra"
+    ticket.note += f"; it was lost on {', '.join(ticket.hosts)}"
+    ticket.hosts = ()
+    return "fault"

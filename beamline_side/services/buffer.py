@@ -6,10 +6,14 @@ from beamtide.config import Deployment
 from beamtide.machine import Machine
 from beamtide.pump import Store
 
+QUEUED = 1000
+"""Bytes of memory that a waiting task may take; it takes some 350."""
+
 
 def build(deployment: Deployment, name: str, store: Store) -> Machine:
     """Make the core of "buffer.<pipeline>"."""
-    return BufferMachine(deployment.pipelines[pipeline_of(name)], deployment.site.leases, store)
+    site = deployment.site
+    return BufferMachine(deployment.pipelines[pipeline_of(name)], site.leases, store, (site.budgets.memory << 20) // QUEUED)
 
 
 def links(name: str) -> dict[str, str]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 WORLD = "tests/world"
 BUFFER = "beamline_side/cores/buffer.py"
+VERDICTS = "beamline_side/cores/verdicts.py"
+TICKET = "beamline_side/cores/ticket.py"
 LEASES = "beamline_side/cores/lease_table.py"
 SORTER = "beamline_side/cores/sorter.py"
 SPOOL = "beamline_side/spool/sqlite_spool.py"
@@ -79,15 +81,15 @@ SABOTAGES = (
     Sabotage(
         "after a restart a fence is forgotten",
         BUFFER,
-        "(self._gate.hold if ticket.task.needs and",
-        "(self._gate.hold if not ticket and",
+        "(self._gate.hold if ticket.task.needs else",
+        "(self._gate.hold if not ticket else",
     ),
     Sabotage("void tasks are handed out", BUFFER, "        if entry.task.void:", "        if not entry.task:"),
     Sabotage(
         "an abandoned task is not told to the sorter",
-        BUFFER,
-        "return effects + self._outbox.add(",
-        "return effects or self._outbox.add(",
+        VERDICTS,
+        "return effects + self.outbox.add(",
+        "return effects or self.outbox.add(",
     ),
     Sabotage(
         "the cursor is not written down",
@@ -191,8 +193,10 @@ SABOTAGES = (
     Sabotage(
         "a retry starts counting attempts anew", BUFFER, "one.seq, self._time, one.attempts)", "one.seq, self._time, 0)", DEAD
     ),
-    Sabotage("a dead letter is not kept", BUFFER, "self._letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD),
-    Sabotage("losses on many hosts are bad luck", LEASES, "len(ticket.hosts) < GUILTY", "ticket.hosts", DEAD),
+    Sabotage("a dead letter is not kept", VERDICTS, "self.letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD),
+    Sabotage(
+        "losses on many hosts are bad luck", "beamline_side/cores/ticket.py", "len(ticket.hosts) < GUILTY", "ticket.hosts", DEAD
+    ),
     Sabotage(
         "a corrected file is taken for finished",
         "beamline_side/writers/files.py",

@@ -225,6 +225,8 @@ def test_a_full_buffer_does_not_pull_but_still_hears_of_cancellations(buffer: Dr
     assert (pull.after, pull.credit) == (1000, 0)
     ahead = Entry(seq=5000, cancelled=Cancelled(scan=ScanId("s"), reason="wrong sample"))
     buffer.tell(Heard(DISTRIBUTOR, Pulled(pipeline=PipelineName("xrf"), entries=(), ahead=(ahead,))))
+    assert buffer.machine.progress()["ready"] == 0, "nobody gets a task of it any more"
+    buffer.wait(5.0)
     assert buffer.machine.progress()["abandoned"] == 1000
 
 

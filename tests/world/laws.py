@@ -33,7 +33,7 @@ from beamtide.messages.tasks import (
 from tests.world.actors import SETTINGS, Source, arrays_of, result_of
 from tests.world.world import Process, World
 
-UNDER_WAY = ("tasks", "outbox", "correction", "closed", "journal", "ahead", "place")
+UNDER_WAY = ("tasks", "doom", "outbox", "correction", "closed", "journal", "ahead", "place")
 """Tables that are empty when all is done."""
 
 

@@ -1,0 +1,150 @@
+"""Tasks that nobody has had yet, in the order in which a buffer hands them out.
+
+Theory: to choose the next task only its key and its name are needed; its body lies in the spool and is read when its turn
+comes. So a buffer that hands out by priority, or the newest first, can take in its whole queue, for some 350 bytes of memory a
+task, and the order holds among all of them. The bodies of the first `HOT` stay in memory, which is all that a buffer needs that
+hands out in the order of arrival. Tasks of a cancelled scan are ended a few at a time; a row says so until that is done.
+
+Clock policy: `now` is the time of leases. Invariants: every task here is a row of the spool without an attempt; a task is open,
+or doomed, never both.
+"""
+
+import heapq
+from collections import deque
+
+import msgspec
+
+from beamline_side.cores.buffer_policy import Ordering
+from beamline_side.cores.lease_table import LeaseTable
+from beamline_side.cores.ticket import TABLE, Change, Ticket, ticket_of
+from beamtide.machine import Effect, Forget, Keep, Shelf
+from beamtide.messages.base import ScanId, Seconds, TaskId
+from beamtide.messages.tasks import Task
+
+HOT = 1000
+AT_ONCE = 200
+"""Tasks of cancelled scans that end with one tick."""
+DOOM = "doom"
+
+
+class Arrival(msgspec.Struct):
+    """What tasks that came together have in common."""
+
+    scan: ScanId
+    time: float
+
+
+class Doom(msgspec.Struct, frozen=True, array_like=True):
+    """The tasks of a scan before a place in the journal are cancelled; a row while some of them are still open."""
+
+    before: int
+    reason: str
+
+
+class Backlog:
+    """The queue of one buffer."""
+
+    def __init__(self, ordering: Ordering, shelf: Shelf) -> None:
+        self._ordering, self._shelf = ordering, shelf
+        self._queue: list[tuple[int, int, TaskId]] = []
+        self._arrivals: dict[TaskId, Arrival] = {}
+        self._hot: dict[TaskId, Ticket] = {}
+        self._latest = Arrival(ScanId(""), 0.0)
+        self._restored: dict[ScanId, Arrival] = {}
+        self._doomed: deque[tuple[TaskId, str]] = deque()
+        self._dooms = {ScanId(key): msgspec.msgpack.decode(body, type=Doom) for key, body in shelf.rows(DOOM)}
+
+    def restore(self, ticket: Ticket) -> None:
+        """Take a task of an earlier life; `begin` says when that was over."""
+        task = ticket.task
+        doom = self._dooms.get(task.scan)
+        if doom is not None and ticket.seq < doom.before:
+            self._doomed.append((task.id, doom.reason))
+            return
+        if task.scan not in self._restored:
+            self._restored[task.scan] = Arrival(task.scan, 0.0)
+        self._arrivals[task.id] = self._restored[task.scan]
+        self._queue.append((*self._ordering(task, ticket.seq), task.id))
+
+    def begin(self, now: Seconds) -> None:
+        """Say when the present life begins, before anything else happens in it."""
+        heapq.heapify(self._queue)
+        for arrival in self._restored.values():
+            arrival.time = now
+        self._restored.clear()
+
+    def add(self, task: Task, seq: int, now: Seconds) -> list[Effect]:
+        """Take a new task; one that is known already changes nothing."""
+        if task.id in self._arrivals:
+            return []
+        ticket = Ticket(task, seq)
+        if (self._latest.scan, self._latest.time) != (task.scan, now):
+            self._latest = Arrival(task.scan, now)
+        self._arrivals[task.id] = self._latest
+        heapq.heappush(self._queue, (*self._ordering(task, seq), task.id))
+        if len(self._hot) < HOT:
+            self._hot[task.id] = ticket
+        return [ticket.row()]
+
+    def lead(self, table: LeaseTable, now: Seconds) -> None:
+        """Give the lease table our first task, unless it has one of its own that comes before."""
+        while self._queue and self._queue[0][2] not in self._arrivals:
+            heapq.heappop(self._queue)
+        if not self._queue:
+            return
+        *key, task_id = self._queue[0]
+        first = table.first()
+        if first is None or (1, (key[0], key[1])) < first:
+            heapq.heappop(self._queue)
+            del self._arrivals[task_id]
+            table.adopt(self._ticket(task_id), now)
+
+    def cancel(self, scan: ScanId, before: int, reason: str) -> list[Effect]:
+        """Doom the tasks of a scan that stand before `before` in the journal."""
+        found = [
+            name
+            for _, place, name in self._queue
+            if abs(place) < before and name in self._arrivals and self._arrivals[name].scan == scan
+        ]
+        if not found:
+            return []
+        for name in found:
+            del self._arrivals[name]
+            self._doomed.append((name, reason))
+        self._dooms[scan] = Doom(before, reason)
+        return [Keep(DOOM, scan, msgspec.msgpack.encode(self._dooms[scan]))]
+
+    def end_doomed(self) -> list[Change]:
+        """End some of the tasks of cancelled scans."""
+        changes: list[Change] = []
+        for _ in range(min(AT_ONCE, len(self._doomed))):
+            name, reason = self._doomed.popleft()
+            changes += self._ticket(name).over(reason)
+        if self._dooms and not self._doomed:
+            changes += [Forget(DOOM, scan) for scan in self._dooms]
+            self._dooms.clear()
+        return changes
+
+    @property
+    def ending(self) -> bool:
+        """Whether `end_doomed` has something to do."""
+        return bool(self._doomed)
+
+    def oldest_wait(self, now: Seconds) -> float:
+        """Return for how long the first that came has been waiting."""
+        first = next(iter(self._arrivals.values()), None)
+        return max(0.0, now - first.time) if first else 0.0
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def __contains__(self, task: TaskId) -> bool:
+        return task in self._arrivals
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        assert self._arrivals.keys() <= {name for *_, name in self._queue}, "a task will never be handed out"
+        assert not self._arrivals.keys() & {name for name, _ in self._doomed}, "a cancelled task may be handed out"
+
+    def _ticket(self, name: TaskId) -> Ticket:
+        return self._hot.pop(name, None) or ticket_of(self._shelf.read(TABLE, name))

@@ -1,0 +1,52 @@
+"""What follows when a task of a buffer is over: who is told, and what is kept.
+
+Theory: every verdict goes to the distributor (`intake`); an abandoned one to the sorter too (`verdict_outbox`), because nobody
+else would tell it; a task that failed too often stays as a dead letter (`dead_letters`). No clock.
+Invariant: each change of a ticket leaves as rows and messages of one batch, or not at all.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from beamline_side.cores.dead_letters import LetterBox
+from beamline_side.cores.intake import Intake
+from beamline_side.cores.ticket import Change, Grant, Ticket, Verdict
+from beamline_side.cores.verdict_outbox import VerdictOutbox
+from beamtide.machine import Effect
+from beamtide.messages.tasks import Closed
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """Where verdicts go."""
+
+    intake: Intake
+    letters: LetterBox
+    outbox: VerdictOutbox
+    done: int = 0
+    abandoned: int = 0
+
+    def settle(self, changes: Iterable[Change]) -> list[Effect]:
+        """Return the rows and messages of some changes; grants are somebody else's."""
+        effects: list[Effect] = []
+        for change in changes:
+            if isinstance(change, Verdict):
+                effects += self._close(change)
+            elif not isinstance(change, Grant):
+                effects.append(change)
+        return effects
+
+    def abandon(self, tickets: Iterable[Ticket], reason: str) -> list[Effect]:
+        """End tasks that nobody holds."""
+        return self.settle([change for ticket in tickets for change in ticket.over(reason)])
+
+    def _close(self, verdict: Verdict) -> list[Effect]:
+        task = verdict.task
+        closed = Closed(task=task.id, outcome=verdict.outcome, reason=verdict.reason, generation=task.generation)
+        effects = self.intake.close(closed)
+        effects += self.letters.add(verdict.letter) if verdict.letter else []
+        if verdict.outcome != "abandoned":
+            self.done += 1
+            return effects
+        self.abandoned += 1
+        return effects + self.outbox.add(task, verdict.attempt, verdict.reason)
