@@ -10,6 +10,7 @@ Source: https://www.sqlite.org/fileformat2.html, chapter 4 (header and checksum 
 No clock. Invariant: the mark never says more than what was committed.
 """
 
+import contextlib
 import os
 import pathlib
 import struct
@@ -27,24 +28,31 @@ class Mark:
     def __init__(self, path: pathlib.Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._salts: tuple[int, int] | None = None
+        if not os.fstat(self._descriptor).st_size:
+            self._write((0, 0), 0)  # from now on it has its room on the disk
 
     def committed(self, log: pathlib.Path, frames: int) -> None:
         """Note that the log has so many frames now."""
         self._salts = self._salts or salts_of(log) or (0, 0)
-        os.pwrite(self._descriptor, FORM.pack(MAGIC, *self._salts, frames), 0)
+        self._write(self._salts, frames)
 
     def log_begins_anew(self) -> None:
         """Note that all of the log is in the database, and that SQLite begins it anew with the next commit."""
         self._salts = None
 
-    def clear(self) -> None:
-        """Promise nothing of the log: it goes into the database now."""
-        self._salts = None
-        os.pwrite(self._descriptor, FORM.pack(MAGIC, 0, 0, 0), 0)
+    def clear(self) -> bool:
+        """Promise nothing of the log, since it goes into the database now; False if not even that can be written."""
+        with contextlib.suppress(OSError):
+            self._write((0, 0), 0)
+            return True
+        return False
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+    def _write(self, salts: tuple[int, int], frames: int) -> None:
+        os.pwrite(self._descriptor, FORM.pack(MAGIC, *salts, frames), 0)
 
 
 def promised(path: pathlib.Path) -> tuple[tuple[int, int], int]:

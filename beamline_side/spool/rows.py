@@ -23,8 +23,6 @@ from beamtide.errors import Broken
 from beamtide.messages.base import Handle
 
 Body = bytes | Handle
-CHECKPOINT_AT = 1000
-"""Pages in the log after which it goes into the database."""
 SMALLEST = 512
 """Bytes of SQLite's smallest page: it takes a shorter file for a new one."""
 KEEP = "INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?, ?)"
@@ -91,24 +89,23 @@ class Rows:
         if self._mark is not None:
             self._mark.committed(self._log, self._frames)
 
-    def tidy(self) -> None:
-        """Move the log into the database when it is long enough."""
-        if self._mark is None or self._frames < CHECKPOINT_AT:
+    def tidy(self, at: int = 0) -> None:
+        """Move the log into the database if it has `at` pages; then SQLite begins it anew, in the place that it has."""
+        if self._frames < at:
             return
         with contextlib.suppress(apsw.FullError):  # the log grows meanwhile
             frames, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            if frames == moved:
+            if frames == moved and self._mark is not None:
                 self._mark.log_begins_anew()
                 self._frames = 0
 
     def close(self, *, broken: bool) -> None:
         """Close the file. After a failure the log stays as it is, and its mark too."""
+        if self._mark is not None:
+            broken = broken or not self._mark.clear()
+            self._mark.close()
         if broken:
             self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        elif self._mark is not None:
-            self._mark.clear()
-        if self._mark is not None:
-            self._mark.close()
         with contextlib.suppress(apsw.Error):  # a disk that is full may refuse even this, and everything promised is in the log
             self.connection.close()
 

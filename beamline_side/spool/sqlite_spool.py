@@ -10,6 +10,7 @@ survives SIGKILL, and loses the last seconds in a power cut.
 Clock policy: no clock. Invariants: at most one process has the file open; a row that is returned is the row that was kept.
 """
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from beamtide.messages.base import Handle
 Durability = Literal["full", "relaxed"]
 HEAVY = 64 << 10
 """A body of so many bytes goes to a segment: through SQLite it would cross the disk twice, and its memory three times."""
+GENEROUS, FRUGAL = 1000, 50
+"""Pages in the log after which it goes into the database; few while the reserve is all there is."""
 DISK = (apsw.Error, OSError)
 
 
@@ -125,7 +128,7 @@ class Spool:
             if self._segments is not None and self._gone:
                 self._segments.release(self._gone)
                 self._gone.clear()
-            self._rows.tidy()
+            self._rows.tidy(at=FRUGAL if self._reserve is not None and self._reserve.spent else GENEROUS)
         except DISK as error:
             raise self._trouble(error) from error
 
@@ -137,12 +140,18 @@ class Spool:
         self._release()
 
     def _write(self) -> None:
-        try:
-            self._rows.write(self._pending.items())
-        except apsw.FullError:
-            if self._reserve is None or not self._reserve.spend():
-                raise
-            self._rows.write(self._pending.items())
+        """Write the batch; without room, where the log began, and then from the reserve."""
+        with contextlib.suppress(apsw.FullError):
+            return self._rows.write(self._pending.items())
+        self._rows.tidy()
+        with contextlib.suppress(apsw.FullError):
+            return self._rows.write(self._pending.items())
+        self._spend()
+        self._rows.tidy()
+        return self._rows.write(self._pending.items())
+
+    def _spend(self) -> bool:
+        return self._reserve is not None and self._reserve.spend()
 
     def _placed(self, body: bytes | Parts | Handle) -> Body:
         """Put a body where it belongs: a large one into a segment."""
@@ -165,7 +174,7 @@ class Spool:
         try:
             return segments.append(parts)
         except OSError as error:
-            if not is_full(error) or self._reserve is None or not self._reserve.spend():
+            if not is_full(error) or not self._spend():
                 raise
             return segments.append(parts)
 

@@ -43,15 +43,15 @@ def audit(spool: Spool, said: set[str]) -> tuple[int, int]:
     return put, len(closed)
 
 
-def live(path: pathlib.Path, said: set[str], voice: int) -> None:
+def live(path: pathlib.Path, said: set[str], voice: int, seed: int, most: int = TASKS) -> None:
     """Go on with the story from what is on disk, to its end."""
     spool = Spool(path, reserve=RESERVE)
     put, _ = audit(spool, said)
-    chance = random.Random(os.getpid())
+    chance = random.Random(seed)
     while True:
         tasks = dict(spool.rows("tasks"))
         lines = []
-        for number in range(put, min(TASKS, put + chance.randrange(1, 12))):
+        for number in range(put, min(most, put + chance.randrange(1, 12))):
             spool.keep("tasks", key(number), b"ready")
             lines.append(f"put {key(number)}")
             put += 1
@@ -70,9 +70,9 @@ def live(path: pathlib.Path, said: set[str], voice: int) -> None:
                 lines.append(f"closed {name}")
         spool.commit()
         os.write(voice, "".join(line + "\n" for line in lines).encode())
-        if put == TASKS and not tasks:
+        if put == most and not tasks:
             spool.close()
-            os._exit(0)
+            return
 
 
 def once(path: pathlib.Path, said: set[str], lifetime: float) -> bool:
@@ -81,7 +81,8 @@ def once(path: pathlib.Path, said: set[str], lifetime: float) -> bool:
     pid = os.fork()
     if not pid:
         try:
-            live(path, said, voice)
+            live(path, said, voice, os.getpid())
+            os._exit(0)
         finally:
             os._exit(1)
     os.close(voice)
