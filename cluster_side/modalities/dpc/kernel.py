@@ -1,0 +1,123 @@
+"""DPC, heavy half: frames, or the readings of a segmented detector, become sums and deflections; each exposure for itself."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from cluster_side.modalities import columns
+from cluster_side.modalities.base import Kernel
+from cluster_side.modalities.columns import Column, Frames
+from cluster_side.modalities.dpc import frame_file, moments
+from cluster_side.modalities.dpc.shift import shifts
+from cluster_side.modalities.dpc.spec import DpcSettings, GeometrySettings, SegmentSettings
+
+Datasets = dict[str, NDArray[Any]]
+
+
+def load(settings: DpcSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
+    """Return the array function of these settings; BadInput for calibration files that are no frames."""
+    frame_file.judge(calibration)
+    known = {name: frame_file.read(path, name) for name, path in calibration.items()}
+    if settings.method == "fourier_shift" and "reference" not in known:
+        raise BadInput("calibration.reference is missing: fourier_shift needs a frame of the empty beam (.npy or HDF5)")
+    optics = moments.Optics(
+        masked=None if "mask" not in known else known["mask"] != 0,
+        dark=None if "dark" not in known else known["dark"].astype(np.float32),
+    )
+    empty = moments.profiles(known["reference"][None].astype(float), optics) if settings.method == "fourier_shift" else None
+
+    def kernel(frames: Frames) -> Datasets:
+        if settings.segments is not None:
+            return from_segments(frames, settings.segments)
+        return from_frames(frames, settings, optics, empty)
+
+    return kernel
+
+
+def from_frames(frames: Frames, settings: DpcSettings, optics: moments.Optics, empty: moments.Profiles | None) -> Datasets:
+    """Return sum, position, width, dark field and angle of each frame; `empty` holds the profiles of the empty beam."""
+    images = _images(frames, settings.frames or "", optics)
+    shape = (images.shape[1], images.shape[2])
+    if settings.disc is not None:
+        disc = moments.beyond(shape, settings.disc.x, settings.disc.y, settings.disc.radius)
+        optics = moments.Optics(optics.masked, optics.dark, disc)
+    found = moments.profiles(images, optics)
+    counted = moments.total(found)
+    datasets: Datasets = {"sum": counted}
+    (x, datasets["width_x"]), (y, datasets["width_y"]) = moments.middle(found.columns), moments.middle(found.rows)
+    if empty is not None:
+        (x, along_x), (y, along_y) = shifts(found.columns, empty.columns[0]), shifts(found.rows, empty.rows[0])
+        datasets["amplitude"] = 0.5 * (along_x + along_y)
+    datasets |= {"com_x": x, "com_y": y}
+    if settings.disc is not None:
+        datasets["dark_field"] = np.where(counted > 0, found.outside, np.nan) / np.where(counted > 0, counted, np.nan)
+    if settings.geometry is not None:
+        rest = settings.reference or _undeflected(shape, empty)
+        datasets |= {"angle_x": angle(x, rest[0], settings.geometry), "angle_y": angle(y, rest[1], settings.geometry)}
+    datasets["flags/frame"] = columns.flagged(len(images), {0: ~np.isfinite(x * y), 1: found.at_end})
+    return datasets
+
+
+def _undeflected(shape: tuple[int, int], empty: moments.Profiles | None) -> tuple[float, float]:
+    """Return (x, y) that angles count from: no shift against the empty beam, or the middle of the frame."""
+    return (0.0, 0.0) if empty is not None else ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+
+
+def angle(position: Column, reference: float, geometry: GeometrySettings) -> Column:
+    """Return (position - reference) x pixel size / distance: the deflection in radians, for small angles."""
+    return (position - reference) * (geometry.pixel_size / geometry.distance)
+
+
+def from_segments(frames: Frames, settings: SegmentSettings) -> Datasets:
+    """Return sum, contrasts and angles of a segmented detector."""
+    readings = {name: _segment(frames, name, settings) for name in dict.fromkeys(_names(settings))}
+
+    def together(names: tuple[str, ...]) -> Column:
+        return np.asarray(np.sum([readings[name] for name in names], axis=0))
+
+    x, y = (
+        contrast(together(plus), together(minus))
+        for plus, minus in ((settings.right, settings.left), (settings.top, settings.bottom))
+    )
+    return {
+        "sum": together(tuple(readings)),
+        "contrast_x": x,
+        "contrast_y": y,
+        "angle_x": settings.scale_x * x,
+        "angle_y": settings.scale_y * y,
+        "flags/frame": columns.flagged(len(x), {0: ~np.isfinite(x * y), 2: settings.dark is None}),
+    }
+
+
+def contrast(plus: Column, minus: Column) -> Column:
+    """Return (plus - minus) / (plus + minus); NaN where the sum is not above zero."""
+    total = plus + minus
+    found = np.full(total.shape, np.nan)
+    np.divide(plus - minus, total, out=found, where=total > 0)
+    return found
+
+
+def _names(settings: SegmentSettings) -> tuple[str, ...]:
+    return (*settings.left, *settings.right, *settings.bottom, *settings.top)
+
+
+def _segment(frames: Frames, name: str, settings: SegmentSettings) -> Column:
+    """Return (reading - dark) x gain of one segment."""
+    dark = settings.dark.get(name, 0.0) if isinstance(settings.dark, dict) else settings.dark or 0.0
+    return (columns.single(frames, name) - dark) * settings.gain.get(name, 1.0)
+
+
+def _images(frames: Frames, name: str, optics: moments.Optics) -> NDArray[Any]:
+    if name not in frames:
+        raise BadInput(f"the frames have no array {name!r}, only {', '.join(sorted(frames))}; correct source.options or `frames`")
+    images = frames[name]
+    if images.ndim != 3 or images.dtype.kind not in "biuf" or not images.size:
+        raise BadInput(f"{name!r} holds {images.dtype} of shape {images.shape}; expected frames (exposure, y, x)")
+    for role, frame in (("mask", optics.masked), ("dark", optics.dark)):
+        if frame is not None and frame.shape != images.shape[1:]:
+            raise BadInput(f"calibration.{role} has shape {frame.shape}, the frames have {images.shape[1:]}; they must fit")
+    return images

@@ -1,0 +1,101 @@
+"""Moments of frames: how much, where its middle is, and how wide it is. Pure.
+
+Theory: sum, centre of mass and width of a frame need only its two profiles, the sums of its rows and of its columns. Each is a
+matrix-vector product over the frames of a task, in blocks that stay in the processor's cache, so memory is read once. Products
+are in float32 over one line of pixels (relative error below 1e-6), everything after in float64, about the middle of the frame.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+
+Values = NDArray[np.float64]
+Frame = NDArray[np.float32]
+BLOCK = 1 << 17
+"""Pixels worked on at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Optics:
+    """What every frame is corrected with: pixels to leave out, what they read without beam, and 1 beyond the bright disc."""
+
+    masked: NDArray[np.bool_] | None = None
+    dark: Frame | None = None
+    outside: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """Sums over the rows (n, y) and columns (n, x) of frames, what lies outside the disc (n,), and which frames lost pixels."""
+
+    rows: Values
+    columns: Values
+    outside: Values
+    at_end: NDArray[np.bool_]
+
+
+def profiles(frames: NDArray[Any], optics: Optics) -> Profiles:
+    """Return the profiles of frames (n, y, x). Pixels at the end of an unsigned range are what a detector masks: left out."""
+    count, height, width = frames.shape
+    found = Profiles(np.empty((count, height)), np.empty((count, width)), np.zeros(count), np.zeros(count, bool))
+    ones = np.ones(width, np.float32), np.ones(height, np.float32)
+    for where, block, at_end in _blocks(frames, optics):
+        found.rows[where], found.columns[where] = block @ ones[0], ones[1] @ block
+        found.at_end[where] = at_end
+        if optics.outside is not None:
+            found.outside[where] = block.reshape(len(block), -1) @ optics.outside.ravel()
+    return found
+
+
+def _blocks(frames: NDArray[Any], optics: Optics) -> Iterator[tuple[slice, Frame, NDArray[np.bool_]]]:
+    """Yield frames as float32, block by block, without dark and masked pixels, and which of them held pixels at the end."""
+    step = max(1, BLOCK // (frames.shape[1] * frames.shape[2]))
+    end = np.iinfo(frames.dtype).max if frames.dtype.kind == "u" else None
+    for first in range(0, len(frames), step):
+        where = slice(first, first + step)
+        raw = frames[where]
+        block = raw.astype(np.float32, copy=optics.dark is not None or optics.masked is not None)
+        over = np.zeros(len(raw), bool)
+        if optics.dark is not None:
+            block -= optics.dark
+        if optics.masked is not None:
+            np.copyto(block, np.float32(0), where=optics.masked)
+        if end is not None and raw.max() == end:
+            over = (raw == end).any(axis=(1, 2))
+            np.copyto(block, np.float32(0), where=raw == end)
+        yield where, block, over
+
+
+def total(found: Profiles) -> Values:
+    """Return the sum of each frame (n,)."""
+    return np.asarray(found.columns.sum(axis=1))
+
+
+def middle(profile: Values) -> tuple[Values, Values]:
+    """Return the centre of mass and the r.m.s. width of profiles (n, length) in pixels; pixel 0 has its middle at 0.
+
+    NaN where nothing was counted. A width of what is negative (over-subtracted dark) is NaN too.
+    """
+    length = profile.shape[1]
+    at = np.arange(length) - (length - 1) / 2
+    weight = profile.sum(axis=1)
+    safe = np.where(weight > 0, weight, np.nan)
+    first, second = profile @ at / safe, profile @ at**2 / safe
+    variance = second - first**2
+    return first + (length - 1) / 2, np.sqrt(np.where(variance >= 0, variance, np.nan))
+
+
+def beyond(shape: tuple[int, int], x: float, y: float, radius: float) -> Frame:
+    """Return 1 for pixels whose middle lies further than `radius` from (x, y), 0 for the others; BadInput if all or none do."""
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    outside = (rows - y) ** 2 + (columns - x) ** 2 > radius**2
+    if outside.all() or not outside.any():
+        raise BadInput(
+            f"disc: a circle of {radius} pixels about ({x}, {y}) leaves nothing inside, or nothing outside, of {shape}"
+        )
+    return outside.astype(np.float32)

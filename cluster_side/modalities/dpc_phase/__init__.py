@@ -1,0 +1,1 @@
+"""The phase of a whole scan, from the deflections of its points."""
