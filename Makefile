@@ -4,7 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test soak sabotage lint bench clean
+lock = $(BIN)/pip-compile --quiet --upgrade $(foreach extra,$(2),--extra $(extra)) --generate-hashes --allow-unsafe --strip-extras \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file containers/locks/$(1).lock pyproject.toml
+
+.PHONY: demo test soak sabotage lint bench locks clean
 .DEFAULT_GOAL := help
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +41,13 @@ lint: $(VENV)/.dev  ## style, types and the import law
 
 bench: $(VENV)/.base  ## measure; ONLY=fabric|results|start for one of them
 	@$(BIN)/python -m benchmarks $(ONLY)
+
+locks: $(VENV)/.dev  ## pin the versions of the images again (containers/locks)
+	@$(PIP) install pip-tools
+	@$(call lock,worker-cpu,xrf xrd)
+	@$(call lock,worker-gpu,xrd gpu)
+	@$(call lock,worker-mpi,mpi)
+	@$(call lock,beamline,maps)
 
 clean:  ## remove what was installed and what the demo wrote
 	@rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from beamtide import registry, settings, yaml_file
 from beamtide.config import Deployment, PipelineConfig, SiteConfig
+from beamtide.container import Container
 from beamtide.errors import BadInput
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -103,7 +104,10 @@ def _absolute(site: SiteConfig, folder: pathlib.Path) -> SiteConfig:
     for path in site.pipelines:
         matches = sorted(folder.glob(str(path))) if "*" in str(path) else []
         files += matches or [full(path)]
-    return site.model_copy(update={"roots": roots, "state": full(site.state), "pipelines": tuple(files)})
+    container = site.container
+    if container.image is not None:
+        container = container.model_copy(update={"image": full(container.image)})
+    return site.model_copy(update={"roots": roots, "state": full(site.state), "pipelines": tuple(files), "container": container})
 
 
 def _relations(deployment: Deployment, documents: dict[str, yaml_file.Document]) -> list[str]:
@@ -143,6 +147,20 @@ def _places(deployment: Deployment, document: yaml_file.Document) -> list[str]:
             f"{document.where(('network', 'bind'))}: {site.network.bind} can be reached from other machines, and connections are "
             f"not yet protected by keys; use ipc or {LOOPBACK[0]}"
         )
+    found += _image(site.container, document)
     if site.state.is_relative_to(site.roots.raw):
         found.append(f"{document.where(('state',))}: {site.state} lies inside roots.raw, where nothing may be written")
+    return found
+
+
+def _image(container: Container, document: yaml_file.Document) -> list[str]:
+    found = []
+    if container.runtime != "none" and container.image is None:
+        found.append(f"{document.where(('container',))}: runtime {container.runtime} needs an image; see `beamtide image build`")
+    if container.stage and not container.digest:
+        found.append(f"{document.where(('container', 'stage'))}: a copied image is checked by its digest; add container.digest")
+    odd = [name for name, path in container.nodes.items() if not path.is_absolute()]
+    found += [f"{document.where(('container', 'nodes', name))}: {container.nodes[name]} must begin with /" for name in odd]
+    if any(letter in str(path) for path in (container.image, *container.nodes.values()) for letter in ":,"):
+        found.append(f"{document.where(('container',))}: no path may have a colon or a comma, which separate binds")
     return found

@@ -16,7 +16,6 @@ import msgspec
 from beamline_side.cores.deferred import Deferred
 from beamline_side.cores.journal import Journal
 from beamline_side.cores.tallies import Tallies
-from beamtide.config import NAME
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages.base import Ok, PipelineName, Refused, Seconds
 from beamtide.messages.tasks import (
@@ -28,6 +27,7 @@ from beamtide.messages.tasks import (
     Task,
     WatchTasksRequest,
 )
+from beamtide.section import NAME
 
 LONGEST_ID = 512
 ROW = 2048

@@ -23,6 +23,8 @@ from cluster_side.modalities.base import Kernel, Modality, Output
 from cluster_side.worker import prepared_arrays
 
 PATIENCE = 60.0
+IMAGE = "BEAMTIDE_IMAGE"
+"""Environment variable with the digest of the image that we run in: it belongs into every result."""
 FindModality = Callable[[str], Modality]
 
 
@@ -78,6 +80,8 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         kernel, declared = modality.load(values, calibration, keep), modality.declared(values)
     except ValidationError as error:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
+    if image := os.environ.get(IMAGE):
+        versions["container image"] = image
     return Recipe(digest, kernel, declared, versions)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beamtide.config import Deployment
+from cluster_side.images import admission, enter
 from cluster_side.scaling.launchers.base import (
     Answer,
     Cause,
@@ -46,12 +47,19 @@ class _Job:
 class LocalLauncher:
     """Starts jobs as processes; their output goes to `<logs>/<name>-<id>.log`."""
 
-    beamtide = (sys.executable, "-m", "beamtide")
-
     def __init__(self, deployment: Deployment) -> None:
-        self._site = deployment.file
+        self._deployment = deployment
         self._jobs = _orphans(str(deployment.file))
         self._ended: dict[str, Sighting] = {}
+
+    @property
+    def beamtide(self) -> tuple[str, ...]:
+        """The command that starts Beamtide: that of this process, or the image's."""
+        return ("beamtide",) if self._in_image else (sys.executable, "-m", "beamtide")
+
+    @property
+    def _in_image(self) -> bool:
+        return self._deployment.site.container.runtime != "none"
 
     @property
     def cpus_per_node(self) -> int:
@@ -98,11 +106,11 @@ class LocalLauncher:
     def render(self, order: JobOrder) -> str:
         """Return the command line of one job."""
         words = [f"{name}={value}" for name, value in order.env.items()]
-        return shlex.join([*words, *order.argv])
+        return shlex.join([*words, *self._command(order)])
 
     def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
         """Return what this machine can never do: more CPUs or nodes than there are."""
-        found = []
+        found = list(admission.problems(self._deployment))
         for order in orders:
             if order.shape.nodes > 1:
                 found.append(
@@ -112,12 +120,20 @@ class LocalLauncher:
                 found.append(f"pipeline {order.pipeline}: a job wants {order.shape.memory_mb} MiB, this machine has {here} MiB")
         return tuple(found)
 
+    def _command(self, order: JobOrder) -> Sequence[str]:
+        return ("bash", "-c", enter.script(self._deployment, order.argv, order.shape.gpus)) if self._in_image else order.argv
+
     def _start(self, order: JobOrder, job: str) -> _Job:
         order.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         environment = {**os.environ, **order.env, PARENT: str(os.getpid()), JOB: job, TOKEN: order.token}
         with (order.logs / f"{order.name}-{job}.log").open("ab") as log:
             process = subprocess.Popen(
-                order.argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command(order),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         return _Job(order.token, process.pid, process)
 
@@ -125,6 +141,8 @@ class LocalLauncher:
 def _end(name: str, token: str, code: int) -> Sighting:
     if code == 0:
         return Sighting(name, token, Phase.ENDED, cause=Cause.DONE)
+    if code in enter.IMAGE_CODES:
+        return Sighting(name, token, Phase.FAILED, "the image did not start", cause=Cause.START)
     said = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
     return Sighting(name, token, Phase.FAILED, said, cause=Cause.CANCELLED if code == -signal.SIGTERM else Cause.CODE)
 

@@ -1,0 +1,72 @@
+"""How a job gets into its image: text for the end of a batch script, which becomes the worker by `exec`, so that signals arrive.
+
+Pure: configuration in, bash out; every word is quoted. The node needs bash, coreutils and the container program, no Python. The
+image is copied to the node once (single flight, digest checked, started once as a probe, tried twice); inputs are bound
+read-only under the paths that the site file uses, wherever the node has them.
+Source of the options: Apptainer and SingularityCE manuals, `exec`.
+"""
+
+import pathlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from beamtide.config import Deployment
+from beamtide.container import Folder
+
+IMAGE_CODES = (69, 255)
+"""Exit codes of a job whose node could not start the image: ours, and the container program's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A folder of the node, and where it appears inside. A job without one that is `needed` ends with a sentence."""
+
+    node: pathlib.Path
+    inside: pathlib.Path
+    writable: bool = False
+    needed: bool = True
+
+
+def binds(deployment: Deployment) -> tuple[Bind, ...]:
+    """Return what a worker may see, outer folders first: raw, processed, shared and the site file read-only, state writable."""
+    site = deployment.site
+    wanted: dict[Folder, tuple[pathlib.Path | None, bool]] = {
+        "raw": (site.roots.raw, False),
+        "processed": (site.roots.processed, False),
+        "shared": (site.roots.shared, False),
+        "site": (deployment.file.parent, False),
+        "state": (site.state, True),
+    }
+    pipelines = {path.parent for path in site.pipelines}
+    found = [
+        Bind(site.container.nodes.get(name, path), path, writable, name != "processed")  # made with the first result
+        for name, (path, writable) in wanted.items()
+        if path
+    ]
+    found += [Bind(folder, folder) for folder in pipelines if folder != deployment.file.parent]
+    return tuple(sorted(set(found), key=lambda bind: (len(bind.inside.parts), str(bind.inside), bind.writable)))
+
+
+def script(deployment: Deployment, argv: Sequence[str], gpus: int = 0) -> str:
+    """Return the last lines of a batch script: become `argv`, in the image if the site has one."""
+    container = deployment.site.container
+    if container.runtime == "none":
+        return f"exec {shlex.join(argv)}\n"
+    functions = resources.files("cluster_side.images").joinpath("enter.sh").read_text()
+    lines = [functions, f"umask {container.umask}", f"beamtide_image={shlex.quote(str(container.image))}"]
+    lines += [_bind(bind) for bind in binds(deployment)]
+    if container.stage and container.digest:
+        sha, stage = container.digest.removeprefix("sha256:"), shlex.quote(str(container.stage))
+        lines.append(f'beamtide_stage "$beamtide_image" {sha} {stage} {container.runtime}')
+    lines.append(f"export BEAMTIDE_IMAGE={container.digest or 'unpinned'} BEAMTIDE_ENTERED=$(date +%s.%N)")
+    options = ["--no-home", "--no-mount", "cwd", "--pwd", "/", "--cleanenv", *(["--nv"] if gpus else [])]
+    words = shlex.join(["exec", *options])
+    lines.append(f'beamtide_enter {container.runtime} {words} "${{beamtide_binds[@]}}" "$beamtide_image" {shlex.join(argv)}')
+    return "\n".join(lines) + "\n"
+
+
+def _bind(bind: Bind) -> str:
+    modes = ("rw" if bind.writable else "ro", "needed" if bind.needed else "optional")
+    return shlex.join(["beamtide_bind", str(bind.node), str(bind.inside), *modes])

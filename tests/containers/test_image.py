@@ -1,0 +1,109 @@
+"""A real image, built here from a local root folder, and jobs that run in it."""
+
+import json
+import pathlib
+import shlex
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from beamline_side.hosts import embedded
+from beamtide import cli, site
+from beamtide.config import Deployment
+from cluster_side.images import admission, checks, enter, runtime
+from tests.containers.conftest import Image
+from tests.system.deployments import REAL_SCAN, real_site
+
+pytestmark = pytest.mark.long
+
+
+def with_image(deployment: Deployment, **container: object) -> Deployment:
+    """Write the container section into the site file, and load it again."""
+    file = deployment.file
+    file.write_text(file.read_text() + f"container: {json.dumps(container, default=str)}\n")
+    return site.load(file)
+
+
+@pytest.fixture
+def deployment(tmp_path: pathlib.Path, test_data: pathlib.Path, worker_image: Image) -> Deployment:
+    plain = real_site(tmp_path / "site", test_data)
+    plain.site.state.mkdir(mode=0o700)
+    return with_image(plain, runtime="apptainer", image=worker_image.path, digest=worker_image.digest, stage=tmp_path / "node")
+
+
+def as_a_job(deployment: Deployment, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", enter.script(deployment, argv)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_image_is_whole_and_says_what_is_in_it(worker_image: Image) -> None:
+    program = runtime.detect()
+    assert not [text for text in checks.image(program, worker_image.path).values() if text]
+    result = CliRunner().invoke(cli.build(), ["image", "show", str(worker_image.path), "--json"])
+    told = json.loads(result.stdout)
+    assert told["digest"] == worker_image.digest
+    assert told["labels"]["org.beamtide.image"] == "worker-cpu"
+    assert told["megabytes"] < 600
+
+
+def test_a_measured_scan_is_processed_inside_of_it(deployment: Deployment) -> None:
+    outcome = embedded.run_scan(deployment, REAL_SCAN, lambda _: None)
+    rows = outcome.last.pipelines
+    assert {name: (row.done, row.lost) for name, row in rows.items()} == {"encoders": (11, 0), "xrf": (11, 0)}
+    text = next(path for path in outcome.files if path.name == "xrf.h5").read_bytes()
+    assert deployment.site.container.digest.encode() in text  # every result says in which image it was made
+
+
+def test_a_job_sees_what_it_needs_and_no_more(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SECRET", "not for workers")
+    raw = shlex.quote(str(deployment.site.roots.raw))
+    look = f"echo job=$SLURM_JOB_ID secret=$SECRET home=$(ls -A ~ | grep -c '^.cache$'); touch {raw}/x; ls {raw}"
+    done = as_a_job(deployment, "sh", "-c", look)
+    assert "job=77 secret= home=0" in done.stdout
+    assert "Read-only file system" in done.stderr
+    assert "xrf" in done.stdout
+
+
+def test_many_jobs_of_a_node_copy_the_image_once(deployment: Deployment, tmp_path: pathlib.Path) -> None:
+    text = enter.script(deployment, ("true",))
+    jobs = [subprocess.Popen(["bash", "-c", text]) for _ in range(6)]
+    assert [job.wait(120) for job in jobs] == [0] * 6
+    copies = list((tmp_path / "node").glob("*.sif"))
+    assert len(copies) == 1
+    assert copies[0].stat().st_nlink == 1
+    assert not list((tmp_path / "node").glob("*.part"))
+
+
+def test_another_image_than_the_pinned_one_is_refused(deployment: Deployment, tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "other.sif"
+    other.write_bytes(deployment.site.container.image.read_bytes()[:-1] + b"?")
+    changed = deployment.site.container.model_copy(update={"image": other})
+    wrong = deployment.model_copy(update={"site": deployment.site.model_copy(update={"container": changed})})
+    assert "the site file pins" in admission.problems(wrong)[0]
+    done = as_a_job(wrong, "true")
+    assert done.returncode == enter.IMAGE_CODES[0]
+    assert "has not the digest that the site file pins" in done.stderr
+    assert not list((tmp_path / "node").glob("*.sif*"))
+
+
+def test_a_truncated_image_is_named(worker_image: Image, tmp_path: pathlib.Path) -> None:
+    cut = tmp_path / "cut.sif"
+    cut.write_bytes(worker_image.path.read_bytes()[:100_000])
+    result = CliRunner().invoke(cli.build(), ["image", "check", str(cut)])
+    assert "is not a whole image" in str(result.exception)
+
+
+def test_what_a_node_lacks_ends_its_job_with_one_sentence(deployment: Deployment, tmp_path: pathlib.Path) -> None:
+    nodes = {"raw": tmp_path / "not mounted"}
+    container = deployment.site.container.model_copy(update={"nodes": nodes})
+    lost = deployment.model_copy(update={"site": deployment.site.model_copy(update={"container": container})})
+    done = as_a_job(lost, "true")
+    assert (done.returncode, done.stderr.count("\n")) == (enter.IMAGE_CODES[0], 1)
+    assert f"cannot read {tmp_path}/not mounted (which stands for {deployment.site.roots.raw})" in done.stderr
+
+
+def test_an_image_without_mpi_is_told(worker_image: Image) -> None:
+    assert "has no mpirun" in checks.mpi(runtime.detect(), worker_image.path)["MPI in the image"]
