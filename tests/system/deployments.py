@@ -17,7 +17,7 @@ site: nanomax
 roots: {{raw: "{raw}", processed: "{folder}/processed", shared: "{shared}"}}
 state: "{folder}/state"
 pipelines: [encoders.yaml, xrf.yaml]
-scaling: {{caps: {{jobs: {jobs, node_hours_per_day: 100}}}, tick: 0.2, idle_exit: 3}}
+scaling: {{caps: {{jobs: {jobs}, node_hours_per_day: 100}}, tick: 0.2, idle_exit: 3}}
 leases: {{ttl: 3, beat: 0.5}}
 """
 ENCODERS = """
