@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from beamtide.config_slurm import Slurm
 from beamtide.container import Container
 from beamtide.section import Memory, Name, Section
 
@@ -116,6 +117,9 @@ class SiteConfig(Section):
     budgets: Budgets = Budgets()
     launcher: Literal["local", "slurm"] = "local"
     """Where jobs run: as processes on this machine, or in a batch system."""
+    slurm: Slurm = Slurm()
+    beamtime: Name | None = None
+    """The beamtime that jobs are for; it becomes part of their names."""
     container: Container = Container()
 
 

@@ -190,7 +190,8 @@ class Launcher(Protocol):
 
 def job_name(deployment: Deployment, pipeline: str) -> str:
     """Return the name that all jobs of a pipeline bear; `look` asks for exactly these names."""
-    return f"beamtide-{deployment.site.site}-{pipeline}"
+    beamtime = f"{deployment.site.beamtime}-" if deployment.site.beamtime else ""
+    return f"beamtide-{deployment.site.site}-{beamtime}{pipeline}"
 
 
 def job_key(job: str, restarts: int) -> str:

@@ -1,0 +1,197 @@
+"""Slurm as a launcher: where to ask, how often to look, what to believe.
+
+Theory: an order is tried at each place in turn (reservation, partitions, other clusters) until one takes it; a refusal is certain
+before the next is tried, so nothing is ever submitted twice. The queue is looked at in one call for all our jobs, at most every
+five seconds, and less often when Slurm is slow; in between the last picture is shown, the same object. While a call takes
+long, the picture is unknown and our caller goes on.
+
+Clock policy: `beamtide.clock.monotonic`.
+Invariants: at most one squeue at a time, and one per `slurm.look_every`; an order that does not fit into one array is denied.
+"""
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from beamtide import clock
+from beamtide.config import Deployment
+from beamtide.config_slurm import Slurm
+from beamtide.errors import BadInput
+from cluster_side.scaling.launchers import slurm_options, slurm_script
+from cluster_side.scaling.launchers.base import (
+    MOST_IN_ARRAY,
+    Answer,
+    Cause,
+    Denied,
+    JobOrder,
+    Picture,
+    Seen,
+    Unseen,
+    job_name,
+)
+from cluster_side.scaling.launchers.slurm_cli import Commands, Submission
+from cluster_side.scaling.launchers.slurm_commands import require
+from cluster_side.scaling.launchers.slurm_recall import Recall
+from cluster_side.scaling.launchers.slurm_text import NodeKind
+
+SLOW = 1.0
+"""Seconds after which a look that is under way makes the picture unknown."""
+RESPITE = 5
+"""After a look that took t seconds there is none for so many times t, but for a minute at most."""
+LONGEST_RESPITE = 60.0
+
+
+class Backend(Protocol):
+    """The three verbs, by commands or by pyslurm."""
+
+    def submit(self, submission: Submission) -> Answer:
+        """Submit once."""
+        ...
+
+    def picture(self) -> Picture | None:
+        """Ask for all our jobs; None: no answer yet, ask again."""
+        ...
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """Cancel these; do not wait."""
+        ...
+
+
+class SlurmLauncher:
+    """Jobs in Slurm."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        require()
+        self._slurm = deployment.site.slurm
+        names = [job_name(deployment, pipeline) for pipeline in deployment.pipelines]
+        clusters = [place.cluster for place in slurm_options.places(self._slurm, 0) if place.cluster]
+        self._commands = Commands(names, tuple(dict.fromkeys(clusters)), self._slurm.patience)
+        self._backend = backend(self._slurm, self._commands, names)
+        self._recall = Recall()
+        self._last: Picture = Unseen("Slurm has not been asked yet")
+        self._next = 0.0
+        self._asked: float | None = None
+
+    @property
+    def beamtide(self) -> tuple[str, ...]:
+        """The command of the site file, else the Python that runs here."""
+        return self._slurm.beamtide or (sys.executable, "-m", "beamtide")
+
+    @property
+    def cpus_per_node(self) -> int:
+        """CPUs of a node that jobs share; 0: whole nodes."""
+        return 0 if self._slurm.whole_nodes else self._slurm.cpus_per_node
+
+    def submit(self, order: JobOrder) -> Answer:
+        """Ask at each place in turn."""
+        if order.count > (most := self._most_in_array):
+            return Denied(Cause.LIMIT, f"{order.count} jobs are more than one array of this Slurm holds: {most} (MaxArraySize)")
+        try:
+            submissions = self._submissions(order)
+            (self._slurm.logs or order.logs).mkdir(parents=True, exist_ok=True, mode=0o750)
+        except BadInput as error:
+            return Denied(Cause.RULES, str(error))
+        except OSError as error:
+            return Denied(Cause.START, f"the folder for logs of jobs cannot be made: {error}")
+        refusals = []
+        for place, submission in submissions.items():
+            answer = self._backend.submit(submission)
+            if not isinstance(answer, Denied) or answer.cause is Cause.DOWN:
+                return answer
+            refusals.append((place, answer))
+        return _worst(refusals)
+
+    def look(self) -> Picture:
+        """Return the last picture, or a new one when it is time."""
+        now = clock.monotonic()
+        if self._asked is None and now < self._next:
+            return self._last
+        if self._asked is None:
+            self._asked = now
+        picture = self._backend.picture()
+        now = clock.monotonic()
+        took = now - self._asked
+        if picture is None:
+            if took > SLOW:
+                self._last = Unseen(f"Slurm has not answered for {took:.0f} s (squeue)")
+            return self._last
+        self._next = max(self._asked + self._slurm.look_every, now + min(LONGEST_RESPITE, RESPITE * took))
+        self._asked = None
+        self._last = self._recall.judge(picture, now) if isinstance(picture, Seen) else picture
+        if missing := self._recall.missing():
+            self._recall.explain(self._commands.ends(missing), missing)
+        return self._last
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Ask these jobs to leave."""
+        if ids:
+            self._backend.cancel(ids)
+
+    def render(self, order: JobOrder) -> str:
+        """Return the script, with the call of sbatch as a comment below its first line."""
+        place, submission = next(iter(self._submissions(order).items()))
+        first, _, rest = submission.script.partition("\n")
+        call = " \\\n#   ".join(("sbatch --parsable", *slurm_options.words(submission.options)))
+        return f"{first}\n# for {place}:\n# {call}\n{rest}"
+
+    def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
+        """Ask Slurm whether it would take such jobs; one sentence for each order that no place takes."""
+        kinds = self._commands.nodes()
+        said = {order.pipeline: self._problem(order, kinds) for order in orders}
+        return tuple(f"pipeline {pipeline}: {problem}" for pipeline, problem in said.items() if problem)
+
+    def _problem(self, order: JobOrder, kinds: tuple[NodeKind, ...]) -> str:
+        try:
+            submissions = self._submissions(order)
+        except BadInput as error:
+            return str(error)
+        refusals = {}
+        for place, submission in submissions.items():
+            said = _too_big(order, place, kinds) or self._commands.refusal(submission)
+            if not said:
+                return ""
+            refusals[place] = said
+        return "; ".join(f"{place}: {said}" for place, said in refusals.items())
+
+    @functools.cached_property
+    def _most_in_array(self) -> int:
+        bound = self._commands.array_bound()
+        return min(MOST_IN_ARRAY, bound - 1) if bound else MOST_IN_ARRAY
+
+    def _submissions(self, order: JobOrder) -> Mapping[slurm_options.Place, Submission]:
+        script = slurm_script.render(order, self._slurm)
+        return {
+            place: Submission(slurm_options.options(order, self._slurm, place), script, order.count)
+            for place in slurm_options.places(self._slurm, order.shape.gpus)
+        }
+
+
+def backend(slurm: Slurm, commands: Commands, names: Sequence[str]) -> Backend:
+    """Return what the site file asks for; the commands, with one sentence, where pyslurm does not load."""
+    if slurm.backend == "commands":
+        return commands
+    from cluster_side.scaling.launchers import slurm_pyslurm
+
+    return slurm_pyslurm.load(names, commands, several=slurm.cluster is not None) or commands
+
+
+def _worst(refusals: Sequence[tuple[slurm_options.Place, Denied]]) -> Denied:
+    """A limit passes, a rule does not: the order may be repeated if any place said so."""
+    limits = [answer for _, answer in refusals if answer.cause is Cause.LIMIT]
+    cause = limits[0].cause if limits else refusals[0][1].cause
+    return Denied(cause, "; ".join(f"{place}: {answer.reason}" for place, answer in refusals))
+
+
+def _too_big(order: JobOrder, place: slurm_options.Place, kinds: tuple[NodeKind, ...]) -> str:
+    """Say what no node of these partitions has, in numbers, which Slurm itself does not."""
+    mine = [kind for kind in kinds if not place.cluster and (not place.partitions or kind.partition in place.partitions)]
+    if not mine:
+        return ""
+    memory, cpus, shape = max(kind.memory_mb for kind in mine), max(kind.cpus for kind in mine), order.shape
+    if shape.memory_mb > memory:
+        return f"a job wants {shape.memory_mb} MiB on a node, the largest has {memory} MiB"
+    if shape.cpus > cpus:
+        return f"a job wants {shape.cpus} CPUs on a node, the largest has {cpus}"
+    count = max(sum(kind.nodes for kind in mine if kind.partition == name) for name in {kind.partition for kind in mine})
+    return f"a job wants {shape.nodes} nodes, there are {count}" if shape.nodes > count else ""

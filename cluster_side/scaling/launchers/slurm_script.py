@@ -1,0 +1,67 @@
+"""Batch scripts: one template per modality, filled in with everything quoted for the shell.
+
+Theory: what stands in `{{ }}` is quoted when it is written, by the renderer and not by the author of a template, so nobody can
+forget it; a list becomes several words. A name that a template uses and nobody gave is an error, never an empty word.
+Templates lie in `sbatch_templates`, beside the packages, in a checkout as well as where a wheel was installed; those in a site's
+own folder (slurm.templates) come first.
+"""
+
+import pathlib
+import re
+import shlex
+
+import jinja2
+
+from beamtide.config_slurm import Slurm
+from beamtide.errors import BadInput
+from cluster_side.scaling.launchers.base import JobOrder
+
+TEMPLATES = pathlib.Path(__file__).parents[3] / "sbatch_templates"
+BASE = "base.sh.j2"
+"""Also for modalities that have no template of their own."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def render(order: JobOrder, slurm: Slurm) -> str:
+    """Return the script of an order. BadInput if a template is wrong, or a word cannot be in a script."""
+    folders = [folder for folder in (slurm.templates, TEMPLATES) if folder is not None]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        undefined=jinja2.StrictUndefined,
+        finalize=_quoted,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701  it is a shell script, not a page: _quoted does it
+    )
+    try:
+        return environment.select_template([f"{order.modality}.sh.j2", BASE]).render(
+            pipeline=order.pipeline,
+            modality=order.modality,
+            name=order.name,
+            token=order.token,
+            slots=order.slots,
+            tasks=order.tasks,
+            shape=order.shape,
+            env=dict(order.env),
+            argv=order.argv,
+            mpi=slurm.mpi,
+        )
+    except jinja2.TemplateError as error:
+        raise BadInput(_mistake(error, order)) from error
+
+
+def _quoted(value: object) -> str:
+    words = [str(word) for word in value] if isinstance(value, tuple | list) else [str(value)]
+    if isinstance(value, jinja2.Undefined):
+        return str(value)  # raises, and says which name
+    if any(CONTROL.search(word) for word in words):
+        raise BadInput(f"{' '.join(words)!r} has a line break or a control character, which a batch script may not have")
+    return shlex.join(words)
+
+
+def _mistake(error: jinja2.TemplateError, order: JobOrder) -> str:
+    where = f"template of {order.modality}"
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        where = f"{error.filename or error.name}:{error.lineno}"
+    return f"{where}: {error.message or error}; sbatch_templates/README.md lists the names that a template may use"

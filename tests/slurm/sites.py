@@ -1,0 +1,84 @@
+"""Sites and orders for the tests of launchers."""
+
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from beamtide import clock
+from beamtide.config import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config_slurm import Slurm
+from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, Phase, Picture, Seen, Sighting, job_name
+
+PAUSE = "import signal; signal.pause()"
+T = TypeVar("T")
+POLITE = "import signal, sys; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
+
+
+def site_in(folder: pathlib.Path, launcher: str = "slurm", **slurm: object) -> Deployment:
+    """Return a site with one pipeline; Slurm is looked at as often as it is asked for, unless `look_every` is given."""
+    quick = Slurm.model_validate(slurm)
+    if "look_every" not in slurm:
+        quick = quick.model_copy(update={"look_every": 0.01})
+    site = SiteConfig(
+        site="p06",
+        roots=Roots(raw=folder, processed=folder),
+        state=folder,
+        scaling=Scaling(caps=Caps(jobs=4)),
+        pipelines=(),
+        launcher=launcher,  # type: ignore[arg-type]
+        beamtime="11010000",
+    ).model_copy(update={"slurm": quick})
+    pipelines = {"xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))}
+    return Deployment(site=site, pipelines=pipelines, file=folder / "site.yaml")
+
+
+def order(deployment: Deployment, token: str, program: str = "pass", count: int = 1, words: tuple[str, ...] = ()) -> JobOrder:
+    """Return an order for jobs that run a Python program."""
+    return JobOrder(
+        pipeline="xrf",
+        modality="xrf",
+        token=token,
+        count=count,
+        slots=1,
+        tasks=1,
+        shape=JobShape(memory_mb=100, walltime_s=600),
+        name=job_name(deployment, "xrf"),
+        argv=(sys.executable, "-c", program, str(deployment.file), *words),
+        logs=deployment.site.state / "logs",
+        env={"WHO": "me & my $HOME"},
+    )
+
+
+def seen(launcher: Launcher, patience: float = 20.0) -> Seen:
+    """Return the next good picture."""
+    return wait_for(launcher, lambda picture: picture if isinstance(picture, Seen) else None, "a picture", patience)
+
+
+def settle(launcher: Launcher, job: str, *phases: Phase, patience: float = 20.0) -> Sighting:
+    """Wait until a job is in one of these phases."""
+
+    def there(picture: Picture) -> Sighting | None:
+        sighting = picture.jobs.get(job) if isinstance(picture, Seen) else None
+        return sighting if sighting and sighting.phase in phases else None
+
+    return wait_for(launcher, there, f"{job} {phases}", patience)
+
+
+def wait_for(launcher: Launcher, found: Callable[[Picture], T | None], what: str, patience: float = 20.0) -> T:
+    """Look until `found` finds something."""
+    end, picture = clock.monotonic() + patience, launcher.look()
+    while clock.monotonic() < end:
+        if (result := found(picture)) is not None:
+            return result
+        clock.pause(0.01)
+        picture = launcher.look()
+    raise AssertionError(f"never: {what}; last picture: {picture}")
+
+
+def wait_until(true: Callable[[], object], what: str, patience: float = 20.0) -> None:
+    """Wait for anything else."""
+    end = clock.monotonic() + patience
+    while not true():
+        assert clock.monotonic() < end, f"never: {what}"
+        clock.pause(0.01)

@@ -1,0 +1,168 @@
+"""What Slurm prints: real lines of every kind, and hostile ones, which never become an empty or a partial picture."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster_side.scaling.launchers import slurm_text
+from cluster_side.scaling.launchers.base import Cause, Phase
+from cluster_side.scaling.launchers.slurm_refusals import cause_of, sentence
+from cluster_side.scaling.launchers.slurm_text import NotUnderstood
+
+LINES = (
+    "1_0|RUNNING|0|None|0|1795576024|node[1-2]|xrf-77-00001|end\n"
+    "1_[1-3,5%2]|PENDING|0|Resources|0|N/A||xrf-77-00001|end\n"
+    "7|FAILED|0|JobLaunchFailure|4021|1795576047|node2|(null)|end\n"
+    "8|FAILED|2|NonZeroExitCode|768|1795576047|node2|a|b|end\n"
+)
+
+
+def test_lines_of_a_real_squeue() -> None:
+    jobs = slurm_text.jobs(LINES)
+    assert list(jobs) == ["1_0", "1_1", "1_2", "1_3", "1_5", "7", "8"]
+    assert jobs["1_0"].phase is Phase.RUNNING
+    assert jobs["1_0"].nodes == ("node1", "node2")
+    assert jobs["1_0"].started == 1795576024
+    assert jobs["1_0"].reason == ""
+    assert jobs["1_5"].reason == "Resources"
+    assert jobs["1_5"].expected_start is None
+    assert jobs["7"].cause is Cause.START
+    assert jobs["7"].token == ""
+    assert jobs["8"].cause is Cause.CODE
+    assert jobs["8"].token == "a|b"
+    assert jobs["8"].job == "8+2"
+
+
+def test_jobs_of_several_clusters() -> None:
+    jobs = slurm_text.jobs("CLUSTER: maxwell\n5|RUNNING|0|None|0|1||t|end\nCLUSTER: solaris\n5|PENDING|0|None|0|N/A||t|end\n")
+    assert {name: job.phase for name, job in jobs.items()} == {"5;maxwell": Phase.RUNNING, "5;solaris": Phase.PENDING}
+    assert jobs["5;maxwell"].job == "5"
+
+
+@pytest.mark.parametrize("state", sorted(slurm_text.STATES))
+def test_every_state_has_a_meaning(state: str) -> None:
+    phase, cause = slurm_text.outcome(state, 0)
+    assert phase is not Phase.UNKNOWN
+    assert (cause is None) == (phase in (Phase.PENDING, Phase.RUNNING))
+
+
+@pytest.mark.parametrize("state", ["FLYING", "", "completed", "R", "COMPLETED?", "COMPLETED;rm"])
+def test_a_state_of_tomorrow_is_unknown_and_alive(state: str) -> None:
+    assert slurm_text.outcome(state, 0) == (Phase.UNKNOWN, None)
+
+
+def test_codes_of_a_job_that_never_ran_our_program() -> None:
+    causes = {status: slurm_text.outcome("FAILED", status)[1] for status in (1 << 8, 126 << 8, 127 << 8, 255 << 8, 53, 9)}
+    assert [cause for cause in causes.values() if cause is Cause.START] == [Cause.START] * 4
+    assert causes[1 << 8] is causes[9] is Cause.CODE
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "1_0|RUNNING|0|None|0|1795576024|node1|tok\n",  # no marker: cut short
+        "1_0|RUNNING|0|None|0|1795576024|node1|tok|end",  # no line break: cut short
+        "1_0|RUNNING|x|None|0|1795576024|node1|tok|end\n",
+        "1_0||0|None|0|1795576024|node1|tok|end\n",
+        "abc|RUNNING|0|None|0|1795576024|node1|tok|end\n",
+        "1_0|RUNNING|0|None|0|2026-11-25T03:07:04|node1|tok|end\n",
+        "1_[0-9|PENDING|0|None|0|N/A||tok|end\n",
+        "1_[0-99999999]|PENDING|0|None|0|N/A||tok|end\n",
+        "1_[0-5:0]|PENDING|0|None|0|N/A||tok|end\n",
+        "slurm_load_jobs error: Unable to contact slurm controller\n",
+        "\x00\n",
+    ],
+)
+def test_one_bad_line_makes_the_whole_answer_unknown(bad: str) -> None:
+    with pytest.raises(NotUnderstood):
+        slurm_text.jobs(LINES + bad)
+
+
+@settings(max_examples=40)
+@given(st.text(max_size=200))
+def test_hostile_text_is_understood_or_refused(text: str) -> None:
+    for parse in (slurm_text.jobs, slurm_text.accounts, slurm_text.nodes):
+        try:
+            answer = parse(text)
+        except NotUnderstood:
+            continue
+        assert not answer or text.endswith("\n")
+
+
+@settings(max_examples=40)
+@given(st.integers(min_value=1, max_value=len(LINES) - 1))
+def test_a_picture_cut_anywhere_is_a_whole_one_or_none(length: int) -> None:
+    """Only between two lines can a cut not be seen; `squeue` says so by its exit code."""
+    cut = LINES[:-length]
+    if cut.endswith("|end\n") or not cut:
+        return
+    with pytest.raises(NotUnderstood):
+        slurm_text.jobs(cut)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.sampled_from(LINES.splitlines()), max_size=5), st.text(alphabet="|_[]-,%:0123456789ENDend\n ", max_size=60))
+def test_mixed_lines_never_lose_a_job(lines: list[str], noise: str) -> None:
+    text = "".join(line + "\n" for line in lines)
+    try:
+        found = slurm_text.jobs(text + noise)
+    except NotUnderstood:
+        return
+    assert set(slurm_text.jobs(text)) <= set(found)
+
+
+def test_submissions() -> None:
+    assert slurm_text.submitted("17\n", 1) == ("17",)
+    assert slurm_text.submitted("17;maxwell\n", 2) == ("17_0;maxwell", "17_1;maxwell")
+    for bad in ("", "Submitted batch job 17", "17;", "17 18", "-1", "17;a b"):
+        with pytest.raises(NotUnderstood):
+            slurm_text.submitted(bad, 1)
+
+
+def test_accounting_and_nodes() -> None:
+    ends = slurm_text.accounts("5_1|COMPLETED|0:0\n6|CANCELLED by 1000|0:15\n7|FAILED|127:0\n8|NODE_FAIL|1:0\n")
+    assert ends["5_1"] == (Phase.ENDED, Cause.DONE)
+    assert [ends[job][1] for job in ("6", "7", "8")] == [Cause.CANCELLED, Cause.START, Cause.NODE]
+    (kind,) = slurm_text.nodes("cpu|up|4|4+|4000+|gpu:2|end\n")
+    assert (kind.partition, kind.up, kind.nodes, kind.cpus, kind.memory_mb) == ("cpu", True, 4, 4, 4000)
+    assert slurm_text.array_bound("X = 1\nMaxArraySize            = 1001\n") == 1001
+    assert slurm_text.array_bound("") is None
+
+
+def test_names_of_nodes() -> None:
+    assert slurm_text.hosts("") == ()
+    assert slurm_text.hosts("max-wn[008-010,12],gpu1") == ("max-wn008", "max-wn009", "max-wn010", "max-wn12", "gpu1")
+    assert slurm_text.hosts("rack[1-2]n[1-2]") == ("rack[1-2]n[1-2]",)
+
+
+WORDS = {
+    "Batch job submission failed: Invalid partition name specified": Cause.RULES,
+    "Batch job submission failed: Invalid account or account/partition combination specified": Cause.RULES,
+    "Batch job submission failed: Requested reservation is invalid": Cause.RULES,
+    "Batch job submission failed: Invalid qos specification": Cause.RULES,
+    "Batch job submission failed: Requested node configuration is not available": Cause.RULES,
+    "Batch job submission failed: Invalid feature specification": Cause.RULES,
+    "Invalid generic resource (gres) specification": Cause.RULES,
+    "Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)": Cause.RULES,
+    "Batch job submission failed: User's group not permitted to use this partition": Cause.RULES,
+    "Batch job submission failed: A sentence of a Slurm to come": Cause.RULES,
+    "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size)": Cause.LIMIT,
+    "Batch job submission failed: Invalid job array specification": Cause.LIMIT,
+    "Batch job submission failed: Slurm temporarily unable to accept job, sleeping and retrying": Cause.LIMIT,
+    "Batch job submission failed: Unable to contact slurm controller (connect failure)": Cause.DOWN,
+    "Batch job submission failed: Protocol authentication error": Cause.DOWN,
+    "'other' can't be reached now, or it is an invalid entry for --cluster.": Cause.DOWN,
+    "Batch job submission failed: Socket timed out on send/recv operation": None,
+    "Batch job submission failed: Zero Bytes were transmitted or received": None,
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_refusals_are_sorted_into_causes(words: str) -> None:
+    assert cause_of(f"sbatch: error: {words}\n") is WORDS[words]
+    assert sentence(f"sbatch: error: {words}\n").startswith("Slurm says: ")
+
+
+def test_silence_is_no_refusal() -> None:
+    assert cause_of("") is None
+    assert cause_of("Killed\n") is None
