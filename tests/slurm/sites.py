@@ -24,7 +24,7 @@ def site_in(folder: pathlib.Path, launcher: str = "slurm", **slurm: object) -> D
         site="p06",
         roots=Roots(raw=folder, processed=folder),
         state=folder,
-        scaling=Scaling(caps=Caps(jobs=4)),
+        scaling=Scaling(caps=Caps(jobs=4, node_hours_per_day=100)),
         pipelines=(),
         launcher=launcher,  # type: ignore[arg-type]
         beamtime="11010000",

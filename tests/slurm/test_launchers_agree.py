@@ -45,15 +45,10 @@ def _all_gone(picture: Picture) -> bool | None:
     return (isinstance(picture, Seen) and not any(job.phase in alive for job in picture.jobs.values())) or None
 
 
-@pytest.fixture(
-    params=[
-        "local",
-        "fake",
-        pytest.param("pyslurm", marks=LONG),
-        pytest.param("real", marks=LONG),
-        pytest.param("real, pyslurm", marks=LONG),
-    ]
-)
+KINDS = ("local", "fake", *(pytest.param(kind, marks=LONG) for kind in ("pyslurm", "real", "real, pyslurm")))
+
+
+@pytest.fixture(params=KINDS)
 def bench(request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     kind = request.param
     if "pyslurm" in kind:
