@@ -64,6 +64,8 @@ class Modality:
     needs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("numpy",)
     """Distributions whose versions belong into the provenance."""
+    company: bool = False
+    """Whether the kernel takes a second argument, the `Company` that it computes in (see `company`)."""
     judge: str = ""
     """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
     prepare: str = ""

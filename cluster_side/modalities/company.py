@@ -1,0 +1,64 @@
+"""What a long computation has around it: those who compute with it, and those who watch.
+
+A kernel of a modality with `company=True` is called with its arrays and a `Company`. A team is one process alone, or the ranks of
+an MPI program that add up what each has summed; every operator that needs all indexes is a sum over them, so it needs two verbs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class Team(Protocol):
+    """The ranks of one computation."""
+
+    @property
+    def rank(self) -> int:
+        """Our number, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many we are."""
+        ...
+
+    def add_up(self, arrays: list[Any]) -> None:
+        """Replace each array, in place, by its sum over all ranks; all call this with the same shapes in the same order."""
+        ...
+
+    def gather_rows(self, rows: Any, total: int) -> Any:
+        """Return all ranks' rows (host arrays): row i of rank r is row i * size + r of the answer, which has `total` rows."""
+        ...
+
+
+class Alone:
+    """A team of one."""
+
+    rank, size = 0, 1
+
+    def add_up(self, arrays: list[Any]) -> None:
+        """There is nobody to add to."""
+
+    def gather_rows(self, rows: Any, total: int) -> Any:
+        """All rows are here."""
+        return rows
+
+
+def _nobody(datasets: Mapping[str, Any], progress: float) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A team, and how to tell what there is so far."""
+
+    team: Team = field(default_factory=Alone)
+    local_rank: int = 0
+    """Our number among the ranks of this node: which GPU is ours."""
+    tell: Callable[[Mapping[str, Any], float], None] = _nobody
+    """Takes datasets for people to look at meanwhile (may be none), and progress from 0 to 1. Only rank 0 tells."""
+    note: Callable[[str], None] = print
+    """Takes one sentence for the job's log."""
+
+
+ALONE = Company()

@@ -1,0 +1,1 @@
+"""Ptychography: frames and positions become object and probe."""

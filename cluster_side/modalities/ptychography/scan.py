@@ -1,0 +1,133 @@
+"""What one scan is to the engines: its geometry, its frames, and its positions in pixels of the object.
+
+Every way to be wrong that can be told before the first iteration is told here, in one sentence.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from cluster_side.modalities.ptychography import geometry as geo
+from cluster_side.modalities.ptychography.frames import Cut, Prepared, prepare
+from cluster_side.modalities.ptychography.spec import PtychographySettings
+
+Arrays = Mapping[str, NDArray[Any]]
+METRES = {"nm": 1e-9, "um": 1e-6, "mm": 1e-3, "m": 1.0}
+MARGIN = 2
+LARGEST_OBJECT = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A scan, ready to be reconstructed. Positions (n, 2) are (vertical, horizontal)."""
+
+    geometry: geo.Geometry
+    pixel: float
+    """Of the object, in metres."""
+    prepared: Prepared
+    measured: NDArray[np.float64]
+    """Positions of all indexes in metres; NaN where unknown."""
+    known: NDArray[np.int64]
+    """Indexes whose position is known: the others are left out."""
+    pixels: NDArray[np.float64]
+    """Of the known ones: the object pixel under the probe's pixel (0, 0)."""
+    shape: tuple[int, int]
+    """Of the object."""
+    probe_shape: tuple[int, int]
+    flip: tuple[int, int] = (1, 1)
+
+
+def scan_of(arrays: Arrays, settings: PtychographySettings, mask: pathlib.Path | None) -> Scan:
+    """Return the scan; BadInput says what is wrong with it."""
+    if "frames" not in arrays:
+        raise BadInput(
+            f"frames: the task has no array of that name, only {', '.join(sorted(arrays)) or 'none'}; name it in options"
+        )
+    geometry = _geometry(arrays, settings)
+    measured = _positions(arrays, settings)
+    if len(arrays["frames"]) != len(measured):
+        raise BadInput(
+            f"there are {len(arrays['frames'])} frames and {len(measured)} positions; they must belong to the same exposures"
+        )
+    cut = Cut(settings.centre, settings.crop, settings.rebin, settings.saturation, near=settings.source is not None)
+    prepared = prepare(arrays["frames"], cut, None if mask is None else _mask(mask))
+    height, width = prepared.counts.shape[1:]
+    pixel = geometry.pixel(height * settings.rebin)
+    known = np.flatnonzero(np.isfinite(measured).all(axis=1))
+    if len(known) < 2:
+        raise BadInput(f"positions: {len(known)} of {len(measured)} are numbers; ptychography needs at least two")
+    margin = MARGIN + (int(np.ceil(settings.refine.positions_bound)) if settings.refine.positions_after is not None else 0)
+    pixels = measured[known] * np.asarray(settings.flip) / pixel
+    pixels = pixels - np.floor(pixels.min(axis=0)) + margin
+    probe_shape = (height * settings.upsample, width * settings.upsample)
+    _check_steps(pixels, pixel, probe_shape)
+    rows, columns = (int(np.ceil(pixels[:, axis].max())) + probe_shape[axis] + margin for axis in (0, 1))
+    return Scan(geometry, pixel, prepared, measured, known, pixels, (rows, columns), probe_shape, settings.flip)
+
+
+def _geometry(arrays: Arrays, settings: PtychographySettings) -> geo.Geometry:
+    from_file = arrays.get("geometry")
+    energy, distance, pixel = (float("nan"),) * 3 if from_file is None else (float(value) for value in from_file[0])
+    energy = settings.energy if settings.energy is not None else energy
+    distance = settings.distance if settings.distance is not None else distance
+    pixel = settings.detector_pixel * 1e-6 if settings.detector_pixel is not None else pixel
+    for name, value, unit in (("energy", energy, "keV"), ("distance", distance, "m"), ("detector_pixel", pixel, "um")):
+        if not np.isfinite(value):
+            raise BadInput(f"settings.{name} is required ({unit}): the file of the frames does not say it")
+    return geo.checked(energy, distance, pixel, settings.source)
+
+
+def _positions(arrays: Arrays, settings: PtychographySettings) -> NDArray[np.float64]:
+    if settings.positions == "file":
+        if "positions" not in arrays:
+            raise BadInput(
+                "positions: the frames' file has none; set positions to two datasets, such as [encoders/y, encoders/x]"
+            )
+        return np.asarray(arrays["positions"], np.float64)[:, :2]
+    missing = [name for name in settings.positions if name not in arrays]
+    if missing:
+        raise BadInput(f"positions: the task has no {missing[0]!r}; name it in the pipeline's inputs")
+    columns = [np.asarray(arrays[name], np.float64) for name in settings.positions]
+    return np.stack(columns, axis=1) * METRES[settings.positions_unit]
+
+
+def _check_steps(pixels: NDArray[np.float64], pixel: float, probe_shape: tuple[int, int]) -> None:
+    span, size = np.ptp(pixels, axis=0), min(probe_shape)
+    if span.max() < 1:
+        raise BadInput(f"positions: all {len(pixels)} lie within one object pixel ({pixel:.3g} m); is their unit right?")
+    step = _typical_step(pixels)
+    if step > size:
+        raise BadInput(
+            f"positions: neighbours are {step:.0f} object pixels ({step * pixel:.3g} m) apart, further than the {size} pixels "
+            "of the probe's array, so nothing overlaps; check the unit of the positions, energy and distance"
+        )
+    if span.max() > LARGEST_OBJECT:
+        raise BadInput(f"positions: the object would be {span.max():.0f} pixels wide, at most {LARGEST_OBJECT}; check the units")
+
+
+def _typical_step(pixels: NDArray[np.float64]) -> float:
+    """Return the median distance to the nearest other position (of a thousand at most)."""
+    some = pixels[:: max(1, len(pixels) // 1000)]
+    nearest = []
+    for one in some:
+        distances = np.hypot(*(pixels - one).T)
+        away = distances[distances > 1e-9]
+        nearest.append(float(away.min()) if away.size else 0.0)
+    return float(np.median(nearest))
+
+
+def _mask(path: pathlib.Path) -> NDArray[np.bool_]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{path}: no mask can be read from it ({error}); save a boolean array with numpy.save, True = bad"
+        ) from error
+    if loaded.ndim != 2:
+        raise BadInput(f"{path}: a mask has two axes, this array has shape {loaded.shape}")
+    return np.asarray(loaded, dtype=bool)

@@ -1,0 +1,136 @@
+"""What is measured and what is sought: the frames of one rank, and object, probe and positions as they are now.
+
+Positions (n, 2) are in object pixels, (row, column) of the probe's pixel (0, 0), float64; the object pixel under it is the
+rounded position. The member order of the whole scan is one fixed shuffle: member i belongs to rank i modulo size, and batch k of
+a stage is a range of members, so that batches are spread over the sample and do not depend on the number of ranks.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster_side.modalities.company import Team
+from cluster_side.modalities.ptychography import operators as op
+from cluster_side.modalities.ptychography.arrays import Array, Backend
+from cluster_side.modalities.ptychography.operators import Corners
+from cluster_side.modalities.ptychography.propagators import Propagator
+
+SEED = 1
+
+
+@dataclass(slots=True)
+class Frames:
+    """The frames of this rank, ready to compute with."""
+
+    amplitudes: Array
+    """(own positions, h, w): square roots of counts, times the square root of the propagator's gain."""
+    good: Array | None
+    """(h, w), 1 where the detector is to be believed, 0 elsewhere; None: everywhere."""
+    power: float
+    """Sum of amplitudes² over good pixels and all ranks."""
+    total: int
+    """Positions of all ranks."""
+    binning: int = 1
+    """Pixels of the computed wave per detector pixel, each way."""
+
+
+@dataclass(slots=True)
+class State:
+    """Object, probe and what else is refined."""
+
+    object: Array
+    probe: Array
+    positions: NDArray[np.float64]
+    """Of this rank (own positions, 2)."""
+    start: NDArray[np.float64]
+    """The positions as they were measured."""
+    flux: Array | None = None
+    """(own positions,): square root of each exposure's intensity relative to the mean; None: all alike."""
+    background: Array | None = None
+    """(h, w): counts that are there without a sample, in the units of amplitudes²."""
+    errors: list[float] = field(default_factory=list)
+    coverage: Array | None = None
+    """Sum of the probe's intensity over the object, from the last overlap."""
+
+
+@dataclass(slots=True)
+class Sums:
+    """Numerators and denominators of the least-squares object and probe, and the misfit: all that ranks have to add up."""
+
+    object: Array
+    coverage: Array
+    probe: Array
+    object_power: Array
+    misfit: Array
+
+    @classmethod
+    def of(cls, xp: Any, state: State) -> "Sums":
+        """Return zeros."""
+        shape, real = state.object.shape, xp.float32
+        whole, probe = xp.zeros(shape, dtype=xp.complex64), xp.zeros(state.probe.shape, dtype=xp.complex64)
+        coverage, power = xp.zeros(shape, dtype=real), xp.zeros(state.probe.shape[-2:], dtype=real)
+        return cls(whole, coverage, probe, power, xp.zeros((1,), dtype=xp.float64))
+
+    def cover(self, xp: Any, state: State, which: slice) -> None:
+        """Add the probe's intensity, at these positions, to the coverage, and the object's to the object power."""
+        at, shape = corners(state, which), state.probe.shape[-2:]
+        op.add_everywhere(self.coverage, at, xp.sum(op.squared(xp, state.probe), axis=0))
+        self.object_power += op.object_power(op.squared(xp, state.object), at, shape)
+
+    def arrays(self) -> list[Array]:
+        """Return what is to be added up over the ranks."""
+        return [self.object, self.coverage, self.probe, self.object_power, self.misfit]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What an engine works with."""
+
+    backend: Backend
+    propagator: Propagator
+    team: Team
+
+    @property
+    def xp(self) -> Any:
+        """The array module."""
+        return self.backend.xp
+
+    def block(self, probe: Array) -> int:
+        """Return how many positions are worked on at once."""
+        return max(1, self.backend.block_bytes // (8 * int(np.prod(probe.shape))))
+
+
+def corners_of(positions: NDArray[np.float64], margin: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the object pixel under each probe's corner; `margin` is the last one that leaves the probe inside."""
+    nearest = np.rint(positions).astype(int)
+    kept = np.clip(nearest, 0, np.asarray(margin))
+    return [(int(row), int(column)) for row, column in kept]
+
+
+def corners(state: State, which: slice) -> Corners:
+    """Return the corners of some of this rank's positions."""
+    height, width = state.probe.shape[-2:]
+    rows, columns = state.object.shape
+    return corners_of(state.positions[which], (rows - height, columns - width))
+
+
+def members(total: int, rank: int, size: int) -> NDArray[np.int64]:
+    """Return which indexes of the scan belong to a rank, in the order in which it keeps them."""
+    return np.random.Generator(np.random.PCG64(SEED)).permutation(total)[rank::size]
+
+
+def batches(total: int, length: int, rank: int, size: int) -> list[slice]:
+    """Return, for each batch of the whole scan, the slice of this rank's members that is in it."""
+    return [slice(_own(first, rank, size), _own(min(total, first + length), rank, size)) for first in range(0, total, length)]
+
+
+def blocks(which: slice, length: int) -> list[slice]:
+    """Cut a slice into blocks of at most so many positions."""
+    return [slice(first, min(which.stop, first + length)) for first in range(which.start, which.stop, length)]
+
+
+def _own(position: int, rank: int, size: int) -> int:
+    """Return how many members before a position of the shuffle belong to a rank."""
+    return (position - rank + size - 1) // size if position > rank else 0
