@@ -139,3 +139,61 @@ void pivot(const double *gram, const double *right, const char *free, double *x,
     for (long n = 0; n < count; n++)
         pivot_one(gram, right + n * k, free, x + n * k, k, work, at, passive);
 }
+
+/* Scatter one frame into bins, pixel by pixel. Entries of pixel p: start[p] to start[p + 1], with `bins` and `parts`.
+   Signal gets part x value, variance part^2 x (value - 1) for values above 1 (what a value of at most 1 has stands in the
+   prepared sums). A pixel with a value outside of [low, high], or within [dummy_low, dummy_high], or NaN is lost: `lost` gets
+   what it has in the prepared sums (part x weight, its square, part, part^2, and part x dark). */
+struct table {
+    const int *start, *bins;
+    const float *parts, *weight, *dark;
+    double low, high, dummy_low, dummy_high;
+    long pixels, count;
+};
+
+#define SCATTER(NAME, TYPE)                                                                                           \
+    long NAME(const TYPE *frame, const struct table *table, double *signal, double *variance, double *lost, double *total) \
+    {                                                                                                                 \
+        const int *restrict start = table->start, *restrict bins = table->bins;                                       \
+        const float *restrict parts = table->parts;                                                                   \
+        long count = table->count, missing = 0;                                                                       \
+        double all = 0.0;                                                                                             \
+        for (long p = 0; p < table->pixels; p++) {                                                                    \
+            TYPE raw = frame[p];                                                                                      \
+            if (raw == 0 && !(table->dummy_low <= 0.0 && 0.0 <= table->dummy_high) && table->low <= 0.0)              \
+                continue;                                                                                             \
+            double value = (double)raw;                                                                               \
+            int from = start[p], to = start[p + 1];                                                                   \
+            if (!(value >= table->low && value <= table->high) || (value >= table->dummy_low && value <= table->dummy_high)) { \
+                missing += to > from;                                                                                 \
+                for (int e = from; e < to; e++) {                                                                     \
+                    double part = parts[e], share = part * table->weight[p];                                          \
+                    double *bin = lost + bins[e];                                                                     \
+                    bin[0] += share;                                                                                  \
+                    bin[count] += share * share;                                                                      \
+                    bin[2 * count] += part;                                                                           \
+                    bin[3 * count] += part * part;                                                                    \
+                    if (table->dark)                                                                                  \
+                        bin[4 * count] += part * table->dark[p];                                                      \
+                }                                                                                                     \
+                continue;                                                                                             \
+            }                                                                                                         \
+            double above = value > 1.0 ? value - 1.0 : 0.0;                                                           \
+            if (to > from)                                                                                            \
+                all += value;                                                                                         \
+            for (int e = from; e < to; e++) {                                                                         \
+                double part = parts[e];                                                                               \
+                signal[bins[e]] += part * value;                                                                      \
+                variance[bins[e]] += part * part * above;                                                             \
+            }                                                                                                         \
+        }                                                                                                             \
+        *total = all;                                                                                                 \
+        return missing;                                                                                               \
+    }
+
+SCATTER(scatter_u1, unsigned char)
+SCATTER(scatter_u2, unsigned short)
+SCATTER(scatter_u4, unsigned int)
+SCATTER(scatter_i2, short)
+SCATTER(scatter_i4, int)
+SCATTER(scatter_f4, float)

@@ -1,0 +1,1 @@
+"""Powder patterns from area detector frames."""

@@ -1,0 +1,158 @@
+"""Integration of a frame against a prepared table: sums per bin, and the weighted mean with its uncertainty.
+
+The convention is pyFAI's (`integrate1d_ng`, error model "poisson"; J. Kieffer et al., J. Appl. Cryst. 48 (2015) 510): with
+parts c, weights w, values v and dark d, intensity = sum c (v - d) / sum c w, variance of a pixel = max(1, v) (the dark
+counts as exactly known), and the standard uncertainty of the mean is sqrt(sum c^2 variance) / sum c w. Pixels that are lost in a
+frame leave both sums.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from cluster_side.modalities import native
+
+Array = NDArray[Any]
+Values = NDArray[np.float64]
+COMPILED = {"u1", "u2", "u4", "i2", "i4", "f4"}
+"""Kinds of pixels for which there is a compiled loop; others become float32, as in pyFAI."""
+
+
+@dataclass(frozen=True, slots=True)
+class Valid:
+    """Which values of a pixel are measurements."""
+
+    low: float = -np.inf
+    high: float = np.inf
+    dummy: tuple[float, float] = (np.nan, np.nan)
+    """Values from and to, both included, that say "not measured"."""
+
+    def of(self, values: Array) -> NDArray[np.bool_]:
+        """Return which values are measurements."""
+        low, high = self.dummy
+        return np.asarray((values >= self.low) & (values <= self.high) & ~((values >= low) & (values <= high)))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSums:
+    """What one frame adds to each bin."""
+
+    signal: Values
+    variance: Values
+    norm: Values
+    counts: float
+    """Of all valid pixels that are in a bin."""
+    lost: int
+    """Pixels in a bin that were not valid."""
+
+
+class _Table(ctypes.Structure):
+    """`struct table` of kernels.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("start", "bins", "parts", "weight", "dark")),
+        *((name, ctypes.c_double) for name in ("low", "high", "dummy_low", "dummy_high")),
+        *((name, ctypes.c_long) for name in ("pixels", "count")),
+    )
+
+
+class Table:
+    """The prepared arrays of one kind of bins."""
+
+    def __init__(self, prepared: Mapping[str, Array], name: str) -> None:
+        self.start, self.bins, self.parts = (prepared[f"{name}/{key}"] for key in ("start", "bins", "parts"))
+        self.sums: Values = prepared[f"{name}/sums"]
+        self.weight, self.dark = prepared["weight"], prepared["dark"]
+        self.radial, self.azimuthal = prepared[f"{name}/radial"], prepared[f"{name}/azimuthal"]
+
+    @property
+    def norm(self) -> Values:
+        """The sum of parts x weights of each bin, in the shape of the pattern."""
+        return self.shaped(self.sums[0])
+
+    def shaped(self, values: Values) -> Values:
+        """Return values per bin in the shape of the pattern: (radial), or (azimuthal, radial)."""
+        return values.reshape(len(self.radial), len(self.azimuthal)).T if self.azimuthal.size else values
+
+    def integrate(self, frame: Array, valid: Valid) -> FrameSums:
+        """Return the sums of one frame (rows, columns)."""
+        flat = np.ascontiguousarray(frame).reshape(-1)
+        if flat.dtype.str[1:] not in COMPILED:
+            flat = flat.astype(np.float32)
+        signal, variance, lost = (np.zeros(shape) for shape in (self.sums.shape[1], self.sums.shape[1], self.sums.shape))
+        library = native.library()
+        add = _compiled if library is not None else _plain
+        missing, total = add(self, (flat, valid), (signal, variance, lost))
+        rest = self.sums - lost if missing else self.sums
+        variance += rest[3]
+        if self.dark.size:
+            signal -= rest[4]
+        return FrameSums(signal, variance, rest[0], total, missing)
+
+    def mean(self, found: FrameSums) -> tuple[Values, Values]:
+        """Return intensity and its standard uncertainty in each bin; NaN in bins without a valid pixel."""
+        some = found.norm > 1e-9 * max(float(self.sums[0].max()), np.finfo(float).tiny)
+        blank = np.full(found.norm.shape, np.nan)
+        intensity = np.divide(found.signal, found.norm, out=blank.copy(), where=some)
+        sigma = np.divide(np.sqrt(np.maximum(found.variance, 0.0)), found.norm, out=blank, where=some)
+        return self.shaped(intensity), self.shaped(sigma)
+
+
+def whole_frame(table: Table, frame: Array) -> FrameSums:
+    """Integrate a frame of which all finite pixels are valid."""
+    return table.integrate(frame, Valid())
+
+
+def valid_values(dtype: np.dtype[Any], dummy: tuple[float, float] | None, overflow: float | None) -> Valid:
+    """Return which values are measurements: below `overflow`, below the largest number of an unsigned type, and not dummies."""
+    highest = float(np.iinfo(dtype).max) - 1.0 if dtype.kind == "u" else np.finfo(np.float64).max
+    if overflow is not None:
+        highest = min(highest, float(np.nextafter(overflow, -np.inf)))
+    return Valid(-highest if dtype.kind != "u" else 0.0, highest, dummy or (np.nan, np.nan))
+
+
+def check_shape(frame: Array, shape: tuple[int, int], name: str) -> None:
+    """Raise BadInput when a frame is not of the detector of the geometry."""
+    if frame.shape != shape:
+        raise BadInput(
+            f"{name!r} has frames of shape {frame.shape}, but poni file and mask are for {shape}; use those of this detector"
+        )
+
+
+def _compiled(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values, Values]) -> tuple[int, float]:
+    (flat, valid), total = given, ctypes.c_double()
+    library = native.library()
+    assert library is not None
+    dark = native.pointer(table.dark) if table.dark.size else None
+    arrays = (native.pointer(one) for one in (table.start, table.bins, table.parts, table.weight))
+    given_table = _Table(*arrays, dark, valid.low, valid.high, *valid.dummy, flat.size, len(sums[0]))
+    scatter = getattr(library, f"scatter_{flat.dtype.str[1:]}")
+    scatter.restype = ctypes.c_long
+    frame, results = native.pointer(flat), map(native.pointer, sums)
+    return int(scatter(frame, ctypes.byref(given_table), *results, ctypes.byref(total))), total.value
+
+
+def _plain(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values, Values]) -> tuple[int, float]:
+    """Do the same in NumPy."""
+    (flat, valid), (signal, variance, lost) = given, sums
+    entries, count = np.diff(table.start), len(signal)
+    good = valid.of(flat)
+    values = np.where(good, flat, 0).astype(np.float64)
+    parts = table.parts.astype(np.float64)
+    signal += np.bincount(table.bins, parts * np.repeat(values, entries), minlength=count)
+    variance += np.bincount(table.bins, np.square(parts) * np.repeat(np.maximum(values - 1.0, 0.0), entries), minlength=count)
+    bad = np.repeat(~good, entries)
+    if bad.any():
+        parts, bins, weight = parts[bad], table.bins[bad], np.repeat(table.weight, entries)[bad].astype(np.float64)
+        rows = [parts * weight, np.square(parts * weight), parts, np.square(parts)]
+        if table.dark.size:
+            dark = np.repeat(table.dark, entries)[bad].astype(np.float64)
+            rows.append(parts * dark)
+        lost += np.stack([np.bincount(bins, row, minlength=count) for row in rows])
+    used = entries > 0
+    return int((~good & used).sum()), float(values[used].sum())

@@ -1,0 +1,164 @@
+"""XRD, heavy half: frames become patterns.
+
+Frames are taken one at a time, so that memory does not grow with the task, and may be read or decompressed only then. With
+the fast engine and a warm cache neither pyFAI nor SciPy is imported. A bin without a valid pixel, and a frame without a positive
+monitor, are NaN.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from cluster_side.modalities.base import Kernel
+from cluster_side.modalities.xrd import peaks
+from cluster_side.modalities.xrd.clip import ClippedTable
+from cluster_side.modalities.xrd.integrate import FrameSums, Table, check_shape, valid_values
+from cluster_side.modalities.xrd.spec import SUMS, XrdSettings
+
+Array = NDArray[Any]
+Frames = Mapping[str, Array]
+Values = NDArray[np.float64]
+Integrate = Callable[[Array], tuple[FrameSums, Values, Values]]
+"""A frame in; its sums, intensity and standard uncertainty out."""
+
+
+def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
+    """Return the array function of these settings and what `model.prepare` made of this geometry."""
+    if settings.engine == "pyfai":
+        from cluster_side.modalities.xrd import pyfai_engine
+
+        return pyfai_engine.load(settings, calibration)
+    facts = json.loads(bytes(prepared["facts"]))
+    shape = facts["shape"][0], facts["shape"][1]
+    pattern = Table(prepared, "pattern")
+    cake = Table(prepared, "cake") if settings.cake else None
+    clipped = ClippedTable(pattern, settings.sigma_clip) if settings.sigma_clip else None
+    background = prepared["background"] if prepared["background"].size else None
+    regions(pattern.radial, settings)  # wrong ranges are told before the first task
+
+    def kernel(frames: Frames) -> dict[str, Array]:
+        factor = monitor_factor(frames, settings, count_of(frames, settings))
+        rows, cakes = list[tuple[Values, Values]](), list[tuple[Values, Values]]()
+        found = list[FrameSums]()
+        for frame in images(frames, settings, shape):
+            valid = valid_values(frame.dtype, dummies(settings), settings.overflow)
+            sums = (clipped or pattern).integrate(frame, valid)
+            found.append(sums)
+            rows.append(_net(pattern.mean(sums), background, settings.background_scale))
+            if cake is not None:
+                cakes.append(cake.mean(cake.integrate(frame, valid)))
+        datasets = pattern_datasets(settings, pattern, rows, factor)
+        if cake is not None:
+            datasets |= _cake_datasets(cake, cakes, factor)
+        return datasets | _frame_datasets(found) | beam(facts["wavelength"])
+
+    return kernel
+
+
+def images(frames: Frames, settings: XrdSettings, shape: tuple[int, int]) -> Iterator[Array]:
+    """Yield each frame as one image; panels are put in their place, and what no panel covers is 0 (the mask leaves it out)."""
+    if not settings.panels:
+        for frame in frames_of(frames, settings.frames):
+            check_shape(frame, shape, settings.frames)
+            yield frame
+        return
+    panels = {name: frames_of(frames, name) for name in settings.panels}
+    for at in range(count_of(frames, settings)):
+        whole = np.zeros(shape, dtype=next(iter(panels.values())).dtype)
+        for name, (row, column) in settings.panels.items():
+            panel = panels[name][at]
+            height, width = panel.shape
+            if row < 0 or column < 0 or row + height > shape[0] or column + width > shape[1]:
+                raise BadInput(f"panels.{name}: {panel.shape} at row {row}, column {column} does not fit into {shape}")
+            whole[row : row + height, column : column + width] = panel
+        yield whole
+
+
+def frames_of(frames: Frames, name: str) -> Array:
+    """Return the images of a task; BadInput if they are not there."""
+    if name not in frames:
+        raise BadInput(
+            f"the frames have no array {name!r}, only {', '.join(sorted(frames)) or 'nothing'}; correct source.options or frames"
+        )
+    found = frames[name]
+    if found.ndim != 3:
+        raise BadInput(f"{name!r} has shape {found.shape}; expected (exposure, row, column)")
+    return found
+
+
+def count_of(frames: Frames, settings: XrdSettings) -> int:
+    """Return the number of exposures of a task."""
+    return len(frames_of(frames, next(iter(settings.panels), settings.frames)))
+
+
+def dummies(settings: XrdSettings) -> tuple[float, float] | None:
+    """Return the values, from and to, that say "not measured"."""
+    if settings.dummy is None:
+        return None
+    return settings.dummy - settings.delta_dummy, settings.dummy + settings.delta_dummy
+
+
+def monitor_factor(frames: Frames, settings: XrdSettings, length: int) -> Values:
+    """Return reference / monitor; NaN where the monitor is not a positive number."""
+    if settings.normalise_to is None or settings.normalise_reference is None:
+        return np.ones(length)
+    if settings.normalise_to not in frames:
+        raise BadInput(f"normalise_to: the task has no {settings.normalise_to!r}; name it in the pipeline's inputs")
+    monitor = np.asarray(frames[settings.normalise_to], float)
+    return np.asarray(np.divide(settings.normalise_reference, monitor, out=np.full(length, np.nan), where=monitor > 0))
+
+
+def regions(radial: Values, settings: XrdSettings) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
+    """Return the bins of each ROI and of each peak; BadInput for a range outside of the pattern."""
+    rois = {name: peaks.chosen(radial, limits, f"rois.{name}") for name, limits in settings.rois.items()}
+    return rois, {name: peaks.chosen(radial, limits, f"peaks.{name}") for name, limits in settings.peaks.items()}
+
+
+def pattern_datasets(settings: XrdSettings, table: Table, rows: list[tuple[Values, Values]], factor: Values) -> dict[str, Array]:
+    """Return the patterns of a task, and the maps of its ROIs and peaks."""
+    intensity, sigma = (np.stack(one) * factor[:, None] for one in zip(*rows, strict=True))
+    datasets: dict[str, Array] = {"azint1d/I": intensity.astype(np.float32), "azint1d/I_errors": sigma.astype(np.float32)}
+    datasets |= {"azint1d/radial_axis": np.array(table.radial), "azint1d/norm": table.norm}
+    rois, ranges = regions(table.radial, settings)
+    for name, bins in rois.items():
+        weight = table.norm[bins] / table.norm[bins].sum()
+        datasets[f"roi/{name}"] = intensity[:, bins] @ weight
+        datasets[f"roi_sigma/{name}"] = np.sqrt(np.square(sigma[:, bins]) @ np.square(weight))
+    for name, bins in ranges.items():
+        found = peaks.peak(table.radial[bins], intensity[:, bins])
+        datasets |= {f"peak_area/{name}": found.area, f"peak_position/{name}": found.position, f"peak_width/{name}": found.width}
+    return datasets
+
+
+def beam(wavelength: float) -> dict[str, Array]:
+    """Return wavelength (angstrom) and photon energy (keV) as datasets."""
+    return {"beam/wavelength": np.array([wavelength]), "beam/energy": np.array([12.398419843320026 / wavelength])}
+
+
+def _net(found: tuple[Values, Values], background: Array | None, scale: float) -> tuple[Values, Values]:
+    if background is None:
+        return found
+    intensity, sigma = found
+    return intensity - scale * background[0], np.sqrt(np.square(sigma) + scale**2 * background[1])
+
+
+def _cake_datasets(table: Table, cakes: list[tuple[Values, Values]], factor: Values) -> dict[str, Array]:
+    intensity, sigma = (np.stack(one) * factor[:, None, None] for one in zip(*cakes, strict=True))
+    return {
+        "azint2d/I": intensity.astype(np.float32),
+        "azint2d/I_errors": sigma.astype(np.float32),
+        "azint2d/radial_axis": np.array(table.radial),
+        "azint2d/azimuthal_axis": np.array(table.azimuthal),
+        "azint2d/norm": table.norm,
+    }
+
+
+def _frame_datasets(found: list[FrameSums]) -> dict[str, Array]:
+    merged = {f"scan/{name}": np.sum([getattr(sums, name) for sums in found], axis=0) for name in SUMS}
+    counts, lost = np.array([sums.counts for sums in found]), np.array([sums.lost for sums in found])
+    return merged | {"total_counts": counts, "pixels_lost": lost}

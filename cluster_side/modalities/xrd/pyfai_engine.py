@@ -1,0 +1,79 @@
+"""pyFAI itself, frame by frame: the reference, and with `opencl` the way to a GPU."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+from pyFAI.method_registry import IntegrationMethod
+
+from beamtide.errors import BadInput
+from cluster_side.modalities.base import Kernel
+from cluster_side.modalities.xrd import geometry, images, kernel, model
+from cluster_side.modalities.xrd.integrate import valid_values
+from cluster_side.modalities.xrd.spec import XrdSettings
+
+Array = NDArray[Any]
+NOT_MEASURED = np.float32(-1e9)
+"""Stands in images for pixels without a valid value."""
+
+
+def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
+    """Return the array function; its outputs are those of the fast engine but for what merges over the scan."""
+    if settings.rois or settings.peaks or settings.background_scale != 1 or "background" in calibration:
+        raise BadInput("engine: pyfai is the reference for patterns; rois, peaks and background need engine: fast")
+    ai = geometry.integrator(settings, calibration)
+    shape = tuple(ai.detector.shape)
+    given = {name: images.read(calibration[name], shape) for name in ("dark", "flat") if name in calibration}
+    options: dict[str, Any] = given | {"correctSolidAngle": settings.solid_angle, "polarization_factor": settings.polarization}
+    options |= {"mask": model.mask_of(ai, calibration), "method": _method(settings), "dummy": NOT_MEASURED, "delta_dummy": 1.0}
+    wavelength = 1e10 * ai.wavelength
+
+    def compute(frames: Mapping[str, Array]) -> dict[str, Array]:
+        factor = kernel.monitor_factor(frames, settings, kernel.count_of(frames, settings))
+        found, cakes = list[Any](), list[Any]()
+        for image in kernel.images(frames, settings, shape):
+            valid = valid_values(image.dtype, kernel.dummies(settings), settings.overflow).of(image)
+            image = np.where(valid, image, NOT_MEASURED)  # a mask that differs would move the bins
+            found.append(_one(ai, image, settings, options))
+            if settings.cake:
+                cakes.append(_cake(ai, image, settings, options))
+        datasets = _datasets("azint1d", found, factor) | {"azint1d/radial_axis": np.asarray(found[0].radial)}
+        if cakes:
+            axes = {"azint2d/radial_axis": cakes[0].radial, "azint2d/azimuthal_axis": cakes[0].azimuthal}
+            datasets |= _datasets("azint2d", cakes, factor) | {name: np.asarray(axis) for name, axis in axes.items()}
+        return datasets | kernel.beam(wavelength)
+
+    return compute
+
+
+def _method(settings: XrdSettings) -> tuple[str, str, str]:
+    method = (settings.split, "csr", "opencl" if settings.opencl else "cython")
+    if not IntegrationMethod.select_method(1, *method):
+        raise BadInput("opencl: pyFAI finds no OpenCL device here; install pyopencl and a driver, or leave opencl out")
+    return method
+
+
+def _one(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: Mapping[str, Any]) -> Any:
+    limits = {"radial_range": settings.radial_range, "azimuth_range": settings.azimuth_range}
+    if settings.sigma_clip:
+        clip = {"thres": settings.sigma_clip.threshold, "max_iter": settings.sigma_clip.cycles, "error_model": "azimuthal"}
+        return ai.sigma_clip_ng(image, settings.points, unit=settings.unit, **limits, **clip, **options)
+    return ai.integrate1d_ng(image, settings.points, unit=settings.unit, error_model="poisson", **limits, **options)
+
+
+def _cake(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: Mapping[str, Any]) -> Any:
+    limits = {"radial_range": settings.radial_range, "azimuth_range": settings.azimuth_range, "error_model": "poisson"}
+    return ai.integrate2d_ng(image, settings.points, settings.cake, unit=settings.unit, **limits, **options)
+
+
+def _datasets(name: str, found: list[Any], factor: NDArray[np.float64]) -> dict[str, Array]:
+    scale = factor.reshape(-1, *(1,) * found[0].intensity.ndim)
+    sums = np.stack([np.asarray(one.sum_normalization, float) for one in found])
+    intensity, sigma = (
+        np.where(sums > 0, np.stack([np.asarray(getattr(one, key), float) for one in found]), np.nan)
+        for key in ("intensity", "sem")
+    )
+    return {f"{name}/I": (intensity * scale).astype(np.float32), f"{name}/I_errors": (sigma * scale).astype(np.float32)}
