@@ -18,7 +18,7 @@ from beamtide.errors import BadInput
 from beamtide.messages import Message, Ok, metadata, results, scaling, tasks, topology
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
-from beamtide.pump import Caller
+from beamtide.pump import Answer, Caller
 
 BATCH = 500
 LARGEST_TASK = 512 << 10
@@ -69,8 +69,7 @@ class Client:
 
     def scans(self, scan: str = "") -> tuple[metadata.ScanState, ...]:
         """Return one scan, or all."""
-        question = metadata.ScansRequest(scan=ScanId(scan))
-        return self._caller.ask(self._at("metadata"), question, metadata.Scans, patience=self._patience).scans
+        return self._seek("metadata", metadata.ScansRequest(scan=ScanId(scan)), metadata.Scans).scans
 
     def changed_scans(self, after: int, wait: float) -> metadata.Scans:
         """Return the scans that changed after version `after`, as soon as there are some, or none after `wait` seconds."""
@@ -89,8 +88,7 @@ class Client:
 
     def status(self, scan: str = "") -> tasks.TaskStatus:
         """Return how far the tasks of a scan (or of all scans) are."""
-        question = tasks.StatusRequest(scan=ScanId(scan))
-        return self._caller.ask(self._at("distributor"), question, tasks.TaskStatus, patience=self._patience)
+        return self._seek("distributor", tasks.StatusRequest(scan=ScanId(scan)), tasks.TaskStatus)
 
     def watch(self, scan: str = "", wait: float = 10.0) -> Iterator[tasks.TaskStatus]:
         """Yield the status now, and each time that it changed."""
@@ -143,7 +141,7 @@ class Client:
     def products(self, scan: str = "", pipeline: str = "") -> tuple[results.ProductState, ...]:
         """Return what there is."""
         question = results.ListRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline))
-        return self._caller.ask(self._at("sink"), question, results.Products, patience=self._patience).products
+        return self._seek("sink", question, results.Products).products
 
     def subscribe(self, scan: str = "", pipeline: str = "", wait: float = 10.0) -> Iterator[results.ProductState]:
         """Yield the latest state of every product, and again of each one that changed."""
@@ -177,31 +175,33 @@ class Client:
 
     def settings(self, digest: str) -> metadata.SettingsDocument:
         """Return the settings document with this digest."""
-        question = metadata.GetSettingsRequest(digest=Digest(digest))
-        return self._caller.ask(self._at("metadata"), question, metadata.Settings, patience=self._patience).document
+        return self._seek("metadata", metadata.GetSettingsRequest(digest=Digest(digest)), metadata.Settings).document
 
     def settings_list(self, modality: str = "") -> tuple[tuple[Digest, metadata.SettingsDocument], ...]:
         """Return all settings documents, newest first."""
-        question = metadata.ListSettingsRequest(modality=modality)
-        return self._caller.ask(self._at("metadata"), question, metadata.SettingsList, patience=self._patience).documents
+        return self._seek("metadata", metadata.ListSettingsRequest(modality=modality), metadata.SettingsList).documents
 
     def file(self, digest: str) -> bytes:
         """Return the calibration file with this digest."""
-        question = metadata.GetFileRequest(digest=Digest(digest))
-        return self._caller.ask(self._at("metadata"), question, metadata.File, patience=self._patience).content
+        return self._seek("metadata", metadata.GetFileRequest(digest=Digest(digest)), metadata.File).content
 
     # components
 
     def topology(self) -> tuple[topology.ComponentReport, ...]:
         """Return every component, as last heard of."""
-        question = topology.TopologyRequest()
-        return self._caller.ask(self._at("topology"), question, topology.Topology, patience=self._patience).components
+        return self._seek("topology", topology.TopologyRequest(), topology.Topology).components
 
     def gauge(self, pipeline: str) -> scaling.BufferGauge:
         """Return the queue of a pipeline."""
-        return self._caller.ask(
-            self._at(f"buffer.{pipeline}"), scaling.GaugeRequest(), scaling.BufferGauge, patience=self._patience
-        )
+        return self._seek(f"buffer.{pipeline}", scaling.GaugeRequest(), scaling.BufferGauge)
+
+    def jobs(self) -> scaling.Jobs:
+        """Return the jobs, and why it is so many."""
+        return self._seek("autoscaler", scaling.JobsRequest(), scaling.Jobs)
+
+    def scale(self, pipeline: str, most: int = -1, paused: bool = False) -> None:
+        """Let a pipeline have at most so many jobs (-1: as the site's caps say), or none for now."""
+        self._ask("autoscaler", scaling.ScaleRequest(pipeline=PipelineName(pipeline), most=most, paused=paused))
 
     def _pipelines(self, only: str) -> list[str]:
         known = list(self.deployment.pipelines)
@@ -216,7 +216,10 @@ class Client:
         self._caller.ask(self._at(component), message, Ok, patience=self._patience)
 
     def _put(self, message: Message) -> Digest:
-        return self._caller.ask(self._at("metadata"), message, metadata.Put, patience=self._patience).digest
+        return self._seek("metadata", message, metadata.Put).digest
+
+    def _seek(self, component: str, question: Message, kind: type[Answer]) -> Answer:
+        return self._caller.ask(self._at(component), question, kind, patience=self._patience)
 
     def _at(self, component: str) -> str:
         return self.deployment.address(component)

@@ -47,7 +47,7 @@ class Caps(Section):
     node_hours_per_day: float = Field(ge=0)
     """Node-hours that all jobs may use in any 24 hours; what shares a node costs its share."""
     cpus: int | None = Field(default=None, ge=1)
-    """CPUs of all jobs together, so that wide jobs count for what they take (default: only jobs are counted)."""
+    """CPUs of all jobs that work or are on their way, so that wide jobs count for what they take (default: jobs are counted)."""
 
 
 class Scaling(Section):
@@ -56,7 +56,7 @@ class Scaling(Section):
     caps: Caps
     drain_within: float = Field(default=1.0, gt=0)
     """How fast a backlog should be gone, in seconds: the one knob (D of the scaling law)."""
-    tick: float = Field(default=0.5, gt=0, le=10)
+    tick: float = Field(default=0.5, gt=0, le=1)
     """Time between two decisions in seconds."""
     idle_exit: float = Field(default=5.0, gt=0)
     """How long a job waits for a task before it ends, in seconds."""

@@ -1,34 +1,35 @@
-"""The cluster side's commands: `work` is what a job runs, `autoscale` starts jobs."""
+"""The cluster side's commands: `work` is what a job runs; those around scaling are in `command_scale`."""
 
 import os
 import pathlib
-import platform
-import signal
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
-from beamtide import lifeline, site
+from beamtide import site
 from beamtide.errors import BadInput
 from beamtide.screen import DEFAULT_SITE, JsonLog, SiteFile, log_lines
-
-PARENT = "BEAMTIDE_PARENT"
+from cluster_side import command_scale
 
 
 def add_to(app: typer.Typer) -> None:
     """Add our commands."""
     app.command(rich_help_panel="Serve")(work)
-    app.command(rich_help_panel="Serve")(autoscale)
+    command_scale.add_to(app)
 
 
 def work(  # noqa: PLR0913, PLR0917  one argument per option
     config: SiteFile = DEFAULT_SITE,
     pipeline: Annotated[str, typer.Option(help="Whose tasks to work on.")] = "",
-    slots: Annotated[int, typer.Option(min=1, help="Workers at once.")] = 1,
+    slots: Annotated[int, typer.Option(min=1, help="Workers at once; as many as fit where Slurm gives more room.")] = 1,
     tasks: Annotated[int, typer.Option(min=0, help="End after this many tasks (0: when idle).")] = 0,
-    job: Annotated[str, typer.Option(help="The name of this job.")] = "",
+    job: Annotated[str, typer.Option(help="The name of this job (default: the batch system's).")] = "",
     idle_exit: Annotated[float, typer.Option(min=0, help="End after this many seconds without a task.")] = 5.0,
+    walltime: Annotated[float, typer.Option(min=0, help="Take no task that takes longer than is left of so many seconds.")] = 0.0,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of one worker.")] = 1,
+    memory: Annotated[int, typer.Option(min=0, help="Memory of one worker in MiB (0: as much as there is).")] = 0,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of one worker.")] = 0,
     bundle: Annotated[
         pathlib.Path | None, typer.Option(help="Only run this failed task again, here (`beamtide dlq export`).")
     ] = None,
@@ -37,18 +38,18 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
 ) -> None:
     """Be a job: fork workers that take one task each; or see a failed task fail."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
+        os.environ.setdefault(name, str(cpus))
     log_lines(as_json=as_json)
     if bundle:
         _reproduce(bundle, raw)
     if not pipeline:
         raise BadInput("say whose tasks to work on: --pipeline NAME; or which failed task to run again: --bundle FILE")
-    from cluster_side.worker import life, nursery, recipe  # after the line above: numpy reads it once
+    from cluster_side.worker import job as whole_job  # after the line above: numpy reads it once
+    from cluster_side.worker.allocation import Needs
 
-    _live_with_parent()
-    token = job or os.environ.get("BEAMTIDE_JOB", "") or f"{platform.node()}-{os.getpid()}"
-    born = nursery.open_nursery(site.load(config), pipeline, token, idle_exit, recipe.registered)
-    end = nursery.Nursery(born, life.Life(slots, tasks)).run()
+    command_scale.live_with_parent()
+    wish = whole_job.Wish(pipeline, slots, tasks, job, idle_exit, walltime, Needs(cpus, memory, gpus))
+    end = whole_job.run(site.load(config), wish)
     if end.reason:
         print(f"beamtide work: {end.reason}", file=sys.stderr)  # noqa: T201
     raise SystemExit(end.code)
@@ -60,20 +61,3 @@ def _reproduce(bundle: pathlib.Path, raw: pathlib.Path | None) -> NoReturn:
     code, text = reproduce.run(bundle, raw)
     print(text, file=sys.stderr if code else sys.stdout)
     raise SystemExit(code)
-
-
-def autoscale(config: SiteFile = DEFAULT_SITE, as_json: JsonLog = False) -> None:
-    """Start jobs while there is work, never more than scaling.caps.jobs."""
-    from beamtide.pump import stop_on_signals
-    from cluster_side.scaling import autoscaler
-
-    log_lines(as_json=as_json)
-    _live_with_parent()
-    stopped: list[bool] = []
-    stop_on_signals(lambda: stopped.append(True))
-    autoscaler.run(site.load(config), lambda: bool(stopped))
-
-
-def _live_with_parent() -> None:
-    if PARENT in os.environ:
-        lifeline.die_with(int(os.environ[PARENT]), signal.SIGTERM)

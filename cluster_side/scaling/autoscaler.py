@@ -1,208 +1,219 @@
-"""The autoscaler: reads the queues, asks the law, starts jobs.
+"""The autoscaler: the shell around `ScalerMachine`. It keeps what must be kept, runs errands, and looks after the end.
 
-Two facts are kept apart: what we started (the launcher's phases) and who answers (the buffer's gauge). A buffer that does not
-answer is unknown: its pipeline keeps what it has and gets nothing new. Jobs end by themselves when they are idle, so nothing
-is cancelled here before the end.
+It answers like every component; workers talk to buffers, never to it, so that its death touches no running task. Told to leave,
+it orders nothing more and takes back what still waits; jobs that work finish and leave when they are idle, and the next
+autoscaler adopts them. Jobs on this machine cannot outlive it: they are told to leave, and waited for.
 
-Clock policy: `beamtide.clock.monotonic`.
+Clock policy: `beamtide.clock`.
 """
 
-import os
-from collections import deque
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
 from beamtide import clock
-from beamtide.config import Deployment, PipelineConfig
-from beamtide.errors import BeamtideError
+from beamtide.config import Deployment
+from beamtide.errors import BadInput
+from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
-from beamtide.presence import Presence
-from beamtide.pump import Caller
-from cluster_side.scaling import law
-from cluster_side.scaling.brake import Brake
+from beamtide.presence import card_of
+from beamtide.pump import Caller, Pump
+from beamtide.session import Session
+from cluster_side.scaling.budget import Budget
+from cluster_side.scaling.crew import Crew
+from cluster_side.scaling.errands import Cancel, Errands, Submit
+from cluster_side.scaling.forecast import Forecast
+from cluster_side.scaling.job_states import State
+from cluster_side.scaling.journal import Journal, Rows, peek
 from cluster_side.scaling.launchers import launcher_of
-from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, Phase, Seen, Submitted, job_name
+from cluster_side.scaling.launchers.base import JobOrder, Launcher, Phase, Seen
+from cluster_side.scaling.ledger import PRESENT, Ledger
+from cluster_side.scaling.orders import cost_of, order_for
+from cluster_side.scaling.scaler import ScalerMachine, restored
+from cluster_side.scaling.steering import Buy, Caps, Steering
 
-PRIOR_START = 3.0
-GAUGE_PATIENCE = 0.5
+PRIOR_START = {"local": 3.0}
+ELSEWHERE = 12.0
+"""Seconds from asking for a job to its first worker, before any was measured."""
 FAREWELL = 35.0
 """Longer than a job needs to drain (seconds)."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""A worker is one core: parallelism is the number of workers."""
+PATIENCE = 5.0
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Crew:
-    """The jobs of one pipeline."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the autoscaler would order, the exact script of it, and why; `order` is None where nothing would be ordered."""
 
-    config: PipelineConfig
-    jobs: dict[str, float] = field(default_factory=dict)
-    """Living jobs: id -> when it was started."""
-    unseen: deque[float] = field(default_factory=deque)
-    """When the jobs were started of which no worker has been seen yet."""
-    gauge: BufferGauge | None = None
-    brake: Brake = field(default_factory=Brake)
-    want: int = 0
-    because: str = ""
-
-    @property
-    def slots(self) -> int:
-        """Slots of all living jobs."""
-        return len(self.jobs) * self.config.job.slots
-
-    def demand(self) -> law.Demand:
-        """Return what waits; nothing when it is not known."""
-        if self.gauge is None:
-            return law.Demand(0, 0, 0.0)
-        return law.Demand(self.gauge.ready, self.gauge.leased, self.gauge.service_time, self.gauge.arrival_rate)
-
-    def fleet(self, cold_start: float) -> law.Fleet:
-        """Return who works, of the jobs that we started."""
-        workers = min(self.gauge.workers if self.gauge else 0, self.slots)
-        return law.Fleet(workers, self.slots - workers, cold_start)
+    pipeline: str
+    because: str
+    order: JobOrder | None = None
+    script: str = ""
 
 
-class Autoscaler:
-    """One deployment's jobs."""
+def steering_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: str, fence: int) -> Steering:
+    """Return the steering of a deployment, with what an earlier autoscaler kept."""
+    prior = PRIOR_START.get(deployment.site.launcher, ELSEWHERE)
+    crews = {name: Crew(config, prior, Forecast(config)) for name, config in deployment.pipelines.items()}
+    scaling, now = deployment.site.scaling, clock.monotonic()
+    steering = Steering(
+        crews,
+        Ledger(owner, present=max(PRESENT, 2.5 * scaling.tick)),
+        Caps(scaling.caps.jobs, scaling.caps.cpus or 0),
+        Budget(scaling.caps.node_hours_per_day, clock.utc() - now),
+        scaling.drain_within,
+        str(fence),
+        {name: cost_of(config, launcher) for name, config in deployment.pipelines.items()},
+    )
+    restored(steering, rows, now)
+    return steering
 
-    def __init__(self, deployment: Deployment, launcher: Launcher, caller: Caller) -> None:
-        self._deployment, self._launcher, self._caller = deployment, launcher, caller
-        self._crews = {name: Crew(config) for name, config in deployment.pipelines.items()}
-        self._starts: deque[float] = deque(maxlen=60)
-        self._count = 0
 
-    def step(self) -> None:
-        """Look, decide, start."""
-        self._look()
-        for name, crew in self._crews.items():
-            crew.gauge = self._gauge(name)
-            self._registered(crew)
-        cold, scaling = self.cold_start(), self._deployment.site.scaling
-        wishes = {}
-        for name, crew in self._crews.items():
-            slots = law.wish(crew.demand(), crew.fleet(cold), scaling.drain_within)
-            crew.want = law.jobs_for(slots, crew.config.job.slots)
-            wishes[name] = crew.want
-        for name, jobs in law.share(wishes, scaling.caps.jobs).items():
-            self._decide(self._crews[name], jobs, cold)
-
-    def cold_start(self) -> float:
-        """Return the 90th percentile of the time from starting a job to seeing its worker, in seconds."""
-        known = sorted(self._starts)
-        return known[int(0.9 * (len(known) - 1))] if known else PRIOR_START
-
-    def progress(self) -> dict[str, float]:
-        """Return the numbers to show."""
-        numbers = {"jobs": float(self._alive())}
-        for name, crew in self._crews.items():
-            numbers |= {f"{name}.jobs": float(len(crew.jobs)), f"{name}.want": float(crew.want)}
-        return numbers
-
-    def why(self) -> str:
-        """Return the reasons of the last decisions."""
-        return "; ".join(f"{name}: {crew.because}" for name, crew in self._crews.items() if crew.because)
-
-    def leave(self) -> None:
-        """Tell all jobs to leave, and wait for them."""
-        for crew in self._crews.values():
-            self._launcher.cancel(tuple(crew.jobs))
-        end = clock.monotonic() + FAREWELL
-        while self._alive() and clock.monotonic() < end:
-            clock.pause(0.05)
-            self._look()
-
-    def _alive(self) -> int:
-        return sum(len(crew.jobs) for crew in self._crews.values())
-
-    def _gauge(self, pipeline: str) -> BufferGauge | None:
-        try:
-            address = self._deployment.address(f"buffer.{pipeline}")
-            return self._caller.ask(address, GaugeRequest(), BufferGauge, patience=GAUGE_PATIENCE)
-        except BeamtideError:
-            return None
-
-    def _look(self) -> None:
-        now, picture = clock.monotonic(), self._launcher.look()
-        if not isinstance(picture, Seen):
-            return
-        for crew in self._crews.values():
-            for job in [job for job in crew.jobs if job in picture.jobs]:
-                if (phase := picture.jobs[job].phase) in (Phase.ENDED, Phase.FAILED):
-                    crew.brake.ended(phase is Phase.ENDED, now)
-                    if (began := crew.jobs.pop(job)) in crew.unseen:
-                        crew.unseen.remove(began)
-
-    def _registered(self, crew: Crew) -> None:
-        seen = -(-crew.gauge.workers // crew.config.job.slots) if crew.gauge else 0
-        while crew.unseen and seen > len(crew.jobs) - len(crew.unseen):
-            self._starts.append(clock.monotonic() - crew.unseen.popleft())
-
-    def _decide(self, crew: Crew, granted: int, cold: float) -> None:
-        if crew.gauge is None:
-            crew.because = "its buffer does not answer, so nothing is started"
-            return
-        slots, now = crew.config.job.slots, clock.monotonic()
-        decision = law.decide(crew.demand(), crew.fleet(cold), granted * slots)
-        room = max(0, self._deployment.site.scaling.caps.jobs - self._alive())
-        wanted = min(law.jobs_for(decision.start, slots), room)
-        count = crew.brake.allows(wanted, len(crew.jobs), now)
-        crew.because = crew.brake.why(now) or (
-            decision.because if decision.start or crew.want <= granted else _capped(crew, granted)
+def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -> None:
+    """Scale until told to stop; `on_stop` is given what stops us."""
+    launcher = launcher_of(deployment)
+    if problems := launcher.problems([_example(deployment, launcher, name) for name in deployment.pipelines]):
+        raise BadInput("\n".join(problems))
+    journal = Journal(deployment.site.state / "autoscaler")
+    try:
+        owner = _owner(journal)
+        steering = steering_for(deployment, launcher, journal.rows, owner, journal.fence)
+        scaling = deployment.site.scaling
+        machine = ScalerMachine(steering, scaling.tick, scaling.idle_exit, lambda buy: order_for(deployment, launcher, buy))
+        links = {"topology": "topology", "metadata": "metadata"} | {f"buffer.{name}": f"buffer.{name}" for name in steering.crews}
+        pump = Pump(
+            machine,
+            Session(card_of(deployment, "autoscaler", tuple(links.values()))),
+            {name: deployment.address(to) for name, to in links.items()},
         )
-        if count:
-            self._start(crew, count, cold)
-
-    def _start(self, crew: Crew, count: int, cold: float) -> None:
-        log.info("starts jobs", pipeline=crew.config.pipeline, jobs=count, because=crew.because)
-        answer = self._launcher.submit(self._order(crew, count, cold))
-        if not isinstance(answer, Submitted):
-            log.error("jobs could not be started", reason=answer.reason)
-            crew.brake.ended(well=False, now=clock.monotonic())
-            return
-        for job in answer.ids:
-            crew.jobs[job] = clock.monotonic()
-            crew.unseen.append(crew.jobs[job])
-
-    def _order(self, crew: Crew, count: int, cold: float) -> JobOrder:
-        name, job, self._count = crew.config.pipeline, crew.config.job, self._count + 1
-        tasks = job.tasks_per_job
-        if tasks == "auto":
-            tasks = law.tasks_per_job(crew.demand().service_time, cold) * job.slots
-        token = f"{name}-{os.getpid()}-{self._count:05d}"
-        idle = self._deployment.site.scaling.idle_exit
-        argv = (*self._launcher.beamtide, "work", "-c", str(self._deployment.file), "--pipeline", name)
-        argv += ("--slots", str(job.slots), "--tasks", str(tasks), "--idle-exit", str(idle))
-        return JobOrder(
-            pipeline=name,
-            modality=crew.config.modality,
-            token=token,
-            count=count,
-            slots=job.slots,
-            tasks=tasks,
-            shape=JobShape(cpus=job.slots),
-            name=job_name(self._deployment, name),
-            argv=argv,
-            logs=self._deployment.site.state / "logs",
-            env=ONE_THREAD,
-        )
-
-
-def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
-    """Scale until `stop` says so; then our jobs leave."""
-    with Caller() as caller:
-        scaler = Autoscaler(deployment, launcher_of(deployment), caller)
-        presence = Presence(deployment, "autoscaler", caller)
+        on_stop(pump.stop)
+        shell = _Shell(machine, journal, Errands(launcher, lambda said: log.error("launcher failed", reason=said)))
+        log.info("in charge", fence=journal.fence, owner=owner, adopted=len(steering.ledger.orders))
+        shell.errands.open()
         try:
-            while not stop():
-                scaler.step()
-                presence.beat(scaler.progress(), scaler.why())
-                clock.pause(deployment.site.scaling.tick)
+            pump.run(shell.after_batch)
         finally:
-            scaler.leave()
+            shell.leave(everything=deployment.site.launcher == "local")
+    finally:
+        journal.close()
 
 
-def _capped(crew: Crew, granted: int) -> str:
-    return f"wants {crew.want} jobs, gets {granted} of the cap (scaling.caps.jobs)"
+def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> list[Proposal]:
+    """Return what would be ordered now, or with so many ready tasks by pipeline, without ordering anything."""
+    launcher, rows = launcher_of(deployment), peek(deployment.site.state / "autoscaler")
+    steering = steering_for(deployment, launcher, rows, rows.get("self", {}).get("owner", "beamtide"), 0)
+    _inform(deployment, steering, queued)
+    steering.pictured(Seen({}) if queued is not None else launcher.look(), clock.monotonic())
+    acts = steering.step(clock.monotonic())
+    orders = {act.order.pipeline: order_for(deployment, launcher, act) for act in acts if isinstance(act, Buy)}
+    found = []
+    for name, crew in steering.crews.items():
+        if queued is None or name in queued:
+            order = orders.get(name)
+            found.append(Proposal(name, crew.because, order, launcher.render(order) if order else ""))
+    return found
+
+
+def once(deployment: Deployment) -> list[Proposal]:
+    """Decide once, order what it takes, and be gone; a later autoscaler adopts the jobs."""
+    launcher = launcher_of(deployment)
+    journal = Journal(deployment.site.state / "autoscaler")
+    try:
+        steering = steering_for(deployment, launcher, journal.rows, _owner(journal), journal.fence)
+        _inform(deployment, steering, None)
+        steering.pictured(launcher.look(), clock.monotonic())
+        found = []
+        for act in steering.step(clock.monotonic()):
+            if isinstance(act, Buy):
+                journal.keep({("order", act.order.token): dataclasses.asdict(act.order)})
+                order = order_for(deployment, launcher, act)
+                steering.take(steering.ledger.answered(order.token, launcher.submit(order), clock.monotonic()), clock.monotonic())
+                kept = steering.ledger.orders.get(order.token)
+                journal.keep({("order", order.token): dataclasses.asdict(kept) if kept else None})
+                found.append(Proposal(order.pipeline, steering.crews[order.pipeline].because, order, launcher.render(order)))
+        return found
+    finally:
+        journal.close()
+
+
+class _Shell:
+    """Keeps first, acts then."""
+
+    def __init__(self, machine: ScalerMachine, journal: Journal, errands: Errands) -> None:
+        self.machine, self.journal, self.errands = machine, journal, errands
+
+    def after_batch(self) -> None:
+        """Take what came back, keep what must be kept, and send what waits on its way."""
+        self.machine.took(self.errands.results(), clock.monotonic())
+        self.journal.keep(self.machine.changes)
+        self.machine.kept()
+        for errand in self.machine.errands:
+            if isinstance(errand, Submit):
+                log.info("orders jobs", pipeline=errand.order.pipeline, jobs=errand.order.count, token=errand.order.token)
+            elif isinstance(errand, Cancel):
+                log.info("cancels jobs", ids=errand.ids)
+            self.errands.want(errand)
+        self.machine.errands = []
+        self.machine.in_flight = self.errands.waiting
+
+    def leave(self, *, everything: bool) -> None:
+        """Order nothing more; take back what waits, or everything and wait for it."""
+        ledger = self.machine.steering.ledger
+        self.errands.close()
+        self.machine.took(self.errands.results(), clock.monotonic())
+        gone = [job.id for job in ledger.jobs.values() if everything or job.state is State.PENDING]
+        launcher, end = self.errands.launcher, clock.monotonic() + FAREWELL
+        if gone:
+            launcher.cancel(gone)
+        while everything and _alive(launcher, gone) and clock.monotonic() < end:
+            clock.pause(0.05)
+        self.machine.took([launcher.look()], clock.monotonic())
+        self.machine.note()
+        self.journal.keep(self.machine.changes)
+
+
+def _alive(launcher: Launcher, jobs: list[str]) -> bool:
+    picture = launcher.look()
+    if not isinstance(picture, Seen):
+        return True
+    return any(job in picture.jobs and picture.jobs[job].phase not in (Phase.ENDED, Phase.FAILED) for job in jobs)
+
+
+def _owner(journal: Journal) -> str:
+    """Return the name of this deployment in tokens: made once, then kept."""
+    if "owner" not in journal.table("self"):
+        journal.keep({("self", "owner"): f"bt{clock.utc():.0f}x{journal.fence}"})
+    owner: Any = journal.table("self")["owner"]
+    return str(owner)
+
+
+def _inform(deployment: Deployment, steering: Steering, queued: dict[str, int] | None) -> None:
+    """Tell the steering how the queues are, or how they are imagined."""
+    now = clock.monotonic()
+    if queued is not None:
+        for name, ready in queued.items():
+            zeros: dict[str, Any] = dict.fromkeys(("held", "idle", "done", "abandoned", "retried", "leased", "workers"), 0)
+            rates: dict[str, Any] = dict.fromkeys(("oldest_wait", "service_time", "arrival_rate"), 0.0)
+            steering.crews[name].gauged(BufferGauge(pipeline=name, ready=ready, **zeros, **rates), now)  # type: ignore[arg-type]
+        return
+    with Caller() as caller:
+        scans = caller.ask(deployment.address("metadata"), ScansRequest(), Scans, patience=PATIENCE).scans
+        for name, crew in steering.crews.items():
+            address = deployment.address(f"buffer.{name}")
+            gauge = caller.ask(address, GaugeRequest(), BufferGauge, patience=PATIENCE)
+            crew.gauged(gauge, clock.monotonic())
+            crew.forecast.heard(scans, clock.monotonic())
+            steering.ledger.attended(gauge.jobs, clock.monotonic())
+
+
+def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:
+    """Return an order as there will be one, to be looked at before anything is submitted."""
+    steering = steering_for(deployment, launcher, {}, "check", 0)
+    steering.caps, steering.budget = Caps(1), Budget(1e9, 0.0)
+    _inform(deployment, steering, {name: 1})
+    steering.pictured(Seen({}), clock.monotonic())
+    (act,) = steering.step(clock.monotonic())
+    assert isinstance(act, Buy)
+    return order_for(deployment, launcher, act)

@@ -1,44 +1,122 @@
-"""A brake per pipeline: jobs that fail again and again are not started for a while.
+"""What holds jobs back when they go wrong: a breaker per pipeline, a learned limit, and nodes to avoid.
 
-Theory: after `FAILURES` jobs in a row that failed, nothing is started for 5, 10, 20 … 300 s, then one job as a probe;
-a job that ends well lets go. Clock policy: `now` is the caller's monotonic clock in seconds.
-Invariants: never more than one job between two pauses.
+Theory: a job that ends before any of its workers was heard of is a failed start. After `FAILURES` of them in a row nothing is
+started for 5, 10, 20 … 300 s, then one job as a probe; the first worker that is heard of lets go. A refusal that only a person
+can mend trips the breaker at once. What is nobody's fault (cancelled, preempted, walltime, a node's failure) does not count,
+whenever it happens. A limit of the batch system is learned: as many jobs as we had when it was hit, for five minutes. A node
+that failed, or on which two jobs in a row did not start, is not asked for again for ten minutes. Source: scaling study, d.6 and
+failures 5–8, 23, 25.
+
+Clock policy: `now` is the caller's monotonic clock in seconds.
+Invariants: while a breaker is open nothing starts; after a pause, one job at a time until one of them works.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cluster_side.scaling.launchers.base import Cause
 
 FAILURES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+LEARNED_FOR = 300.0
+AVOID_FOR = 600.0
+COUNTED = frozenset({Cause.START, Cause.MEMORY, Cause.CODE, Cause.DONE})
+"""Ends that count as a failed start when no worker was heard of: also a job that ends well, but without ever asking for work."""
 
 
 @dataclass(slots=True)
-class Brake:
-    """Counts failures in a row."""
+class Breaker:
+    """Counts failed starts in a row of one pipeline; `said` is what the last one was."""
 
     failures: int = 0
     until: float = 0.0
+    said: str = ""
 
-    def ended(self, well: bool, now: float) -> None:
-        """Note how a job ended."""
-        if well:
-            self.failures, self.until = 0, 0.0
+    def ended(self, cause: Cause, reason: str, now: float) -> None:
+        """Note the end of a job of which no worker was ever heard."""
+        if cause in COUNTED:
+            self._failed(f"the last {self.failures + 1} jobs ended before they worked: {reason or cause.value}", now)
+
+    def denied(self, cause: Cause, reason: str, now: float) -> None:
+        """Note an order that was not accepted."""
+        if cause is Cause.LIMIT:
             return
-        self.failures += 1
-        if self.failures >= FAILURES:
-            doublings = min(self.failures - FAILURES, 10)
-            self.until = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2**doublings)
+        if cause is Cause.RULES:
+            self.failures = max(self.failures, FAILURES - 1)
+        if cause is Cause.DOWN:
+            self.until, self.said = now + FIRST_PAUSE, reason
+            return
+        self._failed(reason, now)
 
-    def allows(self, wanted: int, alive: int, now: float) -> int:
-        """Return how many of `wanted` jobs may be started."""
+    def works(self) -> None:
+        """Note that a worker was heard of."""
+        self.failures, self.until, self.said = 0, 0.0, ""
+
+    def allows(self, wanted: int, starting: int, now: float) -> int:
+        """Return how many of `wanted` jobs may be started while `starting` others have not been heard of yet."""
         if now < self.until:
             return 0
         if self.failures >= FAILURES:
-            return min(wanted, max(0, 1 - alive))
+            return min(wanted, max(0, 1 - starting))
         return wanted
 
     def why(self, now: float) -> str:
         """Return what holds jobs back, or ""."""
-        if now >= self.until:
+        if now < self.until:
+            return f"{self.said}; tries again in {self.until - now:.0f} s"
+        return f"{self.said}; tries one job" if self.failures >= FAILURES else ""
+
+    def _failed(self, said: str, now: float) -> None:
+        self.failures += 1
+        self.said = said
+        if self.failures >= FAILURES:
+            doublings = min(self.failures - FAILURES, 10)
+            self.until = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2**doublings)
+
+
+@dataclass(slots=True)
+class Learned:
+    """The limit that the batch system showed us: jobs of all pipelines together."""
+
+    jobs: int | None = None
+    until: float = 0.0
+    said: str = ""
+
+    def hit(self, jobs: int, reason: str, now: float) -> None:
+        """Note that one more than `jobs` was too many."""
+        self.jobs, self.until, self.said = jobs, now + LEARNED_FOR, reason
+
+    def room(self, cap: int, now: float) -> int:
+        """Return the cap as it is now."""
+        return cap if self.jobs is None or now >= self.until else min(cap, self.jobs)
+
+    def why(self, now: float) -> str:
+        """Return what was learned, or ""."""
+        if self.jobs is None or now >= self.until:
             return ""
-        again = f"tries again in {self.until - now:.0f} s"
-        return f"the last {self.failures} jobs failed (see their logs in the state folder); {again}"
+        return f"the batch system takes no more than {self.jobs} jobs now ({self.said}); asks again in {self.until - now:.0f} s"
+
+
+@dataclass(slots=True)
+class Nodes:
+    """Which nodes to avoid, and until when."""
+
+    _avoid: dict[str, float] = field(default_factory=dict)
+    _suspects: set[str] = field(default_factory=set)
+
+    def ended(self, cause: Cause, nodes: Iterable[str], now: float) -> None:
+        """Note how a job of which no worker was heard ended on these nodes."""
+        for node in nodes:
+            if cause is Cause.NODE or (cause is Cause.START and node in self._suspects):
+                self._avoid[node] = now + AVOID_FOR
+            elif cause is Cause.START:
+                self._suspects.add(node)
+
+    def work(self, nodes: Iterable[str]) -> None:
+        """Note that a worker there was heard of."""
+        self._suspects.difference_update(nodes)
+
+    def avoided(self, now: float) -> tuple[str, ...]:
+        """Return the nodes to avoid."""
+        self._avoid = {node: until for node, until in self._avoid.items() if until > now}
+        return tuple(sorted(self._avoid))

@@ -1,8 +1,9 @@
 """The life of a job: how many one-task workers it holds, and when it ends.
 
-Theory: a job has `slots` rooms for workers; each worker is a child process that takes one task and exits. The job fills its rooms
-until `tasks` tasks were leased, until nobody finds work any more, or until it is told to leave. Then idle children are stopped
-at once, busy ones get `GRACE` seconds to finish, then they are asked to hand their task back, and killed if they do not.
+Theory: a job has `slots` rooms for workers; each worker is a child process that takes one task and exits. The job fills its
+rooms until `tasks` tasks were leased, until nobody finds work any more, until the buffer says that no further task is for it
+(then the busy ones take their time), or until it is told to leave. Then idle children are stopped at once, busy ones get
+`GRACE` seconds to finish, then they are asked to hand their task back, and killed if they do not.
 
 Clock policy: `now` is the monotonic clock of the caller; it is only used for the end of a drain.
 Invariants, asserted by `check()`: never more children than slots; never more leases than tasks, so `tasks=1` is the strict shape;
@@ -19,8 +20,9 @@ GRACE = 25.0
 """Inside the 30 s that batch systems leave between the warning and the kill."""
 HAND_BACK = 3.0
 CRASHES = 5
-Said: TypeAlias = Literal["", "done", "failed", "notask", "stale", "silent"]
-"""The last word of a child: "silent" means that the services did not answer, "" that it died without one."""
+Said: TypeAlias = Literal["", "done", "failed", "notask", "leave", "stale", "silent"]
+"""The last word of a child: "leave" means that the buffer wants our job to end, "silent" that the services did not answer, ""
+that it died without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,16 @@ class ChildLeased:
 
 @dataclass(frozen=True, slots=True)
 class ChildEnded:
-    """A child process is gone; `death` says how it died ("" = it exited as it should), `stderr` what it wrote last."""
+    """A child process is gone; `death` says how it died ("" = it exited as it should), `stderr` what it wrote last.
+
+    `guilty` says that its task is to blame: it took more memory than it may.
+    """
 
     child: int
     said: Said
     death: str = ""
     stderr: str = ""
+    guilty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ class Life:
     _born: int = 0
     _crashes: int = 0
     _resting: bool = False
+    _unwanted: bool = False
     _leave_by: float | None = None
     _asked: bool = False
     _trouble: str = ""
@@ -139,7 +146,7 @@ class Life:
     @property
     def draining(self) -> bool:
         """Whether no further child will be started."""
-        return self._leave_by is not None or bool(self._trouble)
+        return self._leave_by is not None or self._unwanted or bool(self._trouble)
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
@@ -151,6 +158,8 @@ class Life:
         lease = self._held.pop(event.child)
         if event.said == "silent" and not lease:
             self._trouble = "the services did not answer; is the beamline side running?"
+        elif event.said == "leave":
+            self._unwanted = True
         elif event.said == "notask":
             self._crashes, self._resting = 0, not self.busy
         elif lease is None and event.death and self._leave_by is None:
@@ -159,7 +168,7 @@ class Life:
                 self._trouble = f"{CRASHES} workers in a row died before they had a task; the last {event.death}"
         if lease is None or event.said in ("done", "failed", "stale"):
             return []
-        cause: Cause = "handback" if self._asked else "infra"
+        cause: Cause = "fault" if event.guilty else "handback" if self._asked else "infra"
         reason = f"worker {event.death or 'ended without a word'} while it worked on the task"
         return [ReportLoss(lease.task, lease.attempt, lease.worker, cause, reason, event.stderr)]
 

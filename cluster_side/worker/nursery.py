@@ -24,10 +24,10 @@ from beamtide import clock, lifeline, settings, site
 from beamtide.config import Deployment
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.pump import Caller
-from cluster_side.worker import last_words, life, one_task, recipe
+from cluster_side.worker import last_words, life, one_task, recipe, weight
 from cluster_side.worker.one_task import End, Work
 
-TICK = 1.0
+TICK = 0.5
 REPORT_PATIENCE = 10.0
 
 
@@ -41,7 +41,10 @@ class Child:
     words: BinaryIO
     said: life.Said = ""
     rest: bytes = b""
-    signals: int = 0
+    place: int = 0
+    """Which of the job's rooms it is in."""
+    excess: str = ""
+    """Why it was killed: it took more memory than it may."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,10 @@ class Nursery:
     children: dict[int, Child] = field(default_factory=dict)
     reporters: list[int] = field(default_factory=list)
     told: bool = False
+    memory_mb: int = 0
+    """What a worker may take beyond what it shares with us, in MiB (0: as much as there is)."""
+    pins: tuple[frozenset[int], ...] = ()
+    """The CPUs of each room; empty where workers are not pinned."""
 
     def run(self) -> life.Exit:
         """Live until the job is over."""
@@ -77,6 +84,7 @@ class Nursery:
         events: list[life.Event] = [life.SignalTerm()] if self.told else []
         self.told = False
         for child in list(self.children.values()):
+            self._weigh(child)
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             events += _heard(child)
             if pid:
@@ -84,9 +92,22 @@ class Nursery:
                 del self.children[child.number]
                 stderr = last_words.tail(child.words.fileno())
                 last_words.pass_on(child.words)
-                events.append(life.ChildEnded(child.number, child.said, _death(status), stderr))
+                death = child.excess or _death(status)
+                events.append(life.ChildEnded(child.number, child.said, death, stderr, guilty=bool(child.excess)))
         self.reporters = [pid for pid in self.reporters if not os.waitpid(pid, os.WNOHANG)[0]]
         return [*events, life.Tick()]
+
+    def _weigh(self, child: Child) -> None:
+        """End a child that takes more memory than it may, before the kernel ends somebody else."""
+        if not self.memory_mb or child.excess:
+            return
+        taken = weight.resident_mb(child.pid) - weight.resident_mb(os.getpid())
+        if taken > self.memory_mb:
+            child.excess = (
+                f"was ended because it took {taken} MiB, and job.memory_per_slot allows {self.memory_mb} MiB: raise that in the "
+                "pipeline file, or make tasks smaller (source.frames_per_task)"
+            )
+            os.kill(child.pid, signal.SIGKILL)
 
     def _apply(self, effects: list[life.Effect]) -> life.Exit | None:
         for effect in effects:
@@ -107,12 +128,15 @@ class Nursery:
         sys.stdout.flush()
         sys.stderr.flush()
         words = last_words.begin()
+        place = min(set(range(self.plan.slots)) - {child.place for child in self.children.values()})
         pid = os.fork()
         if pid:
             os.close(writing)
             os.set_blocking(reading, False)
-            return Child(number, pid, reading, words)
+            return Child(number, pid, reading, words, place=place)
         last_words.adopt(words)
+        if self.pins:
+            os.sched_setaffinity(0, self.pins[place])
         _as_child(parent, lambda: one_task.run(self.work, lambda fact: _tell(writing, fact)))
 
     def _report(self, loss: life.ReportLoss) -> None:
@@ -136,13 +160,15 @@ class Nursery:
             clock.pause(0.01)
 
 
-def open_nursery(deployment: Deployment, pipeline: str, job: str, idle_exit: float, find: recipe.FindModality) -> Work:
+def open_nursery(  # noqa: PLR0913  what a job is born with
+    deployment: Deployment, pipeline: str, job: str, idle_exit: float, find: recipe.FindModality, *, ends: float | None = None
+) -> Work:
     """Load the kernel for the pipeline's current settings; BadInput if they cannot be used."""
     if pipeline not in deployment.pipelines:
         raise BadInput(f"there is no pipeline {pipeline!r}; this site has: {', '.join(deployment.pipelines)}")
     prepared = settings.document_for(deployment.pipelines[pipeline], site.shared_root(deployment))
     ready = recipe.prepare(prepared, deployment.site.state / "cache", find)
-    return Work(deployment, pipeline, job, idle_exit, ready, find)
+    return Work(deployment, pipeline, job, idle_exit, ready, find, ends)
 
 
 def _wake_on_signals(told: Callable[..., None]) -> int:

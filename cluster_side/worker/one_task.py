@@ -22,7 +22,7 @@ from beamtide.errors import BadInput, BeamtideError, NoAnswer
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.results import Provenance, StoreRequest
-from beamtide.messages.tasks import Beat, Cause, Lease, LeaseRequest, Outcome, Stale, TaskDone, TaskFailed
+from beamtide.messages.tasks import Beat, Cause, Lease, LeaseRequest, NoTask, Outcome, Stale, TaskDone, TaskFailed
 from beamtide.pump import Caller
 from cluster_side.modalities.base import checked
 from cluster_side.worker import inputs, last_words, recipe
@@ -51,6 +51,8 @@ class Work:
     idle_exit: float
     ready: Recipe | None = None
     find: FindModality = recipe.registered
+    ends: float | None = None
+    """When the job ends (monotonic clock); None: nobody ends it."""
 
     @property
     def buffer(self) -> str:
@@ -78,10 +80,11 @@ def run(work: Work, tell: Callable[[dict[str, Any]], None]) -> int:
     lease: Lease | None = None
     with Caller() as caller:
         try:
-            lease = _lease(work, caller)
-            if lease is None:
-                tell({"said": "notask"})
+            found = _lease(work, caller)
+            if isinstance(found, NoTask):
+                tell({"said": "leave" if found.leave else "notask", "reason": found.reason})
                 return 0
+            lease = found
             tell({"leased": lease.task.id, "attempt": lease.attempt, "worker": name()})
             _beat(work, lease, tell)
             tell({"said": _attempt(work, lease, caller)})
@@ -96,17 +99,21 @@ def run(work: Work, tell: Callable[[dict[str, Any]], None]) -> int:
     return 0
 
 
-def _lease(work: Work, caller: Caller) -> Lease | None:
-    """Wait for a task for `idle_exit` seconds of answers; NoAnswer when the buffer is silent for `DEAD_MAN`."""
-    end = clock.monotonic() + work.idle_exit
+def _lease(work: Work, caller: Caller) -> Lease | NoTask:
+    """Wait for a task for `idle_exit` seconds, or as long as the buffer wants; NoAnswer when it is silent for `DEAD_MAN`."""
+    began, patience = clock.monotonic(), work.idle_exit
     while True:
-        wait = min(LONGEST_WAIT, max(0.0, end - clock.monotonic()))
-        request = LeaseRequest(worker=name(), job=work.job, wait=wait, host=platform.node())
+        waited = clock.monotonic() - began
+        wait = min(LONGEST_WAIT, max(0.0, patience - waited))
+        left = max(0.001, work.ends - clock.monotonic()) if work.ends is not None else 0.0
+        request = LeaseRequest(worker=name(), job=work.job, wait=wait, host=platform.node(), left=left)
         answer, _ = _insist(caller, work.buffer, request, Message, tries=3 * (wait + 1))
         if isinstance(answer, Lease):
             return answer
-        if clock.monotonic() >= end:
-            return None
+        nothing = answer if isinstance(answer, NoTask) else NoTask()
+        patience = max(work.idle_exit, nothing.linger)
+        if nothing.leave or clock.monotonic() - began >= patience:
+            return nothing
 
 
 def _attempt(work: Work, lease: Lease, caller: Caller) -> str:

@@ -1,5 +1,6 @@
-"""The autoscaler's decisions, with a batch system that obeys and gauges that we set."""
+"""The autoscaler's core with buffers that we play and a batch system that obeys; its journal and its lock; what it proposes."""
 
+import json
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,11 +9,17 @@ from typing import Any
 import pytest
 
 from beamtide.config import Caps, Deployment, Job, PipelineConfig, Roots, Scaling, SiteConfig, Source
-from beamtide.errors import NoAnswer
-from beamtide.messages.base import PipelineName
-from beamtide.messages.scaling import BufferGauge
-from cluster_side.scaling.autoscaler import Autoscaler
-from cluster_side.scaling.launchers.base import JobOrder, Phase, Picture, Seen, Sighting, Submitted
+from beamtide.errors import BadInput
+from beamtide.machine import Effect, Heard, Send, Tick, link
+from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, Seconds
+from beamtide.messages.metadata import Scan, Scans, ScansRequest, ScanState
+from beamtide.messages.scaling import BufferGauge, CrewRequest, Jobs, JobsRequest, ScaleRequest
+from cluster_side.scaling import autoscaler
+from cluster_side.scaling.errands import Answered, Cancel, Errand, Errands, Look, Result, Submit
+from cluster_side.scaling.journal import Journal, peek
+from cluster_side.scaling.launchers.base import Answer, JobOrder, Phase, Picture, Seen, Sighting, Submitted, Unclear, Unseen
+from cluster_side.scaling.orders import order_for
+from cluster_side.scaling.scaler import ScalerMachine
 
 
 @dataclass
@@ -22,8 +29,9 @@ class Desk:
     orders: list[JobOrder] = field(default_factory=list)
     jobs: dict[str, Sighting] = field(default_factory=dict)
     beamtide = ("beamtide",)
+    cpus_per_node = 4
 
-    def submit(self, order: JobOrder) -> Submitted:
+    def submit(self, order: JobOrder) -> Answer:
         self.orders.append(order)
         ids = tuple(f"{order.token}-{number}" for number in range(order.count))
         self.jobs |= {job: Sighting(job, order.token, Phase.RUNNING) for job in ids}
@@ -35,6 +43,12 @@ class Desk:
     def cancel(self, ids: Sequence[str]) -> None:
         self.end(ids, Phase.ENDED)
 
+    def render(self, order: JobOrder) -> str:
+        return " ".join(order.argv)
+
+    def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
+        return ()
+
     def end(self, ids: Sequence[str], phase: Phase) -> None:
         self.jobs |= {job: replace(self.jobs[job], phase=phase) for job in ids}
 
@@ -42,29 +56,12 @@ class Desk:
         return [order.pipeline for order in self.orders for _ in range(order.count)]
 
 
-@dataclass
-class Gauges:
-    """Answers for the buffers; one that is not set does not answer."""
-
-    now: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-
-    def ask(self, address: str, *_: Any, **__: Any) -> BufferGauge:
-        name = address.rpartition(".")[2]
-        if name not in self.now:
-            raise NoAnswer("silence")
-        ready, leased, workers = self.now[name]
-        zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried"), 0)
-        pipeline = PipelineName(name)
-        return BufferGauge(pipeline=pipeline, ready=ready, leased=leased, workers=workers, service_time=2.0, **zeros)
-
-
-@pytest.fixture
-def scaled(tmp_path: pathlib.Path) -> tuple[Autoscaler, Desk, Gauges]:
+def deployment_in(folder: pathlib.Path, **caps: Any) -> Deployment:
     site = SiteConfig(
         site="test",
-        roots=Roots(raw=tmp_path, processed=tmp_path),
-        state=tmp_path,
-        scaling=Scaling(caps=Caps(jobs=4, node_hours_per_day=100)),
+        roots=Roots(raw=folder, processed=folder),
+        state=folder,
+        scaling=Scaling(caps=Caps(**{"jobs": 4, "node_hours_per_day": 100} | caps)),
         pipelines=(),
     )
     source = Source(match="*")
@@ -72,35 +69,251 @@ def scaled(tmp_path: pathlib.Path) -> tuple[Autoscaler, Desk, Gauges]:
         "xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=source),
         "xrd": PipelineConfig(pipeline="xrd", modality="xrd", source=source, job=Job(slots=2, tasks_per_job=1)),
     }
-    deployment = Deployment(site=site, pipelines=pipelines, file=tmp_path / "site.yaml")
-    desk, gauges = Desk(), Gauges()
-    return Autoscaler(deployment, desk, gauges), desk, gauges  # type: ignore[arg-type]
+    return Deployment(site=site, pipelines=pipelines, file=folder / "site.yaml")
 
 
-def test_jobs_stay_below_the_cap_and_are_shared(scaled: tuple[Autoscaler, Desk, Gauges]) -> None:
-    scaler, desk, gauges = scaled
-    gauges.now = {"xrf": (100, 0, 0), "xrd": (100, 0, 0)}
+class Rig:
+    """A core, its journal, and a desk that is always quick."""
+
+    def __init__(self, folder: pathlib.Path, desk: Desk | None = None, rows: Any = None, **caps: Any) -> None:
+        self.deployment, self.desk, self.now = deployment_in(folder, **caps), desk or Desk(), 0.0
+        self.steering = autoscaler.steering_for(self.deployment, self.desk, rows or {}, "us", 1)
+        self.machine = ScalerMachine(self.steering, 0.5, 5.0, lambda buy: order_for(self.deployment, self.desk, buy))
+        self.kept: dict[tuple[str, str], Any] = {}
+        self.done: list[Errand] = []
+
+    def hear(self, message: Message, peer: bytes) -> list[Effect]:
+        return self.machine.handle(Heard(peer, message, 7), Seconds(self.now))
+
+    def gauge(self, name: str, ready: int, leased: int = 0, jobs: dict[str, tuple[int, int]] | None = None) -> None:
+        zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
+        told = BufferGauge(pipeline=PipelineName(name), ready=ready, leased=leased, service_time=2.0, jobs=jobs or {}, **zeros)
+        self.hear(told, link(f"buffer.{name}"))
+
+    def tick(self, seconds: float = 0.5) -> list[Effect]:
+        self.now += seconds
+        effects = self.machine.handle(Tick(), Seconds(self.now))
+        self.kept |= self.machine.changes
+        self.machine.kept()
+        errands, self.machine.errands = self.machine.errands, []
+        self.done += errands
+        self.machine.took([result for errand in errands if (result := self.run(errand)) is not None], self.now)
+        return effects
+
+    def run(self, errand: Errand) -> Result | None:
+        match errand:
+            case Submit(order):
+                assert ("order", order.token) in self.kept, "ordered before it was on disk"
+                return Answered(order.token, self.desk.submit(order))
+            case Look():
+                return self.desk.look()
+            case Cancel(ids):
+                self.desk.cancel(ids)
+        return None
+
+
+@pytest.fixture
+def rig(tmp_path: pathlib.Path) -> Rig:
+    made = Rig(tmp_path)
+    made.tick()
+    return made
+
+
+def test_jobs_stay_below_the_cap_and_are_shared(rig: Rig) -> None:
+    rig.gauge("xrf", 100)
+    rig.gauge("xrd", 100)
     for _ in range(3):
-        scaler.step()
-    assert sorted(desk.started()) == ["xrd", "xrd", "xrf", "xrf"]
-    assert {order.tasks for order in desk.orders if order.pipeline == "xrd"} == {1}
-    assert "cap" in scaler.why()
-    assert scaler.progress()["jobs"] == 4.0
+        rig.tick()
+    assert sorted(rig.desk.started()) == ["xrd", "xrd", "xrf", "xrf"]
+    assert {order.tasks for order in rig.desk.orders if order.pipeline == "xrd"} == {1}
+    assert "cap" in rig.machine.why()
+    assert rig.machine.progress()["jobs"] == 4.0
 
 
-def test_a_silent_buffer_gets_no_new_jobs(scaled: tuple[Autoscaler, Desk, Gauges]) -> None:
-    scaler, desk, gauges = scaled
-    gauges.now = {"xrf": (0, 0, 0)}
-    scaler.step()
-    assert not desk.orders
-    assert "does not answer" in scaler.why()
+def test_an_order_is_one_call_with_everything_a_job_needs(rig: Rig) -> None:
+    rig.gauge("xrf", 3)
+    rig.tick()
+    (order,) = rig.desk.orders
+    assert (order.count, order.name, order.token) == (3, "beamtide-test-xrf", "us.1-1.1.xrf")
+    words = " ".join(order.argv)
+    assert words.startswith(f"beamtide work -c {rig.deployment.file} --pipeline xrf --slots 1 --tasks 14")
+    assert "--walltime" in words
+    assert (order.shape.cpus, order.shape.memory_mb) == (1, 2048)
+    assert rig.steering.ledger.orders[order.token].cost == 0.25
 
 
-def test_jobs_that_fail_are_not_started_for_ever(scaled: tuple[Autoscaler, Desk, Gauges]) -> None:
-    scaler, desk, gauges = scaled
-    gauges.now = {"xrf": (1, 0, 0), "xrd": (0, 0, 0)}
+def test_a_jump_of_the_queue_is_answered_at_once(rig: Rig) -> None:
+    rig.gauge("xrf", 2)
+    rig.tick(0.001)
+    assert rig.desk.started() == ["xrf", "xrf"]
+
+
+def test_a_silent_buffer_gets_no_new_jobs(rig: Rig) -> None:
+    rig.gauge("xrf", 5)
+    rig.tick(6.0)
+    assert not rig.desk.orders
+    assert "does not answer" in rig.machine.why()
+
+
+def test_nothing_is_ordered_before_the_jobs_are_known(tmp_path: pathlib.Path) -> None:
+    rig = Rig(tmp_path)
+    rig.machine.took([Unseen("squeue: timed out after 10 s")], 0.0)
+    rig.gauge("xrf", 5)
+    rig.machine.handle(Tick(), Seconds(0.1))
+    assert rig.machine.errands == [Look()]
+    assert "squeue: timed out" in rig.machine.why()
+
+
+def test_jobs_that_fail_are_not_started_for_ever(rig: Rig) -> None:
+    for _ in range(14):
+        rig.gauge("xrf", 1)
+        rig.tick()
+        rig.desk.end(list(rig.desk.jobs), Phase.FAILED)
+    assert len(rig.desk.started()) == 5
+    assert "jobs ended before they worked" in rig.machine.why()
+
+
+def test_strict_jobs_that_come_and_go_between_two_looks_are_no_failures(rig: Rig) -> None:
     for _ in range(20):
-        scaler.step()
-        desk.end(list(desk.jobs), Phase.FAILED)
-    assert len(desk.started()) == 5
-    assert "jobs failed" in scaler.why()
+        rig.gauge("xrf", 1, jobs={one.job: (0, 0) for one in rig.desk.jobs.values()})
+        rig.tick(1.0)
+        rig.desk.end(list(rig.desk.jobs), Phase.ENDED)
+    assert len(rig.desk.started()) > 9
+
+
+def test_what_people_say_holds_and_is_on_disk_before_it_is_answered(rig: Rig) -> None:
+    assert rig.hear(ScaleRequest(pipeline=PipelineName("xrf"), most=1), b"me") == []
+    rig.tick(0.0)
+    assert rig.kept["scale", "xrf"] == {"most": 1, "paused": False}
+    assert Send(b"me", Ok(), 7) in rig.tick(0.0)
+    rig.gauge("xrf", 100)
+    rig.tick()
+    rig.tick()
+    assert rig.desk.started() == ["xrf"]
+    rig.hear(ScaleRequest(pipeline=PipelineName("xrf"), paused=True), b"me")
+    (job,) = rig.desk.jobs.values()
+    rig.gauge("xrf", 100, 1, {job.job: (0, 1)})
+    effects = rig.tick()
+    asked = [one.message for one in (*effects, *rig.tick(3.0)) if isinstance(one, Send) and isinstance(one.message, CrewRequest)]
+    assert any(question.leaving == (job.job,) for question in asked)
+    assert "beamtide scale xrf --resume" in rig.machine.why()
+    (refused,) = rig.hear(ScaleRequest(pipeline=PipelineName("nobody")), b"me")
+    assert isinstance(refused, Send)
+    assert isinstance(refused.message, Refused)
+
+
+def test_an_announced_scan_has_jobs_before_it_begins(rig: Rig) -> None:
+    rig.now = 10.0
+    asked = [one.message for one in rig.tick() if isinstance(one, Send)]
+    assert ScansRequest(after=0, wait=2.0) in asked
+    scan = Scan(id=ScanId("s"), shape=(100, 10), period=0.1)
+    state = ScanState(scan=scan, phase="announced", points=1000, version=4, starts_in=2.0)
+    rig.hear(Scans(scans=(state,), version=4), link("metadata"))
+    rig.gauge("xrf", 0)
+    rig.tick()
+    assert rig.desk.started() == ["xrf", "xrf"], "the prior cold start is 3 s: two lines are due by then"
+
+
+def test_jobs_are_told_with_their_reasons(rig: Rig) -> None:
+    rig.gauge("xrf", 2)
+    rig.tick()
+    rig.tick()
+    (answer,) = rig.hear(JobsRequest(), b"me")
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, Jobs)
+    assert [(one.pipeline, one.state) for one in answer.message.jobs] == [("xrf", "starting")] * 2
+    (xrf, _) = answer.message.crews
+    assert (xrf.want, xrf.starting, xrf.working) == (2, 2, 0)
+    assert (answer.message.cap, answer.message.trouble) == (4, "")
+
+
+@pytest.mark.parametrize(
+    ("caps", "sentence"),
+    [({"jobs": 0}, "scaling.caps.jobs is 0"), ({"node_hours_per_day": 0}, "the budget is spent: 0.0 of 0 node-hours")],
+)
+def test_no_cap_and_no_budget_are_sentences(tmp_path: pathlib.Path, caps: dict[str, int], sentence: str) -> None:
+    rig = Rig(tmp_path, **caps)
+    rig.tick()
+    rig.gauge("xrf", 50)
+    rig.tick()
+    assert not rig.desk.orders
+    assert sentence in rig.machine.why()
+
+
+def test_a_new_autoscaler_adopts_by_token_what_the_old_one_ordered(tmp_path: pathlib.Path) -> None:
+    first = Rig(tmp_path)
+    first.tick()
+    first.gauge("xrf", 3)
+    first.tick()
+    first.hear(ScaleRequest(pipeline=PipelineName("xrd"), paused=True), b"me")
+    first.tick(0.0)
+    journal = Journal(tmp_path / "j")
+    journal.keep(first.kept)
+    journal.close()
+    second = Rig(tmp_path, first.desk, peek(tmp_path / "j"))
+    second.gauge("xrf", 3)
+    second.machine.handle(Tick(), Seconds(0.0))
+    assert second.machine.errands == [Look()], "ordered before it looked"
+    second.machine.errands = []
+    second.machine.took([second.desk.look()], 0.0)
+    second.tick()
+    assert len(second.steering.ledger.jobs) == 3
+    assert len(first.desk.orders) == 1
+    assert second.steering.crews["xrd"].paused
+
+
+def test_one_autoscaler_is_in_charge_and_each_has_the_next_number(tmp_path: pathlib.Path) -> None:
+    first = Journal(tmp_path)
+    with pytest.raises(BadInput, match=r"another autoscaler is in charge \(process \d+ on .*stop it first"):
+        Journal(tmp_path)
+    first.close()
+    second = Journal(tmp_path)
+    assert (first.fence, second.fence) == (1, 2)
+    second.close()
+
+
+def test_a_journal_survives_a_torn_end_and_is_made_short_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster_side.scaling.journal.MOST_LINES", 10)
+    journal = Journal(tmp_path)
+    for number in range(25):
+        journal.keep({("t", "k"): number, ("u", str(number)): {"a": [number]}, ("u", str(number - 1)): None})
+    journal.close()
+    file = tmp_path / "journal.jsonl"
+    assert len(file.read_bytes().splitlines()) < 20
+    with file.open("ab") as end:
+        end.write(b'0123456789abcdef ["t", "k", 7')
+    again = Journal(tmp_path)
+    assert (again.table("t"), again.table("u")) == ({"k": 24}, {"24": {"a": [24]}})
+    again.close()
+
+
+def test_a_launcher_that_breaks_costs_no_thread_and_leaves_the_order_unclear() -> None:
+    class Broken(Desk):
+        def submit(self, order: JobOrder) -> Answer:
+            raise RuntimeError("kaboom")
+
+    said: list[str] = []
+    errands = Errands(Broken(), said.append)
+    errands.open()
+    order = JobOrder("xrf", "xrf", "t", 1, 1, 1, None, "n", (), pathlib.Path())  # type: ignore[arg-type]
+    for errand in (Submit(order), Look()):
+        errands.want(errand)
+    errands.close()
+    answered, seen = errands.results()
+    assert isinstance(answered, Answered)
+    assert isinstance(answered.answer, Unclear)
+    assert isinstance(seen, Seen)
+    assert (said, errands.waiting) == (["RuntimeError: kaboom"], 0)
+
+
+def test_a_proposal_shows_the_exact_command_and_starts_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    monkeypatch.setattr(autoscaler, "launcher_of", lambda deployment: desk)
+    (one,) = autoscaler.propose(deployment_in(tmp_path), {"xrf": 200})
+    assert one.order is not None
+    assert (one.order.count, one.because) == (4, "wants 200 jobs, gets 4 of the cap (scaling.caps)")
+    assert one.script == " ".join(one.order.argv)
+    assert not desk.orders
+    (nothing,) = autoscaler.propose(deployment_in(tmp_path, jobs=0), {"xrf": 200})
+    assert nothing.order is None
+    assert json.dumps(nothing.because)

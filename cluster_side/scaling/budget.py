@@ -1,0 +1,44 @@
+"""What jobs have cost: node-hours over the last 24 hours, kept by the hour.
+
+Theory: a job costs its nodes, or its share of one, for as long as it runs; what is pending costs nothing. The budget is the most
+that may be spent in any 24 hours; when it is spent, nothing starts until an hour of yesterday falls out of the window.
+
+Clock policy: `now` is the caller's monotonic clock; `utc` at the start dates the hours, so that they survive a restart.
+Invariants: an hour is counted once; more than 24 hours ago nothing counts.
+"""
+
+from dataclasses import dataclass, field
+
+HOUR, WINDOW = 3600.0, 24
+
+
+@dataclass(slots=True)
+class Budget:
+    """Node-seconds by the hour (hours since 1970)."""
+
+    node_hours_per_day: float
+    offset: float
+    """Unix time minus `now`."""
+    hours: dict[int, float] = field(default_factory=dict)
+    _last: float | None = None
+
+    def spend(self, nodes: float, now: float) -> None:
+        """Note that so many nodes were in use since the last call."""
+        passed, self._last = 0.0 if self._last is None else max(0.0, now - self._last), now
+        hour = int((now + self.offset) // HOUR)
+        if nodes > 0 and passed:
+            self.hours[hour] = self.hours.get(hour, 0.0) + nodes * passed
+        self.hours = {one: spent for one, spent in self.hours.items() if one > hour - WINDOW}
+
+    def spent(self) -> float:
+        """Return the node-hours of the last 24 hours."""
+        return sum(self.hours.values()) / HOUR
+
+    def why(self) -> str:
+        """Return why nothing may start any more, or ""."""
+        if self.spent() < self.node_hours_per_day:
+            return ""
+        return (
+            f"the budget is spent: {self.spent():.1f} of {self.node_hours_per_day:g} node-hours in 24 h"
+            " (scaling.caps.node_hours_per_day)"
+        )

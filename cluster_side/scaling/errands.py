@@ -1,0 +1,100 @@
+"""One thread that runs the errands of the autoscaler to the batch system, so that a slow answer holds up nobody who asks.
+
+Clock policy: none. Invariants: one call at a time, in the order in which they were asked for; each brings back exactly one
+result.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from cluster_side.scaling.launchers.base import Answer, JobOrder, Launcher, Picture, Unclear, Unseen
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Submit an order."""
+
+    order: JobOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Look at all jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel jobs."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of an order."""
+
+    token: str
+    answer: Answer
+
+
+Errand: TypeAlias = Submit | Look | Cancel
+Result: TypeAlias = Answered | Picture
+
+
+@dataclass(slots=True)
+class Errands:
+    """The thread, while it is open. A launcher that raises has made a mistake: its call is unclear, and told."""
+
+    launcher: Launcher
+    complain: Callable[[str], None]
+    waiting: int = 0
+    _wanted: "queue.SimpleQueue[Errand | None]" = field(default_factory=queue.SimpleQueue)
+    _results: "queue.SimpleQueue[Result | None]" = field(default_factory=queue.SimpleQueue)
+    _thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Start."""
+        self._thread = threading.Thread(target=self._run, name="errands", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what was asked for."""
+        self._wanted.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def want(self, errand: Errand) -> None:
+        """Ask for something."""
+        self.waiting += 1
+        self._wanted.put(errand)
+
+    def results(self) -> list[Result]:
+        """Return what has come back since the last call."""
+        found = []
+        while not self._results.empty():
+            self.waiting -= 1
+            if (result := self._results.get()) is not None:
+                found.append(result)
+        return found
+
+    def _run(self) -> None:
+        while (errand := self._wanted.get()) is not None:
+            self._results.put(self._do(errand))
+
+    def _do(self, errand: Errand) -> Result | None:
+        try:
+            match errand:
+                case Submit(order):
+                    return Answered(order.token, self.launcher.submit(order))
+                case Look():
+                    return self.launcher.look()
+                case Cancel(ids):
+                    self.launcher.cancel(ids)
+        except Exception as error:
+            self.complain(f"{type(error).__name__}: {error}")
+            sentence = f"the launcher failed: {type(error).__name__}: {error}"
+            return Answered(errand.order.token, Unclear(sentence)) if isinstance(errand, Submit) else Unseen(sentence)
+        return None

@@ -1,0 +1,136 @@
+"""The states of a job, the facts that move it, and what the ledger writes down: orders, jobs, and news about them.
+
+Clock policy: times are the caller's monotonic clock in seconds.
+Invariants: a state and a fact have at most one next state, and none leads out of CLOSED.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from cluster_side.scaling.launchers.base import Cause, Sighting
+
+
+class State(enum.Enum):
+    """How far a job is, as we know it."""
+
+    ASKED = "asked for"
+    PENDING = "pending"
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    LEAVING = "leaving"
+    CLOSED = "closed"
+
+
+class Fact(enum.Enum):
+    """What we learn about a job."""
+
+    WAITS = "waits"
+    RUNS = "runs"
+    ASKS = "a worker asks for work"
+    WORKS = "a worker has a task"
+    TOLD = "told to leave"
+    OVER = "over"
+
+
+_S, _F = State, Fact
+TRANSITIONS: Mapping[tuple[State, Fact], State] = {
+    (_S.ASKED, _F.WAITS): _S.PENDING,
+    (_S.ASKED, _F.RUNS): _S.STARTING,
+    (_S.PENDING, _F.RUNS): _S.STARTING,
+    (_S.STARTING, _F.WAITS): _S.PENDING,
+    (_S.IDLE, _F.WAITS): _S.PENDING,
+    (_S.BUSY, _F.WAITS): _S.PENDING,
+    (_S.IDLE, _F.WORKS): _S.BUSY,
+    (_S.BUSY, _F.ASKS): _S.IDLE,
+    **{(state, _F.ASKS): _S.IDLE for state in (_S.ASKED, _S.PENDING, _S.STARTING)},
+    **{(state, _F.WORKS): _S.BUSY for state in (_S.ASKED, _S.PENDING, _S.STARTING)},
+    **{(state, _F.TOLD): _S.LEAVING for state in (_S.PENDING, _S.STARTING, _S.IDLE, _S.BUSY)},
+    **{(state, _F.OVER): _S.CLOSED for state in (_S.ASKED, _S.PENDING, _S.STARTING, _S.IDLE, _S.BUSY, _S.LEAVING)},
+}
+"""Every edge of the life of a job; a fact that is not here changes nothing (a job that leaves is LEAVING until it is over)."""
+ALIVE = frozenset(State) - {State.CLOSED}
+WORKING = frozenset({State.IDLE, State.BUSY})
+ON_THE_WAY = frozenset({State.ASKED, State.PENDING, State.STARTING})
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for: `count` jobs of `slots` slots; `ids` once they are known; `cost` in nodes per job."""
+
+    token: str
+    pipeline: str
+    count: int
+    slots: int
+    asked: float
+    cost: float = 1.0
+    ids: tuple[str, ...] = ()
+    unclear: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """One job, with what was last seen of it."""
+
+    sighting: Sighting
+    order: Order
+    state: State
+    since: float
+    """When it came into this state."""
+    started: float | None = None
+    """When it was first seen running."""
+    heard: float | None = None
+    """When a worker of it was last heard of."""
+    workers: int = 0
+    """Slots, as far as its workers were heard."""
+    misses: int = 0
+    cause: Cause | None = None
+
+    @property
+    def id(self) -> str:
+        """The batch system's name for it."""
+        return self.sighting.id
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The first worker of a job was heard of: so long after it was asked for, and so long after it ran (None: unknown)."""
+
+    job: Job
+    after: float
+    start: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job is over."""
+
+    job: Job
+    cause: Cause
+    reason: str
+    worked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An order came to nothing."""
+
+    order: Order
+    cause: Cause
+    reason: str
+
+
+News: TypeAlias = Registered | Ended | Refusal
+
+
+def token_of(owner: str, number: str, slots: int, pipeline: str) -> str:
+    """Return a token: it says whose order it is, and enough to adopt its jobs without a journal."""
+    return f"{owner}.{number}.{slots}.{pipeline}"
+
+
+def order_of(token: str, now: float) -> Order:
+    """Return the order that a token speaks of, for jobs of ours that the journal does not know."""
+    _, _, slots, pipeline = token.split(".", 3)
+    return Order(token, pipeline, 0, int(slots), now)

@@ -1,0 +1,246 @@
+"""Wanted, asked for, seen: what we ordered, what the batch system shows, and whose workers the buffers hear.
+
+Theory: three parties know about a job, and none of them is always right. So an order is on our disk with its token before the
+batch system hears of it; what the batch system shows is joined by that token; and a job works when the buffers say so. An order
+whose fate is unclear counts as accepted until it was missing in pictures for `LOOK_FOR` seconds. A job is closed when the batch
+system says how it ended, or when it is missing in `MISSES` good pictures. A picture in which more than half of the jobs whose
+workers we hear are missing is not good, whatever it says. After a restart nothing is ordered before a good picture was joined.
+Source: scaling study, d.3 and d.5.
+
+Clock policy: `now` is the caller's monotonic clock in seconds; a job found after a restart is as old as we know it.
+Invariants (`check`): every job stands in one state and is counted once; a closed job stays closed under its restart count.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from cluster_side.scaling.job_states import (
+    ALIVE,
+    TRANSITIONS,
+    WORKING,
+    Ended,
+    Fact,
+    Job,
+    News,
+    Order,
+    Refusal,
+    Registered,
+    State,
+    order_of,
+)
+from cluster_side.scaling.launchers.base import Answer, Cause, Denied, Phase, Picture, Sighting, Submitted, Unclear, Unseen
+
+LOOK_FOR = 60.0
+MISSES = 2
+REGISTER_WITHIN = 120.0
+"""A job that runs for so long (seconds) without a worker that is heard of is taken back; 3 usual starts, if that is longer."""
+PRESENT = 1.5
+"""So long after it was last heard (seconds) a worker is believed to be there: longer than a tick."""
+SILENT_FOR = 60.0
+"""A job that runs but whose workers are silent for so long is taken back."""
+REMEMBERED = 200
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All orders and jobs of one deployment; `owner` begins each of its tokens."""
+
+    owner: str
+    orders: dict[str, Order] = field(default_factory=dict)
+    """Those with something still alive, by token."""
+    jobs: dict[str, Job] = field(default_factory=dict)
+    closed: dict[str, Job] = field(default_factory=dict)
+    """The last jobs that closed."""
+    picture_at: float | None = None
+    present: float = PRESENT
+    trouble: str = ""
+    """Why the last picture was no good, or ""."""
+    _picture: Picture | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the last picture was good; until then nothing may be ordered."""
+        return self._picture is not None and not self.trouble
+
+    def restore(self, orders: Iterable[Order], now: float) -> None:
+        """Take the orders of an earlier autoscaler; their fate is unclear until a picture was joined."""
+        for order in orders:
+            self.orders[order.token] = kept = replace(order, asked=now, unclear=not order.ids)
+            for job in order.ids:
+                self.jobs[job] = Job(Sighting(job, order.token, Phase.UNKNOWN), kept, State.ASKED, now)
+
+    def asked(self, order: Order) -> None:
+        """Note an order before the batch system hears of it."""
+        self.orders[order.token] = order
+
+    def answered(self, token: str, answer: Answer, now: float) -> list[News]:
+        """Take the answer to an order."""
+        if (order := self.orders.get(token)) is None:
+            return []
+        match answer:
+            case Submitted(ids):
+                self.orders[token] = order = replace(order, ids=ids, unclear=False)
+                for job in ids:
+                    if job not in self.jobs and job not in self.closed:
+                        self.jobs[job] = Job(Sighting(job, token, Phase.PENDING), order, State.ASKED, now)
+            case Denied(cause, reason):
+                del self.orders[token]
+                return [Refusal(order, cause, reason)]
+            case Unclear():
+                self.orders[token] = replace(order, unclear=True, asked=now)
+        return []
+
+    def pictured(self, picture: Picture, now: float) -> list[News]:
+        """Take what the batch system shows; the same picture again changes nothing."""
+        if isinstance(picture, Unseen):
+            self.trouble = picture.reason
+            return []
+        if picture is self._picture:
+            return []
+        ours = {job: seen for job, seen in picture.jobs.items() if seen.token.startswith(f"{self.owner}.")}
+        if trouble := self._doubt(ours, now):
+            self.trouble = trouble
+            return []
+        self.trouble, self._picture, self.picture_at = "", picture, now
+        news: list[News] = []
+        for seen in ours.values():
+            news += self._seen(seen, now)
+        return news + self._missing(ours, now) + self._unclear(now)
+
+    def attended(self, crew: Mapping[str, tuple[int, int]], now: float) -> list[News]:
+        """Take how many workers of each job (by `Sighting.job`) wait and work, as a buffer says."""
+        news: list[News] = []
+        for job in [*self.jobs.values(), *self.closed.values()]:
+            if (found := crew.get(job.sighting.job)) is None or (job.state is State.CLOSED and job.heard is not None):
+                continue
+            if job.heard is not None and not any(found):
+                continue  # it came and went, or its next worker is on its way
+            if job.heard is None:
+                start = None if job.started is None else now - job.started
+                news.append(Registered(job, now - job.order.asked, start))
+            job.heard, job.workers = now, max(job.order.slots, sum(found))
+            self._learn(job, Fact.WORKS if found[1] else Fact.ASKS, now)
+        return news
+
+    def working(self, pipeline: str, now: float) -> int:
+        """Return the slots of the jobs whose workers are heard at this moment; one that ended is silent before we see it end."""
+        there = self.of(pipeline, WORKING)
+        return sum(job.workers for job in there if job.heard is not None and now - job.heard < self.present)
+
+    def told(self, ids: Iterable[str], now: float) -> None:
+        """Note that these jobs were told to leave."""
+        for job in ids:
+            if job in self.jobs:
+                self._learn(self.jobs[job], Fact.TOLD, now)
+
+    def overdue(self, usual_start: float, now: float) -> list[Job]:
+        """Return the jobs that run but do not work: never heard of, or silent for too long."""
+        limit, found = max(REGISTER_WITHIN, 3 * usual_start), []
+        for job in self.jobs.values():
+            late = job.state is State.STARTING and job.started is not None and now - job.started > limit
+            silent = job.state in WORKING and job.heard is not None and now - job.heard > SILENT_FOR
+            found += [job] if late or silent else []
+        return found
+
+    def waiting(self, pipeline: str) -> list[Job]:
+        """Return the jobs that have not started, newest first."""
+        found = [job for job in self.jobs.values() if job.order.pipeline == pipeline and job.state is State.PENDING]
+        return sorted(found, key=lambda job: (job.order.asked, job.id), reverse=True)
+
+    def of(self, pipeline: str, states: frozenset[State] = ALIVE) -> list[Job]:
+        """Return the jobs of a pipeline in these states."""
+        return [job for job in self.jobs.values() if job.order.pipeline == pipeline and job.state in states]
+
+    def unanswered(self, pipeline: str = "") -> list[Order]:
+        """Return the orders whose jobs we do not know by id yet; they count as jobs on their way."""
+        return [order for order in self.orders.values() if not order.ids and pipeline in ("", order.pipeline)]
+
+    def alive(self) -> int:
+        """Return how many jobs there are or may be, of all pipelines."""
+        return len(self.jobs) + sum(order.count for order in self.unanswered())
+
+    def check(self) -> None:
+        """Raise if an invariant is broken."""
+        assert not self.jobs.keys() & self.closed.keys(), "a job is alive and closed"
+        assert all(job.state in ALIVE for job in self.jobs.values()), "a closed job is counted"
+        assert all(job.order.token in self.orders for job in self.jobs.values()), "a job without its order"
+
+    def _seen(self, seen: Sighting, now: float) -> list[News]:
+        job = self.jobs.get(seen.id)
+        if job is None:
+            if seen.phase in (Phase.ENDED, Phase.FAILED) or self._is_old(seen):
+                return self._stillborn(seen, now)
+            job = self._adopt(seen, now)
+        again = seen.restarts != job.sighting.restarts
+        job.sighting, job.misses = seen, 0
+        match seen.phase:
+            case Phase.PENDING:
+                job.started = None
+                self._learn(job, Fact.WAITS, now)
+            case Phase.RUNNING:
+                job.started = now if job.started is None or again else job.started
+                self._learn(job, Fact.RUNS, now)
+            case Phase.ENDED | Phase.FAILED:
+                return [self._close(job, seen.cause or (Cause.DONE if seen.phase is Phase.ENDED else Cause.CODE), now)]
+        return []
+
+    def _is_old(self, seen: Sighting) -> bool:
+        return (old := self.closed.get(seen.id)) is not None and old.sighting.restarts == seen.restarts
+
+    def _stillborn(self, seen: Sighting, now: float) -> list[News]:
+        """Take a job that was over before we knew its id."""
+        order = self.orders.get(seen.token)
+        if order is None or order.ids or seen.phase not in (Phase.ENDED, Phase.FAILED) or seen.id in self.closed:
+            return []
+        self._adopt(seen, now)
+        return self._seen(seen, now)
+
+    def _adopt(self, seen: Sighting, now: float) -> Job:
+        self.closed.pop(seen.id, None)  # it came back under the same id
+        order = self.orders.get(seen.token) or order_of(seen.token, now)
+        if seen.id not in order.ids:
+            order = replace(order, ids=(*order.ids, seen.id), unclear=False)
+        self.orders[seen.token] = order
+        self.jobs[seen.id] = Job(seen, order, State.ASKED, now)
+        return self.jobs[seen.id]
+
+    def _missing(self, ours: Mapping[str, Sighting], now: float) -> list[News]:
+        news: list[News] = []
+        for job in list(self.jobs.values()):
+            if job.id in ours:
+                continue
+            job.misses += 1
+            if job.misses >= MISSES:
+                news.append(self._close(job, Cause.CANCELLED if job.state is State.LEAVING else Cause.DONE, now))
+        return news
+
+    def _unclear(self, now: float) -> list[News]:
+        late = [order for order in self.orders.values() if order.unclear and now - order.asked > LOOK_FOR]
+        for order in late:
+            del self.orders[order.token]
+        return [Refusal(order, Cause.DOWN, f"an order for {order.count} jobs was never seen again") for order in late]
+
+    def _doubt(self, ours: Mapping[str, Sighting], now: float) -> str:
+        heard = [job for job in self.jobs.values() if job.heard is not None and now - job.heard < SILENT_FOR / 6]
+        missing = sum(job.id not in ours for job in heard)
+        if missing <= max(1, len(heard) // 2):
+            return ""
+        return f"the batch system shows {missing} of {len(heard)} jobs not that work at this moment; believes the workers"
+
+    def _learn(self, job: Job, fact: Fact, now: float) -> None:
+        state = TRANSITIONS.get((job.state, fact), job.state)
+        if state is not job.state:
+            job.state, job.since = state, now
+            job.heard = None if fact is Fact.WAITS else job.heard
+
+    def _close(self, job: Job, cause: Cause, now: float) -> Ended:
+        self._learn(job, Fact.OVER, now)
+        job.cause = cause
+        self.jobs.pop(job.id)
+        self.closed[job.id] = job
+        if len(self.closed) > REMEMBERED:
+            del self.closed[next(iter(self.closed))]
+        token = job.order.token
+        if not any(one.order.token == token for one in self.jobs.values()):
+            self.orders.pop(token, None)
+        return Ended(job, cause, job.sighting.reason, job.heard is not None)

@@ -1,0 +1,54 @@
+"""From a decision to an order: what exactly a job of a pipeline runs, and what it is given. Pure."""
+
+from beamtide.config import Deployment, PipelineConfig
+from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, job_name
+from cluster_side.scaling.steering import Buy
+
+
+def order_for(deployment: Deployment, launcher: Launcher, buy: Buy) -> JobOrder:
+    """Return the order for a decision."""
+    pipeline = deployment.pipelines[buy.order.pipeline]
+    job, scaling = pipeline.job, deployment.site.scaling
+    argv = (*launcher.beamtide, "work", "-c", str(deployment.file), "--pipeline", pipeline.pipeline)
+    argv += ("--slots", str(job.slots), "--tasks", str(buy.tasks), "--idle-exit", f"{scaling.idle_exit:g}")
+    argv += ("--walltime", str(buy.walltime), "--memory", str(job.memory_per_slot), "--cpus", str(job.cpus_per_slot))
+    argv += ("--gpus", str(job.gpus_per_slot)) if job.gpus_per_slot else ()
+    return JobOrder(
+        pipeline=pipeline.pipeline,
+        modality=pipeline.modality,
+        token=buy.order.token,
+        count=buy.order.count,
+        slots=job.slots,
+        tasks=buy.tasks,
+        shape=shape_of(pipeline, buy.walltime),
+        name=job_name(deployment, pipeline.pipeline),
+        argv=argv,
+        logs=deployment.site.state / "logs",
+        env=threads(job.cpus_per_slot),
+        exclude=buy.exclude,
+    )
+
+
+def shape_of(pipeline: PipelineConfig, walltime: int) -> JobShape:
+    """Return what one job is given."""
+    job = pipeline.job
+    return JobShape(
+        cpus=job.cpus,
+        memory_mb=job.slots * job.memory_per_slot,
+        gpus=job.slots * job.gpus_per_slot,
+        nodes=job.nodes,
+        ranks=job.ranks,
+        walltime_s=walltime,
+    )
+
+
+def threads(cpus: int) -> dict[str, str]:
+    """Return the environment that keeps libraries to the CPUs of one worker: parallelism is the number of workers."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(cpus))
+
+
+def cost_of(pipeline: PipelineConfig, launcher: Launcher) -> float:
+    """Return the nodes that one job takes: whole ones, or its share where jobs share a node."""
+    if not launcher.cpus_per_node:
+        return float(pipeline.job.nodes)
+    return pipeline.job.nodes * min(1.0, pipeline.job.cpus / launcher.cpus_per_node)

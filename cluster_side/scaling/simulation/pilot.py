@@ -1,0 +1,129 @@
+"""The real autoscaler's decisions (steering, law, ledger, brake) as a policy of the simulated world.
+
+What the daemon learns from buffers, the metadata server and the batch system, it learns here from the world, as late: who waits
+and works at every tick, the batch system's picture every few seconds, the fate of an order when the call returns.
+"""
+
+import math
+from typing import Any
+
+from beamtide.config import Job, PipelineConfig, Source
+from beamtide.messages.base import PipelineName, ScanId
+from beamtide.messages.metadata import Scan, ScanState
+from beamtide.messages.scaling import BufferGauge
+from cluster_side.scaling.budget import Budget
+from cluster_side.scaling.crew import Crew
+from cluster_side.scaling.forecast import Forecast
+from cluster_side.scaling.launchers.base import Cause, Denied, Phase, Seen, Sighting, Submitted
+from cluster_side.scaling.ledger import Ledger
+from cluster_side.scaling.simulation.batch import SimulatedJob
+from cluster_side.scaling.simulation.traces import Announced
+from cluster_side.scaling.simulation.world import Queue, World
+from cluster_side.scaling.steering import Buy, Caps, Steering, TakeBack
+
+LOOK_EVERY = 5.0
+PLAIN = 20
+STAY = 2.0
+CAUSES = {"done": Cause.DONE, "failed": Cause.START, "preempted": Cause.PREEMPTED, "cancelled": Cause.CANCELLED}
+PRIOR_START = 12.0
+
+
+class Pilot:
+    """`Steering` at the controls of a world."""
+
+    newest_first, jumps = True, True
+
+    def __init__(
+        self, world: World, *, tick: float = 1.0, believe: bool = True, idle_exit: float = 5.0, drain: float = 1.0
+    ) -> None:
+        self.tick, self._world, self._believe, self._exit = tick, world, believe, idle_exit
+        crews = {name: _crew(name, width) for name, width in world.trace.widths.items()}
+        caps = Caps(world.batch.most, world.trace.cpus)
+        self.steering = Steering(crews, Ledger("sim"), caps, Budget(math.inf, 0.0), drain)
+        self._looked, self._told = -LOOK_EVERY, 0
+        self._scans = 0
+
+    def announced(self, scan: Announced) -> None:
+        """Hear of a scan."""
+        self._scans += 1
+        known = Scan(id=ScanId(f"scan_{self._scans}"), shape=(scan.count,), period=1 / scan.rate)
+        starts_in = scan.begins - self._world.now
+        state = ScanState(scan=known, phase="announced", points=scan.count, version=self._scans, starts_in=starts_in)
+        if self._believe:
+            self.steering.crews[scan.pipeline].forecast.heard([state], self._world.now)
+
+    def step(self) -> None:
+        """Look, decide, act."""
+        now, steering = self._world.now, self.steering
+        for name, queue in self._world.queues.items():
+            gauge = _gauge(name, queue, now)
+            steering.crews[name].gauged(gauge, now)
+            steering.take(steering.ledger.attended(gauge.jobs, now), now)
+        if now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            steering.pictured(Seen(self._picture()), now)
+        for act in steering.step(now):
+            if isinstance(act, Buy):
+                self._buy(act)
+            else:
+                self._take_back(act)
+        leaving = {job for name in steering.crews for job in steering.leaving(name)}
+        for job in [job for job in self._world.batch.jobs.values() if str(job.number) in leaving]:
+            self._world.tell_to_leave(job)
+
+    def idle_exit(self, job: SimulatedJob) -> float:
+        """Return how long a worker stays."""
+        return self.steering.crews[job.pipeline].linger(self._exit)
+
+    def stays(self, job: SimulatedJob) -> float:
+        """Return whether it stays longer: while no more are there than should be."""
+        return STAY if self._world.queues[job.pipeline].live <= self.steering.crews[job.pipeline].keep else 0.0
+
+    def _buy(self, act: Buy) -> None:
+        order, world = act.order, self._world
+        jobs = world.batch.submit(order.pipeline, world.trace.widths[order.pipeline], act.tasks, order.count, order.token)
+        answer = Submitted(tuple(str(job.number) for job in jobs)) if jobs else Denied(Cause.LIMIT, "MaxSubmitJobs")
+        self.steering.take(self.steering.ledger.answered(order.token, answer, world.now), world.now)
+
+    def _take_back(self, act: TakeBack) -> None:
+        batch = self._world.batch
+        batch.cancel([batch.jobs[int(job)] for job in act.ids if int(job) in batch.jobs])
+
+    def _picture(self) -> dict[str, Sighting]:
+        batch = self._world.batch
+        self._world.batch.calls += 0
+        over, batch.over = batch.over, []
+        seen = {str(job.number): _sighting(job) for job in over}
+        return seen | {str(job.number): _sighting(job) for job in batch.jobs.values() if job.state != "over"}
+
+
+def _crew(name: str, width: int) -> Crew:
+    config = PipelineConfig(pipeline=name, modality="simulated", source=_SOURCE, job=Job(cpus_per_slot=width))
+    return Crew(config, PRIOR_START, Forecast(config))
+
+
+_SOURCE = Source(match="*", frames_per_task=1)
+
+
+def _gauge(name: str, queue: Queue, now: float) -> BufferGauge:
+    last = queue.times[-100:]
+    zeros: dict[str, Any] = dict.fromkeys(("held", "abandoned", "retried", "oldest_wait"), 0)
+    jobs = {str(job.number): (1, 0) for job in queue.idle} | {str(number): (0, 1) for number in queue.busy}
+    return BufferGauge(
+        pipeline=PipelineName(name),
+        ready=len(queue.ready),
+        leased=len(queue.busy),
+        workers=queue.live,
+        idle=len(queue.idle),
+        service_time=sum(last[-PLAIN:]) / len(last[-PLAIN:]) if last else 0.0,
+        arrival_rate=queue.rate(now),
+        done=len(queue.times),
+        service_p99=max(last, default=0.0),
+        jobs=jobs,
+        **zeros,
+    )
+
+
+def _sighting(job: SimulatedJob) -> Sighting:
+    phases = {"pending": Phase.PENDING, "over": Phase.ENDED if job.ended == "done" else Phase.FAILED}
+    return Sighting(str(job.number), job.token, phases.get(job.state, Phase.RUNNING), cause=CAUSES.get(job.ended))

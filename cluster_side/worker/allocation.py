@@ -1,0 +1,89 @@
+"""What the batch system gave to this job: its name, its room for workers, its end. Pure: the environment is an argument.
+
+Theory: a job may get more than it asked for (whole nodes), and then holds as many one-task workers as fit by CPUs, memory and
+GPUs. A requeued job keeps its id, so its name carries the restart count: leases of an earlier life are told apart. Workers are
+pinned to
+CPUs only where nobody else shares them: where the batch system bound us, or gave us all of the node.
+
+Clock policy: `utc` is Unix time; the batch system's clock is only believed where it ends the job sooner than its walltime would.
+Invariants: at least one worker; never more than fit, as far as is known.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+SKEW = 60.0
+"""Seconds by which clocks may differ before we say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one worker needs: CPUs, memory in MiB (0 = not said), GPUs."""
+
+    cpus: int = 1
+    memory_mb: int = 0
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine we are on: how many CPUs it has, which of them are ours, and its memory in MiB."""
+
+    cpus: int
+    ours: AbstractSet[int]
+    memory_mb: int
+
+
+def job_name(environment: Mapping[str, str], otherwise: str) -> str:
+    """Return the name under which this job leases: as the autoscaler knows it."""
+    array, element = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{element}" if array and element else environment.get("SLURM_JOB_ID") or environment.get("BEAMTIDE_JOB")
+    restarts = environment.get("SLURM_RESTART_COUNT", "0")
+    return (job or otherwise) + (f"+{restarts}" if job and restarts not in ("", "0") else "")
+
+
+def room(environment: Mapping[str, str], asked: int, needs: Needs, machine: Machine) -> int:
+    """Return how many workers this job holds: `asked`, or what fits into what Slurm gave us."""
+    cpus = _number(environment, "SLURM_CPUS_ON_NODE")
+    if not cpus:
+        return asked
+    memory = _number(environment, "SLURM_MEM_PER_NODE") or cpus * _number(environment, "SLURM_MEM_PER_CPU") or machine.memory_mb
+    fits = [cpus // needs.cpus]
+    if needs.memory_mb:
+        fits.append(memory // needs.memory_mb)
+    if needs.gpus:
+        visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+        gpus = _number(environment, "SLURM_GPUS_ON_NODE") or len([name for name in visible.split(",") if name])
+        fits.append(gpus // needs.gpus)
+    return max(1, min(fits))
+
+
+def seconds_left(environment: Mapping[str, str], walltime: float, utc: float) -> float | None:
+    """Return for how long the job may still run; None if nobody ends it."""
+    ends = _number(environment, "SLURM_JOB_END_TIME")
+    told = [ends - utc] if ends else []
+    mine = [walltime] if walltime > 0 else []
+    return min((*told, *mine), default=None)
+
+
+def skew(environment: Mapping[str, str], utc: float) -> str:
+    """Return a sentence if this node's clock and the batch system's differ: the job began in our future. "" otherwise."""
+    began = _number(environment, "SLURM_JOB_START_TIME")
+    if not began or began - utc < SKEW:
+        return ""
+    return f"the clock of this node is {began - utc:.0f} s behind the batch system's; its walltime is counted from now instead"
+
+
+def pins(slots: int, cpus: int, machine: Machine, *, whole_node: bool) -> tuple[frozenset[int], ...]:
+    """Return the CPUs of each worker; empty where others may use them, or where there are not enough."""
+    alone = whole_node or len(machine.ours) < machine.cpus
+    if not alone or len(machine.ours) < slots * cpus:
+        return ()
+    ours = sorted(machine.ours)
+    return tuple(frozenset(ours[slot * cpus : (slot + 1) * cpus]) for slot in range(slots))
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    return int(text) if text.isdecimal() else 0

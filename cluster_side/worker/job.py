@@ -1,0 +1,65 @@
+"""A job from its first line to its last: what it was given, what it loads, and how long each stage of the start took.
+
+Clock policy: `beamtide.clock`; the batch system's end of the job is turned into our monotonic clock once, at the start.
+"""
+
+import os
+import platform
+from dataclasses import dataclass, field
+
+import structlog
+
+from beamtide import clock
+from beamtide.config import Deployment
+from cluster_side.worker import allocation, life, nursery, recipe, weight
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a job was started to be; `name` "" is the batch system's, `walltime` 0 has no end."""
+
+    pipeline: str
+    slots: int = 1
+    tasks: int = 0
+    name: str = ""
+    idle_exit: float = 5.0
+    walltime: float = 0.0
+    needs: allocation.Needs = field(default_factory=allocation.Needs)
+
+
+def run(deployment: Deployment, wish: Wish, find: recipe.FindModality = recipe.registered) -> life.Exit:
+    """Be that job."""
+    began, environment = clock.monotonic(), dict(os.environ)
+    here = allocation.Machine(os.cpu_count() or 1, os.sched_getaffinity(0), weight.machine_mb())
+    name = wish.name or allocation.job_name(environment, f"{platform.node()}-{os.getpid()}")
+    slots = 1 if wish.tasks == 1 else allocation.room(environment, wish.slots, wish.needs, here)
+    left = allocation.seconds_left(environment, wish.walltime, clock.utc())
+    if sentence := allocation.skew(environment, clock.utc()):
+        log.warning(sentence, job=name)
+    ends = None if left is None else began + left
+    work = nursery.open_nursery(deployment, wish.pipeline, name, wish.idle_exit, find, ends=ends)
+    whole = environment.get("SLURM_CPUS_ON_NODE") == str(here.cpus)
+    pins = allocation.pins(slots, wish.needs.cpus, here, whole_node=whole)
+    tasks = wish.tasks if wish.tasks <= 1 else -(-wish.tasks * slots // wish.slots)
+    started = _age()
+    log.info(
+        "ready",
+        job=name,
+        slots=slots,
+        tasks=tasks,
+        pinned=bool(pins),
+        ends_in=left and round(left),
+        python_and_imports_s=round(started - (clock.monotonic() - began), 3),
+        settings_and_kernel_s=round(clock.monotonic() - began, 3),
+    )
+    return nursery.Nursery(work, life.Life(slots, tasks), memory_mb=wish.needs.memory_mb, pins=pins).run()
+
+
+def _age() -> float:
+    """Return for how long this process has lived, in seconds."""
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    with open("/proc/uptime") as file:
+        return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")

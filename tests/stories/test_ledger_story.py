@@ -1,0 +1,257 @@
+"""Random stories of the autoscaler's core with a batch system that is late, forgets, repeats and hides: its promises hold.
+
+Never more jobs than the caps; nothing is ordered while the picture is not good; an order and a cancellation of one pipeline never
+follow each other within 3 s; a restart adopts everything by its token before it orders anything.
+"""
+
+import dataclasses
+import json
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from beamtide.config import Job, PipelineConfig, Source
+from beamtide.messages.base import PipelineName
+from beamtide.messages.scaling import BufferGauge
+from cluster_side.scaling.budget import Budget
+from cluster_side.scaling.crew import Crew
+from cluster_side.scaling.forecast import Forecast
+from cluster_side.scaling.launchers.base import Answer, Cause, Denied, Phase, Seen, Sighting, Submitted, Unclear, Unseen
+from cluster_side.scaling.ledger import Ledger
+from cluster_side.scaling.scaler import restored
+from cluster_side.scaling.steering import SETTLE, Buy, Caps, Steering, TakeBack
+
+NAMES = ("a", "b")
+CAPS = Caps(6, 10)
+
+
+def gauge(name: str, ready: int, jobs: dict[str, tuple[int, int]]) -> BufferGauge:
+    leased = sum(busy for _, busy in jobs.values())
+    idle = sum(waiting for waiting, _ in jobs.values())
+    return BufferGauge(
+        pipeline=PipelineName(name), ready=ready, held=0, leased=leased, workers=idle + leased, idle=idle, oldest_wait=0.0,
+        service_time=2.0, arrival_rate=0.0, done=0, abandoned=0, retried=0, jobs=jobs,
+    )  # fmt: skip
+
+
+class ScalingStory(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.number, self.life = 0.0, 0, 0
+        self.ready = dict.fromkeys(NAMES, 0)
+        self.cluster: dict[str, Sighting] = {}
+        """What the batch system really has."""
+        self.submitted: dict[str, float] = {}
+        self.cancelled: dict[str, float] = {}
+        self.journal: dict[str, dict[str, object]] = {}
+        self.answer = "yes"
+        self.twice = False
+        self.begin()
+
+    def begin(self) -> None:
+        self.life += 1
+        crews = {}
+        for name in NAMES:
+            job = Job(slots=2 if name == "b" else 1)
+            config = PipelineConfig(pipeline=name, modality="m", source=Source(match="*"), job=job)
+            crews[name] = Crew(config, 3.0, Forecast(config))
+        self.steering = Steering(crews, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
+        restored(self.steering, {"order": {token: json.loads(json.dumps(row)) for token, row in self.journal.items()}}, self.now)
+        self.looked = False
+
+    # --- the batch system -------------------------------------------------------------------------------------------
+
+    def submit(self, act: Buy) -> Answer:
+        order = act.order
+        if self.answer == "no":
+            return Denied(Cause.LIMIT, "limit")
+        lost = self.answer == "lost"
+        times = 2 if self.twice and self.answer == "unclear" else 1
+        ids = []
+        for _ in range(0 if lost else order.count * times):
+            self.number += 1
+            ids.append(str(self.number))
+            self.cluster[ids[-1]] = Sighting(ids[-1], order.token, Phase.PENDING)
+        return Unclear("time-out") if lost or self.answer == "unclear" else Submitted(tuple(ids))
+
+    def act(self) -> None:
+        before = self.steering.ledger.alive()
+        for one in self.steering.step(self.now):
+            if isinstance(one, Buy):
+                name = one.order.pipeline
+                assert self.looked, "ordered before a good picture was seen"
+                assert self.steering.ledger.known
+                assert self.now - self.cancelled.get(name, -SETTLE) >= SETTLE, "ordered right after a cancellation"
+                before += one.order.count
+                assert before <= CAPS.jobs, "over the cap"
+                self.submitted[name] = self.now
+                self.journal[one.order.token] = dataclasses.asdict(one.order)
+                answer = self.submit(one)
+                self.steering.take(self.steering.ledger.answered(one.order.token, answer, self.now), self.now)
+            else:
+                self.take_back(one)
+        self.keep()
+
+    def take_back(self, act: TakeBack) -> None:
+        for job in act.ids:
+            if (seen := self.cluster.get(job)) is None:
+                continue
+            if seen.phase is Phase.PENDING and "more jobs" in act.reason:
+                name = seen.token.rpartition(".")[2]
+                assert self.now - self.submitted.get(name, -SETTLE) >= SETTLE, "cancelled right after an order"
+                self.cancelled[name] = self.now
+            del self.cluster[job]
+
+    def keep(self) -> None:
+        self.journal = {token: dataclasses.asdict(order) for token, order in self.steering.ledger.orders.items()}
+
+    # --- what may happen --------------------------------------------------------------------------------------------
+
+    @rule(name=st.sampled_from(NAMES), ready=st.sampled_from([0, 1, 3, 20, 500]))
+    def queue(self, name: str, ready: int) -> None:
+        self.ready[name] = ready
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 3.0, 61.0, 130.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(answer=st.sampled_from(["yes", "yes", "no", "unclear", "lost"]), twice=st.booleans())
+    def mood(self, answer: str, twice: bool) -> None:
+        self.answer, self.twice = answer, twice
+
+    @rule()
+    def decide(self) -> None:
+        for name, crew in self.steering.crews.items():
+            mine = {one.job: (0, 1) for one in self.cluster.values() if one.phase is Phase.RUNNING and one.token.endswith(name)}
+            told = gauge(name, self.ready[name], mine)
+            crew.gauged(told, self.now)
+            self.steering.take(self.steering.ledger.attended(told.jobs, self.now), self.now)
+        self.act()
+
+    @rule()
+    def look(self) -> None:
+        self.steering.pictured(Seen(dict(self.cluster)), self.now)
+        self.looked = self.looked or self.steering.ledger.known
+        self.keep()
+
+    @rule()
+    def look_away(self) -> None:
+        self.steering.pictured(Unseen("squeue: timed out"), self.now)
+        for crew in self.steering.crews.values():
+            crew.gauged(gauge(crew.name, 500, {}), self.now)
+        assert not [one for one in self.steering.step(self.now) if isinstance(one, Buy)], "ordered without a picture"
+        self.keep()
+
+    @rule()
+    def look_at_nothing(self) -> None:
+        """An empty answer with exit code 0, while workers are heard."""
+        working = [one for one in self.steering.ledger.jobs.values() if one.heard is not None and self.now - one.heard < 5]
+        self.steering.pictured(Seen({}), self.now)
+        self.looked = self.looked or self.steering.ledger.known
+        if len(working) > 2:
+            assert not self.steering.ledger.known, "an empty picture was believed"
+        self.keep()
+
+    @precondition(lambda self: self.cluster)
+    @rule(data=st.data(), how=st.sampled_from(["run", "end", "fail", "vanish", "requeue"]))
+    def change(self, data: st.DataObject, how: str) -> None:
+        job = data.draw(st.sampled_from(sorted(self.cluster)))
+        seen = self.cluster[job]
+        if how == "run" and seen.phase is Phase.PENDING:
+            self.cluster[job] = dataclasses.replace(seen, phase=Phase.RUNNING)
+        elif how == "requeue" and seen.phase is Phase.RUNNING:
+            self.cluster[job] = dataclasses.replace(seen, phase=Phase.PENDING, restarts=seen.restarts + 1)
+        elif how == "vanish":
+            del self.cluster[job]
+        elif how in ("end", "fail"):
+            ended = Phase.ENDED if how == "end" else Phase.FAILED
+            self.cluster[job] = dataclasses.replace(seen, phase=ended, cause=Cause.DONE if how == "end" else Cause.CODE)
+
+    @rule()
+    def restart(self) -> None:
+        """SIGKILL, and a new autoscaler with the journal of the old one."""
+        alive = {job for job, seen in self.cluster.items() if seen.phase in (Phase.PENDING, Phase.RUNNING)}
+        self.begin()
+        self.decide()
+        self.look()
+        assert alive <= self.steering.ledger.jobs.keys(), "a job was not adopted"
+
+    @invariant()
+    def promises(self) -> None:
+        self.steering.ledger.check()
+
+
+TestScalingStory = ScalingStory.TestCase
+TestScalingStory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_crash_between_asking_and_the_answer_costs_a_look_and_no_second_order() -> None:
+    story = ScalingStory()
+    story.queue("a", 3)
+    story.look()
+    story.mood("unclear", twice=False)
+    story.decide()
+    assert len(story.cluster) == 3
+    story.restart()
+    story.mood("yes", twice=False)
+    story.decide()
+    assert len(story.cluster) == 3
+
+
+def test_an_order_that_was_never_accepted_is_given_up_after_a_minute_of_looking() -> None:
+    story = ScalingStory()
+    story.queue("a", 3)
+    story.look()
+    story.mood("lost", twice=False)
+    story.decide()
+    story.mood("yes", twice=False)
+    story.wait(3.0)
+    story.look()
+    story.decide()
+    assert not story.cluster, "ordered again although the first order may still turn up"
+    story.wait(61.0)
+    story.look()
+    story.wait(10.0)
+    story.decide()
+    assert len(story.cluster) == 3
+
+
+def test_an_order_that_was_carried_out_twice_is_taken_back_in_part() -> None:
+    story = ScalingStory()
+    story.queue("a", 3)
+    story.look()
+    story.mood("unclear", twice=True)
+    story.decide()
+    assert len(story.cluster) == 6
+    story.look()
+    for _ in range(8):
+        story.wait(1.0)
+        story.decide()
+    assert len(story.cluster) == 3
+
+
+def test_a_job_that_came_back_under_its_id_is_counted_again() -> None:
+    story = ScalingStory()
+    story.queue("a", 1)
+    story.look()
+    story.decide()
+    (job,) = story.cluster
+    story.cluster[job] = dataclasses.replace(story.cluster[job], phase=Phase.FAILED, cause=Cause.PREEMPTED)
+    story.look()
+    assert not story.steering.ledger.jobs
+    story.cluster[job] = dataclasses.replace(story.cluster[job], phase=Phase.RUNNING, restarts=1)
+    story.look()
+    assert story.steering.ledger.jobs[job].sighting.job == f"{job}+1"
+
+
+def test_a_job_that_runs_without_a_worker_is_taken_back() -> None:
+    story = ScalingStory()
+    story.queue("a", 1)
+    story.look()
+    story.decide()
+    (job,) = story.cluster
+    story.cluster[job] = dataclasses.replace(story.cluster[job], phase=Phase.RUNNING)
+    story.look()
+    story.wait(121.0)
+    assert [act.ids for act in story.steering.step(story.now) if isinstance(act, TakeBack)] == [(job,)]
