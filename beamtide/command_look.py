@@ -66,6 +66,7 @@ def topology(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
     import msgspec
 
     from beamtide.client import Client
+    from beamtide.watching import relaxed
 
     with Client(config) as client:
         reports = client.topology()
@@ -74,6 +75,7 @@ def topology(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
         for one in reports
     ]
     lines = table(("component", "state", "process", "heard", "progress", "why"), rows) or ["No component is registered yet."]
+    lines += [f"{name}: {note}" for name, note in relaxed(reports).items()]
     plain = [{name: getattr(one, name) for name in ("state", "progress", "why", "age")} for one in reports]
     cards = [
         {name: getattr(one.card, name) for name in ("name", "kind", "address", "upstream", "host", "pid", "version")}

@@ -147,6 +147,8 @@ class _Lines:
                 ahead = f", {queued} queued, {leased} leased, {workers} workers, {rate}, to go {to_go}"
                 self._news(name, f"{name}: {done} done" + ("" if row.finished else ahead), news=done, now=row.finished)
         self._news("autoscaler", f"autoscaler  {shot.autoscaler}", news=shot.autoscaler)
+        durability = shot.notes.get("durability", "")
+        self._news("durability", f"durability: {durability}", news=durability)
 
     def _news(self, about: str, line: str, news: str, *, now: bool = False) -> None:
         moment = clock.monotonic()

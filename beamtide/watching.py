@@ -1,6 +1,7 @@
 """What a person wants to see while a scan runs: one row per pipeline, put together from the services' own numbers."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from beamtide.config import PipelineConfig
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally
+from beamtide.messages.topology import ComponentReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,14 @@ def snapshot(client: Client, scan: str) -> Snapshot:
             notes.pop(f"buffer.{name}", None)
         if row.finished:
             notes.pop(f"sorter.{name}", None)
+    notes |= relaxed(reports.values())
     return Snapshot(scan, rows, scaler.why if scaler else "", notes, known.points if known else 0)
+
+
+def relaxed(reports: Iterable[ComponentReport]) -> dict[str, str]:
+    """Return the note on components that do not sync what they acknowledge; none if all do."""
+    names = ", ".join(sorted(report.card.name for report in reports if report.progress.get("relaxed")))
+    return {"durability": f"relaxed in {names}: a power cut takes the last seconds (spool.durability)"} if names else {}
 
 
 def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies: list[Tally]) -> float:

@@ -28,8 +28,10 @@ SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A site whose services run; one scan is done."""
+    """A site whose services run, with relaxed durability; one scan is done."""
     deployment = prepare_demo(tmp_path_factory.mktemp("live"))
+    deployment.file.write_text(deployment.file.read_text().replace("reserve: 4", "reserve: 4, durability: relaxed"))
+    deployment = site.load(deployment.file)
     simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
     with Host(deployment) as host:
         assert told(deployment, "scan", "start", SCAN.id, "--shape", "3x8", "--axes", "scanv,scanu")["shape"] == [3, 8]
@@ -65,6 +67,19 @@ def test_topology(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     assert {one["name"] for one in found} == set(live.components())
     assert all(one["state"] == "running" and one["pid"] > 1 for one in found)
     assert "sorter.xrf" in words_of(capsys, "topology", "-c", live.file)
+
+
+def test_relaxed_durability_is_shown_wherever_one_looks(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    relaxed = {one["name"] for one in told(live, "topology")["components"] if one["progress"].get("relaxed")}
+    assert relaxed == {
+        "distributor",
+        "metadata",
+        "sink",
+        *(f"{kind}.{name}" for kind in ("buffer", "sorter") for name in live.pipelines),
+    }
+    for words in (("topology",), ("watch", SCAN.id)):
+        said = words_of(capsys, *words, "-c", live.file)
+        assert "durability: relaxed in buffer.encoders, buffer.xrf, distributor" in said
 
 
 def test_watch_of_a_scan_that_is_over(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The spool keeps what it committed: over kill -9, on a full disk, and on a disk that flips bits."""
 
+import os
 import pathlib
 import random
 import sqlite3
@@ -146,3 +147,14 @@ def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: pathlib.Path) -> No
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadInput, match="cannot open the spool"):
         Spool(tmp_path / "file" / "a.sqlite")
+
+
+def test_relaxed_does_not_wait_for_the_disk_and_says_so(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, relaxed = (Spool(tmp_path / name / "a.sqlite", name, reserve=1 << 16) for name in ("full", "relaxed"))
+    assert (full.progress(), relaxed.progress()) == ({}, {"relaxed": 1.0})
+    assert relaxed._rows.connection.pragma("synchronous") == 1
+    monkeypatch.setattr(os, "fdatasync", None)
+    relaxed.keep("t", "a", bytes(1 << 17))
+    relaxed.commit()
+    for spool in (full, relaxed):
+        spool.close()
