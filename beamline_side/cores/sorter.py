@@ -47,6 +47,8 @@ class _Queue:
     stored: dict[int, tuple[int, TaskId]] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     sent: dict[TaskId, float] = field(default_factory=dict)
+    answered: set[int] = field(default_factory=set)
+    """Where those begin that the sink has, but not yet all before them: an answer that comes early is not waited for twice."""
 
     def overlapping(self, start: int, stop: int) -> TaskId | None:
         """Return a result that touches `[start, stop)`: without overlaps in here, the last one to begin before `stop`."""
@@ -186,21 +188,23 @@ class SorterMachine:
         self._places[task] = place
 
     def _drop(self, task: TaskId) -> list[Effect]:
-        """The sink has it: move the watermark if it is the next one, and forget the payload."""
+        """The sink has it: move the watermark over it and what follows, when all before it is there, and forget the payloads."""
         place = self._places.get(task)
         if place is None:
             return []
-        line, queue = self._lines[place.product], self._queues[place.product]
-        if place.start != line.watermark:
-            return []  # answered out of turn: it stays, is sent again, and is answered again
-        line.watermark = place.stop
-        queue.sent.pop(task, None)
-        del queue.stored[place.start], queue.starts[0], self._places[task]
+        line, queue, effects = self._lines[place.product], self._queues[place.product], list[Effect]()
+        queue.answered.add(place.start)
+        while line.watermark in queue.answered:
+            queue.answered.remove(line.watermark)
+            del queue.starts[0]
+            line.watermark, done = queue.stored.pop(line.watermark)
+            queue.sent.pop(done, None)
+            del self._places[done]
+            self._released += 1
+            effects += [Forget("place", done), Forget("payload", done)]
         if not queue.stored:
             del self._queues[place.product]
-        self._released += 1
-        row = Keep("line", _key(place.product), msgspec.msgpack.encode(line))
-        return [row, Forget("place", task), Forget("payload", task)]
+        return [*effects, Keep("line", _key(place.product), msgspec.msgpack.encode(line))] if effects else []
 
     def _release(self, now: Seconds) -> list[Effect]:
         effects: list[Effect] = []
@@ -208,7 +212,7 @@ class SorterMachine:
             at, ahead = self._lines[product].watermark, 0
             while ahead < CREDIT and at in queue.stored:
                 stop, task = queue.stored[at]
-                if now >= queue.sent.get(task, 0.0):
+                if at not in queue.answered and now >= queue.sent.get(task, 0.0):
                     queue.sent[task] = now + AGAIN_AFTER
                     parcel = self._parcels.of("payload", task, self._places[task])
                     effects += [parcel, WakeAt(Seconds(now + AGAIN_AFTER))]
