@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beamtide.config import Caps, Deployment, Roots, Scaling, SiteConfig
 from beamtide.config_slurm import Elsewhere, Slurm
+from beamtide.container import Container
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers import slurm_options, slurm_script
 from cluster_side.scaling.launchers.base import JobOrder, JobShape
@@ -38,6 +40,21 @@ ORDER = JobOrder(
 WIDE = replace(ORDER, modality="ptychography", count=1, shape=JobShape(cpus=8, memory_mb=65536, gpus=2, nodes=2, ranks=4))
 
 
+def site(slurm: Slurm | None = None, container: Container | None = None) -> Deployment:
+    """Return a site of P06; only its sections `slurm` and `container` matter here."""
+    folder = pathlib.Path("/gpfs/p06")
+    config = SiteConfig(
+        site="p06",
+        roots=Roots(raw=folder / "raw", processed=folder / "processed"),
+        state=folder / "state",
+        scaling=Scaling(caps=Caps(jobs=1, node_hours_per_day=1)),
+        pipelines=(),
+        slurm=slurm or Slurm(),
+        container=container or Container(),
+    )
+    return Deployment(site=config, pipelines={}, file=folder / "site.yaml")
+
+
 def order_of(modality: str) -> JobOrder:
     return replace(WIDE if modality == "ptychography" else ORDER, modality=modality, pipeline=modality)
 
@@ -49,7 +66,7 @@ def test_there_is_a_template_for_every_modality() -> None:
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_scripts_are_the_golden_ones(modality: str) -> None:
-    script, golden = slurm_script.render(order_of(modality), Slurm()), GOLDEN / f"{modality}.sh"
+    script, golden = slurm_script.render(order_of(modality), site()), GOLDEN / f"{modality}.sh"
     if os.environ.get("BEAMTIDE_GOLDEN") == "write":
         golden.write_text(script)
     assert script == golden.read_text()
@@ -67,7 +84,7 @@ def test_shellcheck_is_content() -> None:
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_the_worker_takes_the_place_of_the_script(modality: str) -> None:
     """So that signals for the script arrive in the worker."""
-    last = slurm_script.render(order_of(modality), Slurm()).strip().splitlines()[-1]
+    last = slurm_script.render(order_of(modality), site()).strip().splitlines()[-1]
     assert last.startswith("exec ")
 
 
@@ -77,28 +94,37 @@ def test_any_word_arrives_as_it_is_or_is_refused(words: list[str]) -> None:
     order = replace(ORDER, argv=("printf", "%s\\0", *words))
     if any(ord(letter) < 32 or ord(letter) == 127 for word in words for letter in word):
         with pytest.raises(BadInput, match="control character"):
-            slurm_script.render(order, Slurm())
+            slurm_script.render(order, site())
         return
-    script = slurm_script.render(order, Slurm())
+    script = slurm_script.render(order, site())
     done = subprocess.run(["bash"], input=script.encode(), capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == words
 
 
 def test_an_own_template_comes_first_and_its_mistakes_have_a_place(tmp_path: pathlib.Path) -> None:
-    site = Slurm(templates=tmp_path)
+    own_site = site(Slurm(templates=tmp_path))
     own = tmp_path / "xrf.sh.j2"
     own.write_text('{% extends "base.sh.j2" %}\n{% block prepare %}\nmodule load maxwell\n{% endblock %}\n')
-    assert "module load maxwell\n" in slurm_script.render(ORDER, site)
+    assert "module load maxwell\n" in slurm_script.render(ORDER, own_site)
     own.write_text("#!/bin/bash\nexec {{ argvs }}\n")
     with pytest.raises(BadInput, match=r"template of xrf: 'argvs' is undefined; sbatch_templates/README.md lists"):
-        slurm_script.render(ORDER, site)
+        slurm_script.render(ORDER, own_site)
     own.write_text("#!/bin/bash\n{% if %}\n")
     with pytest.raises(BadInput, match=rf"{own}:2: "):
-        slurm_script.render(ORDER, site)
+        slurm_script.render(ORDER, own_site)
+
+
+@pytest.mark.parametrize("modality", ["xrf", "ptychography"])
+def test_with_an_image_the_script_enters_it(modality: str) -> None:
+    container = Container(runtime="apptainer", image=pathlib.Path("/gpfs/p06/worker-cpu.sif"))
+    script, golden = slurm_script.render(order_of(modality), site(container=container)), GOLDEN / f"{modality}-image.sh"
+    if os.environ.get("BEAMTIDE_GOLDEN") == "write":
+        golden.write_text(script)
+    assert script == golden.read_text()
 
 
 def test_a_modality_without_a_template_gets_the_base() -> None:
-    assert "pipeline xrf (roi)" in slurm_script.render(replace(ORDER, modality="roi"), Slurm())
+    assert "pipeline xrf (roi)" in slurm_script.render(replace(ORDER, modality="roi"), site())
 
 
 def test_options_of_a_job() -> None:

@@ -18,6 +18,7 @@ from beamtide import clock
 from beamtide.config import Deployment
 from beamtide.config_slurm import Slurm
 from beamtide.errors import BadInput
+from cluster_side.images import admission
 from cluster_side.scaling.launchers import slurm_options, slurm_script
 from cluster_side.scaling.launchers.base import (
     MOST_IN_ARRAY,
@@ -63,7 +64,7 @@ class SlurmLauncher:
 
     def __init__(self, deployment: Deployment) -> None:
         require()
-        self._slurm = deployment.site.slurm
+        self._deployment, self._slurm = deployment, deployment.site.slurm
         names = [job_name(deployment, pipeline) for pipeline in deployment.pipelines]
         clusters = [place.cluster for place in slurm_options.places(self._slurm, 0) if place.cluster]
         self._commands = Commands(names, tuple(dict.fromkeys(clusters)), self._slurm.patience)
@@ -75,8 +76,9 @@ class SlurmLauncher:
 
     @property
     def beamtide(self) -> tuple[str, ...]:
-        """The command of the site file, else the Python that runs here."""
-        return self._slurm.beamtide or (sys.executable, "-m", "beamtide")
+        """The command of the site file, else that of the image, else the Python that runs here."""
+        here = ("beamtide",) if self._deployment.site.container.runtime != "none" else (sys.executable, "-m", "beamtide")
+        return self._slurm.beamtide or here
 
     @property
     def cpus_per_node(self) -> int:
@@ -139,7 +141,8 @@ class SlurmLauncher:
         """Ask Slurm whether it would take such jobs; one sentence for each order that no place takes."""
         kinds = self._commands.nodes()
         said = {order.pipeline: self._problem(order, kinds) for order in orders}
-        return tuple(f"pipeline {pipeline}: {problem}" for pipeline, problem in said.items() if problem)
+        wrong = tuple(f"pipeline {pipeline}: {problem}" for pipeline, problem in said.items() if problem)
+        return (*admission.problems(self._deployment), *wrong)
 
     def _problem(self, order: JobOrder, kinds: tuple[NodeKind, ...]) -> str:
         try:
@@ -160,7 +163,7 @@ class SlurmLauncher:
         return min(MOST_IN_ARRAY, bound - 1) if bound else MOST_IN_ARRAY
 
     def _submissions(self, order: JobOrder) -> Mapping[slurm_options.Place, Submission]:
-        script = slurm_script.render(order, self._slurm)
+        script = slurm_script.render(order, self._deployment)
         return {
             place: Submission(slurm_options.options(order, self._slurm, place), script, order.count)
             for place in slurm_options.places(self._slurm, order.shape.gpus)

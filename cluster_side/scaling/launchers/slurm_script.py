@@ -9,11 +9,13 @@ own folder (slurm.templates) come first.
 import pathlib
 import re
 import shlex
+from typing import Any
 
 import jinja2
 
-from beamtide.config_slurm import Slurm
+from beamtide.config import Deployment
 from beamtide.errors import BadInput
+from cluster_side.images import enter
 from cluster_side.scaling.launchers.base import JobOrder
 
 TEMPLATES = pathlib.Path(__file__).parents[3] / "sbatch_templates"
@@ -22,8 +24,15 @@ BASE = "base.sh.j2"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def render(order: JobOrder, slurm: Slurm) -> str:
+class _Lines(str):
+    """Lines of a script, quoted where they were made."""
+
+    __slots__ = ()
+
+
+def render(order: JobOrder, deployment: Deployment) -> str:
     """Return the script of an order. BadInput if a template is wrong, or a word cannot be in a script."""
+    slurm = deployment.site.slurm
     folders = [folder for folder in (slurm.templates, TEMPLATES) if folder is not None]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders),
@@ -34,24 +43,33 @@ def render(order: JobOrder, slurm: Slurm) -> str:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701  it is a shell script, not a page: _quoted does it
     )
+    environment.filters |= {"lines": _Lines, "word": lambda text: _Lines(shlex.quote(text))}
+    _quoted(order.argv)  # it comes in with `start`, which is not looked at any more
     try:
-        return environment.select_template([f"{order.modality}.sh.j2", BASE]).render(
-            pipeline=order.pipeline,
-            modality=order.modality,
-            name=order.name,
-            token=order.token,
-            slots=order.slots,
-            tasks=order.tasks,
-            shape=order.shape,
-            env=dict(order.env),
-            argv=order.argv,
-            mpi=slurm.mpi,
-        )
+        return environment.select_template([f"{order.modality}.sh.j2", BASE]).render(_names(order, deployment))
     except jinja2.TemplateError as error:
         raise BadInput(_mistake(error, order)) from error
 
 
+def _names(order: JobOrder, deployment: Deployment) -> dict[str, Any]:
+    return {
+        "pipeline": order.pipeline,
+        "modality": order.modality,
+        "name": order.name,
+        "token": order.token,
+        "slots": order.slots,
+        "tasks": order.tasks,
+        "shape": order.shape,
+        "env": dict(order.env),
+        "argv": order.argv,
+        "start": enter.script(deployment, order.argv, order.shape.gpus).rstrip("\n"),
+        "mpi": deployment.site.slurm.mpi,
+    }
+
+
 def _quoted(value: object) -> str:
+    if isinstance(value, _Lines):
+        return value
     words = [str(word) for word in value] if isinstance(value, tuple | list) else [str(value)]
     if isinstance(value, jinja2.Undefined):
         return str(value)  # raises, and says which name

@@ -23,8 +23,8 @@ SINFO_FIELDS = "%R|%a|%D|%c|%m|%G|end"
 """For `sinfo --format`."""
 MOST_ELEMENTS = 4_000_001
 """Slurm's own bound of MaxArraySize."""
-PLACES_OF_LAUNCH = {126, 127, 255}
-"""Exit codes of a shell or of a container runtime that could not start what it was told to start."""
+PLACES_OF_LAUNCH = {69, 126, 127, 255}
+"""Exit codes of a shell, a container program, or our way into an image (69) that could not start what it should."""
 LAUNCH_SIGNAL = 53
 """slurmd's own "signal" when it could not open the log file or enter the folder of a job."""
 

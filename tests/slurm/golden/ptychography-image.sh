@@ -1,0 +1,76 @@
+#!/bin/bash
+# Beamtide: a job of pipeline ptychography (ptychography), up to 120 tasks, 4 at once.
+# Made from sbatch_templates; options are on the command line of sbatch, so there are no #SBATCH lines here.
+set -eu
+umask 027
+ulimit -c 0
+export OMP_NUM_THREADS=1
+export TMPDIR="${TMPDIR:-/tmp}"
+if [[ -z "${CUDA_VISIBLE_DEVICES:-}" ]]; then
+  echo "This job was given no GPU (CUDA_VISIBLE_DEVICES is not set): see slurm.gpus and slurm.gpu_constraint in the site file" >&2
+  exit 126
+fi
+# srun starts the ranks; it passes signals on, and ends all ranks when one fails
+export SLURM_EXPORT_ENV=ALL
+exec srun --ntasks=4 --mpi=pmix --kill-on-bad-exit=1 bash -c '# How a job gets into its image: functions for the batch script, which calls `beamtide_enter` last.
+# Exit code 69: the node could not start the image, and nothing of the work was touched. Everything said goes to the job'"'"'s log.
+
+beamtide_stop() { echo "beamtide job: $1 (node $(hostname))" >&2; exit 69; }
+
+# Copy the image to this node, once for all jobs here, and believe it only when its digest is right.
+#   beamtide_stage IMAGE SHA256 FOLDER PROGRAM   -> sets beamtide_image
+beamtide_stage() {
+  local copy="$3/$2.sif"
+  mkdir -p -m 700 "$3" || beamtide_stop "cannot make the folder $3 for the image; set container.stage to a node-local folder"
+  exec 8>"$3/lock" && flock 8 || beamtide_stop "cannot lock $3/lock"
+  if [[ ! -e $copy.ok ]]; then
+    sleep "0.$((RANDOM % 10))"  # many nodes start together, and all read the same file
+    cp "$1" "$copy.part" || beamtide_stop "cannot copy $1 to $3; is there room, and can this node read it?"
+    [[ $(sha256sum <"$copy.part") == "$2 "* ]] || { rm -f "$copy.part"; beamtide_stop "$1 has not the digest that the site file pins"; }
+    mv "$copy.part" "$copy"
+    "$4" exec --no-home "$copy" true || { sleep 1; "$4" exec --no-home "$copy" true; } || beamtide_stop "$1 does not start here"
+    : >"$copy.ok"
+  fi
+  exec 8>&-
+  beamtide_image=$copy
+}
+
+# Let the worker see a folder of this node.
+#   beamtide_bind NODE INSIDE ro|rw needed|optional   -> adds to beamtide_binds
+beamtide_binds=()
+beamtide_bind() {
+  local name=$1
+  [[ $1 == "$2" ]] || name="$1 (which stands for $2)"
+  if [[ -r $1 ]]; then
+    beamtide_binds+=(--bind "$1:$2:$3")
+  elif [[ $4 == needed ]]; then
+    beamtide_stop "cannot read $name; look at roots and container.nodes in the site file"
+  fi
+}
+
+# Become the command in the image. What the batch system and MPI tell us goes in; nothing else of this environment does.
+#   beamtide_enter PROGRAM exec OPTION… IMAGE COMMAND…
+beamtide_enter() {
+  local name prefix=APPTAINERENV_
+  [[ $1 == singularity ]] && prefix=SINGULARITYENV_
+  command -v "$1" >/dev/null || beamtide_stop "there is no $1 here; load its module, or set container.runtime: none"
+  for name in $(compgen -e); do
+    case $name in
+      SLURM_* | PMI_* | PMI2_* | PMIX_* | OMPI_* | MPICH_* | CUDA_VISIBLE_DEVICES | BEAMTIDE_*) export "$prefix$name=${!name}" ;;
+    esac
+  done
+  if [[ -n ${BEAMTIDE_PARENT:-} ]]; then  # a job that must not outlive who started it: we die with that, the worker with us
+    export "${prefix}BEAMTIDE_PARENT=$$"
+    set -- setpriv --pdeathsig TERM "$@"
+  fi
+  exec "$@"
+}
+
+umask 0027
+beamtide_image=/gpfs/p06/worker-cpu.sif
+beamtide_bind /gpfs/p06 /gpfs/p06 ro needed
+beamtide_bind /gpfs/p06/processed /gpfs/p06/processed ro optional
+beamtide_bind /gpfs/p06/raw /gpfs/p06/raw ro needed
+beamtide_bind /gpfs/p06/state /gpfs/p06/state rw needed
+export BEAMTIDE_IMAGE=unpinned BEAMTIDE_ENTERED=$(date +%s.%N)
+beamtide_enter apptainer exec --no-home --no-mount cwd --pwd / --cleanenv --nv "${beamtide_binds[@]}" "$beamtide_image" /opt/beamtide/bin/beamtide work -c '"'"'/gpfs/p06/site file.yaml'"'"' --pipeline xrf --slots 4'
