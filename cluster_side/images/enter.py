@@ -60,7 +60,7 @@ def script(deployment: Deployment, argv: Sequence[str], gpus: int = 0) -> str:
     if container.stage and container.digest:
         sha, stage = container.digest.removeprefix("sha256:"), shlex.quote(str(container.stage))
         lines.append(f'beamtide_stage "$beamtide_image" {sha} {stage} {container.runtime}')
-    lines.append(f"export BEAMTIDE_IMAGE={container.digest or 'unpinned'} BEAMTIDE_ENTERED=$(date +%s.%N)")
+    lines += ["BEAMTIDE_ENTERED=$(date +%s.%N)", f"export BEAMTIDE_ENTERED BEAMTIDE_IMAGE={container.digest or 'unpinned'}"]
     options = ["--no-home", "--no-mount", "cwd", "--pwd", "/", "--cleanenv", *(["--nv"] if gpus else [])]
     words = shlex.join(["exec", *options])
     lines.append(f'beamtide_enter {container.runtime} {words} "${{beamtide_binds[@]}}" "$beamtide_image" {shlex.join(argv)}')

@@ -7,6 +7,7 @@ beamtide_stop() { echo "beamtide job: $1 (node $(hostname))" >&2; exit 69; }
 #   beamtide_stage IMAGE SHA256 FOLDER PROGRAM   -> sets beamtide_image
 beamtide_stage() {
   local copy="$3/$2.sif"
+  # shellcheck disable=SC2174  # the folders above are the site's
   mkdir -p -m 700 "$3" || beamtide_stop "cannot make the folder $3 for the image; set container.stage to a node-local folder"
   exec 8>"$3/lock" && flock 8 || beamtide_stop "cannot lock $3/lock"
   if [[ ! -e $copy.ok ]]; then

@@ -21,6 +21,7 @@ beamtide_stop() { echo "beamtide job: $1 (node $(hostname))" >&2; exit 69; }
 #   beamtide_stage IMAGE SHA256 FOLDER PROGRAM   -> sets beamtide_image
 beamtide_stage() {
   local copy="$3/$2.sif"
+  # shellcheck disable=SC2174  # the folders above are the site'"'"'s
   mkdir -p -m 700 "$3" || beamtide_stop "cannot make the folder $3 for the image; set container.stage to a node-local folder"
   exec 8>"$3/lock" && flock 8 || beamtide_stop "cannot lock $3/lock"
   if [[ ! -e $copy.ok ]]; then
@@ -72,5 +73,6 @@ beamtide_bind /gpfs/p06 /gpfs/p06 ro needed
 beamtide_bind /gpfs/p06/processed /gpfs/p06/processed ro optional
 beamtide_bind /gpfs/p06/raw /gpfs/p06/raw ro needed
 beamtide_bind /gpfs/p06/state /gpfs/p06/state rw needed
-export BEAMTIDE_IMAGE=unpinned BEAMTIDE_ENTERED=$(date +%s.%N)
+BEAMTIDE_ENTERED=$(date +%s.%N)
+export BEAMTIDE_ENTERED BEAMTIDE_IMAGE=unpinned
 beamtide_enter apptainer exec --no-home --no-mount cwd --pwd / --cleanenv --nv "${beamtide_binds[@]}" "$beamtide_image" /opt/beamtide/bin/beamtide work -c '"'"'/gpfs/p06/site file.yaml'"'"' --pipeline xrf --slots 4'
