@@ -22,7 +22,7 @@ from beamtide import clock
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
-NODES, CPUS, MEMORY = 4, 8, 4000
+NODES, CPUS, MEMORY = 4, 8, 64000
 PATIENCE = 30.0
 CONF = """
 ClusterName=beamtide
