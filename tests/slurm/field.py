@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ launcher: slurm
 slurm: {{partitions: [{partitions}], cpus_per_node: 8, beamtide: [env, "PYTHONPATH={path}", "{python}", -m, beamtide]}}
 scaling: {{caps: {{jobs: {jobs}, node_hours_per_day: 24}}, tick: 0.3, idle_exit: 3}}
 leases: {{ttl: 5, beat: 1}}
-spool: {{reserve: 4}}
+spool: {{reserve: 4, durability: relaxed}}
 """
 NAP = """
 pipeline: nap
@@ -87,8 +88,12 @@ class Field:
                 self.host.tend()
                 if true():
                     return
-            assert clock.monotonic() < end, f"never: {what}; jobs: {self.cluster.queue()}"
+            assert clock.monotonic() < end, f"never: {what}; jobs: {self.cluster.queue()}; components: {self.state()}"
             clock.pause(0.1)
+
+    def state(self) -> dict[str, object]:
+        """Return what the components say, for a test that failed."""
+        return {report.card.name: (report.why, report.progress) for report in self.client.topology()}
 
     def done(self, scan: Scan) -> int:
         """Return how many tasks of a scan have their verdict."""
@@ -104,6 +109,10 @@ class Field:
         covered = np.concatenate([np.arange(*pair) for pair in zip(start, stop, strict=True)])
         np.testing.assert_array_equal(np.sort(covered), np.arange(scan.shape[0]))
 
+    def looks(self) -> list[float]:
+        """Return when the autoscaler called squeue."""
+        return [float(line) for line in (self.deployment.file.parent / "looks").read_text().split()]
+
     def all_gone(self, patience: float = 60.0) -> None:
         """Wait until no job of ours is left."""
         self.until(lambda: not self.jobs(), "an end of all jobs", patience)
@@ -118,8 +127,9 @@ def field_on(cluster: Cluster, folder: pathlib.Path, partitions: str = "cpu", jo
     values = {"folder": folder, "python": sys.executable, "path": path, "partitions": partitions, "jobs": jobs}
     (folder / "site.yaml").write_text(SITE.format(**values))
     (folder / "nap.yaml").write_text(NAP.format(slots=slots))
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(path)
+    _count_squeue(folder)
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PATH")}
+    os.environ |= {"PYTHONPATH": str(path), "PATH": f"{folder}/bin:{before['PATH']}"}
     sys.path.insert(0, str(path))
     try:
         deployment = site.load(folder / "site.yaml")
@@ -127,7 +137,16 @@ def field_on(cluster: Cluster, folder: pathlib.Path, partitions: str = "cpu", jo
             yield Field(cluster, deployment, host, client)
     finally:
         sys.path.remove(str(path))
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
         cluster.clear()
+
+
+def _count_squeue(folder: pathlib.Path) -> None:
+    """Put a squeue before the real one that writes down when it was called."""
+    real, command = shutil.which("squeue"), folder / "bin/squeue"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/bash\necho "$EPOCHREALTIME" >>{folder}/looks\nexec {real} "$@"\n')
+    command.chmod(0o755)

@@ -1,31 +1,154 @@
 """A site on a real Slurm: jobs follow the queue, whatever happens to them; afterwards nothing of ours is left."""
 
+import itertools
+import os
+import pathlib
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from beamtide import clock
+from beamtide.messages.metadata import Scan
+from cluster_side.scaling.launchers.base import Cause, JobOrder, Phase, Submitted
+from cluster_side.scaling.launchers.slurm import SlurmLauncher
 from tests.slurm.cluster import Cluster
 from tests.slurm.field import Field, field_on
+from tests.slurm.sites import order, settle, site_in
 
-pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(200)]
-CAP = 12
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(300)]
+CAP = 8
+STUBBORN = "import signal; signal.signal(15, signal.SIG_IGN); signal.pause()"
 
 
 @pytest.fixture(scope="module")
-def field(real_slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    with field_on(real_slurm, tmp_path_factory.mktemp("field"), jobs=CAP) as one:
+def stubborn(real_slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[SlurmLauncher, str]:
+    """A job of another site that hears nothing and runs into its walltime of a minute, while the other tests go on."""
+    deployment = site_in(tmp_path_factory.mktemp("stubborn"), look_every=5)
+    launcher = SlurmLauncher(deployment)
+    wanted = order(deployment, "tok-s", STUBBORN)
+    answer = launcher.submit(short(wanted, 60))
+    assert isinstance(answer, Submitted)
+    return launcher, answer.ids[0]
+
+
+def short(wanted: JobOrder, seconds: int) -> JobOrder:
+    return replace(wanted, shape=replace(wanted.shape, walltime_s=seconds))
+
+
+@pytest.fixture(scope="module")
+def field(real_slurm: Cluster, stubborn: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    """Jobs go to the partition whose jobs give way to others."""
+    with field_on(real_slurm, tmp_path_factory.mktemp("field"), partitions="low", jobs=CAP) as one:
         yield one
 
 
+def at_work(field: Field, count: int = 60, nap: float = 0.3) -> Scan:
+    """Start a scan and wait until two jobs are at work on it."""
+    scan = field.start_scan([nap] * count)
+    field.until(lambda: len(field.jobs("RUNNING")) >= 2 and field.done(scan) >= 2, "two jobs at work")
+    return scan
+
+
 def test_a_burst_of_500_tasks(field: Field) -> None:
-    scan = field.start_scan([0.05] * 500)
-    field.finish(scan, 120)
-    assert 1 < field.most <= CAP
-    field.all_gone()
+    field.finish(field.start_scan([0.02] * 500), 240)
+    assert max(field.seen) > 1
 
 
 def test_jobs_that_are_cancelled(field: Field) -> None:
-    scan = field.start_scan([0.3] * 60)
-    field.until(lambda: len(field.jobs("RUNNING")) >= 2 and field.done(scan) >= 2, "two jobs at work")
+    scan = at_work(field)
     field.cluster.run("scancel", *field.jobs("RUNNING")[:2])
     field.finish(scan)
+
+
+def test_jobs_that_give_way_to_others(field: Field) -> None:
+    scan = at_work(field)
+    field.cluster.run("sbatch", "-p", "cpu", "-N4", "--exclusive", "-J", "other", "-o", "/dev/null", "--wrap", "sleep 2")
+    field.finish(scan)
+
+
+def test_a_node_that_dies(field: Field) -> None:
+    scan = at_work(field)
+    node = field.cluster.run("squeue", "-h", "-t", "RUNNING", f"--name={field.name}", "-o", "%N").split()[0]
+    field.cluster.kill(f"slurmd-{node}", signal.SIGKILL)
+    field.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    field.finish(scan)
+    field.cluster.start_node(node)
+    field.cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def test_a_node_that_is_drained(field: Field) -> None:
+    scan = at_work(field)
+    field.cluster.run("scontrol", "update", "nodename=node1,node2", "state=drain", "reason=test")
+    field.finish(scan)
+    field.cluster.run("scontrol", "update", "nodename=node1,node2", "state=resume")
+
+
+def test_a_controller_that_stands_still_and_is_started_again(field: Field) -> None:
+    """Sixty seconds would be no different from fifteen: squeue gives up after ten."""
+    scan = at_work(field, 80)
+    field.cluster.kill("slurmctld", signal.SIGSTOP)
+    frozen = clock.monotonic()
+    field.until(lambda: clock.monotonic() > frozen + 15, "a while")
+    field.cluster.kill("slurmctld", signal.SIGKILL)
+    field.cluster.start_controller()
+    field.finish(scan, 120)
+
+
+def test_a_limit_on_submissions(field: Field) -> None:
+    field.all_gone()
+    field.cluster.limit(on=True)
+    scan = field.start_scan([0.1] * 20)
+    field.until(lambda: "limit" in (field.deployment.site.state / "logs/autoscaler.log").read_text(), "a refusal")
+    assert not field.jobs()
+    field.cluster.limit(on=False)
+    field.finish(scan, 120)
+
+
+def test_an_autoscaler_that_is_killed(field: Field) -> None:
+    scan = at_work(field)
+    os.kill(field.host.pids()["autoscaler"], signal.SIGKILL)
+    field.finish(scan)
+
+
+def test_ranks_on_two_nodes(real_slurm: Cluster, tmp_path: pathlib.Path) -> None:
+    """The template of ptychography starts every rank, and one rank that fails ends them all."""
+    kinds = real_slurm.run("srun", "--mpi=list")
+    deployment = site_in(tmp_path, mpi="pmix" if "pmix" in kinds else "pmi2", partitions=["cpu"])
+    launcher = SlurmLauncher(deployment)
+    program = (
+        "import os; print('rank', os.environ['SLURM_PROCID'], 'of', os.environ['SLURM_NTASKS'], os.environ['SLURMD_NODENAME'])"
+    )
+    answer = launcher.submit(wide(order(deployment, "tok-m", program)))
+    assert isinstance(answer, Submitted)
+    assert settle(launcher, answer.ids[0], Phase.ENDED, Phase.FAILED, patience=60).cause is Cause.DONE
+    said = sorted(
+        line.split() for line in next((tmp_path / "logs").iterdir()).read_text().splitlines() if line.startswith("rank")
+    )
+    assert [words[1] for words in said] == ["0", "1", "2", "3"]
+    assert {words[3] for words in said} == {"4"}
+    assert len({words[4] for words in said}) == 2
+    broken = "import os, time; os.environ['SLURM_PROCID'] == '3' and exit(9); time.sleep(600)"
+    answer = launcher.submit(wide(order(deployment, "tok-b", broken)))
+    assert isinstance(answer, Submitted)
+    assert settle(launcher, answer.ids[0], Phase.ENDED, Phase.FAILED, patience=60).cause is Cause.CODE
+
+
+def wide(wanted: JobOrder) -> JobOrder:
+    return replace(wanted, modality="ptychography", shape=replace(wanted.shape, nodes=2, ranks=4, cpus=2))
+
+
+def test_afterwards(field: Field) -> None:
+    """No job is left, the cap was never exceeded, squeue was called once in five seconds at most."""
+    field.all_gone(120)
+    assert field.most <= CAP
+    looks = field.looks()
+    assert len(looks) > 5
+    assert sum(later - earlier < 4.5 for earlier, later in itertools.pairwise(looks)) <= 1, "after a restart, at once"
+    assert len(looks) <= 0.2 * (looks[-1] - looks[0]) + 2
+
+
+def test_a_job_that_runs_into_its_walltime(stubborn: tuple[SlurmLauncher, str]) -> None:
+    launcher, job = stubborn
+    assert settle(launcher, job, Phase.FAILED, patience=120).cause is Cause.TIMEOUT
