@@ -71,13 +71,12 @@ def render(
 
 def jobs(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
     """List the jobs that there are, and why it is so many."""
-    import msgspec
-
     from beamtide.client import Client
+    from beamtide.command_explain import plain
 
     with Client(config) as client:
         known = client.jobs()
-    answer(msgspec.to_builtins(known), [*_crews(known), *_jobs(known)], as_json=as_json)
+    answer(plain(known), [*_crews(known), *_jobs(known)], as_json=as_json)
 
 
 def _crews(known: "Jobs") -> list[str]:

@@ -172,6 +172,37 @@ def test_what_needs_no_service(live: Deployment, capsys: pytest.CaptureFixture[s
     assert "nothing is wrong" in words_of(capsys, "check", live.file)
 
 
+def test_jobs_are_listed_limited_and_explained(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    known = told(live, "jobs")
+    assert known["cap"] == live.site.scaling.caps.jobs
+    assert "node-hours in 24 h" in words_of(capsys, "jobs", "-c", live.file)
+    assert told(live, "scale", "xrf", "--max", 1) == {"pipeline": "xrf", "max": 1, "paused": False}
+    assert told(live, "jobs")["crews"][1]["most"] == 1  # type: ignore[index]
+    told(live, "scale", "xrf", "--pause")
+    assert "paused" in words_of(capsys, "jobs", "-c", live.file)
+    told(live, "scale", "xrf", "--resume")
+    assert "say one of --max N" in words_of(capsys, "scale", "xrf", "-c", live.file, code=2)
+    assert "no pipeline 'x'" in words_of(capsys, "scale", "x", "--pause", "-c", live.file, code=2)
+    said = words_of(capsys, "explain", SCAN.id, "-c", live.file)
+    assert "xrf       done." in said
+    assert told(live, "explain")["dead"] == []
+    assert "there is no scan 'scan_9'" in words_of(capsys, "explain", "scan_9", "-c", live.file, code=2)
+
+
+def test_what_a_job_would_be_is_shown_and_nothing_starts(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    before = told(live, "jobs")["jobs"]
+    (order,) = told(live, "render", "xrf", "--queued", 200)["orders"]  # type: ignore[misc]
+    assert order["pipeline"] == "xrf"
+    assert 1 <= order["jobs"] <= live.site.scaling.caps.jobs
+    assert f"work -c {live.file} --pipeline xrf" in order["script"]
+    assert "work -c" in words_of(capsys, "render", "encoders", "-c", live.file)
+    assert "no pipeline or modality 'x'" in words_of(capsys, "render", "x", "-c", live.file, code=2)
+    proposed = told(live, "autoscale", "--dry-run")["orders"]
+    assert [one["pipeline"] for one in proposed] == list(live.pipelines)  # type: ignore[union-attr,index,attr-defined]
+    assert told(live, "jobs")["jobs"] == before
+    assert "another autoscaler is in charge" in words_of(capsys, "autoscale", "--once", "-c", live.file, code=2)
+
+
 def test_a_second_host_on_the_same_state_is_refused(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     assert "another" in words_of(capsys, "serve", "sink", "-c", live.file, code=2)
 

@@ -1,0 +1,128 @@
+"""`beamtide explain`: what goes on, one line per pipeline and job, and why nothing moves where nothing moves.
+
+It asks the services for what they know and puts their own sentences together; a service that does not answer is a line, too.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from beamtide import clock
+from beamtide.errors import BadInput, NoAnswer
+from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, duration
+
+if TYPE_CHECKING:
+    from beamtide.client import Client
+    from beamtide.messages.dead_letters import DeadLetter
+    from beamtide.messages.scaling import CrewReport, JobReport, Jobs
+    from beamtide.watching import Row, Snapshot
+
+MOST_JOBS = 12
+"""More jobs than this are counted by state and reason instead of listed."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Look")(explain)
+
+
+def explain(
+    scan: Annotated[str, typer.Argument(help="The scan (default: the newest).")] = "",
+    config: SiteFile = DEFAULT_SITE,
+    as_json: Json = False,
+) -> None:
+    """Say what goes on and why: one line per pipeline and job."""
+    from beamtide.client import Client
+    from beamtide.watching import snapshot
+
+    with Client(config) as client:
+        known = client.scans(scan)
+        if scan and not known:
+            raise BadInput(f"there is no scan {scan!r}; see `beamtide scan list`")
+        name = max(known, key=lambda state: state.version).scan.id if known else scan
+        shot = snapshot(client, name)
+        jobs, silence = _jobs(client)
+        letters = [letter for letter in client.dead_letters() if letter.task.scan == name]
+    value: dict[str, Any] = {"scan": name, "pipelines": shot.as_json(), "jobs": plain(jobs) if jobs else None}
+    value["dead"] = [letter.task.id for letter in letters]
+    answer(value | {"trouble": silence}, lines(shot, jobs, letters, silence), as_json=as_json)
+
+
+def lines(shot: "Snapshot", jobs: "Jobs | None", letters: "Sequence[DeadLetter]", silence: str = "") -> list[str]:
+    """Return the lines; `silence` says why the jobs are not known."""
+    crews = {str(crew.pipeline): crew for crew in jobs.crews} if jobs else {}
+    found = [f"{shot.scan or 'no scan yet'}"]
+    for name, row in shot.pipelines.items():
+        mine = [job for job in jobs.jobs if job.pipeline == name] if jobs else []
+        notes = [text for part in ("buffer", "sorter") if (text := shot.notes.get(f"{part}.{name}"))]
+        found.append(f"{name:<10}{_pipeline(row, crews.get(name), mine, notes)}")
+        found += [f"{'':<10}{line}" for line in _each(mine)]
+    others = {name: why for name, why in shot.notes.items() if not name.startswith(("buffer.", "sorter."))}
+    found += [f"{name:<10}{why}" for name, why in others.items()]
+    found += [f"{'jobs':<10}{text}" for text in (silence, jobs.trouble if jobs else "") if text]
+    return found + _dead(letters)
+
+
+def plain(known: "Jobs") -> dict[str, Any]:
+    """Return what the autoscaler told as plain values with names."""
+    top = {name: getattr(known, name) for name in known.__struct_fields__}
+    parts = {name: [{key: getattr(one, key) for key in one.__struct_fields__} for one in top[name]] for name in ("crews", "jobs")}
+    return top | parts
+
+
+def _jobs(client: "Client") -> "tuple[Jobs | None, str]":
+    try:
+        return client.jobs(), ""
+    except NoAnswer:
+        return None, "the autoscaler does not answer, so nothing new is started: is `beamtide autoscale` running?"
+
+
+def _pipeline(row: "Row", crew: "CrewReport | None", jobs: "Sequence[JobReport]", notes: list[str]) -> str:
+    if row.finished:
+        return "done." + (f" {row.lost} of {row.total} tasks were lost." if row.lost else "")
+    parts = [f"{row.done} of {row.total or '?'} tasks."]
+    if crew is not None:
+        there = crew.pending + crew.starting + crew.working
+        parts.append(f"{crew.working} of {there} jobs work{_waiting(jobs)}. {_sentence(crew.because)}")
+    parts += [_sentence(note) for note in notes]
+    if row.to_go:
+        parts.append(f"About {duration(row.to_go)} to go.")
+    return " ".join(parts)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _waiting(jobs: "Sequence[JobReport]") -> str:
+    pending = [job for job in jobs if job.state == "pending"]
+    if not pending:
+        return ""
+    reasons = Counter(job.reason for job in pending if job.reason)
+    said = f": the batch system says {reasons.most_common(1)[0][0]}" if reasons else ""
+    starts = [job.expected_start for job in pending if job.expected_start]
+    first = f", first start expected {clock.iso(min(starts))}" if starts else ""
+    return f"; {len(pending)} wait{said}{first}"
+
+
+def _each(jobs: "Sequence[JobReport]") -> list[str]:
+    if len(jobs) > MOST_JOBS:
+        counted = Counter((job.state, job.reason) for job in jobs)
+        return [f"{count} jobs {state}" + (f": {reason}" if reason else "") for (state, reason), count in counted.items()]
+    found = []
+    for job in jobs:
+        where = f" on {','.join(job.nodes)}" if job.nodes else ""
+        when = f", expected to start {clock.iso(job.expected_start)}" if job.expected_start else ""
+        why = f": {job.reason}" if job.reason else ""
+        found.append(f"job {job.id} {job.state}{where} for {duration(job.age)}{why}{when}")
+    return found
+
+
+def _dead(letters: "Sequence[DeadLetter]") -> list[str]:
+    if not letters:
+        return []
+    first = letters[0]
+    text = f"{len(letters)} task{'s' if len(letters) > 1 else ''}, the last {first.task.id}: {first.reason}"
+    return [f"{'dead':<10}{text}. Retry: beamtide dlq retry {first.task.id}"]
