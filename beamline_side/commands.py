@@ -114,6 +114,8 @@ def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
     from beamtide import registry
 
     for pipeline in deployment.pipelines.values():
+        if pipeline.source.kind == "scan":
+            continue
         files = sorted(deployment.site.roots.raw.glob(pipeline.source.match.replace("{scan}", scan)))
         found = registry.find("formats", pipeline.source.format).shape_of(files[0]) if files else None
         if found:

@@ -168,7 +168,7 @@ class Client:
 
     def put_settings(self, pipeline: PipelineConfig) -> Digest:
         """Keep a pipeline's settings and calibration files on the metadata server; return their digest."""
-        prepared = settings.document_for(pipeline, site.shared_root(self.deployment))
+        prepared = settings.document_for(pipeline, site.shared_root(self.deployment), self.deployment.pipelines)
         for name, content in prepared.files.items():
             self._put(metadata.PutFileRequest(name=name, content=content))
         return self._put(metadata.PutSettingsRequest(document=prepared.document))

@@ -126,8 +126,9 @@ class SiteConfig(Section):
 class Source(Section):
     """Where the frames of a pipeline come from."""
 
-    kind: Literal["files"] = "files"
-    match: str
+    kind: Literal["files", "scan"] = "files"
+    """"scan": no files; one task for the whole scan once it has ended, made of other pipelines' datasets (`inputs`)."""
+    match: str = ""
     """Pattern of the files below roots.raw; "{scan}" stands for the scan's name. Files are taken in the order of their names."""
     format: Name = "hdf5"
     """How frames lie in the files: a name of the registry (`beamtide formats`)."""
@@ -139,6 +140,12 @@ class Source(Section):
     """The number of a scan's first file, if files are numbered (default: 0 or 1, whichever is there)."""
     settle: float = Field(default=2.0, ge=0)
     """A file that does not open is taken for unfinished until it has not changed for this many seconds after the scan's end."""
+
+    @model_validator(mode="after")
+    def _files_or_none(self) -> Self:
+        if (self.kind == "files") != bool(self.match):
+            raise ValueError("match, the pattern of the files, is required for kind: files, and means nothing for kind: scan")
+        return self
 
 
 class Buffer(Section):

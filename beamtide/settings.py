@@ -1,13 +1,16 @@
 """From what people write to what a digest stands for: settings documents.
 
-The digest of a document covers the modality, its settings and the content of its calibration files, in canonical JSON; so the
-same settings have the same digest wherever they are computed, and a changed file is another digest.
+The digest of a document covers the modality, its settings, the content of its calibration files, and the digests of the pipelines
+whose datasets it takes, in canonical JSON; so the same settings have the same digest wherever they are computed, a changed file
+is another digest, and what is processed again is what depends on a change, and nothing else.
 """
 
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from beamtide.config import PipelineConfig
 from beamtide.errors import BadInput
@@ -26,13 +29,17 @@ class Prepared:
     files: dict[str, bytes]
 
 
-def document_for(pipeline: PipelineConfig, shared: pathlib.Path) -> Prepared:
-    """Read a pipeline's calibration files below `shared` and make its settings document."""
+def document_for(
+    pipeline: PipelineConfig, shared: pathlib.Path, others: Mapping[str, PipelineConfig] = MappingProxyType({})
+) -> Prepared:
+    """Read a pipeline's calibration files below `shared` and make its settings document; `others` are the site's pipelines."""
     files = {name: _read(pipeline.pipeline, shared, name, path) for name, path in pipeline.calibration.items()}
+    taken = sorted({text.partition("/")[0] for text in pipeline.inputs} & others.keys())
     document = SettingsDocument(
         modality=pipeline.modality,
         values=canonical(pipeline.settings),
         calibration={name: digest_of_bytes(content) for name, content in files.items()},
+        upstream={name: document_for(others[name], shared, others).digest for name in taken},
     )
     return Prepared(document, digest_of(document), files)
 
@@ -45,6 +52,7 @@ def canonical(values: object) -> str:
 def digest_of(document: SettingsDocument) -> Digest:
     """Return the content address of a document."""
     content = [document.modality, json.loads(document.values), document.calibration]
+    content += [document.upstream] if document.upstream else []
     return digest_of_bytes(canonical(content).encode())
 
 

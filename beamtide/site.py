@@ -8,6 +8,7 @@ from beamtide import registry, settings, yaml_file
 from beamtide.config import Deployment, PipelineConfig, SiteConfig
 from beamtide.container import Container
 from beamtide.errors import BadInput
+from beamtide.messages.base import Digest
 
 LOOPBACK = ("127.0.0.1", "localhost")
 """Where sockets without keys may listen: nobody gets in half secured."""
@@ -41,6 +42,12 @@ def load(file: pathlib.Path) -> Deployment:
 def shared_root(deployment: Deployment) -> pathlib.Path:
     """Return the folder below which calibration files are looked up."""
     return deployment.site.roots.shared or deployment.file.parent
+
+
+def settings_of(deployment: Deployment) -> dict[str, Digest]:
+    """Return the digest of each pipeline's settings as the files say them now; BadInput for one that cannot be read."""
+    shared, every = shared_root(deployment), deployment.pipelines
+    return {name: settings.document_for(pipeline, shared, every).digest for name, pipeline in every.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ def check(file: pathlib.Path) -> list[str]:
         try:
             registry.find("formats", pipeline.source.format)
             shared = shared_root(deployment)
-            settings.document_for(pipeline, shared)
+            settings.document_for(pipeline, shared, deployment.pipelines)
             modality = registry.find("modalities", pipeline.modality)
             modality.check(pipeline.settings, {what: shared / path for what, path in pipeline.calibration.items()})
         except BadInput as error:
@@ -121,6 +128,8 @@ def _relations(deployment: Deployment, documents: dict[str, yaml_file.Document])
                 f"{where}: there is no pipeline {other}; known: {', '.join(names)}" for other in wanted if other not in names
             ]
             found += [f"{where}: {name} cannot wait for itself" for other in wanted if other == name]
+        if pipeline.source.kind == "scan" and not pipeline.inputs:
+            found.append(f"{documents[name].where(('source',))}: a scan as source needs inputs, the datasets of other pipelines")
         found += [
             f"{documents[name].where(('inputs',))}: {text!r} has no dataset; write it as pipeline/dataset"
             for text in pipeline.inputs

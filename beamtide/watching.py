@@ -86,6 +86,8 @@ def relaxed(reports: Iterable[ComponentReport]) -> dict[str, str]:
 
 def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies: list[Tally]) -> float:
     size = pipeline.source.frames_per_task
+    if pipeline.source.kind == "scan":
+        return float(known.points) if known else 0.0
     if known is None or isinstance(size, int):
         return float(size) if isinstance(size, int) else 0.0
     submitted = sum(tally.submitted for tally in tallies)

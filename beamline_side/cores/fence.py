@@ -5,7 +5,7 @@ polls from version 0. Nothing is kept on disk: after a restart the view is rebui
 it can never be reached: the scan ended with fewer points, or the pipeline does not exist.
 
 Clock policy: `now` is the monotonic clock in seconds; an asker waits at most as long as it said.
-Invariants: per asker, scan and pipeline at most one question waits; no question waits whose answer is known.
+Invariants: per asker, scan, pipeline and settings at most one question waits; no question waits whose answer is known.
 """
 
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Second
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
 from beamtide.messages.metadata import Scans, ScansRequest, ScanState
 from beamtide.messages.results import Products, ProductState, WatchRequest
+from beamtide.messages.tasks import Need
 from beamtide.session import Poll
 
 SINK, METADATA = link("sink"), link("metadata")
@@ -43,7 +44,7 @@ class FenceMachine:
     _metadata: _Journal = field(default_factory=_Journal)
     _products: dict[tuple[ScanId, PipelineName], dict[Digest, ProductState]] = field(default_factory=dict)
     _scans: dict[ScanId, ScanState] = field(default_factory=dict)
-    _waiting: Deferred[tuple[Peer, ScanId, PipelineName], FenceRequest] = field(default_factory=Deferred)
+    _waiting: Deferred[tuple[Peer, ScanId, PipelineName, Digest], FenceRequest] = field(default_factory=Deferred)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
@@ -68,8 +69,9 @@ class FenceMachine:
 
     def why(self) -> str:
         """Return what the askers wait for."""
-        for (_, scan, pipeline), asker in self._waiting.items():
-            return f"{pipeline} of scan {scan} is complete to index {self._complete(scan, pipeline)} of {asker.message.need.upto}"
+        for (_, scan, pipeline, _), asker in self._waiting.items():
+            complete = self._complete(scan, asker.message.need)
+            return f"{pipeline} of scan {scan} is complete to index {complete} of {asker.message.need.upto}"
         return ""
 
     def check(self) -> None:
@@ -105,7 +107,7 @@ class FenceMachine:
 
     def _asked(self, event: Heard, question: FenceRequest, now: Seconds) -> list[Effect]:
         answer = self._answer(question)
-        key = (event.peer, question.scan, question.need.pipeline)
+        key = (event.peer, question.scan, question.need.pipeline, question.need.settings)
         if answer is not None:
             self._waiting.take(key)
             return [Send(event.peer, answer, event.id)]
@@ -134,7 +136,7 @@ class FenceMachine:
             known = ", ".join(sorted(self.pipelines))
             reason = f"there is no pipeline {need.pipeline!r} to wait for; this site has: {known}"
             return FenceBroken(scan=scan, need=need, reason=reason)
-        if (complete := self._complete(scan, need.pipeline)) >= need.upto:
+        if (complete := self._complete(scan, need)) >= need.upto:
             return FenceReached(scan=scan, need=need, complete=complete)
         state = self._scans.get(scan)
         if state is not None and state.phase == "ended" and state.points < need.upto:
@@ -142,11 +144,13 @@ class FenceMachine:
             return FenceBroken(scan=scan, need=need, reason=reason)
         return None
 
-    def _complete(self, scan: ScanId, pipeline: PipelineName) -> int:
-        products = self._products.get((scan, pipeline))
+    def _complete(self, scan: ScanId, need: Need) -> int:
+        products = self._products.get((scan, need.pipeline))
+        if need.settings:
+            return products[need.settings].complete if products and need.settings in products else 0
         return max(products.values(), key=lambda state: state.version).complete if products else 0
 
     def _pending(self, asker: Asker[FenceRequest]) -> Send:
         question = asker.message
-        complete = self._complete(question.scan, question.need.pipeline)
+        complete = self._complete(question.scan, question.need)
         return Send(asker.peer, FencePending(scan=question.scan, need=question.need, complete=complete), asker.id)

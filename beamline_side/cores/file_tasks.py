@@ -15,8 +15,10 @@ fewer files, or of the running scan, is a prefix of a later one.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from beamline_side.cores.file_row import FileFact, with_gaps
 from beamtide.config import PipelineConfig
@@ -40,6 +42,8 @@ class Piece:
 
 def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool) -> list[Task]:
     """Return all tasks that are certain by now. `files` are in the order of their names."""
+    if pipeline.source.kind == "scan":
+        return [_scan_task(state, pipeline, settings)] if closed and state.points else []
     row = with_gaps(files, pipeline.source, state.points, closed=closed)
     certain = row if closed or pipeline.source.frames_per_task != "file" else _without_growing(row, state.points)
     end = _end(state, pipeline, certain)
@@ -68,6 +72,18 @@ def _without_growing(files: Sequence[FileFact], points: int) -> Sequence[FileFac
     if len(files) > 1 and files[-1].frames >= files[0].frames > 0:
         return files
     return files[:-1]
+
+
+def bound(task: Task, upstream: Mapping[str, Digest]) -> Task:
+    """Return the task with each of its needs bound to the settings of the pipeline that it takes datasets from."""
+    needs = tuple(msgspec.structs.replace(need, settings=upstream.get(need.pipeline, need.settings)) for need in task.needs)
+    return msgspec.structs.replace(task, needs=needs)
+
+
+def _scan_task(state: ScanState, pipeline: PipelineConfig, settings: Digest) -> Task:
+    """Return the one task of a pipeline whose source is the scan: all its indexes, from other pipelines' datasets."""
+    task = _task(state.scan.id, pipeline, settings, [Piece(0, state.points, trouble="-")])
+    return msgspec.structs.replace(task, void="", shape=state.scan.shape, snake=state.scan.snake)
 
 
 def void_plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, reason: str) -> list[Task]:

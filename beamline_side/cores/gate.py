@@ -1,8 +1,8 @@
 """Tasks that wait for a fence: another pipeline's results must be complete up to some index first.
 
-Theory: fences of one scan and pipeline are reached in the order of their indexes, so only the lowest is asked for; an answer
-"complete to k" frees every task up to k, and a broken fence breaks all those behind it. A task with several needs waits for
-them one after the other.
+Theory: fences of one scan, pipeline and settings are reached in the order of their indexes, so only the lowest is asked for; an
+answer "complete to k" frees every task up to k, and a broken fence breaks all those behind it. A task with several needs waits
+for them one after the other.
 
 Clock policy: `now` is the caller's monotonic clock; questions are asked again as `session.Poll` says.
 Invariant: a held task stands in the queue of exactly one fence.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from beamline_side.cores.ticket import Ticket
 from beamtide.machine import Effect, Send, link
-from beamtide.messages.base import PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
 from beamtide.messages.tasks import Need
 from beamtide.session import Poll
@@ -32,33 +32,33 @@ class Gate:
     """The held tasks of one buffer."""
 
     _held: dict[TaskId, Ticket] = field(default_factory=dict)
-    _fences: dict[tuple[ScanId, PipelineName], _Fence] = field(default_factory=dict)
+    _fences: dict[tuple[ScanId, PipelineName, Digest], _Fence] = field(default_factory=dict)
 
     def hold(self, ticket: Ticket, position: int = 0) -> None:
         """Hold a task until its needs from `position` on are met."""
         need = ticket.task.needs[position]
         self._held[ticket.task.id] = ticket
-        fence = self._fences.setdefault((ticket.task.scan, need.pipeline), _Fence())
+        fence = self._fences.setdefault((ticket.task.scan, need.pipeline, need.settings), _Fence())
         heapq.heappush(fence.queue, (need.upto, ticket.seq, ticket.task.id, position))
 
     def questions(self, now: Seconds) -> list[Effect]:
         """Ask for each fence that stands first, when it is time to ask."""
         effects: list[Effect] = []
-        for (scan, pipeline), fence in list(self._fences.items()):
+        for (scan, pipeline, settings), fence in list(self._fences.items()):
             while fence.queue and fence.queue[0][2] not in self._held:
                 heapq.heappop(fence.queue)
             if not fence.queue:
-                del self._fences[scan, pipeline]
+                del self._fences[scan, pipeline, settings]
             elif fence.poll.due(now) or fence.asked != fence.queue[0][0]:
                 fence.asked = fence.queue[0][0]
-                need = Need(pipeline=pipeline, dataset="", upto=fence.asked)
+                need = Need(pipeline=pipeline, dataset="", upto=fence.asked, settings=settings)
                 request = FenceRequest(scan=scan, need=need, wait=fence.poll.wait)
                 effects += [Send(link("fence"), request), fence.poll.asked(now)]
         return effects
 
     def reached(self, answer: FenceReached | FencePending) -> list[Ticket]:
         """Take how far a pipeline is; return the tasks that may go now."""
-        fence = self._fences.get((answer.scan, answer.need.pipeline))
+        fence = self._fences.get((answer.scan, answer.need.pipeline, answer.need.settings))
         if fence is None:
             return []
         fence.poll.answered()
@@ -75,7 +75,7 @@ class Gate:
 
     def broken(self, answer: FenceBroken) -> list[Ticket]:
         """Return the tasks that can never go."""
-        fence = self._fences.get((answer.scan, answer.need.pipeline))
+        fence = self._fences.get((answer.scan, answer.need.pipeline, answer.need.settings))
         if fence is None:
             return []
         fence.poll.answered()
@@ -100,7 +100,7 @@ class Gate:
 
     def why(self) -> str:
         """Return what the held tasks wait for."""
-        for (_, pipeline), fence in self._fences.items():
+        for (_, pipeline, _), fence in self._fences.items():
             if fence.queue and self._held:
                 tasks = "1 task waits" if len(self._held) == 1 else f"{len(self._held)} tasks wait"
                 return f"{tasks} for a fence: {pipeline} complete to index {fence.complete} of {fence.queue[0][0]}"

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
-from beamline_side.cores.file_tasks import plan
+from beamline_side.cores.file_tasks import bound, plan
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.services.source import MOST_AT_ONCE
 from beamline_side.sources import simulate
 from beamline_side.sources.files import FileWatch
 from beamline_side.writers.files import finished_file
-from beamtide import clock, layout, results, settings, site
+from beamtide import clock, layout, results, site
 from beamtide.client import Client
 from beamtide.config import Deployment
 from beamtide.errors import BadInput, NoAnswer
@@ -135,8 +135,7 @@ def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProg
 
 
 def _products(deployment: Deployment, scan: ScanId) -> list[Product]:
-    shared = site.shared_root(deployment)
-    digests = {name: settings.document_for(pipeline, shared).digest for name, pipeline in deployment.pipelines.items()}
+    digests = site.settings_of(deployment)
     return [Product(scan=scan, pipeline=PipelineName(name), settings=digest) for name, digest in digests.items()]
 
 
@@ -153,7 +152,9 @@ def _submit_again(client: Client, scan: ScanId) -> None:
     state = client.scans(scan)[0]
     for pipeline in client.deployment.pipelines.values():
         facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
-        tasks = plan(state, pipeline, client.put_settings(pipeline), facts, closed=True)
+        digest = client.put_settings(pipeline)
+        upstream = client.settings(digest).upstream
+        tasks = [bound(task, upstream) for task in plan(state, pipeline, digest, facts, closed=True)]
         for at in range(0, len(tasks), MOST_AT_ONCE):
             client.submit(tasks[at : at + MOST_AT_ONCE])
 
@@ -166,7 +167,8 @@ def _is_unwritten(client: Client, product: Product) -> bool:
         return True
     formats = client.deployment.pipelines[product.pipeline].write
     if "hdf5" in formats:
-        return finished_file(client.deployment.site.roots.processed, product, scan, state.corrections) is None
+        positions = site.settings_of(client.deployment).get(client.deployment.pipelines[product.pipeline].positions or "", "")
+        return finished_file(client.deployment.site.roots.processed, product, scan, state.corrections, positions) is None
     writer = next((report.progress for report in client.topology() if report.card.name == "writer"), {})
     return bool(formats) and (writer.get("seen", 0) < state.version or writer.get("open", 1) > 0)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from beamline_side.cores.file_tasks import plan, void_plan
+from beamline_side.cores.file_tasks import bound, plan, void_plan
 from beamline_side.sources.files import FileWatch
 from beamtide import clock
 from beamtide.client import Client
@@ -35,6 +35,8 @@ class _Watched:
     pipeline: PipelineConfig
     files: FileWatch
     settings: Digest | None = None
+    upstream: dict[str, Digest] = field(default_factory=dict)
+    """The settings of the pipelines whose datasets it takes."""
     trouble: str = ""
     submitted: set[TaskId] = field(default_factory=set)
     ended_at: float | None = None
@@ -100,7 +102,9 @@ class FileSource:
         if one.settings is None:
             return self._give_up(one, now)
         facts = one.files.look(now)
-        complete = not any(fact.trouble for fact in facts) and sum(fact.frames for fact in facts) >= one.state.points
+        frames = sum(fact.frames for fact in facts)
+        all_there = frames >= one.state.points and not any(fact.trouble for fact in facts)
+        complete = one.pipeline.source.kind == "scan" or all_there
         closed = one.state.phase == "ended" and (complete or self._settled(one, now))
         self._submit(one, plan(one.state, one.pipeline, one.settings, facts, closed=closed))
         return closed
@@ -111,6 +115,7 @@ class FileSource:
     def _settings(self, one: _Watched) -> Digest | None:
         try:
             digest = self.client.put_settings(one.pipeline)
+            one.upstream = self.client.settings(digest).upstream if one.pipeline.inputs else {}
         except BadInput as error:
             if not one.trouble:
                 log.error("settings cannot be used", pipeline=one.pipeline.pipeline, reason=str(error))
@@ -127,7 +132,7 @@ class FileSource:
         return True
 
     def _submit(self, one: _Watched, planned: list[Task]) -> None:
-        new = [task for task in planned if task.id not in one.submitted]
+        new = [bound(task, one.upstream) for task in planned if task.id not in one.submitted]
         for at in range(0, len(new), MOST_AT_ONCE):
             block = new[at : at + MOST_AT_ONCE]
             self.client.submit(block)

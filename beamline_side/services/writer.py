@@ -20,10 +20,10 @@ import structlog
 from beamline_side.services.sink_reader import SinkReader
 from beamline_side.writers.files import ProductFiles, finished_file
 from beamline_side.writers.product import Content
-from beamtide import clock
+from beamtide import clock, site
 from beamtide.config import Deployment
-from beamtide.errors import BeamtideError, Broken, NoAnswer
-from beamtide.messages.base import ScanId
+from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
+from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product, ProductState
 from beamtide.presence import Presence
@@ -46,13 +46,14 @@ class Writer:
 
     def __init__(self, deployment: Deployment, caller: Caller, pulse: Callable[[], None] = lambda: None) -> None:
         self._processed, self._pipelines = deployment.site.roots.processed, deployment.pipelines
+        self._settings = _settings_now(deployment)
         self._reader, self._pulse = SinkReader(deployment, caller, pulse), pulse
         self._log = structlog.get_logger().bind(component="writer")
         self._seen = self._scans_seen = self._written = 0
         self._scans: dict[ScanId, ScanState] = {}
         self._products: dict[Product, ProductState] = {}
         self._files: dict[Product, ProductFiles] = {}
-        self._done: dict[Product, tuple[ScanState, int]] = {}
+        self._done: dict[Product, tuple[ScanState, int, str]] = {}
         self._trouble: dict[Product, tuple[str, float]] = {}
         self._silent = self._told = ""
         self._answered = clock.monotonic()
@@ -109,9 +110,11 @@ class Writer:
         scans = self._reader.scans(self._scans_seen)
         self._scans_seen = scans.version if scans.version >= self._scans_seen else 0
         self._scans.update({state.scan.id: state for state in scans.scans})
-        for product, (then, corrections) in list(self._done.items()):  # measured again, or corrected: written again
+        for product, (then, *drawn) in list(
+            self._done.items()
+        ):  # measured again, corrected, or on other positions: written again
             now = self._scans[product.scan]
-            if (now.started, now.points) != (then.started, then.points) or corrections != self._corrections(product):
+            if (now.started, now.points) != (then.started, then.points) or drawn != [*self._drawn_with(product)]:
                 del self._done[product]
 
     def _attempt(self, product: Product) -> None:
@@ -135,7 +138,7 @@ class Writer:
         if scan is None:
             return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
         ended = scan.phase == "ended"
-        if ended and finished_file(self._processed, product, scan, self._corrections(product)) is not None:
+        if ended and finished_file(self._processed, product, scan, *self._drawn_with(product)) is not None:
             self._finish(product, scan)
             return ""
         name = self._pipelines[product.pipeline].positions or ""
@@ -153,8 +156,8 @@ class Writer:
         positions = self._reader.positions(source, scan.points) if source is not None else None
         results = self._reader.all_results(product, scan.points)
         modality = self._products[product].modality
-        corrections = self._corrections(product)
-        content = Content(product, modality, scan, results, positions, document, calibration, corrections)
+        drawn = self._drawn_with(product)
+        content = Content(product, modality, scan, results, positions, document, calibration, *drawn)
         path = self._files_of(product, scan).write(content)
         self._written += 1
         self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(path))
@@ -178,19 +181,23 @@ class Writer:
             self._files[product] = ProductFiles(self._processed, product, scan, formats, taken)
         return self._files[product]
 
-    def _corrections(self, product: Product) -> int:
-        """Return how often the results of a product, and the positions of its maps, were corrected."""
+    def _drawn_with(self, product: Product) -> tuple[int, str]:
+        """Return how often a product and the positions of its maps were corrected, and the settings of the positions."""
         source = self._newest(product.scan, self._pipelines[product.pipeline].positions or "")
-        return self._products[product].corrections + (source.corrections if source is not None else 0)
+        if source is None:
+            return self._products[product].corrections, ""
+        return self._products[product].corrections + source.corrections, source.product.settings
 
     def _newest(self, scan: ScanId, pipeline: str) -> ProductState | None:
+        """Return a pipeline's product with the settings of now; while there is none, the one that changed last."""
         found = [state for product, state in self._products.items() if (product.scan, product.pipeline) == (scan, pipeline)]
-        return max(found, key=lambda state: state.version, default=None)
+        now = self._settings.get(pipeline)
+        return max(found, key=lambda state: (state.product.settings == now, state.version), default=None)
 
     def _finish(self, product: Product, scan: ScanState) -> None:
         self._files_of(product, scan).drop()
         del self._files[product]
-        self._done[product] = scan, self._corrections(product)
+        self._done[product] = scan, *self._drawn_with(product)
 
     def _complain(self, product: Product, error: Exception) -> None:
         foreseen = isinstance(error, BeamtideError | OSError)
@@ -201,6 +208,13 @@ class Writer:
                 "not written", scan=product.scan, pipeline=product.pipeline, reason=what, exc_info=None if foreseen else error
             )
         self._trouble[product] = (sentence, clock.monotonic() + REST)
+
+
+def _settings_now(deployment: Deployment) -> dict[str, Digest]:
+    try:
+        return site.settings_of(deployment)
+    except BadInput:  # the source tells; whatever changed last is drawn
+        return {}
 
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:

@@ -23,7 +23,9 @@ class FileWatch:
     _facts: dict[str, FileFact] = field(default_factory=dict)
 
     def look(self, now: float) -> list[FileFact]:
-        """Return what is known of all files, in the order of their names."""
+        """Return what is known of all files, in the order of their names; nothing for a source without files."""
+        if not self.source.match:
+            return []
         pattern = self.source.match.replace("{scan}", self.scan)
         known: FileFormat = registry.find("formats", self.source.format)
         found = sorted((path.relative_to(self.raw).as_posix() for path in self.raw.glob(pattern) if path.is_file()), key=natural)

@@ -95,11 +95,17 @@ class ProductFiles:
                 write_jpeg(layout.preview_file(result, shown.name), shown, caption)
 
 
-def finished_file(processed: pathlib.Path, product: Product, scan: ScanState, corrections: int = 0) -> pathlib.Path | None:
-    """Return the finished file of exactly this product and this run of the scan, with so many corrections, if there is one."""
+def finished_file(
+    processed: pathlib.Path, product: Product, scan: ScanState, corrections: int = 0, positions: str | None = None
+) -> pathlib.Path | None:
+    """Return the finished file of exactly this product and this run of the scan, with so many corrections, if there is one.
+
+    `positions` are the settings of the positions that its maps lie on; None: whatever they are.
+    """
     found = ((path, written_for(path)) for path in _names(layout.result_file, processed, product))
     wanted = product, scan.started, scan.points
-    return next((path for path, facts in found if facts and facts[:3] == wanted and facts[3] >= corrections), None)
+    good = ((path, facts) for path, facts in found if facts and facts[:3] == wanted and facts[3] >= corrections)
+    return next((path for path, facts in good if positions is None or facts[4] == positions), None)
 
 
 def result_name(processed: pathlib.Path, product: Product) -> pathlib.Path:
@@ -109,12 +115,13 @@ def result_name(processed: pathlib.Path, product: Product) -> pathlib.Path:
     return plain if not plain.exists() or (facts is not None and facts[0] == product) else beside
 
 
-def written_for(path: pathlib.Path) -> tuple[Product, float, int, int] | None:
-    """Return product, start of the scan, points and corrections of a finished file; None if it is not one of ours."""
+def written_for(path: pathlib.Path) -> tuple[Product, float, int, int, str] | None:
+    """Return product, start of the scan, points, corrections and settings of the positions; None if it is not one of ours."""
     with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path, "r") as root:
         facts = root["entry"].attrs
         product = Product(scan=facts["scan"], pipeline=facts["pipeline"], settings=facts["settings"])
-        return product, float(facts["scan_started"]), int(facts["points"]), int(facts.get("corrections", 0))
+        corrections, positions = int(facts.get("corrections", 0)), str(facts.get("positions_settings", ""))
+        return product, float(facts["scan_started"]), int(facts["points"]), corrections, positions
     return None
 
 

@@ -64,7 +64,7 @@ def _describe(entry: h5py.Group, content: Content) -> None:
     product, scan = content.product, content.scan
     names = {"scan": product.scan, "pipeline": product.pipeline, "settings": product.settings, "modality": content.modality}
     entry.attrs.update({**names, "points": scan.points, "scan_started": scan.started, "snake": scan.scan.snake})
-    entry.attrs["corrections"] = content.corrections
+    entry.attrs.update({"corrections": content.corrections, "positions_settings": content.positions_settings})
     entry.attrs.update({"shape": json.dumps(scan.scan.shape), "axes": json.dumps(scan.scan.axes)})
     rows.field(entry, "title", scan.scan.info.get("title") or f"{product.pipeline} of {product.scan}")
     rows.field(entry, "entry_identifier", product.scan)

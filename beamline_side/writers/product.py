@@ -36,6 +36,8 @@ class Content:
     """Calibration files: name -> content."""
     corrections: int = 0
     """How often results in it had been corrected."""
+    positions_settings: str = ""
+    """The settings of the pipeline that the positions came from."""
 
 
 def batches(results: tuple[StoreRequest, ...], arrays: Arrays) -> list[Batch]:

@@ -74,14 +74,16 @@ class Scans(Message, frozen=True, kw_only=True):
 
 
 class SettingsDocument(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Settings of a modality. Its digest covers exactly these three fields, in canonical JSON.
+    """Settings of a modality. Its digest covers exactly these fields, in canonical JSON.
 
-    `values` is the settings mapping as canonical JSON; `calibration` names the files it needs, by digest.
+    `values` is the settings mapping as canonical JSON; `calibration` names the files it needs, by digest; `upstream` the settings
+    of the pipelines whose datasets it takes, so that a change there is another digest here.
     """
 
     modality: str
     values: str
     calibration: dict[str, Digest] = {}
+    upstream: dict[str, Digest] = {}
 
 
 class PutSettingsRequest(Message, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """Tasks and their life: submitted to the distributor, pulled by a buffer, leased to a worker, closed by a verdict.
 
-A task is one pipeline, one scan, and a contiguous range of acquisition indexes. Its id is the content it stands for
-(scan, pipeline, settings, range), so submitting it twice changes nothing. The attempt number of a lease is its
-fencing token: whatever arrives with an older one is answered `Stale` and changes nothing.
+A task is one pipeline, one scan, and a contiguous range of acquisition indexes. Its id is the content it stands for (scan,
+pipeline, settings, range), so submitting it twice changes nothing. The attempt number of a lease is its fencing token: whatever
+arrives with an older one is answered `Stale` and changes nothing.
 """
 
 from typing import Literal
@@ -31,20 +31,22 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class Need(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A fence in front of a task: indexes `[0, upto)` of another pipeline's results must be complete.
 
-    `dataset` says which array the worker then fetches for its own index range; "" fetches nothing.
+    `dataset` is the array that the worker fetches for its own indexes ("": none), `settings` the product meant ("": the newest).
     """
 
     pipeline: PipelineName
     dataset: str
     upto: int
+    settings: Digest = Digest("")
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Work for one worker: indexes `start <= index < stop` of a scan.
 
     `void` says why there is nothing to compute (the frames never came): such a task is never leased, it goes
-    straight to the verdict "abandoned" with that reason, so that every index of a scan has a verdict.
-    `generation` counts how often the task was retried after it had been abandoned; a higher one takes the place of a hole.
+    straight to the verdict "abandoned" with that reason, so that every index of a scan has a verdict. `generation` counts how
+    often the task was retried after it had been abandoned; a higher one takes the place of a hole. `shape` and
+    `snake` are the scan's where the task covers all of it: its kernel learns line and column of each index.
     """
 
     id: TaskId
@@ -59,6 +61,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     priority: int = 0
     void: str = ""
     generation: int = 0
+    shape: tuple[int, ...] = ()
+    snake: bool = False
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -212,10 +216,7 @@ class Beat(Message, frozen=True, kw_only=True):
 
 
 class TaskDone(Message, frozen=True, kw_only=True):
-    """The sorter has stored the result of this task. Answered `Ok` or `Stale`.
-
-    `seconds` is the time from lease to stored; it feeds the buffer's service-time statistics.
-    """
+    """The sorter has stored the result, `seconds` after the lease (for the service times). Answered `Ok` or `Stale`."""
 
     worker: str
     task: TaskId

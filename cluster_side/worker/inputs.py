@@ -14,6 +14,7 @@ from beamtide import registry
 from beamtide.config import Roots
 from beamtide.errors import BadInput
 from beamtide.formats.base import FileFormat
+from beamtide.gridding import places
 from beamtide.messages.base import Message
 from beamtide.messages.results import Fetched, FetchRequest, ListRequest, Products
 from beamtide.messages.tasks import InputFile, Need, Task
@@ -30,7 +31,15 @@ def read(task: Task, roots: Roots, caller: Caller, sink: str) -> dict[str, NDArr
 
 def read_with(task: Task, roots: Roots, datasets: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the input arrays of a task, those of its files and other pipelines' datasets that are at hand."""
-    return _complete({**read_files(task, roots), **datasets}, task)
+    return _complete({**read_files(task, roots), **datasets, **_places(task)}, task)
+
+
+def _places(task: Task) -> dict[str, NDArray[Any]]:
+    """Return where the indexes of a whole scan lie, as "scan/line" and "scan/column"; nothing for the task of a part."""
+    if not task.shape:
+        return {}
+    line, column = places(task.shape, task.stop, snake=task.snake)
+    return {"scan/line": line[task.start :], "scan/column": column[task.start :]}
 
 
 def read_files(task: Task, roots: Roots) -> dict[str, NDArray[Any]]:
@@ -69,6 +78,7 @@ def _read_one(given: InputFile, roots: Roots) -> dict[str, NDArray[Any]]:
 def _fetch(task: Task, need: Need, caller: Caller, sink: str) -> NDArray[Any]:
     question: Message = ListRequest(scan=task.scan, pipeline=need.pipeline)
     found = caller.ask(sink, question, Products, patience=PATIENCE).products
+    found = tuple(state for state in found if need.settings in ("", state.product.settings))
     if not found:
         raise BadInput(
             f"{need.pipeline}/{need.dataset} of scan {task.scan} is needed, but the sink has no results of {need.pipeline}"

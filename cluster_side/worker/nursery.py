@@ -166,7 +166,7 @@ def open_nursery(  # noqa: PLR0913  what a job is born with
     """Load the kernel for the pipeline's current settings; BadInput if they cannot be used."""
     if pipeline not in deployment.pipelines:
         raise BadInput(f"there is no pipeline {pipeline!r}; this site has: {', '.join(deployment.pipelines)}")
-    prepared = settings.document_for(deployment.pipelines[pipeline], site.shared_root(deployment))
+    prepared = settings.document_for(deployment.pipelines[pipeline], site.shared_root(deployment), deployment.pipelines)
     ready = recipe.prepare(prepared, deployment.site.state / "cache", find)
     return Work(deployment, pipeline, job, idle_exit, ready, find, ends)
 

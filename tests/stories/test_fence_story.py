@@ -111,3 +111,20 @@ def test_a_sink_that_lost_its_history_is_read_anew() -> None:
     machine.handle(Heard(SINK, Products(products=(), version=50)), Seconds(0.0))
     effects = machine.handle(Heard(SINK, Products(products=(), version=3)), Seconds(1.0))
     assert [e.message.after for e in effects if isinstance(e, Send) and isinstance(e.message, WatchRequest)] == [0]
+
+
+def test_a_need_that_names_settings_is_not_met_by_those_of_before() -> None:
+    machine = FenceMachine(frozenset({"positions"}))
+    for version, (digest, complete) in enumerate([("old", 20), ("new", 5)], 1):
+        product = Product(scan=ScanId("s"), pipeline=PipelineName("positions"), settings=Digest(digest))
+        state = ProductState(product=product, modality="m", complete=complete, version=version)
+        machine.handle(Heard(SINK, Products(products=(state,), version=version)), Seconds(0.0))
+    answers = {}
+    for number, settings_wanted in enumerate(("new", "old", "")):
+        need = Need(pipeline=PipelineName("positions"), dataset="x", upto=9, settings=Digest(settings_wanted))
+        effects = machine.handle(Heard(b"x", FenceRequest(scan=ScanId("s"), need=need), number), Seconds(0.0))
+        answers[settings_wanted] = [e.message for e in effects if isinstance(e, Send) and e.peer == b"x"]
+    assert answers["new"] == answers[""] == []
+    assert isinstance(answers["old"][0], FenceReached)
+    assert machine.progress()["waiting"] == 2
+    machine.check()

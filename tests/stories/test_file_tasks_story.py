@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamline_side.cores.file_row import FileFact, late_start, natural
-from beamline_side.cores.file_tasks import plan, void_plan
+from beamline_side.cores.file_tasks import bound, plan, void_plan
 from beamtide.config import PipelineConfig
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import Scan, ScanState
@@ -168,3 +168,18 @@ def test_unusable_settings_void_the_whole_scan() -> None:
     tasks = void_plan(state((3, 4), 12, "ended"), pipeline("line"), DIGEST, "no such file")
     assert covered(tasks) == list(range(12))
     assert {task.void for task in tasks} == {"no such file"}
+
+
+def test_a_scan_as_source_makes_one_task_of_all_points_when_it_has_ended() -> None:
+    config = PipelineConfig.model_validate(
+        {"pipeline": "phase", "modality": "dpc_phase", "source": {"kind": "scan"}, "inputs": ["dpc/angle_x", "encoders/x"]}
+    )
+    running = ScanState(scan=Scan(id=ScanId("s"), shape=(3, 4), snake=True), phase="running", points=12, version=1)
+    assert plan(running, config, DIGEST, [], closed=False) == []
+    assert plan(state((3, 4), 0, "ended"), config, DIGEST, [], closed=True) == []
+    ended = ScanState(scan=running.scan, phase="ended", points=9, version=2)
+    (task,) = plan(ended, config, DIGEST, [], closed=True)
+    assert (task.start, task.stop, task.shape, task.snake, task.inputs, task.void) == (0, 9, (3, 4), True, (), "")
+    assert [(need.pipeline, need.dataset, need.upto) for need in task.needs] == [("dpc", "angle_x", 9), ("encoders", "x", 9)]
+    bound_needs = bound(task, {"dpc": Digest("d1")}).needs
+    assert [need.settings for need in bound_needs] == ["d1", ""]

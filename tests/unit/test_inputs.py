@@ -3,6 +3,7 @@
 import pathlib
 
 import h5py
+import msgspec
 import numpy as np
 import pytest
 
@@ -63,3 +64,11 @@ def test_frames_of_two_files_follow_each_other(roots: Roots) -> None:
 def test_more_frames_than_there_are_is_a_sentence(roots: Roots) -> None:
     with pytest.raises(BadInput, match=r"0\.h5"):
         inputs.read_files(task_with(given("scan/0.h5", 3, 8), stop=5), roots)
+
+
+def test_the_task_of_a_whole_scan_knows_where_its_indexes_lie(roots: Roots) -> None:
+    whole = msgspec.structs.replace(task_with(stop=5), shape=(3, 2), snake=True)
+    found = inputs.read_with(whole, roots, {"p/x": np.arange(5.0)})
+    np.testing.assert_array_equal(found["scan/line"], [0, 0, 1, 1, 2])
+    np.testing.assert_array_equal(found["scan/column"], [0, 1, 1, 0, 0])
+    assert "scan/line" not in inputs.read_with(task_with(stop=5), roots, {"p/x": np.arange(5.0)})
