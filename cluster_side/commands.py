@@ -47,9 +47,14 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
     from cluster_side.worker import job as whole_job  # after the line above: numpy reads it once
     from cluster_side.worker.allocation import Needs
 
+    deployment = site.load(config)
+    if pipeline in deployment.pipelines and (ranks := deployment.pipelines[pipeline].job.ranks) > 1:
+        from cluster_side.worker import mpi
+
+        raise SystemExit(mpi.run(mpi.work_of(deployment, pipeline, job, idle_exit), ranks))
     command_scale.live_with_parent()
     wish = whole_job.Wish(pipeline, slots, tasks, job, idle_exit, walltime, Needs(cpus, memory, gpus))
-    end = whole_job.run(site.load(config), wish)
+    end = whole_job.run(deployment, wish)
     if end.reason:
         print(f"beamtide work: {end.reason}", file=sys.stderr)  # noqa: T201
     raise SystemExit(end.code)

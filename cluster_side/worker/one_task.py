@@ -10,10 +10,9 @@ Clock policy: times are durations in seconds from `beamtide.clock`.
 import json
 import os
 import platform
-import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from beamtide import clock
@@ -22,10 +21,11 @@ from beamtide.errors import BadInput, BeamtideError, NoAnswer
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.results import Provenance, StoreRequest
-from beamtide.messages.tasks import Beat, Cause, Lease, LeaseRequest, NoTask, Outcome, Stale, TaskDone, TaskFailed
+from beamtide.messages.tasks import Cause, Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
 from beamtide.pump import Caller
 from cluster_side.modalities.base import checked
-from cluster_side.worker import inputs, last_words, recipe
+from cluster_side.modalities.company import ALONE, Company
+from cluster_side.worker import beating, inputs, last_words, recipe
 from cluster_side.worker.recipe import FindModality, Recipe
 
 DEAD_MAN = 60.0
@@ -35,6 +35,10 @@ LONGEST_WAIT = 2.0
 MAX_TRACE = 8000
 MAX_REASON = 2000
 Answer = TypeVar("Answer", bound=Message)
+
+
+def _alone(task: Task) -> Company:
+    return ALONE
 
 
 class Leave(BaseException):
@@ -53,6 +57,8 @@ class Work:
     find: FindModality = recipe.registered
     ends: float | None = None
     """When the job ends (monotonic clock); None: nobody ends it."""
+    call: Callable[[Task], Company] = _alone
+    """Calls together those who compute a task with us."""
 
     @property
     def buffer(self) -> str:
@@ -86,8 +92,8 @@ def run(work: Work, tell: Callable[[dict[str, Any]], None]) -> int:
                 return 0
             lease = found
             tell({"leased": lease.task.id, "attempt": lease.attempt, "worker": name()})
-            _beat(work, lease, tell)
-            tell({"said": _attempt(work, lease, caller)})
+            progress = beating.begin(work.buffer, name(), lease, work.deployment.site.leases.beat, tell)
+            tell({"said": _attempt(work, lease, caller, progress)})
         except NoAnswer as error:
             tell({"said": "silent", "reason": str(error)})
             return 4
@@ -116,11 +122,11 @@ def _lease(work: Work, caller: Caller) -> Lease | NoTask:
             return nothing
 
 
-def _attempt(work: Work, lease: Lease, caller: Caller) -> str:
+def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) -> str:
     """Compute and store; whatever the task or its kernel raises becomes a fault."""
     began = clock.monotonic()
     try:
-        headers, arrays, versions = _compute(work, lease, caller)
+        headers, arrays, versions = compute(work, lease.task, caller, progress)
         seconds = clock.monotonic() - began
         result = StoreRequest(
             task=lease.task,
@@ -140,14 +146,19 @@ def _attempt(work: Work, lease: Lease, caller: Caller) -> str:
     return _done(work, lease, caller, (result.outcome, clock.monotonic() - began))
 
 
-def _compute(work: Work, lease: Lease, caller: Caller) -> tuple[Any, Arrays, dict[str, str]]:
-    task, address = lease.task, work.deployment.address
+def compute(work: Work, task: Task, caller: Caller, progress: list[float]) -> tuple[Any, Arrays, dict[str, str]]:
+    """Read what a task needs and run its kernel; return headers, arrays and versions. `progress` holds the share done so far."""
+    address, company = work.deployment.address, work.call(task)
     ready = work.ready
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
         ready = recipe.obtain(task.settings, cache, (caller, address("metadata")), work.find)
     frames = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
-    outputs = ready.kernel(frames)
+
+    def tell(datasets: Arrays, share: float) -> None:
+        progress[0] = share
+
+    outputs = ready.compute(frames, replace(company, tell=tell))
     return checked(outputs, ready.declared, task.stop - task.start), outputs, ready.versions
 
 
@@ -197,29 +208,6 @@ def _insist(  # noqa: PLR0913  what `Caller.converse` takes
         if answer[0].retry_after <= 0:
             raise BadInput(answer[0].reason)
         clock.pause(answer[0].retry_after)
-
-
-def _beat(work: Work, lease: Lease, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Start beating, in a thread with its own connection, for as long as the process lives."""
-    every = work.deployment.site.leases.beat
-    message = Beat(worker=name(), task=lease.task.id, attempt=lease.attempt)
-    parent = os.getppid()
-
-    def beat() -> None:
-        caller = Caller()
-        while True:
-            clock.pause(every)
-            try:
-                answer = caller.ask(work.buffer, message, Message, patience=every)
-            except BeamtideError:
-                continue  # the buffer restarts, perhaps: the lease is on its disk
-            if isinstance(answer, Stale):
-                tell({"said": "stale"})
-                os._exit(0)
-            if os.getppid() != parent:
-                os._exit(5)  # an orphan whose kernel does not listen to signals
-
-    threading.Thread(target=beat, daemon=True).start()
 
 
 def sentence(error: Exception) -> str:

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from beamtide import __version__, layout, registry, settings
 from beamtide.errors import BadInput
+from beamtide.machine import Arrays
 from beamtide.messages.base import Digest
 from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument
 from beamtide.pump import Caller
-from cluster_side.modalities.base import Kernel, Modality, Output
+from cluster_side.modalities.base import Modality, Output
+from cluster_side.modalities.company import Company
 from cluster_side.worker import prepared_arrays
 
 PATIENCE = 60.0
@@ -33,9 +35,15 @@ class Recipe:
     """A kernel with its settings in it, what it returns, and the versions of what it computes with."""
 
     digest: Digest
-    kernel: Kernel
+    kernel: Callable[..., Arrays]
     declared: tuple[Output, ...]
     versions: dict[str, str]
+    company: bool = False
+    """Whether the kernel wants to know who computes and watches."""
+
+    def compute(self, frames: Arrays, company: Company) -> Arrays:
+        """Run the kernel, in company if it wants some."""
+        return self.kernel(frames, company) if self.company else self.kernel(frames)
 
 
 def registered(name: str) -> Modality:
@@ -82,7 +90,7 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
-    return Recipe(digest, kernel, declared, versions)
+    return Recipe(digest, kernel, declared, versions, modality.company)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

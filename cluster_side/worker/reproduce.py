@@ -10,6 +10,7 @@ import traceback
 from beamtide import bundle
 from beamtide.command_tell import read_tasks
 from cluster_side.modalities.base import checked
+from cluster_side.modalities.company import ALONE
 from cluster_side.worker import inputs, one_task, recipe
 
 
@@ -22,7 +23,7 @@ def run(file: pathlib.Path, raw: pathlib.Path | None, find: recipe.FindModality 
             ready = recipe.prepare(prepared, pathlib.Path(cache), find)
             needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}
             frames = inputs.read_with(task, roots, {name: bundle.read_dataset(folder, name) for name in needed})
-            outputs = ready.kernel(frames)
+            outputs = ready.compute(frames, ALONE)
             headers = checked(outputs, ready.declared, task.stop - task.start)
         except Exception as error:
             return 1, f"{traceback.format_exc()}\n{task.id} fails here, too: {one_task.sentence(error)}"

@@ -8,6 +8,7 @@ Invariants: every job has its own log file, and is told to leave (SIGTERM) when 
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,7 +122,14 @@ class LocalLauncher:
         return tuple(found)
 
     def _command(self, order: JobOrder) -> Sequence[str]:
-        return ("bash", "-c", enter.script(self._deployment, order.argv, order.shape.gpus)) if self._in_image else order.argv
+        argv = order.argv if order.shape.ranks < 2 else (self._mpiexec, "-n", str(order.shape.ranks), *order.argv)
+        return ("bash", "-c", enter.script(self._deployment, argv, order.shape.gpus)) if self._in_image else argv
+
+    @property
+    def _mpiexec(self) -> str:
+        """The image's own, or the one beside our Python before any other."""
+        beside = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        return "mpiexec" if self._in_image else shutil.which("mpiexec", path=beside) or "mpiexec"
 
     def _start(self, order: JobOrder, job: str) -> _Job:
         order.logs.mkdir(parents=True, exist_ok=True, mode=0o700)

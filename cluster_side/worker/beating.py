@@ -1,0 +1,38 @@
+"""The beat of a lease: a thread with its own connection, for as long as the process lives.
+
+Clock policy: durations from `beamtide.clock`.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from beamtide import clock
+from beamtide.errors import BeamtideError
+from beamtide.messages import Message
+from beamtide.messages.tasks import Beat, Lease, Stale
+from beamtide.pump import Caller
+
+
+def begin(buffer: str, worker: str, lease: Lease, every: float, tell: Callable[[dict[str, Any]], None]) -> list[float]:
+    """Beat every so many seconds, telling the share done that stands in the list returned; end the process when it is stale."""
+    progress, parent = [0.0], os.getppid()
+
+    def beat() -> None:
+        caller = Caller()
+        while True:
+            clock.pause(every)
+            message = Beat(worker=worker, task=lease.task.id, attempt=lease.attempt, progress=progress[0])
+            try:
+                answer = caller.ask(buffer, message, Message, patience=every)
+            except BeamtideError:
+                continue  # the buffer restarts, perhaps: the lease is on its disk
+            if isinstance(answer, Stale):
+                tell({"said": "stale"})
+                os._exit(0)
+            if os.getppid() != parent:
+                os._exit(5)  # an orphan whose kernel does not listen to signals
+
+    threading.Thread(target=beat, daemon=True).start()
+    return progress

@@ -1,0 +1,178 @@
+"""Ptychography over real MPI ranks: the same object for any number of them; a rank that is killed gives the task back."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from beamtide import settings, site
+from beamtide.config import Deployment
+from beamtide.messages.base import PipelineName, ScanId, TaskId
+from beamtide.messages.results import StoreRequest
+from beamtide.messages.tasks import Beat, InputFile, Task, TaskDone, TaskFailed
+from cluster_side.worker import recipe
+from tests.ptycho_scans import simulate
+from tests.system.test_nursery import beamline
+
+MPIEXEC = pathlib.Path(sys.executable).parent / "mpiexec"
+ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(autouse=True)
+def _mpi() -> None:
+    pytest.importorskip("mpi4py", reason="no MPI: pip install 'beamtide[mpi]'")
+    if not MPIEXEC.exists():
+        pytest.skip(f"no {MPIEXEC}: pip install 'beamtide[mpi]'")
+
+
+def solve(ranks: int, target: pathlib.Path) -> dict[str, np.ndarray]:
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.mpi_sums", str(target)]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    with np.load(target) as found:
+        return dict(found)
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.long)])
+def test_any_number_of_ranks_finds_the_same(ranks: int, tmp_path: pathlib.Path) -> None:
+    alone, together = solve(1, tmp_path / "alone.npz"), solve(ranks, tmp_path / "together.npz")
+    assert together["ranks"] == ranks
+    for name in ("object", "probe", "error"):
+        assert np.linalg.norm(together[name] - alone[name]) <= 1e-4 * np.linalg.norm(alone[name]), name
+    np.testing.assert_allclose(together["position_x_refined"], alone["position_x_refined"], atol=1e-12)
+
+
+def deployment_for(folder: pathlib.Path, recipe_text: str, ranks: int = 2) -> Deployment:
+    """A site with one pipeline of two ranks, and a simulated scan in a file."""
+    for name in ("raw", "state/cache"):
+        (folder / name).mkdir(parents=True)
+    truth = simulate(side=6, size=32)
+    with h5py.File(folder / "raw" / "scan.h5", "w") as file:
+        file["frames"], file["positions"] = truth.frames, truth.arrays()["positions"]
+    pipeline = {
+        "pipeline": "toy",
+        "modality": "ptychography",
+        "source": {"match": "*.h5", "frames_per_task": 1000, "options": {"frames": "/frames", "positions": "/positions"}},
+        "settings": truth.settings(recipe=recipe_text, device="cpu"),
+        "job": {"ranks": ranks, "tasks_per_job": 1},
+    }
+    places = {"roots": {"raw": "raw", "processed": "."}, "state": "state", "pipelines": ["toy.yaml"]}
+    caps = {"caps": {"jobs": 1, "node_hours_per_day": 100}}
+    (folder / "toy.yaml").write_text(yaml.safe_dump(pipeline))
+    (folder / "site.yaml").write_text(yaml.safe_dump({"site": "test", **places, "scaling": caps, "leases": {"beat": 0.1}}))
+    deployment = site.load(folder / "site.yaml")
+    deployment.sockets().mkdir(mode=0o700, exist_ok=True, parents=True)
+    prepared = settings.document_for(deployment.pipelines["toy"], folder)
+    recipe.prepare(prepared, deployment.site.state / "cache")
+    return deployment
+
+
+def whole_scan(deployment: Deployment) -> Task:
+    digest = settings.document_for(deployment.pipelines["toy"], deployment.file.parent).digest
+    columns = {"frames": "/frames", "positions": "/positions"}
+    given = InputFile(root="raw", path="scan.h5", format="hdf5", first=0, last=36, options=columns)
+    names = {"scan": ScanId("s"), "pipeline": PipelineName("toy"), "modality": "ptychography", "settings": digest}
+    return Task(id=TaskId("s/0"), start=0, stop=36, inputs=(given,), **names)
+
+
+def start(deployment: Deployment, ranks: int, log: pathlib.Path) -> subprocess.Popen[bytes]:
+    command = [
+        MPIEXEC,
+        "-n",
+        str(ranks),
+        sys.executable,
+        "-m",
+        "beamtide",
+        "work",
+        "--config",
+        deployment.file,
+        "--pipeline",
+        "toy",
+    ]
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [*map(str, command), "--idle-exit", "1"], stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+
+
+def parent_of(process: int) -> int:
+    """Return the parent of a process, -1 if there is no such process any more."""
+    try:
+        return int(pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
+def sibling_of(process: int) -> int:
+    """Return the other rank: the launcher's other child."""
+    parent, everybody = parent_of(process), [int(entry.name) for entry in pathlib.Path("/proc").glob("[0-9]*")]
+    return next(other for other in everybody if other != process and parent_of(other) == parent)
+
+
+@pytest.mark.long
+def test_two_ranks_do_a_task_and_report_progress(tmp_path: pathlib.Path) -> None:
+    deployment = deployment_for(tmp_path, "LSQML 40")
+    with beamline(deployment) as line:
+        line.tasks.append(whole_scan(deployment))
+        process = start(deployment, 2, tmp_path / "log")
+        line.wait_for(lambda: line.of(TaskDone), 60)
+        assert process.wait(30) == 0, (tmp_path / "log").read_text()
+        assert [one.task.id for one in line.of(StoreRequest)] == ["s/0"]
+        assert len(line.leases) == 1
+        assert max(beat.progress for beat in line.of(Beat)) > 0
+        arrays = next(arrays for _, message, arrays in line.heard if isinstance(message, StoreRequest))
+        assert arrays["error"][-1] < 0.1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", ["rank 0", "rank 1"])
+def test_a_killed_rank_gives_the_task_back(victim: str, tmp_path: pathlib.Path) -> None:
+    deployment = deployment_for(tmp_path, "LSQML 60")
+    with beamline(deployment) as line:
+        line.tasks.append(whole_scan(deployment))
+        process = start(deployment, 2, tmp_path / "log")
+        line.wait_for(lambda: any(beat.progress > 0 for beat in line.of(Beat)), 60)
+        leader = int(line.leases[0][0].rpartition("-")[2])
+        os.kill(leader if victim == "rank 0" else sibling_of(leader), signal.SIGKILL)
+        line.wait_for(lambda: line.of(TaskFailed), 30)
+        assert process.wait(30) != 0
+        failed = line.of(TaskFailed)
+        assert [(one.cause, one.worker) for one in failed] == [("infra", line.leases[0][0])]
+        assert "a rank died" in failed[0].reason
+        assert not line.of(StoreRequest)
+        line.tasks.append(whole_scan(deployment))
+        process = start(deployment, 2, tmp_path / "log2")
+        line.wait_for(lambda: line.of(TaskDone), 90)
+        assert process.wait(30) == 0
+        assert len(line.of(StoreRequest)) == 1
+
+
+@pytest.mark.long
+def test_a_told_job_hands_its_task_back(tmp_path: pathlib.Path) -> None:
+    deployment = deployment_for(tmp_path, "LSQML 3000")
+    with beamline(deployment) as line:
+        line.tasks.append(whole_scan(deployment))
+        process = start(deployment, 2, tmp_path / "log")
+        line.wait_for(lambda: any(beat.progress > 0 for beat in line.of(Beat)), 60)
+        os.kill(int(line.leases[0][0].rpartition("-")[2]), signal.SIGTERM)
+        line.wait_for(lambda: line.of(TaskFailed), 30)
+        process.wait(30)
+        assert [one.cause for one in line.of(TaskFailed)] == ["handback"]
+
+
+def test_ranks_that_are_not_as_many_as_wanted_take_no_task(tmp_path: pathlib.Path) -> None:
+    deployment = deployment_for(tmp_path, "LSQML 1", ranks=3)
+    with beamline(deployment) as line:
+        line.tasks.append(whole_scan(deployment))
+        process = start(deployment, 1, tmp_path / "log")
+        assert process.wait(60) == 2
+        log = (tmp_path / "log").read_text()
+        assert "job.ranks is 3, but this MPI program has 1" in log
+        assert "Traceback" not in log
+        assert not line.leases
