@@ -11,7 +11,7 @@ from cluster_side.modalities.ptychography.spec import PtychographySettings
 from cluster_side.worker.ranks import Ranks
 from tests.ptycho_scans import simulate
 
-RECIPE = "RAAR 6 -> rPIE(0.1, batch 8) 2 -> LSQML 6"
+RECIPE = "RAAR 4 -> rPIE(0.1, batch 8) 1 -> LSQML 4"
 
 
 def main(target: pathlib.Path) -> None:
