@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from beamtide.command_check import settings_check
 from beamtide.errors import BadInput
 from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, choice, table
 
@@ -23,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     stored.command("put")(settings_put)
     stored.command("show")(settings_show)
     stored.command("list")(settings_list)
+    stored.command("check")(settings_check)
     app.add_typer(scans, name="scan", rich_help_panel=TELL)
     app.command(rich_help_panel=TELL)(submit)
     app.command(rich_help_panel=TELL)(cancel)

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from beamline_side.writers import maps, provenance, rows
+from beamline_side.writers import azint, maps, provenance, rows
 from beamline_side.writers.hdf5 import show_map
 from beamline_side.writers.product import Content, hole_of, merged, rows_of
 from beamtide import clock
@@ -56,6 +56,7 @@ def write_result(path: pathlib.Path, content: Content) -> list[maps.Map]:
         drawn = _draw(entry, content, copy)
         _spectra(entry, data, copy)
         provenance.write(entry, content, copy.tasks, copy.holes)
+        azint.write(root, content, {name: header for name, (header, _) in (*copy.tables.items(), *copy.constants.items())})
         rows.seal(root)
     return [shown for shown in drawn if shown.values.ndim == 2]
 
@@ -145,18 +146,22 @@ def _total(values: Array) -> float:
 
 
 def _spectra(entry: h5py.Group, data: h5py.Group, copy: _Copy) -> None:
-    """Give every one-dimensional per-scan dataset an NXdata, with the axis "energy" (or channels) where its length fits."""
-    energy = copy.constants.get("energy")
+    """Give every one-dimensional per-scan dataset an NXdata.
+
+    Its axis is the dataset that its attribute "axis" names, or "energy"; where that has another length, the channels' numbers.
+    """
     for name, (header, array) in copy.constants.items():
-        if name == "energy" or array.ndim != 1 or array.dtype.kind not in MAPPED:
+        axis = header.attributes.get("axis", "energy")
+        if name == axis or array.ndim != 1 or array.dtype.kind not in MAPPED:
             continue
-        fits = energy is not None and energy[1].shape == array.shape
+        known = copy.constants.get(axis)
+        fits = known is not None and known[1].shape == array.shape
         made = rows.group(rows.group(entry, "spectra", "NXcollection"), name, "NXdata")
         made.attrs.update({"signal": "data", "axes": ["energy" if fits else "channel"], "interpretation": "spectrum"})
         made.attrs["title"] = f"{header.long_name or name} ({header.units or '1'})"
         made["data"] = data[name]
         if fits:
-            made["energy"] = data["energy"]
+            made["energy"] = data[axis]
         else:
             rows.field(made, "channel", np.arange(len(array)), "1", long_name="channel")
         if "default" not in entry.attrs:

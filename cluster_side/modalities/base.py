@@ -53,6 +53,17 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a calibration file means, for people: facts in order, what of it is ignored, and what is wrong with it."""
+
+    facts: Mapping[str, str]
+    ignored: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    picture: "NDArray[Any] | None" = None
+    """8-bit colours (row, column, 3) that show it at work on a sample."""
+
+
+@dataclass(frozen=True, slots=True)
 class Modality:
     """The light half. `kernel` is "package.module:function"; `needs` lists the calibration files it cannot do without."""
 
@@ -70,6 +81,8 @@ class Modality:
     """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
     prepare: str = ""
     """A function, named like the kernel: settings and calibration in, plain arrays out, the same for the same input."""
+    explain: str = ""
+    """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
 
     def check(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> None:
         """Raise BadInput for settings or calibration files that no worker could use, as far as that can be told here."""
@@ -93,6 +106,15 @@ class Modality:
             return kernel
         kernel = loader(settings, calibration, keep(lambda: _function(self.prepare)(settings, calibration)))
         return kernel
+
+    def explained(
+        self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path], sample: pathlib.Path | None
+    ) -> Explanation:
+        """Say what a calibration file means under these settings; BadInput if this modality has nothing to say."""
+        if not self.explain:
+            raise BadInput(f"{self.name} has no calibration file that could be checked")
+        found: Explanation = _function(self.explain)(self.validated(values), calibration, sample)
+        return found
 
     def declared(self, values: Mapping[str, Any]) -> tuple[Output, ...]:
         """Return the outputs that these settings lead to."""

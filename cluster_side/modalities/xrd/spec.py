@@ -100,25 +100,17 @@ def outputs(settings: XrdSettings) -> tuple[Output, ...]:
     """Return pattern, its uncertainty and axis, maps, and what merges over the scan."""
     scaled = f", scaled to {settings.normalise_to} = {settings.normalise_reference}" if settings.normalise_to else ""
     applied = {
+        "normalization_applied": "true",
+        "monitor_applied": str(settings.normalise_to is not None).lower(),
         "solid_angle_applied": str(settings.solid_angle).lower(),
         "polarization_applied": str(settings.polarization is not None).lower(),
     }
     axis, unit = AXES[settings.unit]
-    once: list[Output] = [
-        Output("azint1d/radial_axis", unit, per="scan", merge="first", long_name=axis),
-        Output("azint1d/norm", "1", per="scan", merge="first", long_name="weight of each bin"),
-        Output("azint2d/radial_axis", unit, per="scan", merge="first", long_name=axis),
-        Output("azint2d/azimuthal_axis", "deg", per="scan", merge="first", long_name="azimuth"),
-        Output("azint2d/norm", "1", per="scan", merge="first", long_name="weight of each bin"),
-        Output("beam/wavelength", "angstrom", per="scan", merge="first", long_name="wavelength"),
-        Output("beam/energy", "keV", per="scan", merge="first", long_name="photon energy"),
-        *(Output(f"scan/{name}", "1", per="scan", merge="sum", long_name=f"{name} of all frames") for name in SUMS),
-    ]
     return (
-        Output("azint1d/I", "arbitrary units", long_name=f"intensity{scaled}", attributes=applied),
-        Output("azint1d/I_errors", "arbitrary units", long_name=f"standard uncertainty of the intensity{scaled}"),
-        Output("azint2d/I", "arbitrary units", long_name=f"intensity{scaled}", attributes=applied),
-        Output("azint2d/I_errors", "arbitrary units", long_name=f"standard uncertainty of the intensity{scaled}"),
+        Output("azint1d/I", "arbitrary units", long_name="intensity", attributes=applied),
+        Output("azint1d/I_errors", "arbitrary units", long_name="estimated intensity error"),
+        Output("azint2d/I", "arbitrary units", long_name="intensity", attributes=applied),
+        Output("azint2d/I_errors", "arbitrary units", long_name="estimated intensity error"),
         Output("roi/*", "arbitrary units", long_name=f"mean intensity{scaled}"),
         Output("roi_sigma/*", "arbitrary units", long_name=f"standard uncertainty of the mean intensity{scaled}"),
         Output("peak_area/*", f"arbitrary units*{unit}", long_name=f"area of the peak above its background{scaled}"),
@@ -126,10 +118,25 @@ def outputs(settings: XrdSettings) -> tuple[Output, ...]:
         Output("peak_width/*", unit, long_name="standard deviation of the peak"),
         Output("total_counts", "counts", long_name="counts of all valid pixels"),
         Output("pixels_lost", "1", long_name="pixels in use that were saturated or not measured"),
-        *once,
+        *_once(axis, unit),
     )
 
 
+def _once(axis: str, unit: str) -> tuple[Output, ...]:
+    return (
+        Output("azint1d/radial_axis", unit, per="scan", merge="first", long_name=axis),
+        Output("azint1d/norm", "arbitrary units", per="scan", merge="first", long_name=NORM),
+        Output("azint2d/radial_axis", unit, per="scan", merge="first", long_name=axis),
+        Output("azint2d/azimuthal_axis", "deg", per="scan", merge="first", long_name="azimuthal bin center"),
+        Output("azint2d/norm", "arbitrary units", per="scan", merge="first", long_name=NORM),
+        Output("beam/wavelength", "angstrom", per="scan", merge="first", long_name="wavelength"),
+        Output("beam/energy", "keV", per="scan", merge="first", long_name="photon energy"),
+        *(Output(f"scan/{name}", "1", per="scan", merge="sum", long_name=f"{name} of all frames") for name in SUMS),
+    )
+
+
+NORM = "effective number of pixels contributing to the corresponding bin"
+"""As the NeXus definitions NXazint1d and NXazint2d want it, like the other names of "azint1d/…" and "azint2d/…"."""
 SUMS = ("signal", "variance", "norm")
 
 MODALITY = Modality(
@@ -141,4 +148,5 @@ MODALITY = Modality(
     packages=("numpy", "pyFAI"),
     judge="cluster_side.modalities.xrd.geometry:judge",
     prepare="cluster_side.modalities.xrd.model:prepare",
+    explain="cluster_side.modalities.xrd.explain:explain",
 )

@@ -85,4 +85,5 @@ MODALITY = Modality(
     packages=("numpy", "PyMca5", "fisx"),
     judge="cluster_side.modalities.xrf.pymca_file:judge",
     prepare="cluster_side.modalities.xrf.model:prepare",
+    explain="cluster_side.modalities.xrf.explain:explain",
 )

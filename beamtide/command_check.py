@@ -1,0 +1,79 @@
+"""The command `settings check`: what a PyMca configuration or a poni file means, before anything is measured with it.
+
+What to say is the modality's own: it is found by name, and this side only prints.
+"""
+
+import json
+import pathlib
+from typing import Annotated, Any
+
+import typer
+
+from beamtide import registry
+from beamtide.errors import BadInput
+from beamtide.screen import Json, answer, choice
+
+ROLES = {"xrf": "cfg", "xrd": "poni"}
+"""The calibration file that each modality can be asked about."""
+
+
+def settings_check(  # noqa: PLR0913, PLR0917  one argument per option
+    modality: Annotated[str, typer.Argument(help="xrf or xrd.")],
+    file: Annotated[pathlib.Path, typer.Argument(help="A PyMca configuration (.cfg), or a geometry (.poni).")],
+    sample: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="A spectrum (.npy, .spe, result file) or a frame (.tif, .edf, .h5, .npy) to try it on."),
+    ] = None,
+    picture: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Where the picture of the sample goes (.png, .jpg); default: beside this folder's name."),
+    ] = None,
+    mask: Annotated[pathlib.Path | None, typer.Option(help="xrd: the mask that goes with the geometry.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of the pipeline, such as orientation=3.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a calibration file contains, what of it is ignored and what is wrong; exit code 2 if something is."""
+    choice(modality, sorted(ROLES), "modality")
+    calibration = {ROLES[modality]: file} | ({"mask": mask} if mask else {})
+    for path in (*calibration.values(), *([sample] if sample else [])):
+        if not path.is_file():
+            raise BadInput(f"{path} is not a file")
+    found = registry.find("modalities", modality).explained(_values(setting or []), calibration, sample)
+    drawn = None
+    if found.picture is not None:
+        drawn = picture or pathlib.Path(f"{file.stem}_preview.png")
+        _write(drawn, found.picture)
+    lines = [f"{name:<12} {text}" for name, text in found.facts.items()]
+    lines += [f"ignored      {text}" for text in found.ignored] + [f"WRONG        {text}" for text in found.wrong]
+    value = {"facts": dict(found.facts), "ignored": list(found.ignored), "wrong": list(found.wrong)}
+    shown = [f"picture      {drawn}"] if drawn else []
+    answer(value | {"picture": str(drawn) if drawn else None}, lines + shown, as_json=as_json)
+    if found.wrong:
+        raise typer.Exit(2)
+
+
+def _values(words: list[str]) -> dict[str, Any]:
+    """Return ["points=500"] as {"points": 500}; what is not JSON is text."""
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise BadInput(f"--set {word}: write it as NAME=VALUE, for example orientation=3")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def _write(path: pathlib.Path, picture: Any) -> None:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise BadInput("pictures need Pillow: pip install 'beamtide[maps]'") from error
+    try:
+        Image.fromarray(picture).save(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"cannot write the picture {path}: {error}; name a .png or .jpg in a folder that may be written"
+        ) from error

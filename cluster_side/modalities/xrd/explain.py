@@ -1,0 +1,69 @@
+"""What a poni file means to us, for `beamtide settings check xrd`."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from cluster_side.modalities import drawing
+from cluster_side.modalities.base import Explanation
+from cluster_side.modalities.xrd import geometry, images, kernel, model
+from cluster_side.modalities.xrd.integrate import Table, valid_values
+from cluster_side.modalities.xrd.spec import AXES, XrdSettings
+
+Array = NDArray[Any]
+
+
+def explain(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], sample: pathlib.Path | None) -> Explanation:
+    """Say which geometry the file describes, what of it is not used, and what is wrong with it."""
+    path = geometry.required(calibration)
+    try:
+        facts, ignored = _facts(settings, path), _ignored(path, settings)
+    except BadInput as error:
+        return Explanation({"file": str(path)}, wrong=(str(error),))
+    try:
+        image = images.read(sample, None) if sample else None
+        if image is not None and settings.shape is None:
+            settings = settings.model_copy(update={"shape": image.shape})
+        ai = geometry.integrator(settings, calibration)
+        mask = model.mask_of(ai, calibration)
+        table = Table(model.prepare(settings.model_copy(update={"engine": "fast"}), calibration), "pattern")
+        picture = _picture(settings, table, image, mask) if image is not None else None
+    except BadInput as error:
+        return Explanation(facts, ignored, (str(error),))
+    name, unit = AXES[settings.unit]
+    facts |= {"image": f"{mask.shape[0]} rows x {mask.shape[1]} columns, {int(mask.sum())} pixels masked"}
+    facts |= {"pattern": f"{name} from {table.radial[0]:.4g} to {table.radial[-1]:.4g} {unit} in {len(table.radial)} bins"}
+    return Explanation(facts, ignored, picture=picture)
+
+
+def _facts(settings: XrdSettings, path: pathlib.Path) -> dict[str, str]:
+    found = geometry.poni(path)
+    detector = found.detector
+    stated = geometry.states_orientation(path)
+    where = settings.orientation or (int(detector.orientation) if stated else None)
+    return {
+        "detector": f"{detector.name}, pixels of {1e6 * detector.pixel1:g} x {1e6 * detector.pixel2:g} µm (rows x columns)",
+        "distance": f"{1e3 * found.dist:.3f} mm; rotations {found.rot1:.5g}, {found.rot2:.5g}, {found.rot3:.5g} rad",
+        "beam": f"{1e10 * found.wavelength:.5f} angstrom, {geometry.HC / (1e10 * found.wavelength):.4f} keV",
+        "orientation": f"{where} ({'settings' if settings.orientation else 'poni file'})" if where else "not stated",
+    }
+
+
+def _ignored(path: pathlib.Path, settings: XrdSettings) -> tuple[str, ...]:
+    if settings.orientation and geometry.states_orientation(path):
+        return ("the orientation of the poni file: settings.orientation decides",)
+    return ()
+
+
+def _picture(settings: XrdSettings, table: Table, image: Array, mask: Array) -> drawing.Picture:
+    if image.shape != mask.shape:
+        raise BadInput(f"the sample has shape {image.shape}, but the geometry is for {mask.shape}; use a frame of this detector")
+    valid = valid_values(image.dtype, kernel.dummies(settings), settings.overflow)
+    pattern = table.mean(table.integrate(image, valid))[0]
+    name, unit = AXES[settings.unit]
+    drawn = drawing.curves(np.asarray(table.radial), {"intensity": pattern}, f"{len(pattern)} bins", f"{name} ({unit})")
+    return drawing.beside(drawing.frame(image, valid.of(image) & ~mask), drawn)
