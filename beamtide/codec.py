@@ -104,8 +104,11 @@ def pack(message: Message, arrays: Arrays | None = None) -> Parts:
 def unpack(block: bytes) -> Letter:
     """Return what `pack` packed, put together; the arrays are read-only views of `block`."""
     view = memoryview(block)
-    (count,) = struct.unpack_from(">H", view)
-    lengths = struct.unpack_from(f">{count}Q", view, 2)
+    try:
+        (count,) = struct.unpack_from(">H", view)
+        lengths = struct.unpack_from(f">{count}Q", view, 2)
+    except struct.error as error:
+        raise WireError("not a block of parts") from error
     parts, at = [], 2 + 8 * count
     for length in lengths:
         parts.append(view[at : at + length])

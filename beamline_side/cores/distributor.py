@@ -97,7 +97,7 @@ class DistributorMachine:
             if complaint := self._complaint(task):
                 return [Send(event.peer, Refused(reason=complaint), event.id)]
         effects: list[Effect] = []
-        fresh = {task.id: task for task in tasks if self._tallies.known(task.id) is None}
+        fresh = {task.id: task for task in tasks if not self._tallies.knows(task)}
         if fresh and (full := self._shelf.room(ROW * len(fresh))):
             return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
         for task in fresh.values():

@@ -1,8 +1,10 @@
 """How many tasks of each product were submitted, and how many have which verdict.
 
-Theory: a table of known tasks in the spool makes submitting and closing idempotent; a tally per (scan, pipeline, settings) is
-kept in memory and on disk. `version` grows with every change, also over restarts, and each scan remembers its last one.
-A task that was abandoned and retried is counted anew when its next generation has a verdict; older generations change nothing.
+Theory: a table of known tasks in the spool makes submitting and closing idempotent. A task that is over and will not be retried
+is known by its indexes alone (`covered`), so the table holds what is open or was abandoned, and stays small however long a
+beamtime is. A tally per (scan, pipeline, settings) is kept in memory and on disk. `version` grows with every change, also over
+restarts, and each scan remembers its last one. A task that was abandoned and retried is counted anew when its next generation
+has a verdict; older generations change nothing.
 No clock. Invariant: verdicts never outnumber tasks.
 """
 
@@ -11,7 +13,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamtide.machine import Effect, Keep, Shelf
+from beamline_side.cores.covered import Covered
+from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import Closed, Tally, Task, TaskStatus
 
@@ -19,7 +22,7 @@ REASONS = 20
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
-    """A task that was submitted once."""
+    """A task that was submitted and is open, or was abandoned."""
 
     scan: ScanId
     pipeline: PipelineName
@@ -36,10 +39,12 @@ class Tallies:
 
     shelf: Shelf
     version: int = 0
+    _covered: Covered = field(init=False)
     _tallies: dict[tuple[ScanId, PipelineName, Digest], Tally] = field(default_factory=dict)
     _versions: dict[ScanId, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._covered = Covered(self.shelf)
         for _, body in self.shelf.rows("version"):
             self.version = msgspec.msgpack.decode(body, type=int)
         for _, body in self.shelf.rows("tally"):
@@ -47,12 +52,10 @@ class Tallies:
             self._tallies[tally.scan, tally.pipeline, tally.settings] = tally
             self._versions[tally.scan] = self.version
 
-    def known(self, task: TaskId) -> Known | None:
-        """Return what is known of a task."""
-        try:
-            return msgspec.msgpack.decode(self.shelf.read("known", task), type=Known)
-        except KeyError:
-            return None
+    def knows(self, task: Task) -> bool:
+        """Whether a task was submitted before, or others that covered its indexes with results."""
+        product = "/".join((task.scan, task.pipeline, task.settings))
+        return self._known(task.id) is not None or self._covered.holds(product, task.start, task.stop)
 
     def submit(self, tasks: Iterable[Task]) -> list[Effect]:
         """Count new tasks."""
@@ -70,17 +73,22 @@ class Tallies:
     def close(self, verdicts: Iterable[Closed]) -> list[Effect]:
         """Count verdicts, each task once."""
         effects: list[Effect] = []
+        over: list[tuple[str, int, int]] = []
         changed = {}
         for verdict in {verdict.task: verdict for verdict in verdicts}.values():
-            known = self.known(verdict.task)
+            known = self._known(verdict.task)
             if known is None or not _is_news(known, verdict):
                 continue
             key = (known.scan, known.pipeline, known.settings)
             before = _uncounted(self._tallies[key], known) if known.outcome else self._tallies[key]
             changed[key] = self._tallies[key] = _count(before, known, verdict)
+            if verdict.outcome != "abandoned":
+                over.append(("/".join(key), known.start, known.stop))
+                effects.append(Forget("known", verdict.task))
+                continue
             closed = msgspec.structs.replace(known, outcome=verdict.outcome, generation=verdict.generation)
             effects.append(Keep("known", verdict.task, msgspec.msgpack.encode(closed)))
-        return effects + self._changed(changed)
+        return [*effects, *self._covered.add(over), *self._changed(changed)]
 
     def status(self, scan: ScanId) -> TaskStatus:
         """Return the tallies of a scan ("" = of all)."""
@@ -105,6 +113,12 @@ class Tallies:
     def check(self) -> None:
         """Raise if an invariant is broken."""
         assert all(_open(tally) >= 0 for tally in self._tallies.values()), "more verdicts than tasks"
+
+    def _known(self, task: TaskId) -> Known | None:
+        try:
+            return msgspec.msgpack.decode(self.shelf.read("known", task), type=Known)
+        except KeyError:
+            return None
 
     def _changed(self, keys: Iterable[tuple[ScanId, PipelineName, Digest]]) -> list[Effect]:
         effects: list[Effect] = []

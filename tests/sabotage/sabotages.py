@@ -16,6 +16,10 @@ CODEC = "beamtide/codec.py"
 WORKER = "cluster_side/worker/one_task.py"
 RECIPE = "cluster_side/worker/recipe.py"
 
+SEGMENTS = "beamline_side/spool/segments.py"
+MARK = "beamline_side/spool/mark.py"
+PAYLOADS = ("tests/unit/test_spool_payloads.py",)
+RELEASE = ("tests/unit/test_release.py",)
 SPOOLED = ("tests/unit/test_spool.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
@@ -47,6 +51,49 @@ SABOTAGES = (
         "        if not checksum:",
         SPOOLED,
     ),
+    Sabotage(
+        "a segment is not synced before its row",
+        SEGMENTS,
+        "            os.fdatasync(self._descriptor)",
+        "            pass",
+        PAYLOADS,
+    ),
+    Sabotage(
+        "a segment is reclaimed too early",
+        SEGMENTS,
+        "            if not self._rows[name]:\n                del",
+        "            if self._rows[name] < 2:\n                del",
+        PAYLOADS,
+    ),
+    Sabotage(
+        "the checksum of a payload is not compared",
+        SEGMENTS,
+        "        if xxhash.xxh3_64_intdigest(body) != handle.xxh3:",
+        "        if not handle.xxh3:",
+        PAYLOADS,
+    ),
+    Sabotage(
+        "the reserve is not used",
+        SPOOL,
+        "        self._spend()\n        self._rows.tidy()",
+        "",
+        ("tests/unit/test_spool_full.py",),
+    ),
+    Sabotage(
+        "a log that was cut is believed",
+        MARK,
+        "    if now == salts and readable >= frames:",
+        "    if now == salts:",
+        ("tests/unit/test_spool_damage.py",),
+    ),
+    Sabotage(
+        "the sorter waits for early answers again",
+        SORTER,
+        "        queue.answered.add(place.start)",
+        "        queue.answered |= {place.start} & {line.watermark}",
+        RELEASE,
+    ),
+    Sabotage("a sink far away is told where payloads lie", SORTER, "        self._parcels.apart = True", "        pass", RELEASE),
     Sabotage(
         "pump answers before it commits",
         PUMP,
@@ -106,8 +153,8 @@ SABOTAGES = (
     Sabotage(
         "the distributor forgets what is closed",
         "beamline_side/cores/distributor.py",
-        "if self._tallies.known(task.id) is None}",
-        "if getattr(self._tallies.known(task.id), 'outcome', 'new')}",
+        "if not self._tallies.knows(task)}",
+        "if task.start >= 0}",
     ),
     Sabotage("a fence is always reached", "beamline_side/cores/fence.py", ">= need.upto:", ">= 0:"),
     Sabotage("a fence never breaks", "beamline_side/cores/fence.py", "state.points < need.upto:", "state.points < 0:"),

@@ -184,3 +184,14 @@ def test_segments_of_a_refused_payload_leave_no_trace(disk: pathlib.Path) -> Non
     spool.close()
     opened(disk).close()
     assert not list(segments.folder_of(disk / "spool" / "a.sqlite").iterdir())
+
+
+def test_a_write_without_room_spends_the_reserve_before_it_gives_up(tmp_path: pathlib.Path) -> None:
+    """As on a full disk, and without being root: the database may not grow."""
+    spool = Spool(tmp_path / "a.sqlite", reserve=1 << 16)
+    spool._rows.connection.pragma("max_page_count", 10)
+    assert (tmp_path / "a.reserve").stat().st_size == 1 << 16
+    with pytest.raises(Broken, match="Make room on its disk"):
+        _keep_for_ever(spool, [])
+    assert (tmp_path / "a.reserve").stat().st_size == 0
+    spool.close()

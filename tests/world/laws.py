@@ -107,6 +107,11 @@ class Watchful:
                 assert there.outcome != "abandoned" or there.generation >= correction.task.generation, "a correction is lost"
             elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "outbox":
                 assert effect.key in self.stored, f"the abandoned {effect.key} is in nobody's hands"
+            elif isinstance(effect, Forget) and kind == "distributor" and effect.table == "known":
+                told = self.known[effect.key]
+                assert told.outcome in ("", "abandoned"), f"{effect.key} got two verdicts in the distributor"
+                verdict = self.closed[effect.key]
+                self.known[effect.key] = msgspec.structs.replace(told, outcome=verdict.outcome, generation=verdict.generation)
             elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "closed":
                 told, verdict = self.known[effect.key], self.closed[effect.key]
                 assert told.outcome, f"the verdict of {effect.key} is in nobody's hands"
@@ -173,7 +178,8 @@ class Watchful:
             case r.StoreRequest(task=task):
                 assert ("payload", task.id) in disk or task.id in self.in_sink, f"{task.id}: Ok, but not stored"
             case SubmitRequest(tasks=tasks):
-                assert all(("known", task.id) in disk for task in tasks), "accepted, but not on disk"
+                there = (("known", task.id) in disk or self.known[task.id].outcome for task in tasks)
+                assert all(there), "accepted, but not on disk"
             case TaskDone(task=task_id):
                 assert task_id in self.closed, f"{task_id}: done, but not on disk"
                 assert ("tasks", task_id) not in disk, f"{task_id}: done, but still in the queue"

@@ -1,0 +1,75 @@
+"""Which indexes of a product have results, kept in blocks: what is left of tasks that are over.
+
+Theory: a finished task needs no row of its own: that its range is covered is enough to know it again. Ranges that touch become
+one, so a product that is done costs a row of a few bytes for `BLOCK` indexes, whatever the number of its tasks, and one that is
+done in random order costs no more than its rows did. Only the blocks that a batch touches are read and written.
+
+No clock. Invariant: the ranges of a block are disjoint, do not touch, and are in order.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from beamtide.machine import Effect, Keep, Shelf
+
+TABLE = "covered"
+BLOCK = 4096
+Range = tuple[int, int]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Range]).decode
+
+
+@dataclass(slots=True)
+class Covered:
+    """The indexes that are covered, by product (a name of the caller's)."""
+
+    shelf: Shelf
+
+    def holds(self, product: str, start: int, stop: int) -> bool:
+        """Whether all of `[start, stop)` is covered."""
+        return all(
+            any(first <= start and stop <= last for first, last in self._block(product, block))
+            for block, start, stop in _pieces(start, stop)
+        )
+
+    def add(self, ranges: Iterable[tuple[str, int, int]]) -> list[Effect]:
+        """Cover ranges of products; return what to write down."""
+        touched: dict[tuple[str, int], list[Range]] = {}
+        for product, start, stop in ranges:
+            for block, first, last in _pieces(start, stop):
+                if (product, block) not in touched:
+                    touched[product, block] = self._block(product, block)
+                touched[product, block].append((first, last))
+        return [Keep(TABLE, _key(*key), _encode(merged(found))) for key, found in touched.items()]
+
+    def _block(self, product: str, block: int) -> list[Range]:
+        try:
+            return _decode(self.shelf.read(TABLE, _key(product, block)))
+        except KeyError:
+            return []
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """Return disjoint ranges in order that cover the same indexes."""
+    found: list[Range] = []
+    for start, stop in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(stop, found[-1][1]))
+        else:
+            found.append((start, stop))
+    return found
+
+
+def _key(product: str, block: int) -> str:
+    return f"{product}/{block:09d}"
+
+
+def _pieces(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Yield block, start and stop of each part of a range that lies in one block."""
+    while start < stop:
+        block = start // BLOCK
+        end = min(stop, (block + 1) * BLOCK)
+        yield block, start, end
+        start = end
