@@ -14,15 +14,21 @@ from beamtide.messages import Message
 from beamtide.messages.tasks import Beat, Lease, Stale
 from beamtide.pump import Caller
 
+HAND_BACK = 5.0
+"""Seconds that an orphan has to give its task back."""
+
 
 def begin(buffer: str, worker: str, lease: Lease, every: float, tell: Callable[[dict[str, Any]], None]) -> list[float]:
     """Beat every so many seconds, telling the share done that stands in the list returned; end the process when it is stale."""
     progress, parent = [0.0], os.getppid()
 
     def beat() -> None:
-        caller = Caller()
+        caller, last_seen = Caller(), clock.monotonic()
         while True:
             clock.pause(every)
+            last_seen = clock.monotonic() if os.getppid() == parent else last_seen
+            if clock.monotonic() - last_seen > HAND_BACK + every:
+                os._exit(5)  # an orphan whose kernel does not listen to signals
             message = Beat(worker=worker, task=lease.task.id, attempt=lease.attempt, progress=progress[0])
             try:
                 answer = caller.ask(buffer, message, Message, patience=every)
@@ -31,8 +37,6 @@ def begin(buffer: str, worker: str, lease: Lease, every: float, tell: Callable[[
             if isinstance(answer, Stale):
                 tell({"said": "stale"})
                 os._exit(0)
-            if os.getppid() != parent:
-                os._exit(5)  # an orphan whose kernel does not listen to signals
 
     threading.Thread(target=beat, daemon=True).start()
     return progress

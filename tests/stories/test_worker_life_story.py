@@ -59,13 +59,13 @@ class JobStory(RuleBasedStateMachine):
         self.tell(ChildLeased(child, self.alive[child], 1, f"worker {child}"))
 
     @precondition(lambda self: self.alive)
-    @rule(data=st.data(), word=st.sampled_from(["done", "failed", "stale", "silent", "notask", ""]))
+    @rule(data=st.data(), word=st.sampled_from(["done", "failed", "stale", "silent", "notask", "leave", ""]))
     def end(self, data: st.DataObject, word: str) -> None:
         child = data.draw(st.sampled_from(sorted(self.alive)))
         task = self.alive.pop(child)
-        said = word if task or word in ("notask", "silent") else ""
-        if task and said in ("notask", "silent", ""):
-            said = "" if said == "notask" else said
+        said = word if task or word in ("notask", "silent", "leave") else ""
+        if task and said in ("notask", "leave", "silent", ""):
+            said = "" if said in ("notask", "leave") else said
             self.lost.append(task)
         self.tell(ChildEnded(child, said, "" if said else "was killed by signal 9 (SIGKILL)"))  # type: ignore[arg-type]
 
@@ -97,6 +97,15 @@ class JobStory(RuleBasedStateMachine):
 
 TestJobStory = JobStory.TestCase
 TestJobStory.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_a_job_that_is_not_wanted_lets_the_busy_ones_finish_and_starts_nobody() -> None:
+    life = Life(2)
+    assert life.handle(Tick(), Seconds(0)) == [StartChild(1), StartChild(2)]
+    life.handle(ChildLeased(1, "t", 1, "w"), Seconds(0))
+    assert life.handle(ChildEnded(2, "leave"), Seconds(1)) == []
+    assert life.handle(Tick(), Seconds(1000)) == []
+    assert life.handle(ChildEnded(1, "done"), Seconds(1001)) == [Exit(0)]
 
 
 def test_strict_shape_takes_one_task_and_exits() -> None:

@@ -35,11 +35,17 @@ class ToySettings(SettingsModel):
     mood: str = "good"
 
 
+hoard: list[NDArray[Any]] = []
+
+
 def load(wanted: ToySettings, calibration: dict[str, pathlib.Path]) -> Kernel:
     def kernel(frames: Arrays) -> Arrays:
         os.write(2, b"a library warns\n")
         if wanted.mood == "bad":
             raise ZeroDivisionError("the beam is off")
+        if wanted.mood == "greedy":
+            hoard.append(np.ones(30_000_000))
+            signal.pause()
         while wanted.mood == "slow" and int(frames["v"][0]) == 0:
             signal.pause()
         return {"twice": frames["v"] * wanted.factor}
@@ -71,6 +77,7 @@ class Beamline:
     heard: list[tuple[float, Message, Any]] = field(default_factory=list)
     leases: list[tuple[str, str]] = field(default_factory=list)
     stale: bool = False
+    nothing: NoTask = NoTask()
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
@@ -82,7 +89,7 @@ class Beamline:
                 self.changed.notify_all()
         due = [one for one in self.waiting if one[2] <= now]
         self.waiting = [one for one in self.waiting if one[2] > now]
-        return effects + [Send(peer, NoTask(), number) for peer, number, _ in due]
+        return effects + [Send(peer, self.nothing, number) for peer, number, _ in due]
 
     def _heard(self, event: Heard, now: float) -> list[Effect]:
         match event.message:
@@ -190,14 +197,21 @@ def task(deployment: Deployment, start: int) -> Task:
 
 
 @contextmanager
-def job(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, plan: life.Life, idle: float = 0.2) -> Iterator[int]:
+def job(
+    deployment: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
+    plan: life.Life,
+    idle: float = 0.2,
+    ends: float | None = None,
+    **more: Any,
+) -> Iterator[int]:
     """Fork a job, as `beamtide work` would be; it is gone at the end."""
     monkeypatch.setattr("beamtide.registry.find", lambda group, name: Numbers())
     toy = Toy(TOY.name, TOY.settings, TOY.outputs, TOY.kernel)
-    work = nursery.open_nursery(deployment, "toy", "job-1", idle, lambda name: toy)
+    work = nursery.open_nursery(deployment, "toy", "job-1", idle, lambda name: toy, ends=ends)
     pid = os.fork()
     if not pid:
-        os._exit(nursery.Nursery(work, plan).run().code)
+        os._exit(nursery.Nursery(work, plan, **more).run().code)
     try:
         yield pid
     finally:
@@ -282,6 +296,55 @@ def test_two_slots_work_at_once_and_leave_politely(tmp_path: pathlib.Path, monke
             assert code_of(pid) == 0
     (failed,) = line.of(TaskFailed)
     assert (failed.task, failed.cause) == ("s/0", "handback")
+
+
+def test_a_task_that_takes_too_much_memory_is_ended_with_a_sentence(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployment_in(tmp_path, mood="greedy")
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, 0)]
+        with job(deployment, monkeypatch, life.Life(1, 1), memory_mb=100) as pid:
+            assert code_of(pid) == 0
+    (failed,) = line.of(TaskFailed)
+    assert failed.cause == "fault"
+    assert "and job.memory_per_slot allows 100 MiB: raise that in the pipeline file" in failed.reason
+
+
+def test_a_job_that_is_not_wanted_leaves_when_its_task_is_done(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path)
+    with beamline(deployment) as line:
+        line.tasks, line.nothing = [task(deployment, 2)], NoTask(leave=True, reason="not wanted")
+        with job(deployment, monkeypatch, life.Life(2), idle=30.0) as pid:
+            assert code_of(pid) == 0
+    assert len(line.of(TaskDone)) == 1
+    assert len(line.of(LeaseRequest)) <= 3, "no child after the one that was told to leave"
+
+
+def test_an_idle_worker_stays_as_long_as_the_buffer_wants_and_says_how_long_its_job_may_run(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployment_in(tmp_path)
+    monkeypatch.setattr("cluster_side.worker.one_task.LONGEST_WAIT", 0.1)
+    ends = clock.monotonic() + 100.0
+    with beamline(deployment) as line:
+        line.nothing = NoTask(linger=60.0)
+        with job(deployment, monkeypatch, life.Life(1), ends=ends) as pid:
+            line.wait_for(lambda: len(line.of(LeaseRequest)) >= 5)
+            line.nothing = NoTask()
+            assert code_of(pid) == 0
+    assert len({request.worker for request in line.of(LeaseRequest)}) == 1
+    assert 0.0 < line.of(LeaseRequest)[-1].left < line.of(LeaseRequest)[0].left <= 100.0
+
+
+def test_workers_are_pinned_to_cpus_of_their_own(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path, mood="slow")
+    (cpu, *_) = sorted(os.sched_getaffinity(0))
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, 0)]
+        with job(deployment, monkeypatch, life.Life(1, 1), pins=(frozenset({cpu}),)):
+            line.wait_for(lambda: line.of(Beat))
+            assert os.sched_getaffinity(int(line.leases[0][0].rpartition("-")[2])) == {cpu}
 
 
 def test_who_is_stale_leaves_without_storing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
