@@ -1,0 +1,7 @@
+"""The only package that speaks ZeroMQ: the loop of a service, and the caller's end for everybody without a core."""
+
+from beamtide.pump.caller import Answer, Caller
+from beamtide.pump.loop import Pump, Store, stop_on_signals
+from beamtide.pump.sockets import CONTROL_MESSAGE, MAX_MESSAGE, Limits
+
+__all__ = ["CONTROL_MESSAGE", "MAX_MESSAGE", "Answer", "Caller", "Limits", "Pump", "Store", "stop_on_signals"]

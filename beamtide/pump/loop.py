@@ -1,0 +1,191 @@
+"""The loop of a service: it moves parts between one socket, the spool and a core.
+
+A service has exactly one socket, a ROUTER that both binds (for those who come to us) and connects (for those we go to; such
+a peer is `machine.link(name)`). So the loop is: block in `recv` until something comes or a deadline passes, drain without
+waiting, let the core handle it all, one commit, send. Measured: a poller in front of the socket triples the latency of
+single messages, asyncio costs three to five times the CPU per message (ADR 0002).
+
+Clock policy: `beamtide.clock.monotonic`, read once per event for the core.
+"""
+
+import heapq
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import structlog
+import zmq
+
+from beamtide import clock, codec
+from beamtide.errors import UnknownKind, WireError
+from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts, Send, Shelf, Tick, Unreachable, WakeAt, link
+from beamtide.messages import Unsupported
+from beamtide.messages.base import Handle
+from beamtide.pump.sockets import DONTWAIT, ROOMY, Limits, post, receive, router
+from beamtide.session import Session
+
+BATCH = 256
+LONGEST_SLEEP = 1.0
+ROWS = (Keep, Forget)
+log = structlog.get_logger()
+
+
+class Store(Shelf, Protocol):
+    """What the pump needs of a spool."""
+
+    def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
+        """Insert or replace a row in the open transaction."""
+        ...
+
+    def forget(self, table: str, key: str) -> None:
+        """Delete a row in the open transaction."""
+        ...
+
+    def commit(self) -> None:
+        """Make the open transaction durable."""
+        ...
+
+    def progress(self) -> dict[str, float]:
+        """Return what every status must show."""
+        ...
+
+
+class Pump:
+    """Drives one core until it is told to stop."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        session: Session,
+        links: Mapping[str, str],
+        store: Store | None = None,
+        limits: Limits = ROOMY,
+    ) -> None:
+        self._machine, self._session, self._store, self._limits = machine, session, store, limits
+        self._weight = 0
+        self._log = log.bind(component=session.card.name)
+        self._context = zmq.Context()
+        self._socket = router(self._context, session.card.address, limits)
+        for name, address in links.items():
+            self._socket.setsockopt(zmq.CONNECT_ROUTING_ID, link(name))
+            self._socket.connect(address)
+        self._linked = bool(links.get("topology"))
+        self._ids = itertools.count(1)
+        self._wakes: list[float] = [0.0]
+        self._complaints = 0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Leave the loop after the batch in work."""
+        self._stopping = True
+
+    def run(self, after_batch: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`; `after_batch` runs after each batch, for a shell with work of its own."""
+        try:
+            while not self._stopping:
+                self._perform(self._effects_of(self._events()))
+                after_batch()
+            if self._linked:
+                self._perform(self._session.farewell(self._progress()))
+        finally:
+            self._socket.close(linger=200)
+            self._context.term()
+
+    def _events(self) -> Iterator[Event]:
+        now = clock.monotonic()
+        patience = min(LONGEST_SLEEP, max(0.0, self._wakes[0] - now)) if self._wakes else LONGEST_SLEEP
+        self._socket.rcvtimeo = int(patience * 1000) + (patience > 0)
+        flags, self._weight = 0, 0
+        for _ in range(BATCH):
+            if self._weight > self._limits.batch:
+                break
+            try:
+                frames = receive(self._socket, flags)
+            except zmq.Again:
+                break
+            flags = DONTWAIT
+            self._weight += sum(len(frame) for frame in frames[3:])
+            if (event := self._heard(frames)) is not None:
+                yield event
+        yield Tick()
+
+    def _heard(self, frames: list[zmq.Frame]) -> Heard | None:
+        peer, parts = frames[0].bytes, [frame.buffer for frame in frames[1:]]
+        try:
+            letter = codec.decode(parts)
+        except UnknownKind as error:
+            self._send(Send(peer, Unsupported(kind=error.kind[: codec.MAX_KIND]), error.message_id))
+        except WireError as error:
+            self._complaints += 1
+            if self._complaints & (self._complaints - 1) == 0:  # the 1st, 2nd, 4th, 8th … so that nobody can flood the log
+                self._log.warning("not understood", reason=repr(str(error))[:200], count=self._complaints)
+        else:
+            return Heard(peer, letter.message, letter.id, letter.reply_to, letter.arrays)
+        return None
+
+    def _effects_of(self, events: Iterator[Event]) -> list[Effect]:
+        outgoing: list[Effect] = []
+        topology = link("topology")
+        for event in events:
+            now = clock.monotonic()
+            if isinstance(event, Heard) and event.peer == topology:
+                self._session.heard(event.message)
+                continue
+            if isinstance(event, Tick):
+                self._wakes = [wake for wake in self._wakes if wake > now]
+                heapq.heapify(self._wakes)
+                if self._linked and self._session.due(now):
+                    outgoing += self._session.tick(now, "running", self._progress(), self._why())
+            outgoing += self._apply(self._machine.handle(event, now))
+        return outgoing
+
+    def _progress(self) -> dict[str, float]:
+        kept = self._store.progress() if self._store else {}
+        return {**self._machine.progress(), **kept, "open_fds": len(os.listdir("/proc/self/fd"))}
+
+    def _why(self) -> str:
+        full = self._store.room(0) if self._store else ""
+        return "; ".join(filter(None, (full, self._machine.why())))
+
+    def _apply(self, effects: list[Effect]) -> list[Effect]:
+        """Put rows into the open transaction at once, so that the core can read them back; return what waits for the commit."""
+        rest: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, ROWS):
+                assert self._store is not None, "a core without a spool wants to keep something"
+                if isinstance(effect, Keep):
+                    self._store.keep(effect.table, effect.key, effect.body)
+                else:
+                    self._store.forget(effect.table, effect.key)
+            else:
+                if isinstance(effect, Send) and effect.arrays:
+                    self._weight += sum(array.nbytes for array in effect.arrays.values())
+                rest.append(effect)
+        return rest
+
+    def _perform(self, effects: list[Effect]) -> None:
+        if self._store is not None:
+            self._store.commit()
+        for effect in effects:
+            if isinstance(effect, WakeAt):
+                heapq.heappush(self._wakes, effect.deadline)
+            elif isinstance(effect, Send):
+                self._send(effect)
+
+    def _send(self, effect: Send) -> None:
+        parts = codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)
+        try:
+            post(self._socket, [effect.peer, *parts])
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            gone = self._machine.handle(Unreachable(effect.peer), clock.monotonic())
+            self._perform(self._apply(gone))
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` on SIGTERM and SIGINT."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())
