@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 lock = $(BIN)/pip-compile --quiet --upgrade $(foreach extra,$(2),--extra $(extra)) --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file containers/locks/$(1).lock pyproject.toml
 
-.PHONY: demo test soak sabotage lint bench locks clean
+.PHONY: demo slurm-demo test soak sabotage lint bench locks clean
 .DEFAULT_GOAL := help
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,9 @@ $(VENV)/.dev: $(VENV)/.base
 
 demo: $(VENV)/.base  ## the main job on a simulated scan: files, tasks, workers, maps
 	@$(BIN)/beamtide demo --folder demo
+
+slurm-demo: $(VENV)/.base  ## the same on a real Slurm that is started on this machine (root on a Debian installs it)
+	@$(BIN)/python -m tests.slurm.demo
 
 test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
 	@$(BIN)/python -m pytest
@@ -50,4 +53,4 @@ locks: $(VENV)/.dev  ## pin the versions of the images again (containers/locks)
 	@$(call lock,beamline,maps)
 
 clean:  ## remove what was installed and what the demo wrote
-	@rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) demo demo-slurm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

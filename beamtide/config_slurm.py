@@ -19,8 +19,11 @@ class Elsewhere(Section):
     """Another cluster under the same Slurm, tried when the own one refuses."""
 
     cluster: SlurmName
+    """Its name, as `sacctmgr show clusters` has it."""
     partitions: tuple[SlurmName, ...] = ()
+    """Partitions there (default: its own default)."""
     account: SlurmName | None = None
+    """The account there (default: the same as here)."""
 
 
 class Slurm(Section):

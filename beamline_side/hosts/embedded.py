@@ -76,7 +76,11 @@ def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
 
 def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:
     """Simulate a scan below `folder` in real time and process it meanwhile. What an earlier demo left there is removed."""
-    deployment = prepare_demo(folder)
+    return measure(prepare_demo(folder), shape, on_progress)
+
+
+def measure(deployment: Deployment, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:
+    """Simulate a scan of the demo's site in real time and process it meanwhile."""
     scan = Scan(id=ScanId("scan_00001"), shape=shape, axes=("scanv", "scanu"), info={"title": "Simulated P06 layout"})
     started = clock.monotonic()
     with Host(deployment) as host, Client(deployment) as client, concurrent.futures.ThreadPoolExecutor(1) as beamline:

@@ -21,6 +21,8 @@ MARK = "beamline_side/spool/mark.py"
 PAYLOADS = ("tests/unit/test_spool_payloads.py",)
 RELEASE = ("tests/unit/test_release.py",)
 SPOOLED = ("tests/unit/test_spool.py",)
+SLURM = "cluster_side/scaling/launchers/"
+SLURMED = ("tests/slurm/test_faults.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -271,5 +273,54 @@ SABOTAGES = (
         "    if not _begins_late(files, source):\n        return []\n",
         "    if files:\n        return []\n",
         ("tests/stories/test_file_tasks_story.py",),
+    ),
+    Sabotage(
+        "an empty answer of squeue is the truth",
+        SLURM + "slurm_recall.py",
+        "            if now - self.doubted < DOUBT:",
+        "            if now < self.doubted:",
+        SLURMED,
+    ),
+    Sabotage(
+        "a line that was cut short is believed",
+        SLURM + "slurm_text.py",
+        "not line.endswith(END) or ",
+        "",
+        ("tests/unit/test_slurm_text.py",),
+    ),
+    Sabotage(
+        "a time-out of sbatch is a refusal",
+        SLURM + "slurm_cli.py",
+        'return Unclear(f"sbatch did not',
+        'return Denied(Cause.DOWN, f"sbatch did not',
+        SLURMED,
+    ),
+    Sabotage(
+        "a broken connection is a refusal",
+        SLURM + "slurm_refusals.py",
+        "        return None\n    for pattern",
+        "        return Cause.DOWN\n    for pattern",
+        ("tests/unit/test_slurm_text.py",),
+    ),
+    Sabotage(
+        "an array is larger than Slurm takes",
+        SLURM + "slurm.py",
+        "min(MOST_IN_ARRAY, bound - 1)",
+        "min(MOST_IN_ARRAY, bound + 1)",
+        SLURMED,
+    ),
+    Sabotage(
+        "the token is not with the job",
+        SLURM + "slurm_options.py",
+        '        "comment": order.token,\n',
+        "",
+        SLURMED,
+    ),
+    Sabotage(
+        "words of a script are not quoted",
+        SLURM + "slurm_script.py",
+        "    return shlex.join(words)",
+        '    return " ".join(words)',
+        ("tests/unit/test_sbatch_templates.py",),
     ),
 )
