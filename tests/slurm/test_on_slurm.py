@@ -75,7 +75,7 @@ def test_a_node_that_dies(field: Field) -> None:
     field.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     field.finish(scan)
     field.cluster.start_node(node)
-    field.cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+    field.until(lambda: node not in field.cluster.run("sinfo", "-h", "-N", "-t", "down", "-o", "%N"), "the node back")
 
 
 def test_a_node_that_is_drained(field: Field) -> None:
@@ -96,20 +96,25 @@ def test_a_controller_that_stands_still_and_is_started_again(field: Field) -> No
     field.finish(scan, 120)
 
 
-def test_a_limit_on_submissions(field: Field) -> None:
-    field.all_gone()
-    field.cluster.limit(on=True)
-    scan = field.start_scan([0.1] * 20)
-    field.until(lambda: "limit" in (field.deployment.site.state / "logs/autoscaler.log").read_text(), "a refusal")
-    assert not field.jobs()
-    field.cluster.limit(on=False)
-    field.finish(scan, 120)
-
-
 def test_an_autoscaler_that_is_killed(field: Field) -> None:
     scan = at_work(field)
     os.kill(field.host.pids()["autoscaler"], signal.SIGKILL)
     field.finish(scan)
+
+
+def test_a_limit_on_submissions(field: Field) -> None:
+    """The jobs that there are do the work; no more are asked for until later."""
+    field.all_gone()
+    first = field.start_scan([1.5] * 2)
+    field.until(lambda: field.jobs("RUNNING") and not field.jobs("PENDING"), "a job at work")
+    field.cluster.limit(on=True)
+    try:
+        second = field.start_scan([0.2] * 100)
+        field.until(lambda: "Job violates accounting/QOS policy" in str(field.state()["autoscaler"]), "a refusal")
+    finally:
+        field.cluster.limit(on=False)
+    field.finish(first)
+    field.finish(second, 120)
 
 
 def test_ranks_on_two_nodes(real_slurm: Cluster, tmp_path: pathlib.Path) -> None:
