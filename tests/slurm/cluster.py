@@ -14,6 +14,7 @@ import pathlib
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,7 +57,7 @@ MessageTimeout=5
 KillWait=3
 MinJobAge=300
 MaxArraySize=1001
-MaxJobCount={max_jobs}
+MaxJobCount=5000
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf_interval=1,default_queue_depth=1000
 PreemptType=preempt/partition_prio
@@ -90,7 +91,8 @@ class NoSlurm(RuntimeError):
 class Cluster:
     """A Slurm in a folder."""
 
-    def __init__(self, base: pathlib.Path, port: int = 26817, nodes: int = NODES, max_jobs: int = 5000) -> None:
+    def __init__(self, base: pathlib.Path, nodes: int = NODES) -> None:
+        port = free_ports(nodes + 1)
         self.base, self.nodes = base, tuple(f"node{number}" for number in range(1, nodes + 1))
         self.conf = base / "etc/slurm.conf"
         self._values = {
@@ -102,7 +104,6 @@ class Cluster:
             "nodes": nodes,
             "cpus": CPUS,
             "mib": MEMORY,
-            "max_jobs": max_jobs,
         }
 
     @property
@@ -249,6 +250,16 @@ def _install() -> None:
     finally:
         if ours:
             policy.unlink()
+
+
+def free_ports(count: int) -> int:
+    """Return the first of so many neighbouring ports of the loopback that nobody uses now."""
+    for first in range(26817, 28000, count):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise NoSlurm(f"no {count} free ports between 26817 and 28000")
 
 
 def alive(pid: int) -> bool:
