@@ -146,8 +146,8 @@ def field_on(cluster: Cluster, folder: pathlib.Path, partitions: str = "cpu", jo
 
 
 def _count_squeue(folder: pathlib.Path) -> None:
-    """Put a squeue before the real one that writes down when it was called."""
+    """Put a squeue before the real one that writes down when it was called for our jobs."""
     real, command = shutil.which("squeue"), folder / "bin/squeue"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/bash\necho "$EPOCHREALTIME" >>{folder}/looks\nexec {real} "$@"\n')
+    command.write_text(f'#!/bin/bash\n[[ "$*" == *-nap\\ * ]] && echo "$EPOCHREALTIME" >>{folder}/looks\nexec {real} "$@"\n')
     command.chmod(0o755)
