@@ -15,6 +15,7 @@ most `CREDIT` releases per product are on their way.
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import msgspec
 
@@ -47,8 +48,15 @@ class _Queue:
     stored: dict[int, tuple[int, TaskId]] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     sent: dict[TaskId, float] = field(default_factory=dict)
+    """When to send again what has no answer, in the order in which it was sent last."""
     answered: set[int] = field(default_factory=set)
     """Where those begin that the sink has, but not yet all before them: an answer that comes early is not waited for twice."""
+
+    def heard_of(self, task: TaskId) -> None:
+        """Note an answer. The sink answers in order: what was sent before and has no answer got lost, and is sent at once."""
+        if task in self.sent:
+            for lost in [*takewhile(lambda one: one != task, self.sent), task]:
+                del self.sent[lost]
 
     def overlapping(self, start: int, stop: int) -> TaskId | None:
         """Return a result that touches `[start, stop)`: without overlaps in here, the last one to begin before `stop`."""
@@ -194,11 +202,11 @@ class SorterMachine:
             return []
         line, queue, effects = self._lines[place.product], self._queues[place.product], list[Effect]()
         queue.answered.add(place.start)
+        queue.heard_of(task)
         while line.watermark in queue.answered:
             queue.answered.remove(line.watermark)
             del queue.starts[0]
             line.watermark, done = queue.stored.pop(line.watermark)
-            queue.sent.pop(done, None)
             del self._places[done]
             self._released += 1
             effects += [Forget("place", done), Forget("payload", done)]
@@ -213,6 +221,7 @@ class SorterMachine:
             while ahead < CREDIT and at in queue.stored:
                 stop, task = queue.stored[at]
                 if at not in queue.answered and now >= queue.sent.get(task, 0.0):
+                    queue.sent.pop(task, None)
                     queue.sent[task] = now + AGAIN_AFTER
                     parcel = self._parcels.of("payload", task, self._places[task])
                     effects += [parcel, WakeAt(Seconds(now + AGAIN_AFTER))]
