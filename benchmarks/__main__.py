@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("fabric", "results", "start")
+NAMES = ("fabric", "results", "start", "elastic")
 
 
 def main(wanted: list[str]) -> None:

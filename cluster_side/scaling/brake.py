@@ -3,9 +3,9 @@
 Theory: a job that ends before any of its workers was heard of is a failed start. After `FAILURES` of them in a row nothing is
 started for 5, 10, 20 … 300 s, then one job as a probe; the first worker that is heard of lets go. A refusal that only a person
 can mend trips the breaker at once. What is nobody's fault (cancelled, preempted, walltime, a node's failure) does not count,
-whenever it happens. A limit of the batch system is learned: as many jobs as we had when it was hit, for five minutes. A node
-that failed, or on which two jobs in a row did not start, is not asked for again for ten minutes. Source: scaling study, d.6 and
-failures 5–8, 23, 25.
+whenever it happens. A limit of the batch system is learned for five minutes: from refusal to refusal, half of what was too
+many. A node that failed, or on which two jobs in a row did not start, is not asked for again for ten minutes. Source: scaling
+study, d.6 and failures 5–8, 23, 25.
 
 Clock policy: `now` is the caller's monotonic clock in seconds.
 Invariants: while a breaker is open nothing starts; after a pause, one job at a time until one of them works.
@@ -82,9 +82,9 @@ class Learned:
     until: float = 0.0
     said: str = ""
 
-    def hit(self, jobs: int, reason: str, now: float) -> None:
-        """Note that one more than `jobs` was too many."""
-        self.jobs, self.until, self.said = jobs, now + LEARNED_FOR, reason
+    def hit(self, jobs: int, refused: int, reason: str, now: float) -> None:
+        """Note that `refused` more than `jobs` were too many: half of them may fit, the next refusal halves again."""
+        self.jobs, self.until, self.said = max(1, jobs + refused // 2), now + LEARNED_FOR, reason
 
     def room(self, cap: int, now: float) -> int:
         """Return the cap as it is now."""

@@ -18,7 +18,7 @@ from cluster_side.scaling.ledger import Ledger
 SAMPLES, ENOUGH = 60, 10
 ANNOUNCED_EXIT = 20.0
 """Seconds for which an idle worker stays while a scan is announced or runs."""
-ANNOUNCED_LONGER = 2
+ANNOUNCED_LONGER = 3
 """While more work is announced, a job may take so many times as many tasks: it would only be replaced."""
 FRESH = 5.0
 """A gauge older than this (seconds) says nothing any more."""

@@ -103,7 +103,7 @@ class Steering:
                 case Refusal(order, cause, reason) if crew := self.crews.get(order.pipeline):
                     crew.breaker.denied(cause, reason, now)
                     if cause is Cause.LIMIT:
-                        self.learned.hit(self.ledger.alive(), reason, now)
+                        self.learned.hit(self.ledger.alive(), order.count, reason, now)
 
     def leaving(self, name: str) -> tuple[str, ...]:
         """Return the jobs (`Sighting.job`) whose workers should get no further task."""

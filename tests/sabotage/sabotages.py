@@ -23,6 +23,9 @@ RELEASE = ("tests/unit/test_release.py",)
 SPOOLED = ("tests/unit/test_spool.py",)
 SLURM = "cluster_side/scaling/launchers/"
 SLURMED = ("tests/slurm/test_faults.py",)
+LAW, LAWS = "cluster_side/scaling/law.py", ("tests/unit/test_law.py",)
+STEERING, LEDGER = "cluster_side/scaling/steering.py", "cluster_side/scaling/ledger.py"
+SCALING = ("tests/stories/test_ledger_story.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -38,6 +41,111 @@ class Sabotage:
 
 
 SABOTAGES = (
+    Sabotage(
+        "law has no cap",
+        LAW,
+        "    given, left = dict.fromkeys(wishes, 0), cap\n",
+        "    given, left = dict.fromkeys(wishes, 0), cap + 1\n",
+        LAWS,
+    ),
+    Sabotage(
+        "a guess starts jobs",
+        LAW,
+        "    expected = 0 if demand.expected is None else math.ceil(demand.expected - 1e-9)",
+        "    expected = math.ceil(arrivals(demand, fleet.cold_start))",
+        LAWS,
+    ),
+    Sabotage(
+        "an order is placed without a picture",
+        STEERING,
+        "        if not self.ledger.known or unclear or now",
+        "        if unclear or now",
+        SCALING,
+    ),
+    Sabotage(
+        "an unclear order is asked for again at once",
+        STEERING,
+        "        if not self.ledger.known or unclear or now",
+        "        if not self.ledger.known or now",
+        SCALING,
+    ),
+    Sabotage(
+        "orders and cancellations chase each other",
+        STEERING,
+        "        if now - crew.surplus_since < (SETTLE if short else VOTE) or now - crew.submitted_at < SETTLE:",
+        "        if now - crew.surplus_since < (SETTLE if short else VOTE):",
+        SCALING,
+    ),
+    Sabotage(
+        "an empty answer means no jobs",
+        LEDGER,
+        "        if missing <= max(1, len(heard) // 2):",
+        "        if missing >= 0:",
+        SCALING,
+    ),
+    Sabotage(
+        "a restart forgets what was asked for",
+        LEDGER,
+        "replace(order, asked=now, unclear=not order.ids)",
+        "replace(order, asked=now, unclear=False, count=0)",
+        SCALING,
+    ),
+    Sabotage(
+        "unanswered orders do not count",
+        LEDGER,
+        "        return len(self.jobs) + sum(order.count for order in self.unanswered())",
+        "        return len(self.jobs)",
+        SCALING,
+    ),
+    Sabotage(
+        "an order is sent before it is on disk",
+        "cluster_side/scaling/scaler.py",
+        '                self.changes["order", token] = dataclasses.asdict(order)',
+        "                pass",
+        ("tests/unit/test_autoscaler.py",),
+    ),
+    Sabotage(
+        "two autoscalers in charge",
+        "cluster_side/scaling/journal.py",
+        "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        ("tests/unit/test_autoscaler.py",),
+    ),
+    Sabotage(
+        "the breaker never opens",
+        "cluster_side/scaling/brake.py",
+        "            self.until = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2**doublings)",
+        "            self.until = now * doublings",
+        ("tests/unit/test_brake.py", "tests/unit/test_autoscaler.py"),
+    ),
+    Sabotage(
+        "a job that leaves gets a task",
+        "beamline_side/cores/attendance.py",
+        "        if self.leaves(request.job, now):",
+        "        if request.left < 0 and self.leaves(request.job, now):",
+        ("tests/unit/test_attendance.py",),
+    ),
+    Sabotage(
+        "a job takes a task that outlasts it",
+        "beamline_side/cores/attendance.py",
+        "request.left < 1.2 * (longest := tempo.percentile(95)) + MARGIN",
+        "request.left < 0 * (longest := tempo.percentile(95))",
+        ("tests/unit/test_attendance.py",),
+    ),
+    Sabotage(
+        "a task may take all memory",
+        "cluster_side/worker/nursery.py",
+        "        if taken > self.memory_mb:",
+        "        if taken > self.memory_mb << 20:",
+        ("tests/system/test_nursery.py",),
+    ),
+    Sabotage(
+        "a job that is not wanted goes on",
+        "cluster_side/worker/life.py",
+        "            self._unwanted = True",
+        "            self._unwanted = False",
+        ("tests/stories/test_worker_life_story.py",),
+    ),
     Sabotage("spool does not wait for the disk", CONNECTION, "'FULL' if synced else", "'OFF' if synced else", SPOOLED),
     Sabotage(
         "spool never commits",

@@ -51,7 +51,9 @@ def test_refusals_are_told_apart() -> None:
 def test_a_limit_is_learned_for_a_while() -> None:
     learned = Learned()
     assert learned.room(80, 0.0) == 80
-    learned.hit(12, "AssocMaxSubmitJobLimit", 0.0)
+    learned.hit(10, 40, "AssocMaxSubmitJobLimit", 0.0)
+    assert learned.room(80, 0.0) == 30
+    learned.hit(10, 5, "AssocMaxSubmitJobLimit", 0.0)
     assert (learned.room(80, 1.0), learned.room(5, 1.0), learned.room(80, LEARNED_FOR)) == (12, 5, 80)
     assert "no more than 12 jobs now (AssocMaxSubmitJobLimit)" in learned.why(1.0)
 
