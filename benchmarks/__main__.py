@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("fabric", "results", "start", "elastic")
+NAMES = ("fabric", "results", "start", "elastic", "ptycho")
 
 
 def main(wanted: list[str]) -> None:

@@ -3,6 +3,7 @@
     entry            NXentry; `default` leads to the map with the largest signal, so a viewer opens on a picture
       data           every dataset under its own name, rows by acquisition index ("area/Fe_K" lies in a group "area")
       maps, curves   the same, by scan order on calibrated axes, one NXdata each (two- and one-dimensional scans)
+      images         per-scan datasets with two axes, such as a reconstructed object (see `images`)
       spectra        per-scan datasets with their energy axis
       process        program, settings, calibration files, versions, one row of provenance per task
       holes          indexes without a result, and why
@@ -23,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from beamline_side.writers import azint, maps, provenance, rows
+from beamline_side.writers import azint, images, maps, provenance, rows
 from beamline_side.writers.hdf5 import show_map
 from beamline_side.writers.product import Content, hole_of, merged, rows_of
 from beamtide import clock
@@ -55,8 +56,10 @@ def write_result(path: pathlib.Path, content: Content) -> list[maps.Map]:
         copy = _copy(data, content)
         drawn = _draw(entry, content, copy)
         _spectra(entry, data, copy)
+        drawn += images.draw(entry, copy.constants)
         provenance.write(entry, content, copy.tasks, copy.holes)
         azint.write(root, content, {name: header for name, (header, _) in (*copy.tables.items(), *copy.constants.items())})
+        images.link_as_cxi(root)
         rows.seal(root)
     return [shown for shown in drawn if shown.values.ndim == 2]
 

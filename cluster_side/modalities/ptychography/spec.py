@@ -92,7 +92,7 @@ class PtychographySettings(SettingsModel):
     """What the probe is before the first iteration."""
     modes: int = Field(default=3, ge=1, le=20)
     """Incoherent modes of the probe."""
-    recipe: str = "RAAR 50 -> LSQML 50"
+    recipe: str = "RAAR 30 -> LSQML 30"
     """Engines and iterations: DM, RAAR(0.8), ePIE, rPIE(0.05, batch 8), LSQML(batch 64)."""
     probe_after: int = Field(default=2, ge=0)
     """Iterations before the probe may change."""
@@ -127,12 +127,15 @@ class PtychographySettings(SettingsModel):
         return self
 
 
+AXES = {"axes": "object_y object_x"}
+
+
 def outputs(settings: PtychographySettings) -> tuple[Output, ...]:
     """Return object, probe, errors and positions, and the correlation of halves where it was asked for."""
     whole = (
         Output("object", "", per="scan", merge="first", long_name="complex transmission, ramp removed"),
-        Output("object_phase", "rad", per="scan", merge="first", long_name="phase of the object"),
-        Output("object_amplitude", "", per="scan", merge="first", long_name="amplitude of the object"),
+        Output("object_phase", "rad", per="scan", merge="first", long_name="phase of the object", attributes=AXES),
+        Output("object_amplitude", "", per="scan", merge="first", long_name="amplitude of the object", attributes=AXES),
         Output("object_x", "m", per="scan", merge="first", long_name="horizontal axis of the object"),
         Output("object_y", "m", per="scan", merge="first", long_name="vertical axis of the object"),
         Output("probe", "sqrt(counts)", per="scan", merge="first", long_name="probe modes, strongest first"),

@@ -1,0 +1,40 @@
+"""One rank of a benchmark: prints the median time of an iteration of the difference map, in seconds."""
+
+import statistics
+
+import numpy as np
+
+from beamtide import clock
+from benchmarks.ptycho import ROUNDS, frames
+from cluster_side.modalities.ptychography import recipe, reconstruct
+from cluster_side.modalities.ptychography.arrays import numpy_backend
+from cluster_side.modalities.ptychography.propagators import far_field
+from cluster_side.modalities.ptychography.state import Bench, Frames, State, members
+from cluster_side.worker.ranks import Ranks
+
+
+def main() -> None:
+    """Measure on this rank."""
+    counts, positions, probe = frames()
+    team, backend = Ranks(), numpy_backend()
+    bench = Bench(backend, far_field(backend, (counts.shape[1], counts.shape[2])), team)
+    own = members(len(counts), team.rank, team.size)
+    amplitudes = np.sqrt(counts[own] * np.float32(bench.propagator.gain))
+    pixels = positions - np.floor(positions.min(axis=0)) + 2
+    size = np.ceil(pixels.max(axis=0)).astype(int) + np.asarray(probe.shape) + 2
+    start = probe * np.sqrt(counts.sum(axis=(1, 2)).mean() / (np.abs(probe) ** 2).sum())
+    state = State(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels[own], pixels[own].copy())
+    power = float(counts.sum(dtype=float)) * bench.propagator.gain
+    stage = recipe.parse("DM 1")[0]
+    engine = reconstruct.engine_for(stage, bench, Frames(amplitudes, None, power, len(counts)), state, reconstruct.Plan((stage,)))
+    taken = []
+    for _ in range(2 * ROUNDS):
+        began = clock.monotonic()
+        engine.iterate(state, reconstruct.Limits())
+        taken.append(clock.monotonic() - began)
+    if team.rank == 0:
+        print(statistics.median(taken[2:]))
+
+
+if __name__ == "__main__":
+    main()
