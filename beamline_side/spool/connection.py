@@ -85,9 +85,12 @@ def problems(connection: apsw.Connection, path: pathlib.Path) -> Iterator[str]:
     for (said,) in connection.execute("PRAGMA quick_check(5)"):
         if said != "ok":
             yield f"{path}: {' '.join(str(said).split())}"
-    for table, key, body, checksum in connection.execute("SELECT tbl, key, body, sum FROM rows"):
-        if checksum_of(table, key, body) != checksum:
-            yield f"{path}: row {key!r} of table {table!r} is damaged, its checksum does not fit"
+    try:
+        for table, key, body, checksum in connection.execute("SELECT tbl, key, body, sum FROM rows"):
+            if checksum_of(table, key, body) != checksum:
+                yield f"{path}: row {key!r} of table {table!r} is damaged, its checksum does not fit"
+    except UnicodeDecodeError as error:
+        yield f"{path}: the name of a row is damaged, it is no text: {error.object!r}"
 
 
 def named(connection: apsw.Connection) -> Iterator[tuple[Handle, int]]:

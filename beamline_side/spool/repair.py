@@ -73,7 +73,7 @@ def check(path: pathlib.Path, on_progress: OnProgress) -> list[str]:
                     found.append(f"{key}: {str(error).partition('. ')[0]}")
                 if number % OFTEN == 0:
                     on_progress(number)
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             return [f"{path}: {error}"]
     return found
 
@@ -108,7 +108,7 @@ def salvage(path: pathlib.Path, to: pathlib.Path, on_progress: OnProgress) -> Sa
 def _readable(connection: apsw.Connection, end: str, done: Salvaged) -> Iterator[Row]:
     try:
         yield from connection.execute(f"SELECT tbl, key, body, sum, segment FROM rows {end}")  # noqa: S608  our own words
-    except apsw.CorruptError:
+    except (apsw.CorruptError, UnicodeDecodeError):
         done.lost.append(TORN)
 
 

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 from tests.sabotage.sabotages import SABOTAGES, Sabotage  # noqa: E402
 
-PARTS = ("beamtide", "beamline_side", "cluster_side", "tests", "examples")
+PARTS = ("beamtide", "beamline_side", "cluster_side", "tests", "examples", "sbatch_templates")
 SEEDS = "60"
 LONGEST = 240
 AT_ONCE = 2

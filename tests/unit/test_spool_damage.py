@@ -81,7 +81,7 @@ def test_without_damage_everything_is_there(killed: Folder, closed: Folder, tmp_
         assert contents(tmp_path / str(number)) == (ROWS | LATE, PAYLOADS)
 
 
-@pytest.mark.parametrize("times", [30, pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [30, pytest.param(600, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("state", "name"), DAMAGED)
 def test_flipped_bits_are_noticed_or_harmless(
     state: str, name: str, times: int, tmp_path: Folder, request: pytest.FixtureRequest
@@ -98,7 +98,7 @@ def test_flipped_bits_are_noticed_or_harmless(
     assert loud > len(places) // 4, "hardly any damage was noticed"
 
 
-@pytest.mark.parametrize("times", [20, pytest.param(500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("state", "name"), DAMAGED)
 def test_cut_files_are_noticed(state: str, name: str, times: int, tmp_path: Folder, request: pytest.FixtureRequest) -> None:
     original: Folder = request.getfixturevalue(state)
@@ -160,6 +160,16 @@ def damaged(killed: Folder, folder: Folder) -> Folder:
     block[HEAVY + 5] ^= 1
     segment.write_bytes(block)
     return path
+
+
+def test_a_name_that_is_no_text_any_more_is_damage(closed: Folder, tmp_path: Folder) -> None:
+    content = bytearray((closed / "a.sqlite").read_bytes())
+    at = content.index(b"scan_00001/xrf/000031")
+    content[at] |= 0x80
+    assert "no text" in survives(closed, tmp_path / "copy", "a.sqlite", content)
+    assert repair.check(tmp_path / "copy" / "a.sqlite", lambda _: None)
+    done = repair.salvage(tmp_path / "copy" / "a.sqlite", tmp_path / "new" / "a.sqlite", lambda _: None)
+    assert (done.rows, done.lost) == (len(ROWS | LATE) + len(PAYLOADS) - 1, [repair.TORN] * 2)
 
 
 def test_what_is_good_is_salvaged(killed: Folder, tmp_path: Folder) -> None:
