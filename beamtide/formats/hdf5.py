@@ -2,7 +2,9 @@
 
 Every format of this package is an `HdfFormat`: `layout` says which datasets make up a file, `assemble` turns their rows into the
 arrays that a modality gets. The plain format `hdf5` takes its layout from the options: array name -> dataset path. XRF wants
-"spectra" (frame, detector, channel) and, where there is one, "dead_time_factor" (frame, detector).
+"spectra" (frame, detector, channel) and, where there is one, "dead_time_factor" (frame, detector). The option `trigger`, of any
+of these formats, names the dataset that counts triggers: row i then belongs to that index, not to index i, and a lost one is NaN
+(`formats.trigger`).
 
 Rules: only the rows that are asked for are read; a file is open only during one call. A file that does not open (locked by
 its writer, truncated, not yet there) is Unfinished; one that opens but lacks what was configured is BadInput. HDF5's file locking
@@ -16,10 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import h5py
+import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent, Unfinished
+from beamtide.formats.trigger import first_of, indexes, spread
 
 Layout = Callable[[h5py.File, Mapping[str, str]], dict[str, str]]
 """Open file and options in, column name -> dataset path out."""
@@ -41,16 +45,24 @@ class HdfFormat:
     def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
         """Say how many frames a file holds."""
         with opened(path) as file:
-            return Extent(_length(path, datasets(file, self.layout(file, options))))
+            length = _length(path, datasets(file, self.layout(file, options)))
+            index = _triggers(file, options, length)
+            return Extent(length if index is None else int(index.max(initial=-1)) + 1)
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
         """Return the arrays of frames `first <= frame < last`."""
         with opened(path) as file:
             found = datasets(file, self.layout(file, options))
             length = _length(path, found)
+            index = _triggers(file, options, length)
+            length = length if index is None else int(index.max(initial=-1)) + 1
             if not 0 <= first <= last <= length:
                 raise BadInput(f"{path}: frames {first} to {last} were asked for, but it holds {length}; was it written again?")
-            return self.assemble({name: dataset[first:last] for name, dataset in found.items()})
+            if index is None:
+                return self.assemble({name: dataset[first:last] for name, dataset in found.items()})
+            low, high = np.searchsorted(index, [first, last])
+            rows = self.assemble({name: dataset[low:high] for name, dataset in found.items()})
+            return spread(rows, index[low:high], first, last)
 
 
 @contextmanager
@@ -104,7 +116,19 @@ def _length(path: pathlib.Path, found: Mapping[str, h5py.Dataset]) -> int:
 def _from_options(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
     if not options:
         raise BadInput("source.options is empty; for format hdf5 it names the datasets, such as {spectra: /entry/data/data}")
-    return dict(options)
+    return {name: where for name, where in options.items() if name not in ("trigger", "first_trigger")}
+
+
+def _triggers(file: h5py.File, options: Mapping[str, str], length: int) -> NDArray[np.int64] | None:
+    """Return the index of each row where `options.trigger` names the dataset that counts them; None: row i is index i."""
+    if "trigger" not in options:
+        return None
+    numbers = _dataset(file, options["trigger"])
+    if len(numbers) != length:
+        raise BadInput(
+            f"{file.filename}: {numbers.name} has {len(numbers)} rows, the others have {length}; correct options.trigger"
+        )
+    return indexes(numbers[()], first_of(options, file.filename), f"{file.filename}, {numbers.name}")
 
 
 FORMAT = HdfFormat(layout=_from_options)

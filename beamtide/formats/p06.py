@@ -3,6 +3,7 @@
     raw/[<nnnn_sample>/]scan_00042.nxs                                  master, written by NexDaTaS
     raw/[<nnnn_sample>/]scan_00042/pilctriggergenerator_04/*.nxs        /entry/data/encoder_1 .. encoder_4
     raw/[<nnnn_sample>/]scan_00042/xspress3_01/*.nxs                    /entry/instrument/xspress3/channelNN/…
+    raw/[<nnnn_sample>/]scan_00042/{adc_01,qbpm_02}/*.nxs               /entry/data/value1 …, exposuretime
 
 Which encoder is which axis differs by set-up, so the columns keep their names and the settings of the modality choose.
 Dead time: `scaler/totalticks` counts the clock during the exposure, `scaler/deadtimeticks` the part of it in which the
@@ -45,6 +46,18 @@ def shape_of(path: pathlib.Path) -> tuple[int, ...] | None:
 
 def _pilc(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
     return {name: f"/entry/data/{name}" for name in ENCODERS}
+
+
+def _counters(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
+    group = file.get("/entry/data")
+    columns = [name for name, one in group.items() if _is_column(one)] if isinstance(group, h5py.Group) else []
+    if not columns:
+        raise BadInput(f"{file.filename}: there are no columns in /entry/data; is this a file of an ADC or a QBPM?")
+    return {name: f"/entry/data/{name}" for name in columns}
+
+
+def _is_column(found: object) -> bool:
+    return isinstance(found, h5py.Dataset) and found.ndim in (1, 2) and found.dtype.kind in "iuf"
 
 
 def _xspress3(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
@@ -90,4 +103,5 @@ def dead_time_factor(total: NDArray[Any], dead: NDArray[Any]) -> NDArray[np.floa
 
 
 PILC = HdfFormat(layout=_pilc, shape_of=shape_of)
+COUNTERS = HdfFormat(layout=_counters, shape_of=shape_of)
 XSPRESS3 = HdfFormat(layout=_xspress3, assemble=_stack, shape_of=shape_of)

@@ -1,0 +1,245 @@
+"""Captures of a PandABox, as it sends them or as others have kept them: one file, columns by trigger.
+
+Four ways in which the same capture is written are told apart by their first bytes:
+- text, as `ASCII` on port 8889: a header that says what each field is, then one line of numbers per trigger;
+- framed binary, as `XML FRAMED` on port 8889 (decoded by the package pandablocks);
+- JSON messages with `message_type`, one a line, with one value or a block of values per field;
+- a CBOR sequence of any of these messages, as streams are recorded (package cbor2).
+
+Columns are named "FIELD.Capture" ("INENC1.VAL.Mean"). The header is obeyed: "process: Scaled" is in units already, "Raw" is
+multiplied by its scale, and a raw mean is a sum over samples, so it needs PCAP.SAMPLES. Options: `trigger`, the column that
+counts triggers (lost ones become NaN), and `first_trigger` (1). JSON blocks carry `frame_number` and need no such column.
+"""
+
+import io
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from beamtide.formats.base import Extent, Unfinished
+from beamtide.formats.trigger import Columns, first_of, indexes, spread
+
+FIELD = re.compile(r"^\s+(\S+) (\S+) (\S+)(?: scale: (\S+) offset: (\S+) units: ?(.*))?$")
+SAMPLES = "PCAP.SAMPLES.Value"
+ENVELOPE = {"message_id", "message_type", "version", "frame_number", "arm_time", "detector_specific"}
+
+
+@dataclass(slots=True)
+class Capture:
+    """What was captured: columns, and to which index each row belongs where the messages say it."""
+
+    columns: Columns = field(default_factory=dict)
+    index: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    scale: float
+    offset: float
+    raw_mean: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PandaFormat:
+    """A capture in one file."""
+
+    def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
+        """Say how many triggers a file holds so far."""
+        found = _load(path)
+        index = _index(found, options, path)
+        return Extent(int(index[-1]) + 1 if index.size else 0)
+
+    def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
+        """Return the columns of triggers `first <= index < last`."""
+        found = _load(path)
+        index = _index(found, options, path)
+        held = int(index[-1]) + 1 if index.size else 0
+        if not 0 <= first <= last <= held:
+            raise BadInput(f"{path}: triggers {first} to {last} were asked for, but it holds {held}; was it written again?")
+        low, high = np.searchsorted(index, [first, last])
+        return spread({name: rows[low:high] for name, rows in found.columns.items()}, index[low:high], first, last)
+
+    def shape_of(self, path: pathlib.Path) -> tuple[int, ...] | None:
+        """Return None: a capture does not know its scan."""
+        return None
+
+
+def _index(found: Capture, options: Mapping[str, str], path: pathlib.Path) -> NDArray[np.int64]:
+    name = options.get("trigger")
+    if name is not None:
+        if name not in found.columns:
+            raise BadInput(f"{path}: options.trigger: there is no column {name!r}, only {', '.join(sorted(found.columns))}")
+        return indexes(found.columns[name], first_of(options, path), str(path))
+    if found.index is not None:
+        return indexes(found.index, 0, str(path))
+    return np.arange(len(next(iter(found.columns.values()), ())))
+
+
+def _load(path: pathlib.Path) -> Capture:
+    """Read a file; Unfinished while it is not there or has no header yet, BadInput for what is no capture."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise Unfinished(f"{path} is not there (yet); check roots.raw and source.match") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); ask for read permission on it") from error
+    if not content:
+        raise Unfinished(f"{path} is empty; it is still being written")
+    try:
+        return parse(content)
+    except Unfinished as error:
+        raise Unfinished(f"{path}: {error}") from error
+    except (BadInput, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise BadInput(f"{path} is not a PandABox capture that can be read: {' '.join(str(error).split())}") from error
+
+
+def parse(content: bytes) -> Capture:
+    """Return a capture from the bytes of a file."""
+    if content.startswith(b"OK\n"):
+        return _framed(content)
+    if content.startswith(b"{"):
+        return _json(content.splitlines(keepends=True))
+    if content.startswith(b"arm_time") or content.startswith(b"missed"):
+        return _ascii(content)
+    messages = list(_recorded(content))
+    if not messages:
+        raise BadInput("it begins like no kind of capture")
+    if messages[0].lstrip().startswith(b"{"):
+        return _json(messages)
+    return _ascii(b"".join(part if part.endswith(b"\n") else part + b"\n" for part in messages))
+
+
+def _recorded(content: bytes) -> Iterator[bytes]:
+    """Yield the messages of a recorded stream, whatever they are wrapped in; a last one that is cut off is left out."""
+    try:
+        import cbor2  # only for recorded streams
+    except ImportError as error:
+        raise BadInput("recorded streams need the package cbor2: pip install 'beamtide[points]'") from error
+    stream = io.BytesIO(content)
+    while stream.tell() < len(content):
+        try:
+            item = cbor2.load(stream)
+        except cbor2.CBORDecodeEOF:
+            return
+        except cbor2.CBORDecodeError as error:
+            raise BadInput(f"it begins like no kind of capture, and is no CBOR sequence ({error})") from error
+        yield from _bytes_in(item)
+
+
+def _bytes_in(item: Any) -> Iterator[bytes]:
+    value = getattr(item, "value", item)  # a CBOR tag
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _bytes_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _bytes_in(one)
+
+
+def _ascii(content: bytes) -> Capture:
+    """Read the text form: "name: value" lines, "fields:", one indented line per field, then numbers."""
+    whole, _, _ = content.decode("ascii").rpartition("\n")  # a last line that is still being written is none
+    lines = whole.split("\n")
+    if not any(line.strip() == "fields:" for line in lines):
+        raise Unfinished("its header has no fields (yet)")
+    at = next(number for number, line in enumerate(lines) if line.strip() == "fields:") + 1
+    facts = dict(line.split(": ", 1) for line in lines[: at - 1] if ": " in line)
+    fields, rows = [], []
+    while at < len(lines) and (told := FIELD.match(lines[at])) and not _is_number(told[1]):
+        name, scale = f"{told[1]}.{told[3]}", float(told[4] or 1.0)
+        fields.append(_Field(name, scale, float(told[5] or 0.0), told[3] == "Mean"))
+        at += 1
+    for line in lines[at:]:
+        if line.startswith("END"):
+            break
+        if line.strip():
+            rows.append([float(word) for word in line.split()])
+    if any(len(row) != len(fields) for row in rows):
+        raise BadInput(f"a line of numbers does not have one for each of the {len(fields)} fields")
+    table = np.array(rows, float).reshape(len(rows), len(fields))
+    columns = {one.name: table[:, number] for number, one in enumerate(fields)}
+    return Capture(columns if facts.get("process", "Scaled") == "Scaled" else _scaled(columns, fields))
+
+
+def _scaled(columns: Columns, fields: list[_Field]) -> Columns:
+    """Return raw columns in units: x scale + offset; a raw mean is a sum over samples."""
+    found: Columns = {}
+    for one in fields:
+        values = columns[one.name].astype(float)
+        if one.raw_mean:
+            if SAMPLES not in columns:
+                raise BadInput(
+                    f"{one.name} is a raw sum, and without {SAMPLES} nobody knows of how many; capture that, or Scaled"
+                )
+            values = values / columns[SAMPLES]
+        found[one.name] = values * one.scale + one.offset
+    return found
+
+
+def _framed(content: bytes) -> Capture:
+    """Read the framed binary form, as it comes after "XML FRAMED SCALED" or "XML FRAMED RAW"."""
+    try:
+        from pandablocks.connections import DataConnection
+        from pandablocks.responses import FrameData, StartData
+    except ImportError as error:
+        raise BadInput("framed captures need the package pandablocks: pip install 'beamtide[points]'") from error
+    connection = DataConnection()
+    connection.connect(scaled=True)
+    start, frames = None, []
+    for message in connection.receive_bytes(content):
+        if isinstance(message, StartData):
+            start = message
+        elif isinstance(message, FrameData):
+            frames.append(message.data)
+    if start is None:
+        raise Unfinished("its header is not complete (yet)")
+    fields = [
+        _Field(f"{one.name}.{one.capture}", one.scale or 1.0, one.offset or 0.0, one.capture == "Mean") for one in start.fields
+    ]
+    rows = np.concatenate(frames) if frames else np.empty(0, [(one.name, float) for one in fields])
+    columns = {one.name: rows[one.name] for one in fields}
+    return Capture(columns if start.process == "Scaled" else _scaled(columns, fields))
+
+
+def _json(messages: list[bytes]) -> Capture:
+    """Read JSON messages: each of type "data" holds one value, or a block of values, per field, from `frame_number` on."""
+    blocks: list[tuple[int, dict[str, NDArray[Any]]]] = []
+    for message in messages:
+        try:
+            told = json.loads(message)
+        except ValueError:
+            if message is messages[-1]:  # still being written
+                break
+            raise
+        if told.get("message_type") == "data":
+            values = {name: np.atleast_1d(np.asarray(one, float)) for name, one in told.items() if name not in ENVELOPE}
+            blocks.append((int(told["frame_number"]), values))
+    if not blocks:
+        raise Unfinished("there is no data in it (yet)")
+    names = blocks[0][1].keys()
+    if any(block.keys() != names or len({len(one) for one in block.values()}) != 1 for _, block in blocks):
+        raise BadInput("its data messages do not all have the same fields, with one number of values each")
+    columns = {name: np.concatenate([block[name] for _, block in blocks]) for name in names}
+    index = np.concatenate([number + np.arange(len(next(iter(block.values())))) for number, block in blocks])
+    return Capture(columns, index)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+FORMAT = PandaFormat()
