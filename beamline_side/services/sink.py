@@ -1,6 +1,7 @@
 """The sink."""
 
 from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.cores.previews import ShowingSink
 from beamline_side.services.base import Service
 from beamtide.config import Deployment
 from beamtide.machine import Machine
@@ -9,7 +10,7 @@ from beamtide.pump import Store
 
 def build(deployment: Deployment, name: str, store: Store) -> Machine:
     """Make its core."""
-    return SinkMachine(store)
+    return ShowingSink(SinkMachine(store))
 
 
 SERVICE = Service(kind="sink", build=build, links=lambda name: {}, data=True)

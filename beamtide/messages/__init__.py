@@ -5,7 +5,7 @@ A struct travels as a msgpack array, so **fields are only ever added at the end,
 ignores what it does not know, a newer one fills in what is missing. `KINDS` names every message on the wire.
 """
 
-from beamtide.messages import dead_letters, fences, metadata, results, scaling, tasks, topology
+from beamtide.messages import dead_letters, fences, metadata, previews, results, scaling, tasks, topology
 from beamtide.messages.base import Message, Ok, Refused, Unsupported
 
 KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in Message.__subclasses__()}
@@ -20,6 +20,7 @@ __all__ = [
     "dead_letters",
     "fences",
     "metadata",
+    "previews",
     "results",
     "scaling",
     "tasks",

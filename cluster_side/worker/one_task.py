@@ -25,7 +25,7 @@ from beamtide.messages.tasks import Cause, Lease, LeaseRequest, NoTask, Outcome,
 from beamtide.pump import Caller
 from cluster_side.modalities.base import checked
 from cluster_side.modalities.company import ALONE, Company
-from cluster_side.worker import beating, inputs, last_words, recipe
+from cluster_side.worker import beating, inputs, last_words, recipe, showing
 from cluster_side.worker.recipe import FindModality, Recipe
 
 DEAD_MAN = 60.0
@@ -126,7 +126,7 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
     """Compute and store; whatever the task or its kernel raises becomes a fault."""
     began = clock.monotonic()
     try:
-        headers, arrays, versions = compute(work, lease.task, caller, progress)
+        headers, arrays, versions = compute(work, lease.task, caller, progress, lease.attempt)
         seconds = clock.monotonic() - began
         result = StoreRequest(
             task=lease.task,
@@ -146,7 +146,9 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
     return _done(work, lease, caller, (result.outcome, clock.monotonic() - began))
 
 
-def compute(work: Work, task: Task, caller: Caller, progress: list[float]) -> tuple[Any, Arrays, dict[str, str]]:
+def compute(
+    work: Work, task: Task, caller: Caller, progress: list[float], attempt: int = 0
+) -> tuple[Any, Arrays, dict[str, str]]:
     """Read what a task needs and run its kernel; return headers, arrays and versions. `progress` holds the share done so far."""
     address, company = work.deployment.address, work.call(task)
     ready = work.ready
@@ -154,10 +156,7 @@ def compute(work: Work, task: Task, caller: Caller, progress: list[float]) -> tu
         cache = work.deployment.site.state / "cache"
         ready = recipe.obtain(task.settings, cache, (caller, address("metadata")), work.find)
     frames = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
-
-    def tell(datasets: Arrays, share: float) -> None:
-        progress[0] = share
-
+    tell = showing.teller(task, caller, showing.Stage(address("sink"), attempt, ready.declared), progress)
     outputs = ready.compute(frames, replace(company, tell=tell))
     return checked(outputs, ready.declared, task.stop - task.start), outputs, ready.versions
 

@@ -5,19 +5,28 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
 import pytest
 import yaml
 
-from beamtide import settings, site
+from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.cores.previews import ShowingSink
+from beamtide import preview, settings, site
 from beamtide.config import Deployment
 from beamtide.messages.base import PipelineName, ScanId, TaskId
 from beamtide.messages.results import StoreRequest
 from beamtide.messages.tasks import Beat, InputFile, Task, TaskDone, TaskFailed
+from beamtide.messages.topology import ComponentCard
+from beamtide.pump import Caller, Pump
+from beamtide.session import Session
 from cluster_side.worker import recipe
 from tests.ptycho_scans import simulate
+from tests.stories.shelf import Shelf
 from tests.system.test_nursery import beamline
 
 MPIEXEC = pathlib.Path(sys.executable).parent / "mpiexec"
@@ -115,16 +124,34 @@ def sibling_of(process: int) -> int:
     return next(other for other in everybody if other != process and parent_of(other) == parent)
 
 
+@contextmanager
+def a_sink(deployment: Deployment) -> Iterator[None]:
+    """The real sink, which shows previews."""
+    card = ComponentCard(name="sink", kind="sink", address=deployment.address("sink"))
+    pump = Pump(ShowingSink(SinkMachine(Shelf())), Session(card), {})
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        pump.stop()
+        thread.join(5)
+
+
 @pytest.mark.long
 def test_two_ranks_do_a_task_and_report_progress(tmp_path: pathlib.Path) -> None:
     deployment = deployment_for(tmp_path, "LSQML 40")
-    with beamline(deployment) as line:
+    with beamline(deployment) as line, a_sink(deployment):
         line.tasks.append(whole_scan(deployment))
         process = start(deployment, 2, tmp_path / "log")
+        with Caller() as caller:
+            line.wait_for(lambda: any(beat.progress > 0.5 for beat in line.of(Beat)) or line.of(TaskDone), 60)
+            shown = set(preview.look(caller, deployment, "s", "toy")[1])
         line.wait_for(lambda: line.of(TaskDone), 60)
         assert process.wait(30) == 0, (tmp_path / "log").read_text()
         assert [one.task.id for one in line.of(StoreRequest)] == ["s/0"]
         assert len(line.leases) == 1
+        assert shown == {"object", "object_phase", "object_amplitude", "object_x", "object_y", "probe", "error", "pixel_size"}
         assert max(beat.progress for beat in line.of(Beat)) > 0
         arrays = next(arrays for _, message, arrays in line.heard if isinstance(message, StoreRequest))
         assert arrays["error"][-1] < 0.1

@@ -1,0 +1,50 @@
+"""What a kernel tells while it computes: progress for the beat, and pictures for the sink.
+
+Nobody waits for a picture: the sink has a second to take it, and one that did not is left alone for half a minute.
+
+Clock policy: durations from `beamtide.clock`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from beamtide import clock
+from beamtide.errors import BeamtideError
+from beamtide.machine import Arrays
+from beamtide.messages import Message
+from beamtide.messages.previews import PreviewTold
+from beamtide.messages.results import Product
+from beamtide.messages.tasks import Task
+from beamtide.pump import Caller
+from cluster_side.modalities.base import Output, checked
+
+PATIENCE, REST = 1.0, 30.0
+"""Seconds for the sink to take a picture, and of rest when it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a task's pictures go: the sink's address, the attempt, and what the modality declares."""
+
+    sink: str
+    attempt: int
+    declared: tuple[Output, ...]
+
+
+def teller(task: Task, caller: Caller, stage: Stage, progress: list[float]) -> Callable[[Arrays, float], None]:
+    """Return what a kernel's company tells with."""
+    product = Product(scan=task.scan, pipeline=task.pipeline, settings=task.settings)
+    rests_until = [0.0]
+
+    def tell(datasets: Arrays, share: float) -> None:
+        progress[0] = share
+        if not datasets or clock.monotonic() < rests_until[0]:
+            return
+        headers = checked(datasets, stage.declared, task.stop - task.start)
+        told = PreviewTold(product=product, attempt=stage.attempt, progress=share, datasets=headers)
+        try:
+            caller.converse(stage.sink, told, Message, arrays=datasets, patience=PATIENCE)
+        except BeamtideError:
+            rests_until[0] = clock.monotonic() + REST
+
+    return tell
