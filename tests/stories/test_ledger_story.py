@@ -208,8 +208,10 @@ def test_an_order_that_was_never_accepted_is_given_up_after_a_minute_of_looking(
     story.mood("yes", twice=False)
     story.wait(3.0)
     story.look()
+    story.queue("a", 500)
     story.decide()
-    assert not story.cluster, "ordered again although the first order may still turn up"
+    assert not story.cluster, "ordered more although the first order may still turn up"
+    story.queue("a", 3)
     story.wait(61.0)
     story.look()
     story.wait(10.0)
