@@ -76,7 +76,8 @@ class ScalingStory(RuleBasedStateMachine):
         return Unclear("time-out") if lost or self.answer == "unclear" else Submitted(tuple(ids))
 
     def act(self) -> None:
-        before = self.steering.ledger.alive()
+        ledger = self.steering.ledger
+        before = len(ledger.jobs) + sum(order.count for order in ledger.orders.values() if not order.ids)
         for one in self.steering.step(self.now):
             if isinstance(one, Buy):
                 name = one.order.pipeline
@@ -217,6 +218,53 @@ def test_an_order_that_was_never_accepted_is_given_up_after_a_minute_of_looking(
     story.wait(10.0)
     story.decide()
     assert len(story.cluster) == 3
+
+
+def test_an_order_whose_fate_is_unclear_fills_the_cap_and_outlives_a_restart() -> None:
+    story = ScalingStory()
+    story.queue("a", 500)
+    story.look()
+    story.mood("lost", twice=False)
+    story.decide()
+    story.mood("yes", twice=False)
+    story.queue("b", 500)
+    story.decide()
+    assert not story.cluster, "more than the cap if the first order turns up"
+    story.restart()
+    story.decide()
+    assert not story.cluster, "forgotten by the restart"
+
+
+def test_jobs_that_were_just_ordered_are_not_cancelled_at_once() -> None:
+    story = ScalingStory()
+    story.queue("a", 3)
+    story.look()
+    story.decide()
+    story.look()
+    story.queue("a", 0)
+    for _ in range(3):
+        story.decide()
+        assert len(story.cluster) == 3
+        story.wait(0.9)
+    for _ in range(3):
+        story.wait(1.0)
+        story.decide()
+    assert not story.cluster
+
+
+def test_an_empty_answer_is_not_believed_while_workers_are_heard() -> None:
+    story = ScalingStory()
+    story.queue("a", 4)
+    story.look()
+    story.decide()
+    story.cluster = {job: dataclasses.replace(seen, phase=Phase.RUNNING) for job, seen in story.cluster.items()}
+    story.look()
+    story.queue("a", 0)
+    story.decide()
+    for _ in range(3):
+        story.look_at_nothing()
+    assert not story.steering.ledger.known
+    assert len(story.steering.ledger.jobs) == 4
 
 
 def test_an_order_that_was_carried_out_twice_is_taken_back_in_part() -> None:
