@@ -85,9 +85,11 @@ def test_the_result_of_a_spectrum_does_not_depend_on_its_task(kernel: Kernel, fr
     shuffled = kernel({name: array[order] for name, array in frames.items()})
     parts = [kernel({name: array[start : start + 37] for name, array in frames.items()}) for start in range(0, 1111, 37)]
     for name, array in whole.items():
-        if len(array) == 1111:
-            np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), array, rtol=1e-9, atol=1e-9, err_msg=name)
-            np.testing.assert_allclose(shuffled[name], array[order], rtol=1e-9, atol=1e-9, err_msg=name)
+        if len(array) == 1111:  # sigma and chi2 are in single precision
+            rough = 1e-5 if name == "chi2" or name.startswith("sigma/") else 1e-9
+            joined = np.concatenate([part[name] for part in parts])
+            np.testing.assert_allclose(joined, array, rtol=rough, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(shuffled[name], array[order], rtol=rough, atol=1e-9, err_msg=name)
         elif name == "spectrum/sum" or (name.startswith("fit/") and name != "fit/energy"):
             np.testing.assert_allclose(np.sum([part[name] for part in parts], axis=0), array, rtol=1e-9, atol=1e-6, err_msg=name)
 
@@ -328,4 +330,4 @@ def test_chi_square_is_the_formula() -> None:
     expected = [
         sum((a - b) ** 2 / max(v, 1.0) for a, b, v in zip(*rows, strict=True)) for rows in zip(net, fitted, variance, strict=True)
     ]
-    np.testing.assert_allclose(chi_square(net, fitted, variance), expected)
+    np.testing.assert_allclose(chi_square(net, fitted.astype("f4"), variance.astype("f4")), expected, rtol=1e-5)

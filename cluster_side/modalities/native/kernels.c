@@ -43,21 +43,24 @@ void snip(double *spectra, double *total, float *spare, const long *cuts, long c
 }
 
 /* Sum of squared residuals in units of their variance, at least 1, of each spectrum. */
-void chi_square(const double *net, const double *model, const double *variance, double *result, long count, long channels)
+void chi_square(const double *net, const float *model, const float *variance, double *result, long count, long channels)
 {
     for (long n = 0; n < count; n++) {
-        double sums[8] = {0};
+        float sums[16] = {0};
         long i = n * channels, end = i + channels;
-        for (; i + 8 <= end; i += 8)
-            for (long l = 0; l < 8; l++) {
-                double left = net[i + l] - model[i + l], spread = variance[i + l] > 1.0 ? variance[i + l] : 1.0;
+        for (; i + 16 <= end; i += 16)
+            for (long l = 0; l < 16; l++) {
+                float left = (float)net[i + l] - model[i + l], spread = variance[i + l] > 1.0f ? variance[i + l] : 1.0f;
                 sums[l] += left * left / spread;
             }
-        for (; i < end; i++) {
-            double left = net[i] - model[i];
-            sums[0] += left * left / (variance[i] > 1.0 ? variance[i] : 1.0);
+        for (long l = 0; i < end; i++, l++) {
+            float left = (float)net[i] - model[i];
+            sums[l] += left * left / (variance[i] > 1.0f ? variance[i] : 1.0f);
         }
-        result[n] = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+        double total = 0.0;
+        for (long l = 0; l < 16; l++)
+            total += sums[l];
+        result[n] = total;
     }
 }
 
@@ -141,7 +144,7 @@ void pivot(const double *gram, const double *right, const char *free, double *x,
 }
 
 /* Scatter one frame into bins, pixel by pixel. Entries of pixel p: start[p] to start[p + 1], with `bins` and `parts`.
-   Signal gets part x value, variance part^2 x (value - 1) for values above 1 (what a value of at most 1 has stands in the
+   `both` (bin, 2) gets part x value, and as variance part^2 x (value - 1) for values above 1 (what a value of at most 1 has stands in the
    prepared sums). A pixel with a value outside of [low, high], or within [dummy_low, dummy_high], or NaN is lost: `lost` gets
    what it has in the prepared sums (part x weight, its square, part, part^2, and part x dark). */
 struct table {
@@ -152,20 +155,21 @@ struct table {
 };
 
 #define SCATTER(NAME, TYPE)                                                                                           \
-    long NAME(const TYPE *frame, const struct table *table, double *signal, double *variance, double *lost, double *total) \
+    long NAME(const TYPE *frame, const struct table *table, double *both, double *lost, double *total)                \
     {                                                                                                                 \
         const int *restrict start = table->start, *restrict bins = table->bins;                                       \
         const float *restrict parts = table->parts;                                                                   \
+        const double low = table->low, high = table->high, dummy_low = table->dummy_low, dummy_high = table->dummy_high; \
+        const int zero_counts = low > 0.0 || (dummy_low <= 0.0 && 0.0 <= dummy_high);                                 \
         long count = table->count, missing = 0;                                                                       \
         double all = 0.0;                                                                                             \
         for (long p = 0; p < table->pixels; p++) {                                                                    \
-            TYPE raw = frame[p];                                                                                      \
-            if (raw == 0 && !(table->dummy_low <= 0.0 && 0.0 <= table->dummy_high) && table->low <= 0.0)              \
-                continue;                                                                                             \
-            double value = (double)raw;                                                                               \
             int from = start[p], to = start[p + 1];                                                                   \
-            if (!(value >= table->low && value <= table->high) || (value >= table->dummy_low && value <= table->dummy_high)) { \
-                missing += to > from;                                                                                 \
+            if (from == to || (frame[p] == 0 && !zero_counts))                                                        \
+                continue;                                                                                             \
+            double value = (double)frame[p];                                                                          \
+            if (!(value >= low && value <= high) || (value >= dummy_low && value <= dummy_high)) {                    \
+                missing++;                                                                                            \
                 for (int e = from; e < to; e++) {                                                                     \
                     double part = parts[e], share = part * table->weight[p];                                          \
                     double *bin = lost + bins[e];                                                                     \
@@ -179,12 +183,11 @@ struct table {
                 continue;                                                                                             \
             }                                                                                                         \
             double above = value > 1.0 ? value - 1.0 : 0.0;                                                           \
-            if (to > from)                                                                                            \
-                all += value;                                                                                         \
+            all += value;                                                                                             \
             for (int e = from; e < to; e++) {                                                                         \
-                double part = parts[e];                                                                               \
-                signal[bins[e]] += part * value;                                                                      \
-                variance[bins[e]] += part * part * above;                                                             \
+                double part = parts[e], *bin = both + 2 * (long)bins[e];                                              \
+                bin[0] += part * value;                                                                               \
+                bin[1] += part * part * above;                                                                        \
             }                                                                                                         \
         }                                                                                                             \
         *total = all;                                                                                                 \

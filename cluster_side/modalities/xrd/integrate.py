@@ -84,10 +84,10 @@ class Table:
         flat = np.ascontiguousarray(frame).reshape(-1)
         if flat.dtype.str[1:] not in COMPILED:
             flat = flat.astype(np.float32)
-        signal, variance, lost = (np.zeros(shape) for shape in (self.sums.shape[1], self.sums.shape[1], self.sums.shape))
-        library = native.library()
-        add = _compiled if library is not None else _plain
-        missing, total = add(self, (flat, valid), (signal, variance, lost))
+        both, lost = np.zeros((self.sums.shape[1], 2)), np.zeros(self.sums.shape)
+        add = _plain if native.library() is None else _compiled
+        missing, total = add(self, (flat, valid), (both, lost))
+        signal, variance = both[:, 0].copy(), both[:, 1].copy()
         rest = self.sums - lost if missing else self.sums
         variance += rest[3]
         if self.dark.size:
@@ -124,7 +124,7 @@ def check_shape(frame: Array, shape: tuple[int, int], name: str) -> None:
         )
 
 
-def _compiled(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values, Values]) -> tuple[int, float]:
+def _compiled(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values]) -> tuple[int, float]:
     (flat, valid), total = given, ctypes.c_double()
     library = native.library()
     assert library is not None
@@ -137,15 +137,15 @@ def _compiled(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Valu
     return int(scatter(frame, ctypes.byref(given_table), *results, ctypes.byref(total))), total.value
 
 
-def _plain(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values, Values]) -> tuple[int, float]:
+def _plain(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values]) -> tuple[int, float]:
     """Do the same in NumPy."""
-    (flat, valid), (signal, variance, lost) = given, sums
-    entries, count = np.diff(table.start), len(signal)
+    (flat, valid), (both, lost) = given, sums
+    entries, count = np.diff(table.start), len(both)
     good = valid.of(flat)
     values = np.where(good, flat, 0).astype(np.float64)
     parts = table.parts.astype(np.float64)
-    signal += np.bincount(table.bins, parts * np.repeat(values, entries), minlength=count)
-    variance += np.bincount(table.bins, np.square(parts) * np.repeat(np.maximum(values - 1.0, 0.0), entries), minlength=count)
+    both[:, 0] += np.bincount(table.bins, parts * np.repeat(values, entries), minlength=count)
+    both[:, 1] += np.bincount(table.bins, np.square(parts) * np.repeat(np.maximum(values - 1.0, 0.0), entries), minlength=count)
     bad = np.repeat(~good, entries)
     if bad.any():
         parts, bins, weight = parts[bad], table.bins[bad], np.repeat(table.weight, entries)[bad].astype(np.float64)

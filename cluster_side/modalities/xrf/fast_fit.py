@@ -6,7 +6,8 @@ spectrum alone, whatever task it comes in.
 
 Uncertainty: the unconstrained estimate is linear in y, x = S (y - b) with S = (A'WA)^-1 A'W, so the counts' variances v give
 sigma_j^2 = sum_i S_ji^2 v_i. The same is reported where an area is at its bound 0: then it is what could have been detected.
-The noise of the background estimate is left out. chi2 = sum_i (y - b - A x)_i^2 / max(v_i, 1), divided by the degrees of freedom.
+The noise of the background estimate is left out. chi2 = sum_i (y - b - A x)_i^2 / max(v_i, 1), divided by the degrees of
+freedom. Sigma and chi2 are computed in single precision.
 """
 
 import json
@@ -52,21 +53,31 @@ class FastModel:
         self._weighted = np.ascontiguousarray(self.templates * prepared["weights"][:, None])
         self._gram = self.templates.T @ self._weighted
         self._free = np.arange(len(self._gram)) < self._continuum
-        self._squares = np.ascontiguousarray(np.square(np.linalg.solve(self._gram, self._weighted.T)).T)
+        self._squares = np.ascontiguousarray(np.square(np.linalg.solve(self._gram, self._weighted.T)).T.astype(np.float32))
+        self._shapes = np.ascontiguousarray(self.templates.T.astype(np.float32))
+        self._room = np.empty((0, len(self.templates))), np.empty((0, len(self.templates)), dtype=np.float32)
 
     def fit(self, counts: Values, variance: Values) -> Fit:
         """Fit spectra (spectrum, channel), cut to the fit limits, with the variance of each count."""
-        net = np.array(counts)
+        net, single = self._buffers(len(counts))
+        net[:] = counts
         continuum = snip.subtract(net, self._width, self._cuts) if self._width else np.zeros(counts.shape[1])
         found = nnls.solve(self._gram, net @ self._weighted, self._free)
-        sigmas = np.sqrt(variance @ self._squares)
+        single[:] = variance
+        sigmas = np.sqrt(single @ self._squares).astype(np.float64)
         lines = slice(self._continuum, None)
         return Fit(
             areas=found[:, lines],
             sigmas=sigmas[:, lines],
-            chi2=chi_square(net, found @ self.templates.T, variance) / (net.shape[1] - len(self._gram)),
+            chi2=chi_square(net, found.astype(np.float32) @ self._shapes, single) / (net.shape[1] - len(self._gram)),
             continuum=continuum + self.templates[:, : self._continuum] @ found[:, : self._continuum].sum(axis=0),
         )
+
+    def _buffers(self, count: int) -> tuple[Values, NDArray[np.float32]]:
+        """Return room for so many spectra, in double and single precision; fresh memory for each block costs page faults."""
+        if len(self._room[0]) < count:
+            self._room = np.empty((count, len(self.templates))), np.empty((count, len(self.templates)), dtype=np.float32)
+        return self._room[0][:count], self._room[1][:count]
 
     def components(self, areas: Values) -> dict[str, Values]:
         """Return what each line group adds to the sum spectrum, given its areas (spectrum, line group)."""
@@ -92,12 +103,12 @@ class FastModel:
             )
 
 
-def chi_square(net: Values, model: Values, variance: Values) -> Values:
+def chi_square(net: Values, model: NDArray[np.float32], variance: NDArray[np.float32]) -> Values:
     """Return the squared residuals of each spectrum in units of their variance, which counts as at least 1."""
     library = native.library()
     if library is None:
         return np.asarray((np.square(net - model) / np.maximum(variance, 1.0)).sum(axis=1))
     result = np.empty(len(net))
-    arrays = net, np.ascontiguousarray(model), np.ascontiguousarray(variance), result
+    arrays: list[NDArray[Any]] = [net, model, variance, result]
     library.chi_square(*map(native.pointer, arrays), *map(native.size, net.shape))
     return result

@@ -1,0 +1,80 @@
+"""XRF: spectra per second on one core, ours and PyMca's fast fit, with and without SNIP; setup excluded on both.
+
+The spectra are the measured NanoMAX map (1111 spectra, three times over) where the folder of measured data is
+(BEAMTIDE_TEST_DATA), else made-up ones from the demo's configuration. Both start from the same spectra in memory, summed over the
+detector, and cut them to the fit limits. Ours also computes an uncertainty and chi2 for each spectrum. Floor: the one matrix
+product that any linear fit needs. Seconds are of CPU time, so that others on the machine matter less.
+"""
+
+import os
+import pathlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamline_side.sources import simulate
+from beamtide import registry
+from benchmarks.measure import Beside, Book, cpu_seconds, scratch
+from cluster_side.modalities.xrf import elements, model, pymca_file
+from cluster_side.modalities.xrf.fast_fit import FastModel
+from cluster_side.modalities.xrf.spec import XrfSettings
+
+ROUNDS, COPIES = 5, 3
+Values = NDArray[np.float64]
+DATA = pathlib.Path(os.environ.get("BEAMTIDE_TEST_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
+
+
+def run(book: Book) -> None:
+    """Measure with and without SNIP."""
+    cfg, spectra, source = _measured() if (DATA / "xrf").is_dir() else _made_up()
+    with scratch() as folder:
+        plain = pathlib.Path(folder) / "plain.cfg"
+        plain.write_text(cfg.read_text().replace("stripflag = 1", "stripflag = 0"))
+        _compare(book, "snip", cfg, (spectra, source))
+        _compare(book, "nosnip", plain, (spectra, source))
+
+
+def _compare(book: Book, name: str, cfg: pathlib.Path, given: tuple[Values, str]) -> None:
+    spectra, source = given
+    ours = FastModel(model.prepare(XrfSettings(), {"cfg": cfg}))
+    peer = model.built(pymca_file.read(cfg), 0, cfg)
+    single = spectra.astype(np.float32)
+    rates: dict[str, list[float]] = {"ours": [], "peer": [], "floor": []}
+    weighted = np.ascontiguousarray(ours.templates)
+    cut = np.ascontiguousarray(spectra[:, ours.fitted])
+
+    def fast() -> None:
+        for start in range(0, len(spectra), elements.BLOCK):
+            block = spectra[start : start + elements.BLOCK, ours.fitted]
+            ours.fit(block, block)
+
+    tasks = {"ours": fast, "peer": lambda: peer.fit(single, refit=True), "floor": lambda: cut @ weighted}
+    for number in range(ROUNDS + 1):  # interleaved; the first round warms up
+        for who, task in tasks.items():
+            began = cpu_seconds(os.getpid())
+            task()
+            if number:
+                rates[who].append(len(spectra) / (cpu_seconds(os.getpid()) - began))
+    notes = {"spectra": len(spectra), "channels": spectra.shape[1], "templates": weighted.shape[1], "source": source}
+    beside = Beside("PyMca FastXRFLinearFit, model kept", rates["peer"]), Beside("the matrix product alone", rates["floor"])
+    metric = f"spectra_per_s_1core_{name}"
+    book.row(metric, rates["ours"], "1/s", "higher", peer=beside[0], floor=beside[1], notes=notes)
+    best = {"speedup_best_of_rounds": round(max(rates["ours"]) / max(rates["peer"]), 2)}
+    ratios = [one / other for one, other in zip(rates["ours"], rates["peer"], strict=True)]
+    book.row(f"speedup_{name}", ratios, "x", "higher", notes=best)
+
+
+def _measured() -> tuple[pathlib.Path, Values, str]:
+    file = DATA / "xrf" / "nanomax_scan_000008_xspress3.hdf5"
+    frames = registry.find("formats", "nanomax_xspress3").read(file, 0, 1111, {})
+    spectra = elements.summed(frames, XrfSettings(detectors=[3], dead_time=False))
+    return DATA / "xrf" / "nanomax_fit_12keV.cfg", np.concatenate([spectra] * COPIES), "NanoMAX scan 8"
+
+
+def _made_up() -> tuple[pathlib.Path, Values, str]:
+    cfg = pathlib.Path(simulate.__file__).parent / "demo" / "sample.cfg"
+    fit, rng = FastModel(model.prepare(XrfSettings(), {"cfg": cfg})), np.random.default_rng(0)
+    areas = rng.exponential(300.0, (1111 * COPIES, len(fit.names))) * (rng.random(len(fit.names)) < 0.6)
+    spectra = np.zeros((len(areas), 2048))
+    spectra[:, fit.fitted] = rng.poisson(areas @ fit.templates.T + 3.0)
+    return cfg, spectra, "made up"
