@@ -87,11 +87,11 @@ class Spool(Section):
 class Budgets(Section):
     """The most that one service holds, in MiB; who would exceed it is told to come back later, or waits."""
 
-    memory: int = Field(default=1024, ge=64)
+    memory: int = Field(default=1024, ge=16)
     """Messages in memory."""
     message: int = Field(default=256, ge=8, le=4096)
     """The largest message, such as a result with its arrays."""
-    backlog: int = Field(default=65536, ge=64)
+    backlog: int = Field(default=65536, ge=1)
     """Tasks or results on its disk that wait for the next component."""
 
     @model_validator(mode="after")

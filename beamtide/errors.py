@@ -33,3 +33,7 @@ class Broken(BeamtideError):
 
 class NoAnswer(BeamtideError):
     """A service did not answer in time."""
+
+
+class Busy(NoAnswer):
+    """A service answered that it has no room now, for as long as we were patient: it lives, and we may ask again."""

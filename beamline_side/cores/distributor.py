@@ -32,6 +32,8 @@ from beamtide.section import NAME
 LONGEST_ID = 512
 ROW = 2048
 """Bytes on the disk that a task takes, about."""
+SOFT = 0.8
+"""The share of `backlog` (bytes) up to which new tasks are accepted."""
 RETRY = 2.0
 """Seconds after which somebody may try again to submit what found no room."""
 
@@ -39,8 +41,8 @@ RETRY = 2.0
 class DistributorMachine:
     """The core of the task distributor; `modalities` names the modality of each pipeline."""
 
-    def __init__(self, modalities: Mapping[str, str], shelf: Shelf) -> None:
-        self._modalities, self._shelf = dict(modalities), shelf
+    def __init__(self, modalities: Mapping[str, str], shelf: Shelf, backlog: int = 64 << 30) -> None:
+        self._modalities, self._shelf, self._backlog = dict(modalities), shelf, backlog
         self._journals = {PipelineName(name): Journal(PipelineName(name), shelf) for name in modalities}
         self._tallies = Tallies(shelf)
         self._pulls: Deferred[PipelineName, PullRequest] = Deferred()
@@ -98,12 +100,19 @@ class DistributorMachine:
                 return [Send(event.peer, Refused(reason=complaint), event.id)]
         effects: list[Effect] = []
         fresh = {task.id: task for task in tasks if not self._tallies.knows(task)}
-        if fresh and (full := self._shelf.room(ROW * len(fresh))):
+        if fresh and (full := self._full(len(fresh))):
             return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
         for task in fresh.values():
             effects += self._journals[task.pipeline].append(task)
         effects += self._tallies.submit(fresh.values())
         return [*effects, Send(event.peer, Ok(), event.id)]
+
+    def _full(self, count: int) -> str:
+        """Why there is no room for so many more tasks now: a sentence, or ""."""
+        waiting = sum(map(len, self._journals.values()))
+        if ROW * (waiting + count) > SOFT * self._backlog:
+            return f"{waiting} tasks wait to be taken by buffers, as many as budgets.backlog allows"
+        return self._shelf.room(ROW * count)
 
     def _pull(self, event: Heard, pull: PullRequest, now: Seconds) -> list[Effect]:
         journal = self._journals.get(pull.pipeline)

@@ -10,59 +10,30 @@ told where a payload lies, and takes it from there; one that cannot gets it whol
 
 Clock policy: `now` only spaces out repetitions of what the sink has not answered.
 Invariants: below the watermark everything was released; a range is stored once; ranges of one product do not overlap; at
-most `CREDIT` releases per product are on their way.
+most `CREDIT` releases are on their way.
 """
 
-from bisect import bisect_left, insort
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 import msgspec
 
 from beamline_side.cores.corrections import SINK, Corrections, Parcels, Place
+from beamline_side.cores.release_queue import Line, ReleaseQueue, Row
+from beamline_side.cores.result_room import ResultRoom
 from beamtide import codec
-from beamtide.machine import Effect, Event, Forget, Heard, Keep, Send, Shelf, WakeAt
+from beamtide.machine import Effect, Event, Forget, Heard, Keep, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Ok, Refused, Unsupported
 from beamtide.messages.base import Seconds, TaskId, kind_of
-from beamtide.messages.results import NotHeld, Product, Released, StoreRequest
+from beamtide.messages.results import NotHeld, Product, Released, RoomRequest, StoreRequest
 
 CREDIT = 4
 MOST_POINTS = 100_000_000
 AGAIN_AFTER = 3.0
 """A release that the sink did not answer is sent again after this many seconds."""
+SOON = 0.2
+"""Seconds after which a worker may ask again for room in memory."""
 RETRY = 2.0
 """Seconds after which a worker may try again what found no room."""
-
-
-class Line(msgspec.Struct, array_like=True):
-    """How far one product is released; a row of the table "line"."""
-
-    product: Product
-    watermark: int = 0
-
-
-@dataclass(slots=True)
-class _Queue:
-    """The results of one product that wait for their turn: by their first index, and these indexes in order."""
-
-    stored: dict[int, tuple[int, TaskId]] = field(default_factory=dict)
-    starts: list[int] = field(default_factory=list)
-    sent: dict[TaskId, float] = field(default_factory=dict)
-    """When to send again what has no answer, in the order in which it was sent last."""
-    answered: set[int] = field(default_factory=set)
-    """Where those begin that the sink has, but not yet all before them: an answer that comes early is not waited for twice."""
-
-    def heard_of(self, task: TaskId) -> None:
-        """Note an answer. The sink answers in order: what was sent before and has no answer got lost, and is sent at once."""
-        if task in self.sent:
-            for lost in [*takewhile(lambda one: one != task, self.sent), task]:
-                del self.sent[lost]
-
-    def overlapping(self, start: int, stop: int) -> TaskId | None:
-        """Return a result that touches `[start, stop)`: without overlaps in here, the last one to begin before `stop`."""
-        before = bisect_left(self.starts, stop)
-        end, task = self.stored[self.starts[before - 1]] if before else (0, None)
-        return task if end > start else None
 
 
 @dataclass(slots=True)
@@ -71,8 +42,9 @@ class SorterMachine:
 
     pipeline: str
     shelf: Shelf
+    room: ResultRoom = field(default_factory=ResultRoom)
     _lines: dict[Product, Line] = field(default_factory=dict)
-    _queues: dict[Product, _Queue] = field(default_factory=dict)
+    _queues: dict[Product, ReleaseQueue] = field(default_factory=dict)
     """Products with results that wait; those that are done cost nothing but their line."""
     _places: dict[TaskId, Place] = field(default_factory=dict)
     _parcels: Parcels = field(init=False)
@@ -81,6 +53,7 @@ class SorterMachine:
     _released: int = 0
     _repeated: int = 0
     _refused: str = ""
+    _silent: bool = False
 
     def __post_init__(self) -> None:
         decode = msgspec.msgpack.decode
@@ -90,21 +63,28 @@ class SorterMachine:
             line = decode(body, type=Line)
             self._lines[line.product] = line
         for key, body in self.shelf.rows("place"):
-            self._note(TaskId(key), decode(body, type=Place))
+            row = decode(body, type=Row)
+            self._note(TaskId(key), Place(row.product, row.start, row.stop), row.size)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
         effects: list[Effect] = []
         match event:
+            case Heard(message=RoomRequest(size=size)):
+                full = self.room.ask(event.peer, size, now)
+                return [Send(event.peer, Refused(reason=full, retry_after=SOON) if full else Ok(), event.id)]
             case Heard(message=StoreRequest()):
+                self.room.came(event.peer)
                 return self._store(event)  # released on the tick that ends the batch, when the payload can be read back
             case Heard(message=Released(task=task, generation=generation), peer=peer) if peer == SINK:
                 effects += [*self._corrections.released(task, generation), *self._drop(task)]
-                self._refused = ""
+                self._refused, self._silent = "", False
             case Heard(message=Refused(reason=reason), peer=peer) if peer == SINK:
                 self._refused = reason
             case Heard(message=NotHeld() | Unsupported(), peer=peer) if peer == SINK and not self._parcels.apart:
                 self._send_whole()
+            case Unreachable(peer=peer):
+                self.room.came(peer)
             case Heard(peer=peer) if peer != SINK:
                 effects.append(Send(event.peer, Unsupported(kind=kind_of(event.message)), event.id))
         return effects + self._release(now) + self._corrections.due(now, self._watermark)
@@ -116,26 +96,26 @@ class SorterMachine:
             "released": self._released,
             "repeated": self._repeated,
             "waiting": len(self._places) + len(self._corrections),
+            "waiting_bytes": self.room.waiting,
         }
 
     def why(self) -> str:
         """Say which index everything waits for, or what the sink does not like."""
         if self._refused:
             return f"the sink refuses results: {self._refused}"
+        if self._silent:
+            return f"no credit: the sink does not answer, and {len(self._places)} results wait for it"
         for product, queue in self._queues.items():
             mark = self._lines[product].watermark
             if mark not in queue.stored:
                 return f"waits for index {mark} of {product.scan}; {len(queue.stored)} results behind it"
-        return ""
+        return self.room.why()
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
+        self.room.check()
         for product, queue in self._queues.items():
-            edges = [self._lines[product].watermark]
-            edges += [edge for start in queue.starts for edge in (start, queue.stored[start][0])]
-            assert queue.starts == sorted(queue.stored), "results and their order differ"
-            assert edges == sorted(edges), f"ranges overlap or lie below the watermark: {edges}"
-            assert len(queue.sent) <= CREDIT, "more on their way than the credit allows"
+            queue.check(self._lines[product].watermark, CREDIT)
         assert sum(len(queue.stored) for queue in self._queues.values()) == len(self._places), "a result is nowhere"
 
     def _store(self, event: Heard) -> list[Effect]:
@@ -152,16 +132,25 @@ class SorterMachine:
                 return [*self._corrections.store(request, event.arrays, place), answer]
             self._repeated += 1
             return [answer]
-        if request.outcome != "abandoned" and (full := self.shelf.room(sum(one.nbytes for one in event.arrays.values()))):
+        size = sum(one.nbytes for one in event.arrays.values())
+        if request.outcome != "abandoned" and (full := self._full(size, place)):
             return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
         kept: list[Effect] = []
         if place.product not in self._lines:
             kept.append(Keep("line", _key(place.product), msgspec.msgpack.encode(Line(place.product))))
-        self._note(task.id, place)
+        self._note(task.id, place, size)
         self._stored += 1
-        kept.append(Keep("place", task.id, msgspec.msgpack.encode(place)))
+        row = Row(place.product, place.start, place.stop, size)
+        kept.append(Keep("place", task.id, msgspec.msgpack.encode(row)))
         kept.append(Keep("payload", task.id, codec.pack(request, event.arrays)))
         return [*kept, answer]
+
+    def _full(self, size: int, place: Place) -> str:
+        """Why there is no room for a result now: a sentence, or ""."""
+        mark, queue = self._watermark(place.product), self._queues.get(place.product)
+        end = max(mark, queue.end) if queue else mark
+        refused = self.room.refusal(size, next_in_line=place.start == end, first=place.start == mark)
+        return refused or self.shelf.room(size)
 
     def _trouble(self, task: TaskId, place: Place) -> str:
         """Why a result cannot be stored: a sentence, or ""."""
@@ -188,11 +177,11 @@ class SorterMachine:
         line = self._lines.get(product)
         return line.watermark if line else 0
 
-    def _note(self, task: TaskId, place: Place) -> None:
-        self._lines.setdefault(place.product, Line(place.product))
-        queue = self._queues.setdefault(place.product, _Queue())
-        queue.stored[place.start] = (place.stop, task)
-        insort(queue.starts, place.start)
+    def _note(self, task: TaskId, place: Place, size: int) -> None:
+        line = self._lines.setdefault(place.product, Line(place.product))
+        queue = self._queues.setdefault(place.product, ReleaseQueue(line.watermark))
+        queue.add(place.start, place.stop, task)
+        self.room.stored(task, size)
         self._places[task] = place
 
     def _drop(self, task: TaskId) -> list[Effect]:
@@ -200,14 +189,12 @@ class SorterMachine:
         place = self._places.get(task)
         if place is None:
             return []
-        line, queue, effects = self._lines[place.product], self._queues[place.product], list[Effect]()
-        queue.answered.add(place.start)
-        queue.heard_of(task)
-        while line.watermark in queue.answered:
-            queue.answered.remove(line.watermark)
-            del queue.starts[0]
-            line.watermark, done = queue.stored.pop(line.watermark)
+        queue = self._queues[place.product]
+        line, effects = self._lines[place.product], list[Effect]()
+        for done, mark in queue.answered(place.start, line.watermark):
+            line.watermark = mark
             del self._places[done]
+            self.room.released(done)
             self._released += 1
             effects += [Forget("place", done), Forget("payload", done)]
         if not queue.stored:
@@ -215,17 +202,17 @@ class SorterMachine:
         return [*effects, Keep("line", _key(place.product), msgspec.msgpack.encode(line))] if effects else []
 
     def _release(self, now: Seconds) -> list[Effect]:
+        """Send what is next in line, at most `CREDIT` at a time for all products; who has least on its way goes first."""
         effects: list[Effect] = []
-        for product, queue in self._queues.items():
-            at, ahead = self._lines[product].watermark, 0
-            while ahead < CREDIT and at in queue.stored:
-                stop, task = queue.stored[at]
-                if at not in queue.answered and now >= queue.sent.get(task, 0.0):
-                    queue.sent.pop(task, None)
-                    queue.sent[task] = now + AGAIN_AFTER
-                    parcel = self._parcels.of("payload", task, self._places[task])
-                    effects += [parcel, WakeAt(Seconds(now + AGAIN_AFTER))]
-                at, ahead = stop, ahead + 1
+        credit = CREDIT - sum(queue.under_way(now) for queue in self._queues.values())
+        for product, queue in sorted(self._queues.items(), key=lambda item: len(item[1].sent)):
+            for task in queue.due(self._lines[product].watermark, CREDIT, now):
+                if credit <= 0:
+                    return effects
+                credit -= 1
+                self._silent |= task in queue.sent
+                queue.note_sent(task, now + AGAIN_AFTER)
+                effects += [self._parcels.of("payload", task, self._places[task]), WakeAt(Seconds(now + AGAIN_AFTER))]
         return effects
 
     def _send_whole(self) -> None:

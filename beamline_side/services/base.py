@@ -8,8 +8,9 @@ from beamtide.machine import Machine, Parts
 from beamtide.messages.base import Handle
 from beamtide.pump import Limits, Store
 
-DATA_QUEUED = 4
-"""Messages with arrays that may be under way to or from one peer."""
+DATA_QUEUED = 16
+"""Messages with arrays that may be under way to or from one peer. A sorter has up to eight of them under way to the sink, and
+ZeroMQ hears that a message was taken only with every eighth: with fewer, it would refuse some that have their credit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The data sorter of one pipeline."""
 
+from beamline_side.cores.result_room import ResultRoom
 from beamline_side.cores.sorter import SorterMachine
 from beamline_side.services.base import Service, pipeline_of
 from beamtide.config import Deployment
@@ -9,7 +10,8 @@ from beamtide.pump import Store
 
 def build(deployment: Deployment, name: str, store: Store) -> Machine:
     """Make the core of "sorter.<pipeline>"."""
-    return SorterMachine(pipeline_of(name), store)
+    budgets = deployment.site.budgets
+    return SorterMachine(pipeline_of(name), store, ResultRoom(budgets.memory << 19, budgets.backlog << 20))
 
 
 SERVICE = Service(kind="sorter", build=build, links=lambda name: {"sink": "sink"}, data=True)

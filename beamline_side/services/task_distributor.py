@@ -9,7 +9,8 @@ from beamtide.pump import Store
 
 def build(deployment: Deployment, _: str, store: Store) -> Machine:
     """Make the core of the distributor."""
-    return DistributorMachine({name: pipeline.modality for name, pipeline in deployment.pipelines.items()}, store)
+    modalities = {name: pipeline.modality for name, pipeline in deployment.pipelines.items()}
+    return DistributorMachine(modalities, store, deployment.site.budgets.backlog << 20)
 
 
 SERVICE = Service(kind="distributor", build=build, links=lambda _: {})

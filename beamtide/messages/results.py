@@ -65,6 +65,16 @@ class StoreRequest(Message, frozen=True, kw_only=True):
     provenance: Provenance | None = None
 
 
+class RoomRequest(Message, frozen=True, kw_only=True):
+    """May I send a result of `size` bytes? Answered `Ok`, or `Refused` with the time after which to ask again.
+
+    Who has a small result need not ask.
+    """
+
+    task: TaskId
+    size: int
+
+
 class Release(Message, frozen=True, kw_only=True):
     """The sorter's next result of a product in index order; the sink answers `Released` once it is on disk."""
 

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import zmq
 
 from beamtide import clock, codec
-from beamtide.errors import BadInput, NoAnswer, WireError
+from beamtide.errors import BadInput, Busy, NoAnswer, WireError
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Refused
 from beamtide.pump.sockets import tune
@@ -89,7 +89,7 @@ class Caller:
             else:
                 raise WireError(f"{address} answered {type(letter.message).__name__}, expected {expect.__name__}")
         if busy:
-            raise NoAnswer(f"{address} cannot take {type(message).__name__} now: {busy}")
+            raise Busy(f"{address} cannot take {type(message).__name__} now: {busy}")
         raise NoAnswer(f"{address} did not answer {type(message).__name__} within {patience:.0f} s: is the service running?")
 
     def tell(self, address: str, message: Message) -> list[codec.Letter]:

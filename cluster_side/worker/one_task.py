@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from beamtide import clock
 from beamtide.config import Deployment
-from beamtide.errors import BadInput, BeamtideError, NoAnswer
+from beamtide.errors import BadInput, BeamtideError, Busy, NoAnswer
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Ok, Refused
-from beamtide.messages.results import Provenance, StoreRequest
+from beamtide.messages.results import Provenance, RoomRequest, StoreRequest
 from beamtide.messages.tasks import Cause, Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
 from beamtide.pump import Caller
 from cluster_side.modalities.base import checked
@@ -32,6 +32,8 @@ DEAD_MAN = 60.0
 """A worker that hears nothing from a service for this long (seconds) ends."""
 TRY = 15.0
 LONGEST_WAIT = 2.0
+WORTH_ASKING = 4 << 20
+"""A result of more bytes asks for room before it is sent."""
 MAX_TRACE = 8000
 MAX_REASON = 2000
 Answer = TypeVar("Answer", bound=Message)
@@ -137,7 +139,10 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
                 worker=name(), host=platform.node(), job=work.job, attempt=lease.attempt, seconds=seconds, versions=versions
             ),
         )
-        _insist(caller, work.deployment.address(f"sorter.{work.pipeline}"), result, Ok, arrays=arrays)
+        sorter = work.deployment.address(f"sorter.{work.pipeline}")
+        if (size := sum(array.nbytes for array in arrays.values())) > WORTH_ASKING:
+            _insist(caller, sorter, RoomRequest(task=lease.task.id, size=size), Message)
+        _insist(caller, sorter, result, Ok, arrays=arrays)
     except NoAnswer:
         raise
     except Exception as error:
@@ -198,6 +203,9 @@ def _insist(  # noqa: PLR0913  what `Caller.converse` takes
     while True:
         try:
             answer = caller.converse(address, message, expect, arrays=arrays, patience=tries)
+        except Busy:  # it lives: our lease goes on, and so do we
+            end = clock.monotonic() + DEAD_MAN
+            continue
         except NoAnswer:
             if clock.monotonic() >= end:
                 raise

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from beamtide import clock
-from beamtide.config import Caps, Deployment, Leases, PipelineConfig, Roots, Scaling, SiteConfig, Source
-from beamtide.machine import Arrays
+from beamtide.config import Budgets, Caps, Deployment, Leases, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.errors import Busy
+from beamtide.machine import Arrays, Effect, Event, Heard, Send
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.tasks import (
     Beat,
     Lease,
@@ -30,7 +31,9 @@ from beamtide.messages.tasks import (
     TaskFailed,
     TaskStatus,
 )
-from beamtide.pump import Caller
+from beamtide.messages.topology import ComponentCard
+from beamtide.pump import Caller, Limits, Pump
+from beamtide.session import Session
 
 POINTS = 60
 MOST_OPEN = 120
@@ -42,7 +45,7 @@ POISON = 37
 """A task with this index raises, always."""
 
 
-def site(folder: pathlib.Path, leases: Leases) -> Deployment:
+def site(folder: pathlib.Path, leases: Leases, budgets: Budgets | None = None) -> Deployment:
     """Return a site of two pipelines, the second fenced on the first, with sockets in `folder`."""
     roots = Roots(raw=folder, processed=folder)
     config = SiteConfig(
@@ -52,6 +55,7 @@ def site(folder: pathlib.Path, leases: Leases) -> Deployment:
         scaling=Scaling(caps=Caps(jobs=0, node_hours_per_day=100)),
         pipelines=(),
         leases=leases,
+        budgets=budgets or Budgets(),
     )
     pipelines = {name: PipelineConfig(pipeline=name, modality=name, source=Source(match="*")) for name in "pq"}
     return Deployment(site=config, pipelines=pipelines, file=folder / "site.yaml")
@@ -163,6 +167,85 @@ def _work(deployment: Deployment, folder: pathlib.Path, caller: Caller, lease: L
     write_down(folder, "stored", task.id)
     done = TaskDone(worker=name, task=task.id, attempt=attempt, outcome="result", seconds=0.01)
     caller.ask(buffer, done, Message, patience=PATIENCE)
+
+
+HEAVY = 30
+"""Tasks of a flood that begin below this index have results of 1 MiB."""
+
+
+def flood(deployment: Deployment, folder: pathlib.Path) -> None:
+    """Submit as much as the distributor takes, and note when it takes no more, until the file `enough` is there."""
+    start = 0
+    with Caller() as caller:
+        while not (folder / "enough").exists():
+            tasks = tuple(task("flood", "p", number, number + 1) for number in range(start, start + 500))
+            try:
+                caller.ask(deployment.address("distributor"), SubmitRequest(tasks=tasks), Ok, patience=0.5)
+            except Busy as error:
+                write_down(folder, "busy", f"source {error}")
+                continue
+            start += 500
+            write_down(folder, "accepted", str(start))
+
+
+def heavy(deployment: Deployment, folder: pathlib.Path, number: str) -> None:
+    """Be a worker whose first results are large: ask for room, store, and wait while there is none."""
+    buffer, sorter, name = deployment.address("buffer.p"), deployment.address("sorter.p"), f"heavy{number}"
+    with Caller() as caller:
+
+        def insist(message: Message, arrays: Arrays) -> None:
+            while True:
+                try:
+                    caller.ask(sorter, message, Ok, arrays=arrays, patience=2.0)
+                except Busy as error:
+                    write_down(folder, "busy", f"{name} {error}")
+                    continue
+                return
+
+        while True:
+            lease = caller.ask(buffer, LeaseRequest(worker=name, job="j", wait=1.0), Message, patience=PATIENCE)
+            if isinstance(lease, Lease):
+                task, size = lease.task, 1 << 17 if lease.task.start < HEAVY else 1
+                arrays = {"value": np.full((1, size), float(task.start))}
+                insist(r.RoomRequest(task=task.id, size=8 * size), {})
+                insist(r.StoreRequest(task=task, attempt=lease.attempt, outcome="result", datasets=HEADERS), arrays)
+                done = TaskDone(worker=name, task=task.id, attempt=lease.attempt, outcome="result", seconds=0.01)
+                caller.ask(buffer, done, Message, patience=PATIENCE)
+
+
+class SlowSink:
+    """Takes a megabyte a second until the file `fast` is there, and notes what it takes."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        match event:
+            case Heard(message=r.ReleaseHeld(task=task, payload=payload)):
+                return self._take(event, task, payload.length)
+            case Heard(message=r.Release(result=result)):
+                return self._take(event, result.task.id, sum(array.nbytes for array in event.arrays.values()))
+        return []
+
+    def _take(self, event: Heard, task: TaskId, size: int) -> list[Effect]:
+        if not (self.folder / "fast").exists():
+            clock.pause(size / 1e6)
+        write_down(self.folder, "taken", task)
+        return [Send(event.peer, r.Released(task=task), event.id)]
+
+    def progress(self) -> dict[str, float]:
+        return {}
+
+    def why(self) -> str:
+        return ""
+
+    def check(self) -> None: ...
+
+
+def slowsink(deployment: Deployment, folder: pathlib.Path) -> None:
+    """Be the sink of a site whose disk takes a megabyte a second."""
+    card = ComponentCard(name="sink", kind="sink", address=deployment.address("sink"))
+    Pump(SlowSink(folder), Session(card), {}, None, Limits(8 << 20, 4)).run()
 
 
 def sleeper(deployment: Deployment, folder: pathlib.Path, pipeline: str, number: str) -> None:

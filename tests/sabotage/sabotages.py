@@ -7,6 +7,7 @@ BUFFER = "beamline_side/cores/buffer.py"
 VERDICTS = "beamline_side/cores/verdicts.py"
 TICKET = "beamline_side/cores/ticket.py"
 LEASES = "beamline_side/cores/lease_table.py"
+QUEUE = "beamline_side/cores/release_queue.py"
 SORTER = "beamline_side/cores/sorter.py"
 SPOOL = "beamline_side/spool/sqlite_spool.py"
 ROWS = "beamline_side/spool/rows.py"
@@ -198,9 +199,9 @@ SABOTAGES = (
     ),
     Sabotage(
         "the sorter waits for early answers again",
-        SORTER,
-        "        queue.answered.add(place.start)",
-        "        queue.answered |= {place.start} & {line.watermark}",
+        QUEUE,
+        "        self.early.add(start)",
+        "        self.early |= {start} & {mark}",
         RELEASE,
     ),
     Sabotage("a sink far away is told where payloads lie", SORTER, "        self._parcels.apart = True", "        pass", RELEASE),
@@ -268,7 +269,7 @@ SABOTAGES = (
     ),
     Sabotage("a fence is always reached", "beamline_side/cores/fence.py", ">= need.upto:", ">= 0:"),
     Sabotage("a fence never breaks", "beamline_side/cores/fence.py", "state.points < need.upto:", "state.points < 0:"),
-    Sabotage("a release is not repeated", SORTER, "queue.sent[task] = now + AGAIN_AFTER", "queue.sent[task] = now + 1e9"),
+    Sabotage("a release is not repeated", SORTER, "queue.note_sent(task, now + AGAIN_AFTER)", "queue.note_sent(task, now + 1e9)"),
     Sabotage(
         "a result is forgotten when it is sent",
         SORTER,
@@ -307,9 +308,8 @@ SABOTAGES = (
     Sabotage(
         "a worker acknowledges before it stores",
         WORKER,
-        '        _insist(caller, work.deployment.address(f"sorter.{work.pipeline}"), result,',
-        "        _done(work, lease, caller, (result.outcome, 0.0))\n"
-        '        _insist(caller, work.deployment.address(f"sorter.{work.pipeline}"), result,',
+        "        _insist(caller, sorter, result,",
+        "        _done(work, lease, caller, (result.outcome, 0.0))\n        _insist(caller, sorter, result,",
         ("tests/system/test_nursery.py::test_each_task_has_a_process_of_its_own",),
     ),
     Sabotage(
@@ -430,5 +430,54 @@ SABOTAGES = (
         "    return shlex.join(words)",
         '    return " ".join(words)',
         ("tests/unit/test_sbatch_templates.py",),
+    ),
+    Sabotage(
+        "results behind a gap take the room of those before it",
+        "beamline_side/cores/result_room.py",
+        "share = 1.0 if first else HARD if next_in_line else SOFT",
+        "share = 1e9",
+        ("tests/unit/test_result_room.py",),
+    ),
+    Sabotage(
+        "the distributor takes in tasks without end",
+        "beamline_side/cores/distributor.py",
+        "if ROW * (waiting + count) > SOFT * self._backlog:",
+        "if waiting < 0:",
+        ("tests/unit/test_result_room.py",),
+    ),
+    Sabotage(
+        "promises of room are not added up",
+        "beamline_side/cores/result_room.py",
+        "promised + size > self.memory",
+        "size > self.memory",
+        ("tests/unit/test_result_room.py",),
+    ),
+    Sabotage(
+        "a watcher that never reads piles up questions",
+        "beamline_side/cores/catalogue.py",
+        "self._waiting.add(event.peer, event,",
+        "self._waiting.add(event.peer + str(event.id).encode(), event,",
+        ("tests/stories/test_catalogue_story.py",),
+    ),
+    Sabotage(
+        "a batch is never too heavy",
+        "beamtide/pump/loop.py",
+        "if self._weight > self._limits.batch:",
+        "if self._weight < 0:",
+        ("tests/system/test_limits.py",),
+    ),
+    Sabotage(
+        "handing a task back counts as a loss",
+        "beamline_side/cores/buffer.py",
+        '*held, "handback", "gone',
+        '*held, "infra", "gone',
+        ("tests/unit/test_buffer_and_distributor.py", "tests/stories/test_delivery_story.py"),
+    ),
+    Sabotage(
+        "cancelled tasks far back in the queue are handed out",
+        "beamline_side/cores/backlog.py",
+        "            del self._arrivals[name]\n            self._doomed",
+        "            self._doomed",
+        ("tests/stories/test_backlog_story.py",),
     ),
 )

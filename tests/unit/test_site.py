@@ -87,7 +87,7 @@ def test_wrong_places(folder: pathlib.Path, old: str, new: str, expected: str) -
 @pytest.mark.parametrize(
     ("budgets", "expected"),
     [
-        ("memory: 63", "site.yaml:5  budgets.memory"),
+        ("memory: 15", "site.yaml:5  budgets.memory"),
         ("memory: 400, message: 256", "memory must hold two messages of budgets.message: at least 512"),
         ("backlog: 1 GB", "budgets.backlog"),
         ("bytes: 1", "budgets.bytes"),

@@ -1,0 +1,102 @@
+"""The results of one product that wait for their turn: by their first index, with the watermark up to which all is released.
+
+Clock policy: `now` only says whether what was sent should be sent again. Invariants: ranges do not overlap, and none lies below
+the watermark; `end` is where the contiguous run from the watermark ends.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+import msgspec
+
+from beamtide.messages.base import Seconds, TaskId
+from beamtide.messages.results import Product
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """Where a stored result belongs, and how many bytes of arrays it has; a row of the table "place"."""
+
+    product: Product
+    start: int
+    stop: int
+    size: int = 0
+
+
+class Line(msgspec.Struct, array_like=True):
+    """How far one product is released; a row of the table "line"."""
+
+    product: Product
+    watermark: int = 0
+
+
+@dataclass(slots=True)
+class ReleaseQueue:
+    """What is stored of one product and not released."""
+
+    end: int
+    """Where the first gap is."""
+    stored: dict[int, tuple[int, TaskId]] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)
+    sent: dict[TaskId, float] = field(default_factory=dict)
+    """When to send again what has no answer, in the order in which it was sent last."""
+    early: set[int] = field(default_factory=set)
+    """Where those begin that the sink has, but not yet all before them: an answer that comes early is not waited for twice."""
+
+    def overlapping(self, start: int, stop: int) -> TaskId | None:
+        """Return a result that touches `[start, stop)`: without overlaps in here, the last one to begin before `stop`."""
+        before = bisect_left(self.starts, stop)
+        end, task = self.stored[self.starts[before - 1]] if before else (0, None)
+        return task if end > start else None
+
+    def add(self, start: int, stop: int, task: TaskId) -> None:
+        """Take a result."""
+        self.stored[start] = (stop, task)
+        insort(self.starts, start)
+        while self.end in self.stored:
+            self.end = self.stored[self.end][0]
+
+    def note_sent(self, task: TaskId, again: float) -> None:
+        """Note that a result was sent, and when to send it again."""
+        self.sent.pop(task, None)
+        self.sent[task] = again
+
+    def answered(self, start: int, mark: int) -> Iterator[tuple[TaskId, int]]:
+        """Note that the sink has the result that begins at `start`; yield what is released by that, and the new watermark.
+
+        The sink answers in order: what was sent before and has no answer got lost, and is due at once.
+        """
+        _, task = self.stored[start]
+        self.early.add(start)
+        if task in self.sent:
+            for lost in [*takewhile(lambda one: one != task, self.sent), task]:
+                del self.sent[lost]
+        while mark in self.early:
+            self.early.remove(mark)
+            del self.starts[0]
+            mark, done = self.stored.pop(mark)
+            self.sent.pop(done, None)
+            yield done, mark
+
+    def under_way(self, now: Seconds) -> int:
+        """Return how many the sink may still answer."""
+        return sum(again > now for again in self.sent.values())
+
+    def due(self, mark: int, most: int, now: Seconds) -> Iterator[TaskId]:
+        """Yield those among the first `most` in line that should be sent now."""
+        for _ in range(most):
+            if mark not in self.stored:
+                return
+            start, (mark, task) = mark, self.stored[mark]
+            if start not in self.early and now >= self.sent.get(task, 0.0):
+                yield task
+
+    def check(self, mark: int, most: int) -> None:
+        """Raise if an invariant is broken."""
+        edges = [mark, *(edge for start in self.starts for edge in (start, self.stored[start][0]))]
+        assert self.starts == sorted(self.stored), "results and their order differ"
+        assert edges == sorted(edges), f"ranges overlap or lie below the watermark: {edges}"
+        assert len(self.sent) <= most, "more on their way than the credit allows"
+        assert self.end >= mark, "the first gap lies below the watermark"
+        assert self.end not in self.stored, "the first gap is none"
