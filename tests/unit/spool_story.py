@@ -10,12 +10,12 @@ import pathlib
 import random
 import signal
 import sys
-import time
 
 from beamline_side.spool import segments
 from beamline_side.spool.sqlite_spool import HEAVY, Spool
 
 TASKS, RESERVE = 1000, 1 << 20
+CHILD = [signal.SIGCHLD]
 
 
 def result(number: int) -> bytes:
@@ -87,16 +87,18 @@ def once(path: pathlib.Path, said: set[str], lifetime: float) -> bool:
             os._exit(1)
     os.close(voice)
     if lifetime < float("inf"):
-        time.sleep(lifetime)
+        signal.sigtimedwait(CHILD, lifetime)
         os.kill(pid, signal.SIGKILL)
     with os.fdopen(ear) as file:
         said |= {line.strip() for line in file if line.endswith("\n")}
     _, status = os.waitpid(pid, 0)
+    signal.sigtimedwait(CHILD, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the child failed"
     return os.WIFEXITED(status)
 
 
 def main(folder: pathlib.Path, kills: int, seed: int) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, CHILD)
     chance, done, stories = random.Random(seed), 0, 0
     while done < kills:
         path, said, over = folder / str(stories) / "story.sqlite", set[str](), False
