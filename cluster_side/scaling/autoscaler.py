@@ -66,6 +66,7 @@ def steering_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: 
         scaling.drain_within,
         str(fence),
         {name: cost_of(config, launcher) for name, config in deployment.pipelines.items()},
+        deployment.site.launcher,
     )
     restored(steering, rows, now)
     return steering

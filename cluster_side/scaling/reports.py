@@ -23,7 +23,7 @@ def jobs(steering: Steering, now: float) -> Jobs:
         for order in ledger.unanswered()
     ]
     return Jobs(
-        launcher=steering.ledger.owner,
+        launcher=steering.launcher,
         crews=tuple(_crew(steering, crew) for crew in steering.crews.values()),
         jobs=(*known, *asked),
         cap=steering.learned.room(steering.caps.jobs, now),

@@ -69,6 +69,8 @@ class Steering:
     drain_within: float
     series: str = "0"
     costs: Mapping[str, float] = field(default_factory=dict)
+    launcher: str = ""
+    """Where jobs run, for people."""
     learned: Learned = field(default_factory=Learned)
     nodes: Nodes = field(default_factory=Nodes)
     _count: int = 0

@@ -224,7 +224,7 @@ def test_jobs_are_told_with_their_reasons(rig: Rig) -> None:
     assert [(one.pipeline, one.state) for one in answer.message.jobs] == [("xrf", "starting")] * 2
     (xrf, _) = answer.message.crews
     assert (xrf.want, xrf.starting, xrf.working) == (2, 2, 0)
-    assert (answer.message.cap, answer.message.trouble) == (4, "")
+    assert (answer.message.launcher, answer.message.cap, answer.message.trouble) == ("local", 4, "")
 
 
 @pytest.mark.parametrize(
