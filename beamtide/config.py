@@ -180,7 +180,7 @@ class Job(Section):
         return self.slots * self.cpus_per_slot
 
 
-Format = Literal["hdf5", "tiff", "jpeg"]
+Format = Literal["hdf5", "tiff", "jpeg", "ptypy"]
 
 
 class PipelineConfig(Section):

@@ -16,6 +16,7 @@ from beamline_side.writers.jpeg import write_jpeg
 from beamline_side.writers.maps import Map
 from beamline_side.writers.nexus import write_result
 from beamline_side.writers.product import Batch, Content
+from beamline_side.writers.ptypy import write_positions
 from beamline_side.writers.tiff import write_tiff
 from beamtide import layout
 from beamtide.errors import BadInput
@@ -61,7 +62,7 @@ class ProductFiles:
             part = hidden(result)
             part.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._pictures(result, write_result(part, content))
+                self._beside(result, part, content, write_result(part, content))
             finally:
                 part.unlink(missing_ok=True)
             return result
@@ -69,7 +70,7 @@ class ProductFiles:
         with replacing(result) as part:
             drawn = write_result(part, content)
             try:
-                self._pictures(result, drawn)
+                self._beside(result, part, content, drawn)
             except BadInput as error:  # a missing package must not keep the numbers from anybody
                 refusal = error
         if refusal is not None:
@@ -85,7 +86,11 @@ class ProductFiles:
             with contextlib.suppress(OSError):
                 name.unlink(missing_ok=True)
 
-    def _pictures(self, result: pathlib.Path, drawn: list[Map]) -> None:
+    def _beside(self, result: pathlib.Path, part: pathlib.Path, content: Content, drawn: list[Map]) -> None:
+        """Write what lies beside the result file, whose content is in `part` until it gets its name."""
+        if "ptypy" in self.formats:
+            with replacing(layout.positions_file(result)) as positions:
+                write_positions(positions, part, content.positions)
         facts = {"scan": self.product.scan, "pipeline": self.product.pipeline, "settings": self.product.settings}
         for shown in drawn:
             if "tiff" in self.formats:
