@@ -6,11 +6,9 @@ scaling study. Virtual time: these numbers do not depend on the machine; those o
 """
 
 import heapq
-import math
 import pathlib
 import random
 import statistics
-from collections import defaultdict
 from typing import Any
 
 from beamtide import clock
@@ -18,6 +16,7 @@ from beamtide.config import Job, PipelineConfig, Source
 from beamtide.machine import Heard, Tick, link
 from beamtide.messages.base import PipelineName, Seconds
 from beamtide.messages.scaling import BufferGauge
+from benchmarks.elastic_rules import PEERS
 from benchmarks.measure import Beside, Book
 from cluster_side.scaling.budget import Budget
 from cluster_side.scaling.crew import Crew
@@ -25,147 +24,12 @@ from cluster_side.scaling.forecast import Forecast
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.ledger import Ledger
 from cluster_side.scaling.scaler import ScalerMachine
-from cluster_side.scaling.simulation.batch import SimulatedJob
 from cluster_side.scaling.simulation.pilot import Pilot
-from cluster_side.scaling.simulation.traces import TRACES, Announced
+from cluster_side.scaling.simulation.traces import TRACES
 from cluster_side.scaling.simulation.world import Outcome, World, interpolated
 from cluster_side.scaling.steering import Caps, Steering
 
 SEEDS = {"steady": 5, "burst": 5, "mixed": 5, "heldout": 3}
-FOR_EVER = 10**9
-
-
-class Rule:
-    """A policy that submits jobs one by one, and hears nothing of scans."""
-
-    newest_first, jumps, tick, exit_after = False, False, 5.0, 300.0
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def announced(self, scan: Announced) -> None:
-        """Hear nothing."""
-
-    def step(self) -> None:
-        """Decide for each pipeline."""
-        for name in self.world.queues:
-            self.decide(name)
-
-    def decide(self, name: str) -> None:
-        """Decide for one pipeline."""
-        raise NotImplementedError
-
-    def idle_exit(self, job: SimulatedJob) -> float:
-        """Return how long a worker stays."""
-        return self.exit_after
-
-    def stays(self, job: SimulatedJob) -> float:
-        """Return that it never stays longer."""
-        return 0.0
-
-    def counts(self, name: str) -> tuple[int, int, int, int]:
-        """Ready tasks, tasks in work, jobs that work, jobs that do not yet."""
-        queue = self.world.queues[name]
-        return len(queue.ready), len(queue.busy), queue.live, len(self.world.pending(name))
-
-    def cap(self, name: str) -> int:
-        """Return how many jobs fit."""
-        return self.world.trace.cpus // self.world.trace.widths[name]
-
-    def submit(self, name: str, count: int, tasks: int = FOR_EVER) -> None:
-        """Submit jobs, one call each."""
-        for _ in range(max(0, count)):
-            self.world.batch.submit(name, self.world.trace.widths[name], tasks, 1)
-
-    def cancel(self, name: str, count: int) -> int:
-        """Cancel the newest that wait; return how many."""
-        waiting = [job for job in self.world.pending(name) if job.state == "pending"][::-1][: max(0, count)]
-        if waiting:
-            self.world.batch.cancel(waiting)
-        return len(waiting)
-
-
-class Static(Rule):
-    """All CPUs, always."""
-
-    exit_after = 1e8
-
-    def decide(self, name: str) -> None:
-        """Decide for one pipeline."""
-        if not self.world.now:
-            jobs = self.world.trace.static[name]
-            self.world.batch.submit(name, self.world.trace.widths[name], FOR_EVER, jobs)
-
-
-class HyperQueue(Rule):
-    """As many allocations as tasks wait, at most `backlog` pending."""
-
-    backlog = 20
-
-    def decide(self, name: str) -> None:
-        """Decide for one pipeline."""
-        ready, _, live, pending = self.counts(name)
-        self.submit(name, min(ready - pending, self.backlog - pending, self.cap(name) - live - pending))
-
-
-class Parsl(Rule):
-    """One slot per active task."""
-
-    exit_after = 120.0
-
-    def decide(self, name: str) -> None:
-        """Decide for one pipeline."""
-        ready, busy, live, pending = self.counts(name)
-        active, slots = ready + busy, live + pending
-        if active > slots:
-            self.submit(name, min(active - slots, self.cap(name) - slots))
-        elif slots > active:
-            self.cancel(name, slots - active)
-
-
-class Dask(Rule):
-    """Remaining time over five seconds; three votes before anything goes."""
-
-    tick, exit_after = 1.0, 1e8
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self.votes: dict[str, int] = defaultdict(int)
-
-    def decide(self, name: str) -> None:
-        """Decide for one pipeline."""
-        ready, busy, live, pending = self.counts(name)
-        times = self.world.queues[name].times[-20:]
-        active, mean = ready + busy, statistics.fmean(times) if times else 0.5
-        target = min(active, math.ceil(active * mean / 5.0))
-        target = min(max(target, 1 if active and not live else target), self.cap(name))
-        self.votes[name] = self.votes[name] + 1 if target < live + pending else 0
-        self.submit(name, target - live - pending)
-        if self.votes[name] >= 3:
-            self.votes[name], surplus = 0, live + pending - target
-            surplus -= self.cancel(name, surplus)
-            for job in list(self.world.queues[name].idle)[: max(0, surplus)]:
-                self.world.tell_to_leave(job)
-
-
-class Arc(Rule):
-    """One job per task, which takes it and exits."""
-
-    tick, exit_after = 1.0, 60.0
-
-    def decide(self, name: str) -> None:
-        """Decide for one pipeline."""
-        ready, busy, live, pending = self.counts(name)
-        self.submit(name, min(ready + busy, self.cap(name)) - live - pending, 1)
-
-
-PEERS: dict[str, type[Rule]] = {
-    "static": Static,
-    "HyperQueue rule, backlog 20": HyperQueue,
-    "Parsl rule": Parsl,
-    "Dask rule": Dask,
-    "ARC rule": Arc,
-}
 
 
 def oracle(name: str, seed: int) -> float:
