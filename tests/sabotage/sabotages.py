@@ -480,4 +480,25 @@ SABOTAGES = (
         "            self._doomed",
         ("tests/stories/test_backlog_story.py",),
     ),
+    Sabotage(
+        "prepared arrays are believed without a look",
+        "cluster_side/worker/prepared_arrays.py",
+        "        if any(_checksum(arrays[name]) != wanted for name, (_, wanted) in index.items()):\n            return None\n",
+        "",
+        ("tests/unit/test_prepared_arrays.py",),
+    ),
+    Sabotage(
+        "a spectrum's weights follow its task",
+        "cluster_side/modalities/xrf/fast_fit.py",
+        "        found = nnls.solve(self._gram, net @ self._weighted, self._free)",
+        "        found = nnls.solve(self._gram, net @ self._weighted, self._free) * (1 + 1e-5 * len(counts))",
+        ("tests/unit/test_xrf_fast.py",),
+    ),
+    Sabotage(
+        "saturated pixels keep their share of the norm",
+        "cluster_side/modalities/xrd/integrate.py",
+        "        rest = self.sums - lost if missing else self.sums",
+        "        rest = self.sums",
+        ("tests/unit/test_xrd.py",),
+    ),
 )

@@ -64,7 +64,8 @@ CASES: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=() if "dummy" in case else pytest.mark.long) for case in CASES])
+@pytest.mark.long
+@pytest.mark.parametrize("case", CASES)
 def test_patterns_are_pyfais(
     case: str, poni: pathlib.Path, image: np.ndarray, extras: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

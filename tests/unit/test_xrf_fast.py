@@ -136,6 +136,7 @@ def test_nnls_is_scipys_without_a_compiler() -> None:
     test_nnls_is_scipys(2)
 
 
+@pytest.mark.long
 def test_without_a_compiler_the_numbers_are_the_same(
     kernel: Kernel, frames: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_elements_with_their_own_energy_axis() -> None:
     assert block.live == [2]
 
 
+@pytest.mark.long
 def test_a_dead_element_neither_adds_nor_spoils(cfg: pathlib.Path, frames: dict[str, np.ndarray]) -> None:
     """Three of the four elements of this detector are dead; one of them also has lost its clock."""
     line = {name: array[:20].copy() for name, array in frames.items()}
@@ -208,6 +210,7 @@ def test_empty_spectra_are_zeros(kernel: Kernel) -> None:
     assert np.isfinite(found["sigma/Cu_K"]).all()
 
 
+@pytest.mark.long
 def test_mass_fractions_of_steel(steel_cfg: pathlib.Path, test_data: pathlib.Path) -> None:
     """The measured areas of the reference fit times PyMca's factors are the reference's mass fractions."""
     areas = {"Fe Ka": 3072381, "Cr K": 1196002, "Ni K": 512384, "Mn K": 109649}
