@@ -38,11 +38,11 @@ def against_truth(truth: Truth, found: Datasets) -> quality.RingCorrelation:
 @pytest.mark.parametrize(
     ("recipe", "crossing"),
     [
-        ("ePIE(batch 4) 15", 0.22),
+        pytest.param("ePIE(batch 4) 15", 0.22, marks=pytest.mark.long),
         ("rPIE(0.1, batch 4) 15", 0.3),
-        ("DM 25 -> LSQML 10", 0.35),
+        pytest.param("DM 25 -> LSQML 10", 0.35, marks=pytest.mark.long),
         ("RAAR(0.85) 25 -> LSQML 10", 0.35),
-        ("LSQML 50", 0.22),
+        pytest.param("LSQML 50", 0.22, marks=pytest.mark.long),
     ],
 )
 def test_every_engine_finds_the_object(recipe: str, crossing: float, tmp_path: pathlib.Path) -> None:
@@ -55,6 +55,7 @@ def test_every_engine_finds_the_object(recipe: str, crossing: float, tmp_path: p
 
 
 @pytest.mark.parametrize(("photons", "crossing"), [(1e3, 0.1), (1e4, 0.2), (1e6, 0.4)])
+@pytest.mark.long
 def test_more_photons_show_more(photons: float, crossing: float, tmp_path: pathlib.Path) -> None:
     truth = simulate(side=8, photons=photons)
     assert against_truth(truth, solved(truth, tmp_path, recipe="RAAR 25 -> LSQML 15")).crossing > crossing
@@ -94,6 +95,7 @@ def test_positions_that_are_two_pixels_off_are_found(tmp_path: pathlib.Path) -> 
     assert found["error"][-1] < 0.2 * solved(truth, tmp_path, recipe="RAAR 30 -> LSQML 100")["error"][-1]
 
 
+@pytest.mark.long
 def test_the_near_field_is_solved_too(tmp_path: pathlib.Path) -> None:
     truth = simulate(side=8, fresnel=0.05, photons=1e6)
     source = 0.01
@@ -135,6 +137,7 @@ def solved_from(start: pathlib.Path, truth: Truth, **settings: object) -> Datase
     return dict(run(PTYCHO, truth.arrays(), values, {"probe": start}))
 
 
+@pytest.mark.long
 def test_masked_and_saturated_pixels_do_not_count(tmp_path: pathlib.Path) -> None:
     truth = simulate(side=8)
     spoilt = truth.frames.copy()
@@ -152,6 +155,7 @@ def test_masked_and_saturated_pixels_do_not_count(tmp_path: pathlib.Path) -> Non
     assert found["error"][-1] < 1.1 * clean["error"][-1]
 
 
+@pytest.mark.long
 def test_flux_and_background_are_learned(tmp_path: pathlib.Path) -> None:
     truth = simulate(side=8, photons=1e6)
     rng = np.random.default_rng(4)
@@ -163,6 +167,7 @@ def test_flux_and_background_are_learned(tmp_path: pathlib.Path) -> None:
     assert learned["error"][-1] < 0.6 * plain["error"][-1]
 
 
+@pytest.mark.long
 def test_a_finer_grid_explains_binned_frames(tmp_path: pathlib.Path) -> None:
     truth = simulate(side=8, photons=1e6)
     binned = truth.frames.reshape(-1, 32, 2, 32, 2).sum(axis=(2, 4))
