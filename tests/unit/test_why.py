@@ -4,15 +4,18 @@ import pathlib
 
 import pytest
 
+from beamline_side.cores.buffer import DISTRIBUTOR, BufferMachine
+from beamline_side.cores.distributor import DistributorMachine
 from beamline_side.cores.sorter import AGAIN_AFTER, SorterMachine
 from beamline_side.cores.topology import TopologyMachine
 from beamline_side.hosts.embedded import check_shape
+from beamtide.config import Leases, PipelineConfig, Source
 from beamtide.errors import BadInput
 from beamtide.machine import Heard, Keep, Send, Tick, link
 from beamtide.messages.base import Digest, Ok, PipelineName, Refused, ScanId, Seconds, TaskId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.results import Released, StoreRequest
-from beamtide.messages.tasks import Task
+from beamtide.messages.tasks import Entry, Pulled, PullRequest, SubmitRequest, Task
 from beamtide.messages.topology import ComponentCard, Topology, TopologyRequest
 from tests.stories.shelf import Shelf
 
@@ -81,3 +84,28 @@ def test_a_scan_keeps_the_shape_that_it_had(tmp_path: pathlib.Path) -> None:
     check_shape(known, Scan(id=ScanId("scan_1"), shape=(3, 8)), tmp_path)
     with pytest.raises(BadInput, match=r"scan_1 was processed with shape 3x8 before, .* and not with 4x8: give --shape 3x8"):
         check_shape(known, Scan(id=ScanId("scan_1"), shape=(4, 8)), tmp_path)
+
+
+def test_a_sorter_says_that_the_sink_gives_no_credit() -> None:
+    sorter = Sorter()
+    sorter.store(0, 4)
+    assert sorter.machine.why() == ""
+    sorter.tell(Tick(), AGAIN_AFTER + 1)
+    assert sorter.machine.why() == "no credit: the sink does not answer, and 1 results wait for it"
+
+
+def test_a_distributor_says_that_a_buffer_is_full_or_silent() -> None:
+    machine = DistributorMachine({"xrf": "xrf"}, Shelf())
+    machine.handle(Heard(b"source", SubmitRequest(tasks=(task_of(0, 4),)), 1), Seconds(0.0))
+    assert machine.why() == "the buffer of xrf has not asked yet"
+    machine.handle(Heard(b"buffer", PullRequest(pipeline=PipelineName("xrf"), after=0, credit=0), 2), Seconds(0.0))
+    assert machine.why() == "the buffer of xrf is full"
+
+
+def test_a_buffer_says_that_no_worker_is_there() -> None:
+    shelf = Shelf()
+    config = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))
+    machine = BufferMachine(config, Leases(), shelf)
+    entries = tuple(Entry(seq=number + 1, task=task_of(number, number + 1)) for number in range(3))
+    shelf.batch(machine, [Heard(DISTRIBUTOR, Pulled(pipeline=PipelineName("xrf"), entries=entries))], 0.0)
+    assert machine.why() == "3 tasks wait and no worker is there"
