@@ -40,7 +40,7 @@ class Pilot:
         crews = {name: _crew(name, width) for name, width in world.trace.widths.items()}
         caps = Caps(world.batch.most, world.trace.cpus)
         self.steering = Steering(crews, Ledger("sim"), caps, Budget(math.inf, 0.0), drain)
-        self._looked, self._told = -LOOK_EVERY, 0
+        self._looked = -LOOK_EVERY
         self._scans = 0
 
     def announced(self, scan: Announced) -> None:
@@ -91,7 +91,6 @@ class Pilot:
 
     def _picture(self) -> dict[str, Sighting]:
         batch = self._world.batch
-        self._world.batch.calls += 0
         over, batch.over = batch.over, []
         seen = {str(job.number): _sighting(job) for job in over}
         return seen | {str(job.number): _sighting(job) for job in batch.jobs.values() if job.state != "over"}
