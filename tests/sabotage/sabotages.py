@@ -501,4 +501,32 @@ SABOTAGES = (
         "        rest = self.sums",
         ("tests/unit/test_xrd.py",),
     ),
+    Sabotage(
+        "a batch forgets to add up over the ranks",
+        "cluster_side/modalities/ptychography/batched.py",
+        "        self._bench.team.add_up(sums.arrays())",
+        "        sums.arrays()",
+        ("tests/system/test_mpi.py",),
+    ),
+    Sabotage(
+        "positions move the wrong way",
+        "cluster_side/modalities/ptychography/moves.py",
+        "    found /= np.where(safe, determinant, 1.0)[:, None]",
+        "    found /= -np.where(safe, determinant, 1.0)[:, None]",
+        ("tests/unit/test_ptycho_operators.py",),
+    ),
+    Sabotage(
+        "masked pixels are projected too",
+        "cluster_side/modalities/ptychography/operators.py",
+        "        factor += 1 - good",
+        "        factor += 0 * good",
+        ("tests/unit/test_ptycho_operators.py",),
+    ),
+    Sabotage(
+        "an older attempt's picture is shown",
+        "beamline_side/cores/previews.py",
+        "before[1].attempt <= told.attempt",
+        "before[1].attempt != 0",
+        ("tests/stories/test_preview_story.py",),
+    ),
 )
