@@ -55,12 +55,6 @@ def frames(test_data: pathlib.Path) -> dict[str, np.ndarray]:
     return plugins.find("formats", "nanomax_xspress3").read(test_data / "xrf" / "nanomax_scan_000008_xspress3.hdf5", 0, 1111, {})
 
 
-@pytest.fixture
-def numpy_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a compiler."""
-    monkeypatch.setattr(native, "library", lambda: None)
-
-
 def ready(path: pathlib.Path, **settings: Any) -> FastModel:
     return FastModel(model.prepare(XrfSettings(**settings), {"cfg": path}))
 
@@ -117,8 +111,10 @@ def test_snip_is_pymcas() -> None:
         np.testing.assert_allclose(total, expected.sum(axis=0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("free_terms", [0, 2])
-def test_nnls_is_scipys(free_terms: int) -> None:
+@pytest.mark.parametrize(("free_terms", "compiled"), [(0, True), (2, True), (2, False)])
+def test_nnls_is_scipys(free_terms: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(native, "library", lambda: None)
     rng = np.random.default_rng(3)
     matrix = np.exp(-0.5 * ((np.arange(200)[:, None] - np.linspace(20, 180, 12)) / 11) ** 2)
     spectra = rng.poisson(np.maximum(rng.normal(0, 40, (400, 12)), 0) @ matrix.T).astype(float)
@@ -129,11 +125,6 @@ def test_nnls_is_scipys(free_terms: int) -> None:
     expected[:, :free_terms] -= expected[:, 12:]
     np.testing.assert_allclose(found, expected[:, :12], rtol=1e-6, atol=1e-6 * spectra.max())
     assert (found[:, ~free] == 0).any(axis=1).mean() > 0.5, "the bound must matter in this test"
-
-
-@pytest.mark.usefixtures("numpy_only")
-def test_nnls_is_scipys_without_a_compiler() -> None:
-    test_nnls_is_scipys(2)
 
 
 @pytest.mark.long
