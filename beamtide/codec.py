@@ -119,9 +119,9 @@ def unpack(block: bytes) -> Letter:
 def _open_envelope(parts: Sequence[bytes | memoryview]) -> tuple[str, int, int]:
     if not 2 <= len(parts) <= MAX_PARTS:
         raise WireError(f"{len(parts)} parts, expected 2 to {MAX_PARTS}")
-    head = bytes(parts[0])
-    if not ENVELOPE.size < len(head) <= ENVELOPE.size + MAX_KIND:
+    if not ENVELOPE.size < len(parts[0]) <= ENVELOPE.size + MAX_KIND:
         raise WireError("the first part is not an envelope")
+    head = bytes(parts[0])
     magic, major, _, message_id, reply_to = ENVELOPE.unpack_from(head)
     if magic != MAGIC:
         raise WireError("not a Beamtide message")

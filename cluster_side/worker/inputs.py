@@ -1,18 +1,21 @@
 """What a task's kernel gets: frames from files, and other pipelines' datasets from the sink.
 
-Invariants: a path never leaves its root, whatever the task says; every array has one row per index of the task.
+Invariants: neither a path nor what an HDF5 file leads to leaves its root, whatever the task says;
+every array has one row per index of the task.
 """
 
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from beamtide import registry
 from beamtide.config import Roots
 from beamtide.errors import BadInput
+from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat
 from beamtide.gridding import places
 from beamtide.messages.base import Message
@@ -69,6 +72,9 @@ def confined(given: InputFile, roots: Roots) -> pathlib.Path:
 def _read_one(given: InputFile, roots: Roots) -> dict[str, NDArray[Any]]:
     file_format: FileFormat = registry.find("formats", given.format)
     path = confined(given, roots)
+    if h5py.is_hdf5(path):
+        confinement.forget_plugins()
+        confinement.check(path, roots.raw if given.root == "raw" else roots.processed)
     try:
         return file_format.read(path, given.first, given.last, given.options)
     except OSError as error:

@@ -529,4 +529,18 @@ SABOTAGES = (
         "before[1].attempt != 0",
         ("tests/stories/test_preview_story.py",),
     ),
+    Sabotage(
+        "external storage is read",
+        "beamtide/formats/confinement.py",
+        "    if dataset.external:",
+        "    if not dataset:",
+        ("tests/unit/test_hdf5_confinement.py",),
+    ),
+    Sabotage(
+        "a link of an HDF5 file leaves its root",
+        "beamtide/formats/confinement.py",
+        "if place.exists() and not place.is_relative_to(root):",
+        "if place.exists() and not root.exists():",
+        ("tests/unit/test_hdf5_confinement.py",),
+    ),
 )

@@ -1,0 +1,90 @@
+"""Where an HDF5 file leads: nowhere outside its root.
+
+Theory: a file can make plain h5py return the content of any file that its reader may read, by external storage, by an external
+link, or by a virtual dataset. All three are visible before anything is read, so the file is walked first: external storage is
+refused, external links and virtual sources must lie below the root, links of the file system followed. Detectors need these
+(master files). HDF5 looks for a relative name beside the file and then in the working folder, so both places are looked at.
+Whoever can exchange files below the root between the walk and the reading can still win that race.
+Source: reliability study, paths and HDF5.
+
+Invariants: a file is walked once, whatever circles its links make; at most `MAX_OBJECTS` links and `MAX_FILES` files.
+"""
+
+import pathlib
+
+import h5py
+
+from beamtide.errors import BadInput
+from beamtide.formats.base import Unfinished
+
+MAX_OBJECTS = 100_000
+MAX_FILES = 10_000
+
+
+def forget_plugins() -> None:
+    """Empty HDF5's list of folders for plug-ins: code is loaded from there. Filters of `hdf5plugin` register themselves."""
+    while h5py.h5pl.size():
+        h5py.h5pl.remove(0)
+
+
+def check(path: pathlib.Path, root: pathlib.Path) -> None:
+    """Raise BadInput if a file, or one that it leads to below `root`, leads outside; Unfinished if one cannot be opened (yet)."""
+    root, seen, waiting, objects = root.resolve(), set[pathlib.Path](), [path.resolve()], 0
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        try:
+            with h5py.File(file, "r") as opened:
+                targets, count = _targets(opened, MAX_OBJECTS - objects)
+        except (OSError, RuntimeError) as error:
+            raise Unfinished(f"{file} cannot be read; it is still being written, or damaged ({error})") from error
+        objects += count
+        waiting += [place for what, name in targets for place in _places(file, name, root, what)]
+        if objects >= MAX_OBJECTS or len(seen) > MAX_FILES:
+            raise BadInput(f"{path} holds or leads to more than {MAX_OBJECTS} objects or {MAX_FILES} files; split it")
+
+
+def _targets(file: h5py.File, limit: int) -> tuple[list[tuple[str, str]], int]:
+    """Return (what, file name) of everything that leads out of one file, and how many links it has."""
+    found: list[tuple[str, str]] = []
+    groups, known, count = [file["/"]], set(), 0
+    while groups and count < limit:
+        group = groups.pop()
+        if (place := h5py.h5o.get_info(group.id).addr) in known:
+            continue
+        known.add(place)
+        for name in group:
+            count += 1
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                found.append((f"the external link {group.name}/{name}", link.filename))
+            elif isinstance(link, h5py.HardLink):
+                one = group[name]
+                if isinstance(one, h5py.Group):
+                    groups.append(one)
+                elif isinstance(one, h5py.Dataset):
+                    found += _sources(one)
+    return found, count
+
+
+def _sources(dataset: h5py.Dataset) -> list[tuple[str, str]]:
+    if dataset.external:
+        raise BadInput(f"{dataset.file.filename}: {dataset.name} lies in external storage, which may be any file; copy it inside")
+    if not dataset.is_virtual:
+        return []
+    names = {source.file_name for source in dataset.virtual_sources()} - {"."}
+    return [(f"the virtual dataset {dataset.name}", name) for name in sorted(names)]
+
+
+def _places(file: pathlib.Path, name: str, root: pathlib.Path, what: str) -> list[pathlib.Path]:
+    """Return the files that a name may mean and that are there; BadInput if one of them lies outside the root."""
+    found: list[pathlib.Path] = []
+    for candidate in (file.parent / name, file.parent / pathlib.Path(name).name, pathlib.Path.cwd() / name):
+        named = sorted(candidate.parent.glob(candidate.name.replace("%b", "*"))) if "%b" in candidate.name else [candidate]
+        for place in (one.resolve() for one in named):
+            if place.exists() and not place.is_relative_to(root):
+                raise BadInput(f"{file}: {what} leads to {name}, outside {root}; a task may only read below it")
+            found += [place] if place.exists() else []
+    return found

@@ -1,0 +1,91 @@
+"""Files that try to make a worker read what lies outside its roots, and files of detectors that only look so."""
+
+import pathlib
+
+import h5py
+import numpy as np
+import pytest
+
+from beamtide.config import Roots
+from beamtide.errors import BadInput
+from beamtide.formats import confinement
+from cluster_side.worker import inputs
+from tests.unit.test_inputs import given, task_with
+
+
+@pytest.fixture
+def roots(tmp_path: pathlib.Path) -> Roots:
+    (tmp_path / "raw" / "scan").mkdir(parents=True)
+    (tmp_path / "processed").mkdir()
+    (tmp_path / "secret.bin").write_bytes(b"top secret")
+    for place in (tmp_path / "secret.h5", tmp_path / "raw" / "scan" / "part.h5"):
+        with h5py.File(place, "w") as file:
+            file["counts"] = np.arange(5)
+    return Roots(raw=tmp_path / "raw", processed=tmp_path / "processed")
+
+
+def virtual(file: h5py.File, source: str) -> None:
+    layout = h5py.VirtualLayout(shape=(5,), dtype="i8")
+    layout[:] = h5py.VirtualSource(source, "counts", shape=(5,))
+    file.create_virtual_dataset("counts", layout)
+
+
+def read(roots: Roots) -> list[int]:
+    task = task_with(given("scan/master.h5"), stop=2)
+    return [int(value) for value in inputs.read_files(task, roots)["counts"]]
+
+
+def master(roots: Roots) -> h5py.File:
+    return h5py.File(roots.raw / "scan" / "master.h5", "w")
+
+
+def test_external_storage_is_refused(roots: Roots) -> None:
+    secret = roots.raw.parent / "secret.bin"
+    with master(roots) as file:
+        file.create_dataset("counts", (10,), "u1", external=[(str(secret), 0, 10)])
+    with pytest.raises(BadInput, match=r"counts lies in external storage"):
+        read(roots)
+
+
+@pytest.mark.parametrize("name", ["../../secret.h5", "{absolute}", "link.h5"])
+@pytest.mark.parametrize("way", ["link", "virtual", "soft", "nested"])
+def test_nothing_leads_outside(roots: Roots, way: str, name: str) -> None:
+    (roots.raw / "scan" / "link.h5").symlink_to(roots.raw.parent / "secret.h5")
+    target = name.format(absolute=roots.raw.parent / "secret.h5")
+    with master(roots) as file:
+        if way == "virtual":
+            virtual(file, target)
+        elif way == "nested":
+            file["counts"] = h5py.ExternalLink("second.h5", "counts")
+            with h5py.File(roots.raw / "scan" / "second.h5", "w") as second:
+                second["counts"] = h5py.ExternalLink(target, "counts")
+        else:
+            file["elsewhere" if way == "soft" else "counts"] = h5py.ExternalLink(target, "counts")
+            if way == "soft":
+                file["counts"] = h5py.SoftLink("/elsewhere")
+    with pytest.raises(BadInput, match="a task may only read below it"):
+        read(roots)
+
+
+@pytest.mark.parametrize("way", ["link", "virtual"])
+def test_a_master_file_of_a_detector_is_read(roots: Roots, way: str) -> None:
+    with master(roots) as file:
+        if way == "link":
+            file["counts"] = h5py.ExternalLink("part.h5", "counts")
+        else:
+            virtual(file, "part.h5")
+    assert read(roots) == [0, 1]
+
+
+def test_circles_end(roots: Roots) -> None:
+    with master(roots) as file:
+        file["counts"] = np.arange(5)
+        file["again"] = file["/"]
+        file["self"] = h5py.ExternalLink("master.h5", "/")
+    assert read(roots) == [0, 1]
+
+
+def test_no_folder_is_left_from_which_code_is_loaded() -> None:
+    h5py.h5pl.append(b"/tmp")
+    confinement.forget_plugins()
+    assert h5py.h5pl.size() == 0
