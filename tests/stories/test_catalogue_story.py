@@ -9,9 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 
 from beamline_side.cores.catalogue import SinkMachine
-from beamtide.machine import Arrays, Effect, Event, Heard, Send, Unreachable
+from beamtide.machine import Arrays, Effect, Event, Heard, Send, Tick, Unreachable
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Message, PipelineName, Refused, ScanId, TaskId, Unsupported
+from beamtide.messages.base import Digest, Message, PipelineName, Refused, ScanId, Seconds, TaskId, Unsupported
 from beamtide.messages.metadata import ScansRequest
 from beamtide.messages.tasks import Task
 from tests.stories.shelf import Shelf
@@ -363,3 +363,12 @@ def test_a_watcher_that_is_gone_is_told_nothing() -> None:
     shelf.batch(machine, [Heard(b"x", r.WatchRequest(after=0), 1), Unreachable(b"x")], 0.0)
     effects = shelf.batch(machine, [Heard(b"sorter", r.Release(result=request_of("a", 0, 4)), 1, 0, arrays_of(0, 4))], 1.0)
     assert [effect.peer for effect in effects if isinstance(effect, Send)] == [b"sorter"]
+
+
+def test_a_watcher_has_one_question_at_a_time() -> None:
+    """Who asks and asks and never reads costs one place, and gets the newest state once."""
+    machine = SinkMachine(Shelf())
+    for number in range(50):
+        machine.handle(Heard(b"deaf", r.WatchRequest(after=0, wait=60.0), number + 1), Seconds(0.0))
+    effects = machine.handle(Tick(), Seconds(100.0))
+    assert [effect.reply_to for effect in effects if isinstance(effect, Send)] == [50]

@@ -14,9 +14,10 @@ from beamtide import clock, codec
 from beamtide.client import LARGEST_TASK, Client
 from beamtide.config import Leases
 from beamtide.errors import BadInput, NoAnswer
+from beamtide.machine import Effect, Event, Heard
 from beamtide.messages import Ok
 from beamtide.messages import results as r
-from beamtide.messages.base import PipelineName, ScanId
+from beamtide.messages.base import PipelineName, ScanId, Seconds
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import InputFile, Lease, LeaseRequest, SubmitRequest
 from beamtide.pump import Caller, Limits
@@ -49,12 +50,21 @@ def test_a_message_that_is_too_large_cuts_its_sender_off_and_nobody_else(address
         assert [len(str(message)) < 2000 for message in echo.heard] == [True]
 
 
+class Slow(Echo):
+    """Needs so long for each message that the others wait in front of it meanwhile."""
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        if isinstance(event, Heard):
+            clock.pause(0.02)
+        return super().handle(event, now)
+
+
 def test_a_batch_ends_when_it_is_heavy(address: str, stranger: "zmq.Socket[bytes]") -> None:
     """Messages that wait in front of the service are not all taken into memory before the first is on disk."""
     stranger.connect(address)
     for number in range(20):
         stranger.send_multipart(codec.encode(Ok(), number + 1, arrays={"a": np.zeros(1 << 17)}))  # 1 MiB
-    with running(Echo(), address, limits=Limits(message=8 << 20, batch=2 << 20)) as store:
+    with running(Slow(), address, limits=Limits(message=8 << 20, batch=2 << 20)) as store:
         for _ in range(20):
             stranger.recv_multipart()
     assert max(store.commits) <= 2, "a batch of more than 2 MiB, coming and going"
