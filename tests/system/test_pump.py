@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -125,6 +126,17 @@ def test_an_unknown_kind_is_answered_unsupported_and_nonsense_is_survived(addres
         letter = codec.decode(socket.recv_multipart())
         assert letter.message == Unsupported(kind="FromTheFuture")
         assert letter.reply_to == 77
+
+
+def test_a_newer_minor_version_is_understood_and_answered(address: str) -> None:
+    with running(echo := Echo(), address), zmq.Context() as context, context.socket(zmq.DEALER) as newer:
+        newer.linger, newer.rcvtimeo = 0, 10_000
+        newer.connect(address)
+        head = codec.ENVELOPE.pack(codec.MAGIC, codec.MAJOR, codec.MINOR + 1, 77, 0)
+        newer.send_multipart([head + b"Ok", msgspec.msgpack.encode(["mine", {"from": "the future"}])])
+        letter = codec.decode(newer.recv_multipart())
+        assert (letter.message, letter.reply_to) == (Ok(note="echo"), 77)
+        assert echo.heard == [Ok(note="mine")]
 
 
 def test_another_major_version_is_not_understood(address: str) -> None:
