@@ -142,11 +142,11 @@ def test_a_new_launcher_finds_the_jobs_by_token(bench: Bench) -> None:
 
 def test_previews_start_nothing(bench: Bench) -> None:
     launcher = bench.launcher()
-    good = order(bench.deployment, "tok-1", PAUSE)
+    good = order(bench.deployment, "tok-never", PAUSE)
     assert launcher.problems([good]) == ()
     huge = replace(good, shape=replace(good.shape, memory_mb=1 << 30))
     (said,) = launcher.problems([huge])
     assert said.startswith("pipeline xrf: ")
     assert "a job wants 1073741824 MiB" in said
     assert "signal.pause" in launcher.render(good)
-    assert "tok-1" not in {job.token for job in seen(launcher).jobs.values()}
+    assert "tok-never" not in {job.token for job in seen(launcher).jobs.values()}
