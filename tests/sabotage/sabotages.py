@@ -426,9 +426,9 @@ SABOTAGES = (
     ),
     Sabotage(
         "words of a script are not quoted",
-        SLURM + "slurm_script.py",
-        "    return shlex.join(words)",
-        '    return " ".join(words)',
+        "cluster_side/images/enter.py",
+        'return f"exec {shlex.join(argv)}\\n"',
+        'return f"exec {" ".join(argv)}\\n"',
         ("tests/unit/test_sbatch_templates.py",),
     ),
     Sabotage(
