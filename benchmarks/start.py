@@ -24,7 +24,9 @@ from beamtide.messages.base import PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.tasks import InputFile, Lease, LeaseRequest, Task, TaskDone
 from beamtide.pump import Caller
+from benchmarks import start_in_image
 from benchmarks.measure import Beside, Book, scratch
+from cluster_side.images import enter
 from cluster_side.worker import inputs, nursery, recipe
 
 POINTS = 20
@@ -37,21 +39,27 @@ def run(book: Book) -> None:
     with scratch() as folder:
         deployment = embedded.prepare_demo(pathlib.Path(folder))
         simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0.0)
-        task = _task(deployment)
+        task = task_of(deployment)
         book.sync(pathlib.Path(folder))
         ours: list[float] = []
+        free: list[float] = []
         naive: list[float] = []
         floor: list[float] = []
         for _ in range(NAIVE):  # interleaved
             naive.append(_naive(deployment, task))
             floor += _warm(deployment, task, TASKS // NAIVE)
-            ours += _forked(deployment, task, TASKS // NAIVE)
+            lives, gaps = forked(deployment, task, TASKS // NAIVE)
+            ours += lives
+            free += gaps
     peer = Beside("fresh Python process that imports, configures and does the task", naive)
     alone = Beside("reading and fitting alone, warm", floor)
     book.row("forked_worker_p50_ms", ours, "ms", "lower", peer=peer, floor=alone, notes={"spectra_per_task": POINTS})
+    book.row("slot_free_to_lease_p50_ms", free, "ms", "lower")
+    start_in_image.run(book)
 
 
-def _task(deployment: Deployment) -> Task:
+def task_of(deployment: Deployment) -> Task:
+    """Return the one task of the simulated scan."""
     prepared = settings.document_for(deployment.pipelines["xrf"], site.shared_root(deployment))
     file = next((deployment.site.roots.raw / SCAN.id / simulate.DETECTOR).glob("*.nxs"))
     path = str(file.relative_to(deployment.site.roots.raw))
@@ -97,6 +105,9 @@ class _Beamline:
     task: Task
     leased: dict[str, float] = field(default_factory=dict)
     taken: list[float] = field(default_factory=list)
+    free: list[float] = field(default_factory=list)
+    """How long a slot was free between two tasks, in ms."""
+    _ended: float = 0.0
 
     def serve(self, times: int) -> list[float]:
         """Hand out leases until `times` of them came back; return how long each took in ms."""
@@ -114,21 +125,27 @@ class _Beamline:
         return self.taken[:times]
 
     def _answer(self, message: Any) -> Lease | Ok:
+        now = clock.monotonic()
         if isinstance(message, TaskDone):
-            self.taken.append(1e3 * (clock.monotonic() - self.leased.pop(message.worker)))
+            self.taken.append(1e3 * (now - self.leased.pop(message.worker)))
+            self._ended = now
         elif isinstance(message, LeaseRequest):
-            self.leased[message.worker] = clock.monotonic()
+            self.free += [1e3 * (now - self._ended)] if self._ended else []
+            self.leased[message.worker] = now
             return Lease(task=self.task, attempt=1, ttl=60.0)
         return Ok()
 
 
-def _forked(deployment: Deployment, task: Task, times: int) -> list[float]:
-    """Return the life of `times` forked workers of one job, one after the other; the first warms the parent's files."""
-    command = [sys.executable, "-m", "beamtide", "work", "-c", str(deployment.file), "--pipeline", "xrf", "--slots", "1"]
+def forked(deployment: Deployment, task: Task, times: int) -> tuple[list[float], list[float]]:
+    """Return the lives of `times` forked workers of one job, one after the other, and how long its slot was free in between."""
+    beamtide = [sys.executable, "-m", "beamtide"] if deployment.site.container.runtime == "none" else ["beamtide"]
+    command = [*beamtide, "work", "-c", str(deployment.file), "--pipeline", "xrf", "--slots", "1"]
+    command += ["--tasks", str(times + 1), "--idle-exit", "30"]
     (deployment.site.state / "run").mkdir(parents=True, exist_ok=True)
-    job = subprocess.Popen([*command, "--tasks", str(times + 1), "--idle-exit", "30"])
+    job = subprocess.Popen(["bash", "-c", enter.script(deployment, command)])
     try:
-        return _Beamline(deployment, task).serve(times + 1)[1:]
+        beamline = _Beamline(deployment, task)
+        return beamline.serve(times + 1)[1:], beamline.free
     finally:
         job.kill()
         job.wait()

@@ -13,6 +13,8 @@ from beamtide import clock
 from beamtide.config import Deployment
 from cluster_side.worker import allocation, life, nursery, recipe, weight
 
+ENTERED = "BEAMTIDE_ENTERED"
+"""Environment variable with the Unix time at which the batch script became the container program."""
 log = structlog.get_logger()
 
 
@@ -44,6 +46,7 @@ def run(deployment: Deployment, wish: Wish, find: recipe.FindModality = recipe.r
     pins = allocation.pins(slots, wish.needs.cpus, here, whole_node=whole)
     tasks = wish.tasks if wish.tasks <= 1 else -(-wish.tasks * slots // wish.slots)
     started = _age()
+    entered = environment.get(ENTERED)
     log.info(
         "ready",
         job=name,
@@ -51,6 +54,7 @@ def run(deployment: Deployment, wish: Wish, find: recipe.FindModality = recipe.r
         tasks=tasks,
         pinned=bool(pins),
         ends_in=left and round(left),
+        image_s=round(clock.utc() - started - float(entered), 3) if entered else 0.0,
         python_and_imports_s=round(started - (clock.monotonic() - began), 3),
         settings_and_kernel_s=round(clock.monotonic() - began, 3),
     )
