@@ -47,10 +47,10 @@ bench: $(VENV)/.dev  ## measure; ONLY=fabric|results|start|elastic|xrf|xrd|ptych
 
 locks: $(VENV)/.dev  ## pin the versions of the images again (containers/locks)
 	@$(PIP) install pip-tools
-	@$(call lock,worker-cpu,xrf xrd)
-	@$(call lock,worker-gpu,xrd gpu)
-	@$(call lock,worker-mpi,mpi)
-	@$(call lock,beamline,maps)
+	@$(call lock,worker-cpu,points xrf xrd ptycho)
+	@$(call lock,worker-gpu,points xrd ptycho gpu)
+	@$(call lock,worker-mpi,points ptycho mpi) --unsafe-package mpich  # Open MPI comes with the image
+	@$(call lock,beamline,maps points)
 
 clean:  ## remove what was installed and what the demo wrote
 	@rm -rf $(VENV) demo demo-slurm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
