@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from beamtide import __version__, command_dead, command_explain, command_look, command_tell
+from beamtide import __version__, command_dead, command_explain, command_keys, command_look, command_tell
 from beamtide.errors import BadInput, BeamtideError, Broken
 from beamtide.screen import complain, say
 
@@ -76,6 +76,7 @@ def build(wishes: _Wishes | None = None) -> typer.Typer:
     command_explain.add_to(app)
     command_tell.add_to(app)
     command_dead.add_to(app)
+    command_keys.add_to(app)
     return app
 
 

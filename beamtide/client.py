@@ -19,6 +19,8 @@ from beamtide.messages import Message, Ok, metadata, results, scaling, tasks, to
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
 from beamtide.pump import Answer, Caller
+from beamtide.security.guard import identity_of
+from beamtide.security.roles import Role
 
 BATCH = 500
 LARGEST_TASK = 512 << 10
@@ -39,9 +41,9 @@ class FetchedArray:
 class Client:
     """Talks to a running Beamtide. Use it in a `with` block, in one thread."""
 
-    def __init__(self, deployment: Deployment | pathlib.Path | str, patience: float = 10.0) -> None:
+    def __init__(self, deployment: Deployment | pathlib.Path | str, patience: float = 10.0, role: Role = "user") -> None:
         self.deployment = deployment if isinstance(deployment, Deployment) else site.load(pathlib.Path(deployment))
-        self._caller, self._patience = Caller(), patience
+        self._caller, self._patience = Caller(identity_of(self.deployment, role)), patience
 
     def __enter__(self) -> Self:
         return self

@@ -37,6 +37,8 @@ class Network(Section):
     """"ipc": sockets in the state folder, reachable on this machine by this user only; or 127.0.0.1 to bind TCP ports."""
     ports: str = Field(default="28700-28731", pattern=r"^\d{2,5}-\d{2,5}$")
     """The range of TCP ports, used in the order of the components."""
+    keys: pathlib.Path | None = None
+    """The folder of keys (`beamtide keys`): with it, TCP connections are encrypted and only open to who is on its list."""
 
 
 class Caps(Section):

@@ -114,7 +114,11 @@ def _absolute(site: SiteConfig, folder: pathlib.Path) -> SiteConfig:
     container = site.container
     if container.image is not None:
         container = container.model_copy(update={"image": full(container.image)})
-    return site.model_copy(update={"roots": roots, "state": full(site.state), "pipelines": tuple(files), "container": container})
+    network = site.network
+    if network.keys is not None:
+        network = network.model_copy(update={"keys": full(network.keys)})
+    changed = {"roots": roots, "state": full(site.state), "pipelines": tuple(files), "container": container, "network": network}
+    return site.model_copy(update=changed)
 
 
 def _relations(deployment: Deployment, documents: dict[str, yaml_file.Document]) -> list[str]:
@@ -151,10 +155,10 @@ def _places(deployment: Deployment, document: yaml_file.Document) -> list[str]:
     first, last = (int(number) for number in site.network.ports.split("-"))
     if last - first + 1 < len(deployment.components()) or not 0 < first <= last < 65536:
         found.append(f"{document.where(('network', 'ports'))}: {len(deployment.components())} ports are needed, below 65536")
-    if site.network.bind not in (*LOOPBACK, "ipc"):
+    if site.network.bind not in (*LOOPBACK, "ipc") and site.network.keys is None:
         found.append(
-            f"{document.where(('network', 'bind'))}: {site.network.bind} can be reached from other machines, and connections are "
-            f"not yet protected by keys; use ipc or {LOOPBACK[0]}"
+            f"{document.where(('network', 'bind'))}: {site.network.bind} can be reached from other machines, and there are "
+            f"no keys; make some with `beamtide keys new` and name their folder in network.keys, or use ipc or {LOOPBACK[0]}"
         )
     found += _image(site.container, document)
     if site.state.is_relative_to(site.roots.raw):

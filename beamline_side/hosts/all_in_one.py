@@ -19,6 +19,7 @@ from beamtide.config import Deployment
 from beamtide.errors import BadInput, Broken, NoAnswer
 from beamtide.messages.topology import Topology, TopologyRequest
 from beamtide.pump import Caller
+from beamtide.security.guard import identity_of
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 STEADY = 30.0
@@ -54,7 +55,7 @@ class Host:
         try:
             for component in self._deployment.components():
                 self._children[component] = _Child(self._spawn(component), clock.monotonic())
-            with Caller() as caller:
+            with Caller(identity_of(self._deployment, "component")) as caller:
                 self._await_ready(caller)
         except BaseException:
             self.stop()

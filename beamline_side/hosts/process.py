@@ -12,6 +12,7 @@ import resource
 import signal
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import structlog
@@ -23,6 +24,7 @@ from beamtide.config import Deployment
 from beamtide.errors import BadInput, Broken
 from beamtide.presence import card_of
 from beamtide.pump import Pump, stop_on_signals
+from beamtide.security.guard import guard_of
 from beamtide.session import Session
 
 Loop = Callable[[Deployment, Callable[[], bool]], None]
@@ -69,7 +71,7 @@ def _pump(deployment: Deployment, component: str, service: Service) -> None:
     spool = _spool(deployment, component) if service.durable else None
     try:
         machine = service.build(deployment, component, spool or NoStore())
-        limits = service.limits(deployment.site.budgets)
+        limits = replace(service.limits(deployment.site.budgets), guard=guard_of(deployment))
         card = card_of(deployment, component, tuple(links.values()))
         pump = Pump(machine, Session(card), {name: deployment.address(to) for name, to in links.items()}, spool, limits)
         stop_on_signals(pump.stop)

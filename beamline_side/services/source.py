@@ -20,6 +20,7 @@ from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Task
 from beamtide.presence import Presence
 from beamtide.pump import Caller
+from beamtide.security.guard import identity_of
 
 WAIT = 0.25
 MOST_AT_ONCE = 500
@@ -142,7 +143,7 @@ class FileSource:
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
     """Watch until told to stop; a service that does not answer is asked again."""
-    with Client(deployment) as client, Caller() as caller:
+    with Client(deployment, role="component") as client, Caller(identity_of(deployment, "component")) as caller:
         source, presence, silent = FileSource(deployment, client), Presence(deployment, "source", caller), ""
         while not stop():
             presence.beat(source.progress(), silent or source.why())

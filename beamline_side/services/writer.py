@@ -28,6 +28,7 @@ from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product, ProductState
 from beamtide.presence import Presence
 from beamtide.pump import Caller
+from beamtide.security.guard import identity_of
 
 REST = 5.0
 """Seconds until a product that could not be written is tried again."""
@@ -219,7 +220,7 @@ def _settings_now(deployment: Deployment) -> dict[str, Digest]:
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
     """Follow the sink until `stop()`."""
-    with Caller() as caller:
+    with Caller(identity_of(deployment, "component")) as caller:
         presence = Presence(deployment, "writer", caller)
 
         def pulse() -> None:

@@ -17,7 +17,9 @@ from beamtide import clock, codec
 from beamtide.errors import BadInput, Busy, NoAnswer, WireError
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Refused
+from beamtide.pump.gatekeeper import secure_client
 from beamtide.pump.sockets import tune
+from beamtide.security.key_files import Identity
 
 SILENCE = 2.0
 """A peer that says nothing for so long (seconds), beyond the wait that it was allowed, is asked again."""
@@ -29,8 +31,8 @@ Answer = TypeVar("Answer", bound=Message)
 class Caller:
     """Asks services and waits: one DEALER socket per address, made anew after silence (lazy pirate). Not for threads to share."""
 
-    def __init__(self) -> None:
-        self._context = zmq.Context()
+    def __init__(self, identity: Identity | None = None) -> None:
+        self._context, self._identity = zmq.Context(), identity
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._ids = itertools.count(int.from_bytes(os.urandom(6)) << 8)
 
@@ -119,6 +121,8 @@ class Caller:
         socket = self._context.socket(zmq.DEALER)
         tune(socket)
         socket.sndtimeo = 1000
+        if self._identity is not None:
+            secure_client(socket, self._identity)
         socket.connect(address)
         self._sockets[address] = socket
         return socket

@@ -21,8 +21,9 @@ import zmq
 from beamtide import clock, codec
 from beamtide.errors import UnknownKind, WireError
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts, Send, Shelf, Tick, Unreachable, WakeAt, link
-from beamtide.messages import Unsupported
+from beamtide.messages import Message, Refused, Unsupported
 from beamtide.messages.base import Handle
+from beamtide.pump.gatekeeper import Gatekeeper, knock
 from beamtide.pump.sockets import DONTWAIT, ROOMY, Limits, post, receive, router
 from beamtide.session import Session
 
@@ -67,14 +68,19 @@ class Pump:
         self._weight = 0
         self._log = log.bind(component=session.card.name)
         self._context = zmq.Context()
-        self._socket = router(self._context, session.card.address, limits)
-        for name, address in links.items():
-            self._socket.setsockopt(zmq.CONNECT_ROUTING_ID, link(name))
-            self._socket.connect(address)
+        self._gatekeeper = Gatekeeper(self._context, limits.guard) if limits.guard else None
+        self._links = {link(name): address for name, address in links.items()}
+        try:
+            self._socket = router(self._context, session.card.address, self._links, limits)
+            if limits.guard:
+                knock(self._context, session.card.address, limits.guard)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
         self._linked = bool(links.get("topology"))
         self._ids = itertools.count(1)
         self._wakes: list[float] = [0.0]
-        self._complaints = 0
+        self._complaints = self._refusals = 0
         self._stopping = False
 
     def stop(self) -> None:
@@ -122,8 +128,20 @@ class Pump:
             if self._complaints & (self._complaints - 1) == 0:  # the 1st, 2nd, 4th, 8th … so that nobody can flood the log
                 self._log.warning("not understood", reason=repr(str(error))[:200], count=self._complaints)
         else:
-            return Heard(peer, letter.message, letter.id, letter.reply_to, letter.arrays)
+            if self._gatekeeper is None or peer in self._links or not (why := self._not_theirs(frames[0], letter.message)):
+                return Heard(peer, letter.message, letter.id, letter.reply_to, letter.arrays)
+            self._send(Send(peer, Refused(reason=why), letter.id))
         return None
+
+    def _not_theirs(self, frame: zmq.Frame, message: Message) -> str:
+        """Return why whoever sent this may not say it, or "": by the key of the connection, whatever they call themselves."""
+        assert self._limits.guard is not None
+        why = self._limits.guard.refusal(str(frame.get("User-Id")), type(message))
+        if why:
+            self._refusals += 1
+            if self._refusals & (self._refusals - 1) == 0:
+                self._log.warning("refused", reason=repr(why)[:200], count=self._refusals)
+        return why
 
     def _effects_of(self, events: Iterator[Event]) -> list[Effect]:
         outgoing: list[Effect] = []
@@ -134,6 +152,8 @@ class Pump:
                 self._session.heard(event.message)
                 continue
             if isinstance(event, Tick):
+                if self._gatekeeper is not None:
+                    self._gatekeeper.check()
                 self._wakes = [wake for wake in self._wakes if wake > now]
                 heapq.heapify(self._wakes)
                 if self._linked and self._session.due(now):

@@ -4,15 +4,20 @@ Options and their reasons: reliability study, socket options. Arithmetic with py
 so they are plain numbers here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import zmq
 
 from beamtide.errors import BadInput
+from beamtide.pump.gatekeeper import secure_client, secure_server
+from beamtide.security.guard import Guard
 
 MAX_MESSAGE = 256 << 20
 CONTROL_MESSAGE = 1 << 20
+HANDSHAKE = 10_000
+"""Milliseconds for a handshake: who has not shown a key by then is cut off."""
 WORTH_SHARING = 64 << 10
 """A part of so many bytes is lent to ZeroMQ; a smaller one is cheaper to copy."""
 DONTWAIT, MORE = int(zmq.DONTWAIT), int(zmq.SNDMORE)
@@ -28,6 +33,8 @@ class Limits:
     """Messages under way to or from one peer. ZeroMQ counts them per peer, whatever their size."""
     batch: int = 128 << 20
     """Bytes of messages, coming and going, after which a batch ends."""
+    guard: Guard | None = None
+    """Who is let in; None: everybody who can reach the address."""
 
 
 ROOMY = Limits(MAX_MESSAGE)
@@ -61,19 +68,31 @@ def tune(socket: "zmq.Socket[bytes]", limits: Limits = ROOMY) -> None:
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE)
 
 
-def router(context: "zmq.Context[zmq.Socket[bytes]]", address: str, limits: Limits) -> "zmq.Socket[bytes]":
-    """Return the socket of a service, listening at `address`; BadInput if it cannot."""
+def router(
+    context: "zmq.Context[zmq.Socket[bytes]]", address: str, links: Mapping[bytes, str], limits: Limits
+) -> "zmq.Socket[bytes]":
+    """Return the socket of a service: connected to `links` (peer -> address), listening at `address`; BadInput if it cannot.
+
+    Links come first, so that nobody can take their names.
+    """
     socket = context.socket(zmq.ROUTER)
     tune(socket, limits)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.BACKLOG, 4096)
+    if limits.guard is not None:
+        secure_client(socket, limits.guard.identity)
+    for peer, other in links.items():
+        socket.setsockopt(zmq.CONNECT_ROUTING_ID, peer)
+        socket.connect(other)
+    if limits.guard is not None:
+        secure_server(socket, limits.guard)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
         socket.close()
-        context.term()
         raise BadInput(
             f"cannot listen on {address}: {error.strerror}. Is another Beamtide running there? "
             "Stop it, or choose other ports under network.ports in the site file."

@@ -19,7 +19,8 @@ from beamtide.errors import BadInput
 from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.presence import card_of
-from beamtide.pump import Caller, Pump
+from beamtide.pump import Caller, Limits, Pump
+from beamtide.security.guard import guard_of, identity_of
 from beamtide.session import Session
 from cluster_side.scaling.budget import Budget
 from cluster_side.scaling.crew import Crew
@@ -88,6 +89,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
             machine,
             Session(card_of(deployment, "autoscaler", tuple(links.values()))),
             {name: deployment.address(to) for name, to in links.items()},
+            limits=Limits(guard=guard_of(deployment)),
         )
         on_stop(pump.stop)
         shell = _Shell(machine, journal, Errands(launcher, lambda said: log.error("launcher failed", reason=said)))
@@ -199,7 +201,7 @@ def _inform(deployment: Deployment, steering: Steering, queued: dict[str, int] |
             rates: dict[str, Any] = dict.fromkeys(("oldest_wait", "service_time", "arrival_rate"), 0.0)
             steering.crews[name].gauged(BufferGauge(pipeline=name, ready=ready, **zeros, **rates), now)  # type: ignore[arg-type]
         return
-    with Caller() as caller:
+    with Caller(identity_of(deployment, "component")) as caller:
         scans = caller.ask(deployment.address("metadata"), ScansRequest(), Scans, patience=PATIENCE).scans
         for name, crew in steering.crews.items():
             address = deployment.address(f"buffer.{name}")

@@ -6,7 +6,7 @@ Clock policy: durations from `beamtide.clock`.
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beamtide import clock
 from beamtide.errors import BeamtideError
@@ -14,16 +14,20 @@ from beamtide.messages import Message
 from beamtide.messages.tasks import Beat, Lease, Stale
 from beamtide.pump import Caller
 
+if TYPE_CHECKING:
+    from cluster_side.worker.one_task import Work
+
 HAND_BACK = 5.0
 """Seconds that an orphan has to give its task back."""
 
 
-def begin(buffer: str, worker: str, lease: Lease, every: float, tell: Callable[[dict[str, Any]], None]) -> list[float]:
-    """Beat every so many seconds, telling the share done that stands in the list returned; end the process when it is stale."""
+def begin(work: "Work", worker: str, lease: Lease, tell: Callable[[dict[str, Any]], None]) -> list[float]:
+    """Beat, telling the share done that stands in the list returned; end the process when the lease is stale."""
     progress, parent = [0.0], os.getppid()
+    buffer, every = work.buffer, work.deployment.site.leases.beat
 
     def beat() -> None:
-        caller, last_seen = Caller(), clock.monotonic()
+        caller, last_seen = Caller(work.identity), clock.monotonic()
         while True:
             clock.pause(every)
             last_seen = clock.monotonic() if os.getppid() == parent else last_seen

@@ -88,7 +88,7 @@ def _follow(work: Work, team: Ranks) -> int:
     if not body:
         return 0
     task = msgspec.msgpack.decode(body, type=Task)
-    with Caller() as caller:
+    with Caller(work.identity) as caller:
         try:
             one_task.compute(replace(work, call=lambda _: Company(team, team.local_rank)), task, caller, [0.0])
         except Exception as error:
@@ -140,7 +140,7 @@ def _watch(work: Work, reading: int) -> NoReturn:
         lease = next((fact for fact in known if "leased" in fact), None)
         if lease is not None and not known[-1].get("said"):
             reason = "its MPI program ended in the middle of the task: a rank died, or was killed; see the log of the job"
-            with Caller() as caller:
+            with Caller(work.identity) as caller:
                 one_task.report_failure(work, caller, (lease["leased"], lease["attempt"], lease["worker"]), End("infra", reason))
     except BeamtideError as error:
         _print(f"beamtide work: the loss of a task could not be reported ({error}); its lease will run out")

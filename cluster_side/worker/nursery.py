@@ -141,7 +141,7 @@ class Nursery:
 
     def _report(self, loss: life.ReportLoss) -> None:
         def report() -> int:
-            with Caller() as caller:
+            with Caller(self.work.identity) as caller:
                 end = End(loss.cause, loss.reason, stderr=loss.stderr)
                 one_task.report_failure(self.work, caller, (loss.task, loss.attempt, loss.worker), end)
             return 0

@@ -23,6 +23,8 @@ from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.results import Provenance, RoomRequest, StoreRequest
 from beamtide.messages.tasks import Cause, Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
 from beamtide.pump import Caller
+from beamtide.security.guard import identity_of
+from beamtide.security.key_files import Identity
 from cluster_side.modalities.base import checked
 from cluster_side.modalities.company import ALONE, Company
 from cluster_side.worker import beating, inputs, last_words, recipe, showing
@@ -67,6 +69,11 @@ class Work:
         """The address of the queue."""
         return self.deployment.address(f"buffer.{self.pipeline}")
 
+    @property
+    def identity(self) -> Identity | None:
+        """The key that this worker shows; None where sockets need none."""
+        return identity_of(self.deployment, "worker")
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -86,7 +93,7 @@ def name() -> str:
 def run(work: Work, tell: Callable[[dict[str, Any]], None]) -> int:
     """Take one task and do it; return the exit code. `tell` passes facts on to the parent."""
     lease: Lease | None = None
-    with Caller() as caller:
+    with Caller(work.identity) as caller:
         try:
             found = _lease(work, caller)
             if isinstance(found, NoTask):
@@ -94,7 +101,7 @@ def run(work: Work, tell: Callable[[dict[str, Any]], None]) -> int:
                 return 0
             lease = found
             tell({"leased": lease.task.id, "attempt": lease.attempt, "worker": name()})
-            progress = beating.begin(work.buffer, name(), lease, work.deployment.site.leases.beat, tell)
+            progress = beating.begin(work, name(), lease, tell)
             tell({"said": _attempt(work, lease, caller, progress)})
         except NoAnswer as error:
             tell({"said": "silent", "reason": str(error)})

@@ -543,4 +543,32 @@ SABOTAGES = (
         "if place.exists() and not root.exists():",
         ("tests/unit/test_hdf5_confinement.py",),
     ),
+    Sabotage(
+        "strangers are let in where nobody answers",
+        "beamtide/pump/gatekeeper.py",
+        "    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)",
+        "    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 0)",
+        ("tests/security/test_authentication.py",),
+    ),
+    Sabotage(
+        "what a role may say is not looked at",
+        "beamtide/security/guard.py",
+        "        if not may(entry.role, message):",
+        "        if False:",
+        ("tests/security/test_authentication.py",),
+    ),
+    Sabotage(
+        "a key never ends",
+        "beamtide/security/key_files.py",
+        "        if utc >= self.expires:",
+        "        if False:",
+        ("tests/security/test_authentication.py",),
+    ),
+    Sabotage(
+        "a link to a key is followed",
+        "beamtide/security/key_files.py",
+        "os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "os.O_RDONLY | os.O_CLOEXEC",
+        ("tests/security/test_key_files.py",),
+    ),
 )

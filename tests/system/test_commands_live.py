@@ -215,6 +215,7 @@ def own(tmp_path: pathlib.Path) -> Deployment:
     return site.load(deployment.file)
 
 
+@pytest.mark.long
 def test_run_one_pipeline_of_a_folder_interrupted_and_again(own: Deployment) -> None:
     """Ctrl-C leaves no process and says how to go on; the same command then completes."""
     words = ["run", SCAN.id, "--pipelines", "encoders", "--workers", "1"]

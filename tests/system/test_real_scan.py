@@ -94,6 +94,7 @@ def test_the_maps_are_pymcas_and_the_grid_is_the_scans(tmp_path: pathlib.Path, t
     check_with_viewers(layout.result_file(deployment.site.roots.processed, REAL_SCAN.id, "xrf"), test_data)
 
 
+@pytest.mark.long
 def test_one_task_per_line_normalised_to_a_current_that_another_pipeline_made(
     tmp_path: pathlib.Path, test_data: pathlib.Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_one_task_per_line_normalised_to_a_current_that_another_pipeline_made(
             assert found[name].sum() != pytest.approx(undone, rel=1e-7), f"{name} was not normalised"
 
 
+@pytest.mark.long
 def test_sigkill_of_everybody_in_the_middle(tmp_path: pathlib.Path, test_data: pathlib.Path) -> None:
     """Each is killed once a certain part of the scan is done; the scan completes, every point exactly once."""
     deployment = real_site(tmp_path, test_data, 11)
