@@ -76,7 +76,7 @@ def test_a_circle_of_inputs(folder: pathlib.Path) -> None:
         ("state: state", "state: raw/state", "lies inside roots.raw"),
         ("state: state", "state: state\nnetwork: {bind: 127.0.0.1, ports: 28700-28702}", "ports are needed"),
         ("state: state", "state: state\nnetwork: {bind: 0.0.0.0}", "can be reached from other machines"),
-        ("state: state", "state: state\nnetwork: {bind: 10.1.2.3}", "not yet protected by keys"),
+        ("state: state", "state: state\nnetwork: {bind: 10.1.2.3}", "there are no keys"),
     ],
 )
 def test_wrong_places(folder: pathlib.Path, old: str, new: str, expected: str) -> None:
