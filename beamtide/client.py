@@ -76,7 +76,7 @@ class Client:
     def changed_scans(self, after: int, wait: float) -> metadata.Scans:
         """Return the scans that changed after version `after`, as soon as there are some, or none after `wait` seconds."""
         question = metadata.ScansRequest(after=after, wait=wait)
-        return self._caller.ask(self._at("metadata"), question, metadata.Scans, patience=wait + self._patience)
+        return self._caller.ask(self.deployment.address("metadata"), question, metadata.Scans, patience=wait + self._patience)
 
     # tasks
 
@@ -97,7 +97,9 @@ class Client:
         after = -1
         while True:
             question = tasks.WatchTasksRequest(scan=ScanId(scan), after=after, wait=wait)
-            status = self._caller.ask(self._at("distributor"), question, tasks.TaskStatus, patience=wait + self._patience)
+            status = self._caller.ask(
+                self.deployment.address("distributor"), question, tasks.TaskStatus, patience=wait + self._patience
+            )
             if status.version > after:
                 yield status
                 after = status.version
@@ -150,7 +152,7 @@ class Client:
         after = 0
         while True:
             question = results.WatchRequest(after=after, wait=wait, scan=ScanId(scan), pipeline=PipelineName(pipeline))
-            answer = self._caller.ask(self._at("sink"), question, results.Products, patience=wait + self._patience)
+            answer = self._caller.ask(self.deployment.address("sink"), question, results.Products, patience=wait + self._patience)
             yield from answer.products
             after = answer.version
 
@@ -163,7 +165,9 @@ class Client:
         newest = max(found, key=lambda state: state.version)
         end = newest.complete if stop is None else stop
         question = results.FetchRequest(product=newest.product, dataset=name, start=start, stop=end)
-        answer, arrays = self._caller.converse(self._at("sink"), question, results.Fetched, patience=self._patience)
+        answer, arrays = self._caller.converse(
+            self.deployment.address("sink"), question, results.Fetched, patience=self._patience
+        )
         return FetchedArray(arrays["data"], answer.header, answer.start, answer.stop, answer.holes)
 
     # settings
@@ -212,19 +216,16 @@ class Client:
         return [only] if only else known
 
     def _letters(self, pipeline: str, question: DeadListRequest) -> DeadLetters:
-        return self._caller.ask(self._at(f"buffer.{pipeline}"), question, DeadLetters, patience=self._patience)
+        return self._caller.ask(self.deployment.address(f"buffer.{pipeline}"), question, DeadLetters, patience=self._patience)
 
     def _ask(self, component: str, message: Message) -> None:
-        self._caller.ask(self._at(component), message, Ok, patience=self._patience)
+        self._caller.ask(self.deployment.address(component), message, Ok, patience=self._patience)
 
     def _put(self, message: Message) -> Digest:
         return self._seek("metadata", message, metadata.Put).digest
 
     def _seek(self, component: str, question: Message, kind: type[Answer]) -> Answer:
-        return self._caller.ask(self._at(component), question, kind, patience=self._patience)
-
-    def _at(self, component: str) -> str:
-        return self.deployment.address(component)
+        return self._caller.ask(self.deployment.address(component), question, kind, patience=self._patience)
 
 
 def _portions(new: Sequence[tasks.Task]) -> Iterator[tuple[tasks.Task, ...]]:
