@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 from numpy.typing import NDArray
 
 from beamtide import clock, settings, site
@@ -18,13 +17,10 @@ from beamtide.errors import BadInput
 from beamtide.messages import Message, Ok, metadata, results, scaling, tasks, topology
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
+from beamtide.portions import batches, portions
 from beamtide.pump import Answer, Caller
 from beamtide.security.guard import identity_of
 from beamtide.security.roles import Role
-
-BATCH = 500
-LARGEST_TASK = 512 << 10
-"""Bytes of one task, and of a portion of tasks: a message to the distributor has 1 MiB at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ class Client:
 
         Tasks before one that found no room are accepted; submitting them again changes nothing.
         """
-        for some in _portions(new):
+        for some in portions(new):
             self._ask("distributor", tasks.SubmitRequest(tasks=some))
 
     def status(self, scan: str = "") -> tasks.TaskStatus:
@@ -132,12 +128,12 @@ class Client:
 
     def retry(self, letters: Sequence[DeadLetter]) -> None:
         """Run tasks that failed for good again; their results take the place of their holes."""
-        for name, some in _batches(letters):
+        for name, some in batches(letters):
             self._ask(f"buffer.{name}", RetryRequest(tasks=some))
 
     def drop(self, letters: Sequence[DeadLetter]) -> None:
         """Forget tasks that failed for good; their holes stay."""
-        for name, some in _batches(letters):
+        for name, some in batches(letters):
             self._ask(f"buffer.{name}", DropRequest(tasks=some))
 
     # results
@@ -226,28 +222,3 @@ class Client:
 
     def _seek(self, component: str, question: Message, kind: type[Answer]) -> Answer:
         return self._caller.ask(self.deployment.address(component), question, kind, patience=self._patience)
-
-
-def _portions(new: Sequence[tasks.Task]) -> Iterator[tuple[tasks.Task, ...]]:
-    """Yield tasks in portions that the distributor takes in one message; BadInput: a task that is too large for any."""
-    portion: list[tasks.Task] = []
-    size = 0
-    for task in new:
-        length = len(msgspec.msgpack.encode(task))
-        if length > LARGEST_TASK:
-            raise BadInput(f"task {task.id} has {length >> 10} KiB, at most {LARGEST_TASK >> 10} are taken; give it fewer files")
-        if portion and (size + length > LARGEST_TASK or len(portion) == BATCH):
-            yield tuple(portion)
-            portion, size = [], 0
-        portion.append(task)
-        size += length
-    if portion:
-        yield tuple(portion)
-
-
-def _batches(letters: Sequence[DeadLetter]) -> Iterator[tuple[PipelineName, tuple[TaskId, ...]]]:
-    """Yield the names of tasks by pipeline, in batches that a buffer reads in a moment."""
-    for pipeline in {letter.task.pipeline for letter in letters}:
-        names = tuple(letter.task.id for letter in letters if letter.task.pipeline == pipeline)
-        for at in range(0, len(names), BATCH):
-            yield pipeline, names[at : at + BATCH]

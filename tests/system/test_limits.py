@@ -11,7 +11,7 @@ import zmq
 
 from beamline_side.hosts import process
 from beamtide import clock, codec
-from beamtide.client import LARGEST_TASK, Client
+from beamtide.client import Client
 from beamtide.config import Leases
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.machine import Effect, Event, Heard
@@ -20,6 +20,7 @@ from beamtide.messages import results as r
 from beamtide.messages.base import PipelineName, ScanId, Seconds
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import InputFile, Lease, LeaseRequest, SubmitRequest
+from beamtide.portions import LARGEST_TASK
 from beamtide.pump import Caller, Limits
 from tests.faults import load
 from tests.faults.hatchery import Hatchery
