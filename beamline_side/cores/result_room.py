@@ -26,6 +26,8 @@ class ResultRoom:
     memory: int = 512 << 20
     backlog: int = 64 << 30
     waiting: int = 0
+    last: int = 0
+    """Size of the result that came last: the next will be like it."""
     _sizes: dict[TaskId, int] = field(default_factory=dict)
     _promised: dict[Peer, tuple[int, float]] = field(default_factory=dict)
 
@@ -44,6 +46,7 @@ class ResultRoom:
 
     def refusal(self, size: int, *, next_in_line: bool, first: bool) -> str:
         """Return why a result of so many bytes cannot be stored now; "" if it can."""
+        self.last = size or self.last
         share = 1.0 if first else HARD if next_in_line else SOFT
         if size == 0 or first or self.waiting + size <= share * self.backlog:
             return ""
@@ -51,7 +54,7 @@ class ResultRoom:
 
     def stored(self, task: TaskId, size: int) -> None:
         """Count a result that is stored."""
-        self._sizes[task] = size
+        self._sizes[task], self.last = size, size or self.last
         self.waiting += size
 
     def released(self, task: TaskId) -> None:
@@ -59,8 +62,8 @@ class ResultRoom:
         self.waiting -= self._sizes.pop(task, 0)
 
     def why(self) -> str:
-        """Say that results wait in numbers."""
-        full = self.waiting > SOFT * self.backlog
+        """Say that results wait in numbers, and leave no room for another like the last."""
+        full = self.waiting > 0 and self.waiting + self.last > SOFT * self.backlog
         return f"{self.waiting >> 20} MiB of results wait for the sink, and workers wait with more" if full else ""
 
     def check(self) -> None:

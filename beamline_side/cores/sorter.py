@@ -23,8 +23,9 @@ from beamline_side.cores.result_room import ResultRoom
 from beamtide import codec
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Ok, Refused, Unsupported
-from beamtide.messages.base import Seconds, TaskId, kind_of
+from beamtide.messages.base import PipelineName, Seconds, TaskId, kind_of
 from beamtide.messages.results import NotHeld, Product, Released, RoomRequest, StoreRequest
+from beamtide.messages.scaling import GaugeRequest, SorterGauge
 
 CREDIT = 4
 MOST_POINTS = 100_000_000
@@ -73,6 +74,8 @@ class SorterMachine:
             case Heard(message=RoomRequest(size=size)):
                 full = self.room.ask(event.peer, size, now)
                 return [Send(event.peer, Refused(reason=full, retry_after=SOON) if full else Ok(), event.id)]
+            case Heard(message=GaugeRequest()):
+                return [Send(event.peer, self._gauge(), event.id)]
             case Heard(message=StoreRequest()):
                 self.room.came(event.peer)
                 return self._store(event)  # released on the tick that ends the batch, when the payload can be read back
@@ -98,6 +101,13 @@ class SorterMachine:
             "waiting": len(self._places) + len(self._corrections),
             "waiting_bytes": self.room.waiting,
         }
+
+    def _gauge(self) -> SorterGauge:
+        full = (
+            f"the sink refuses results: {self._refused}" if self._refused else self.room.why() or self.shelf.room(self.room.last)
+        )
+        waiting = len(self._places) + len(self._corrections)
+        return SorterGauge(pipeline=PipelineName(self.pipeline), waiting=waiting, waiting_bytes=self.room.waiting, full=full)
 
     def why(self) -> str:
         """Say which index everything waits for, or what the sink does not like."""

@@ -6,7 +6,7 @@ from beamtide.messages.base import Message, PipelineName
 
 
 class GaugeRequest(Message, frozen=True, kw_only=True):
-    """Answered `BufferGauge`."""
+    """Answered `BufferGauge` by a buffer, `SorterGauge` by a sorter."""
 
 
 class CrewRequest(Message, frozen=True, kw_only=True):
@@ -47,6 +47,15 @@ class BufferGauge(Message, frozen=True, kw_only=True):
     """Percentiles of the last hundred times from lease to verdict."""
     jobs: dict[str, tuple[int, int]] = {}
     """Jobs whose workers were heard a short while ago: how many of them wait, and how many hold a task."""
+
+
+class SorterGauge(Message, frozen=True, kw_only=True):
+    """Results of one pipeline at this moment: how many wait for the sink; `full` says why there is no room ("" = there is)."""
+
+    pipeline: PipelineName
+    waiting: int
+    waiting_bytes: int
+    full: str = ""
 
 
 # --- people to the autoscaler --------------------------------------------------------------------------------------------

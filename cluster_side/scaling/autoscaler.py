@@ -17,7 +17,7 @@ from beamtide import clock
 from beamtide.config import Deployment
 from beamtide.errors import BadInput
 from beamtide.messages.metadata import Scans, ScansRequest
-from beamtide.messages.scaling import BufferGauge, GaugeRequest
+from beamtide.messages.scaling import BufferGauge, GaugeRequest, SorterGauge
 from beamtide.presence import card_of
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.security.guard import guard_of, identity_of
@@ -84,7 +84,8 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
         steering = steering_for(deployment, launcher, journal.rows, owner, journal.fence)
         scaling = deployment.site.scaling
         machine = ScalerMachine(steering, scaling.tick, scaling.idle_exit, lambda buy: order_for(deployment, launcher, buy))
-        links = {"topology": "topology", "metadata": "metadata"} | {f"buffer.{name}": f"buffer.{name}" for name in steering.crews}
+        links = {name: name for name in ("topology", "metadata")}
+        links |= {to: to for name in steering.crews for to in (f"buffer.{name}", f"sorter.{name}")}
         pump = Pump(
             machine,
             Session(card_of(deployment, "autoscaler", tuple(links.values()))),
@@ -106,6 +107,8 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
 def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> list[Proposal]:
     """Return what would be ordered now, or with so many ready tasks by pipeline, without ordering anything."""
     launcher, rows = launcher_of(deployment), peek(deployment.site.state / "autoscaler")
+    if queued is not None:
+        rows = {**rows, "order": {}}  # imagined tasks meet an imagined cluster that is empty
     steering = steering_for(deployment, launcher, rows, rows.get("self", {}).get("owner", "beamtide"), 0)
     _inform(deployment, steering, queued)
     steering.pictured(Seen({}) if queued is not None else launcher.look(), clock.monotonic())
@@ -206,7 +209,9 @@ def _inform(deployment: Deployment, steering: Steering, queued: dict[str, int] |
         for name, crew in steering.crews.items():
             address = deployment.address(f"buffer.{name}")
             gauge = caller.ask(address, GaugeRequest(), BufferGauge, patience=PATIENCE)
+            results = caller.ask(deployment.address(f"sorter.{name}"), GaugeRequest(), SorterGauge, patience=PATIENCE)
             crew.gauged(gauge, clock.monotonic())
+            crew.full = results.full
             crew.forecast.heard(scans, clock.monotonic())
             steering.ledger.attended(gauge.jobs, clock.monotonic())
 

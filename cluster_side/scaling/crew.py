@@ -39,6 +39,8 @@ class Crew:
     most: int | None = None
     """The most jobs that a person allows."""
     paused: bool = False
+    full: str = ""
+    """Why its results have no room, as its sorter said last; "" = they have, or it was not heard."""
     cold_starts: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     """From being asked for to the first worker that was heard of."""
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))

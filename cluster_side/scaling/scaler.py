@@ -1,6 +1,7 @@
 """The autoscaler's core: what it hears from buffers, the metadata server, people and the batch system, and what it then does.
 
-Theory: buffers are asked a long question each, and answer at once when their queue jumps; scans are watched the same way. A
+Theory: buffers are asked a long question each, and answer at once when their queue jumps; scans are watched the same way. Sorters
+are asked at every tick whether there is room for results; one that is silent is believed what it said last. A
 decision is made at every tick and at each jump. What should happen outside (`errands`) and what must be kept (`changes`) is
 collected; the shell keeps first and acts then. An answer that promises something on disk waits until the shell said so (`kept`).
 
@@ -15,7 +16,7 @@ from typing import Any
 from beamtide.machine import Effect, Event, Heard, Send, Tick, WakeAt, link
 from beamtide.messages.base import Message, Ok, Refused, Seconds, Unsupported, kind_of
 from beamtide.messages.metadata import Scans, ScansRequest
-from beamtide.messages.scaling import BufferGauge, CrewRequest, JobsRequest, ScaleRequest
+from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest, JobsRequest, ScaleRequest, SorterGauge
 from beamtide.session import Poll
 from cluster_side.scaling import reports
 from cluster_side.scaling.errands import Answered, Cancel, Errand, Look, Result, Submit
@@ -56,6 +57,7 @@ class ScalerMachine:
         sends, self._ready = self._ready, []
         effects: list[Effect] = [*sends]
         if now >= self._next:
+            effects += [Send(link(f"sorter.{name}"), GaugeRequest()) for name in self.steering.crews]
             self._step(now)
             self._next = now + self._tick
         wake = now if self._promised else now + SOON if self.errands or self.in_flight else self._next
@@ -96,6 +98,8 @@ class ScalerMachine:
         match event.message:
             case BufferGauge() as gauge if event.peer == link(f"buffer.{gauge.pipeline}"):
                 self._gauged(gauge, now)
+            case SorterGauge() as results if event.peer == link(f"sorter.{results.pipeline}"):
+                self.steering.crews[results.pipeline].full = results.full
             case Scans() as scans if event.peer == METADATA:
                 self._scans.heard(Seconds(now), news=bool(scans.scans))
                 for crew in self.steering.crews.values():

@@ -2,8 +2,9 @@
 
 Theory: each pipeline wishes (law), the wishes share the caps, and the difference to what is there is ordered, cancelled, or asked
 to leave at the task boundary. What is not known freezes growth: a queue that does not answer, a picture of the batch system that
-is no good, an order whose fate is unclear. Surplus pending jobs are cancelled newest first, after 3 s; after a cancellation
-nothing is ordered for 3 s, and the other way round, so that the two never chase each other.
+is no good, an order whose fate is unclear. So does a sorter without room: further jobs would only wait with what they computed.
+Surplus pending jobs are cancelled newest first, after 3 s; after a cancellation nothing is ordered for 3 s, and the other way
+round, so that the two never chase each other.
 The daemon and the simulation drive this same object.
 
 Clock policy: `now` is the caller's monotonic clock in seconds.
@@ -152,13 +153,15 @@ class Steering:
             return f"the jobs are not known ({self.ledger.trouble or 'not seen yet'}), so nothing is started"
         if crew.paused:
             return f"paused; go on with: beamtide scale {crew.name} --resume"
+        if crew.full:
+            return f"its results have no room, so nothing is started: {crew.full}"
         if self.caps.jobs == 0:
             return "scaling.caps.jobs is 0, so nothing is ever started"
         return self.budget.why() or crew.breaker.why(now) or self.learned.why(now)
 
     def _buy(self, crew: Crew, wanted: int, now: float) -> list[Act]:
         unclear = any(order.unclear for order in self.ledger.unanswered(crew.name))
-        if not self.ledger.known or unclear or now - crew.cancelled_at < SETTLE:
+        if not self.ledger.known or unclear or crew.full or now - crew.cancelled_at < SETTLE:
             return []
         starting = sum(job.heard is None for job in self.ledger.of(crew.name)) + len(self.ledger.unanswered(crew.name))
         room = self._room(crew, now)

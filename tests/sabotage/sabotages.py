@@ -59,8 +59,8 @@ SABOTAGES = (
     Sabotage(
         "an order is placed without a picture",
         STEERING,
-        "        if not self.ledger.known or unclear or now",
-        "        if unclear or now",
+        "        if not self.ledger.known or unclear or crew.full",
+        "        if unclear or crew.full",
         SCALING,
     ),
     Sabotage(
@@ -103,6 +103,13 @@ SABOTAGES = (
         "cluster_side/scaling/scaler.py",
         '                self.changes["order", token] = dataclasses.asdict(order)',
         "                pass",
+        ("tests/unit/test_autoscaler.py",),
+    ),
+    Sabotage(
+        "jobs are started for results without room",
+        STEERING,
+        "        if not self.ledger.known or unclear or crew.full or now",
+        "        if not self.ledger.known or unclear or now",
         ("tests/unit/test_autoscaler.py",),
     ),
     Sabotage(

@@ -190,7 +190,7 @@ def test_jobs_are_listed_limited_and_explained(live: Deployment, capsys: pytest.
 
 
 def test_what_a_job_would_be_is_shown_and_nothing_starts(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
-    before = told(live, "jobs")["jobs"]
+    before = {one["id"] for one in told(live, "jobs")["jobs"]}  # type: ignore[attr-defined]
     (order,) = told(live, "render", "xrf", "--queued", 200)["orders"]  # type: ignore[misc]
     assert order["pipeline"] == "xrf"
     assert 1 <= order["jobs"] <= live.site.scaling.caps.jobs
@@ -199,7 +199,7 @@ def test_what_a_job_would_be_is_shown_and_nothing_starts(live: Deployment, capsy
     assert "no pipeline or modality 'x'" in words_of(capsys, "render", "x", "-c", live.file, code=2)
     proposed = told(live, "autoscale", "--dry-run")["orders"]
     assert [one["pipeline"] for one in proposed] == list(live.pipelines)  # type: ignore[union-attr,index,attr-defined]
-    assert told(live, "jobs")["jobs"] == before
+    assert {one["id"] for one in told(live, "jobs")["jobs"]} <= before, "jobs may leave meanwhile"  # type: ignore[attr-defined]
     assert "another autoscaler is in charge" in words_of(capsys, "autoscale", "--once", "-c", live.file, code=2)
 
 

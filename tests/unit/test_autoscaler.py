@@ -13,7 +13,7 @@ from beamtide.errors import BadInput
 from beamtide.machine import Effect, Heard, Send, Tick, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, Seconds
 from beamtide.messages.metadata import Scan, Scans, ScansRequest, ScanState
-from beamtide.messages.scaling import BufferGauge, CrewRequest, Jobs, JobsRequest, ScaleRequest
+from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest, Jobs, JobsRequest, ScaleRequest, SorterGauge
 from cluster_side.scaling import autoscaler
 from cluster_side.scaling.errands import Answered, Cancel, Errand, Errands, Look, Result, Submit
 from cluster_side.scaling.journal import Journal, peek
@@ -128,6 +128,26 @@ def test_jobs_stay_below_the_cap_and_are_shared(rig: Rig) -> None:
     assert {order.tasks for order in rig.desk.orders if order.pipeline == "xrd"} == {1}
     assert "cap" in rig.machine.why()
     assert rig.machine.progress()["jobs"] == 4.0
+
+
+def test_no_job_is_started_while_results_have_no_room(rig: Rig) -> None:
+    def results(full: str, name: str = "xrf") -> None:
+        told = SorterGauge(pipeline=PipelineName(name), waiting=9, waiting_bytes=9 << 20, full=full)
+        rig.hear(told, link(f"sorter.{name}"))
+
+    results("9 MiB of results wait for the sink")
+    rig.gauge("xrf", 100)
+    rig.gauge("xrd", 100)
+    asked = {one.peer for one in rig.tick() if isinstance(one, Send) and isinstance(one.message, GaugeRequest)}
+    assert asked == {link("sorter.xrf"), link("sorter.xrd")}, "sorters are asked at every tick"
+    assert set(rig.desk.started()) == {"xrd"}, "only the pipeline whose sorter is full stands still"
+    assert "xrf: its results have no room, so nothing is started: 9 MiB of results wait" in rig.machine.why()
+    results("")
+    rig.gauge("xrf", 100)
+    rig.tick()
+    assert "xrf" in rig.desk.started()
+    rig.hear(SorterGauge(pipeline=PipelineName("xrf"), waiting=0, waiting_bytes=0, full="no"), b"somebody")
+    assert rig.steering.crews["xrf"].full == "", "only the sorter itself is believed"
 
 
 def test_an_order_is_one_call_with_everything_a_job_needs(rig: Rig) -> None:

@@ -9,6 +9,7 @@ from beamline_side.cores.sorter import CREDIT, SINK, SorterMachine
 from beamtide.machine import Event, Heard, Keep, Send, Tick
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.results import DatasetHeader, Release, Released, RoomRequest, StoreRequest
+from beamtide.messages.scaling import GaugeRequest, SorterGauge
 from beamtide.messages.tasks import PullRequest, SubmitRequest
 from tests.stories.shelf import Shelf
 from tests.unit.test_why import task_of
@@ -53,6 +54,27 @@ def test_results_behind_a_gap_leave_room_for_those_before_it() -> None:
     assert "workers wait with more" in SorterMachine("xrf", shelf, ResultRoom(64 * MIB, 10 * MIB)).room.why(), (
         "also over a restart"
     )
+
+
+def test_the_gauge_says_how_much_waits_and_why_there_is_no_room() -> None:
+    def gauge() -> SorterGauge:
+        (found,) = tell(machine, shelf, Heard(b"autoscaler", GaugeRequest(), 1))
+        assert isinstance(found, SorterGauge)
+        return found
+
+    shelf = Shelf()
+    machine = SorterMachine("xrf", shelf, ResultRoom(64 * MIB, 10 * MIB))
+    for start in range(1, 8):
+        store(machine, shelf, start)
+    assert (gauge().waiting, gauge().waiting_bytes, gauge().full) == (7, 7 * MIB, "")
+    store(machine, shelf, 8)
+    assert "8 MiB of results wait for the sink" in gauge().full, "the next one like these would be refused"
+    tell(machine, shelf, Heard(SINK, Refused(reason="the disk is full")))
+    assert gauge().full == "the sink refuses results: the disk is full"
+    store(machine, shelf, 0)
+    tell(machine, shelf, Heard(SINK, Released(task=task_of(0, 1).id)))
+    tell(machine, shelf, Heard(SINK, Released(task=task_of(1, 2).id)))
+    assert (gauge().waiting, gauge().full) == (7, "")
 
 
 def test_a_verdict_without_a_result_is_always_taken() -> None:
