@@ -137,7 +137,7 @@ def scale(  # noqa: PLR0913, PLR0917  one argument per option
 
 
 def simulate(  # noqa: PLR0913, PLR0917  one argument per option
-    trace: Annotated[str, typer.Option(help="steady, burst, mixed, heldout, or all.")] = "all",
+    trace: Annotated[str, typer.Option(help="steady, burst, mixed, heldout, unseen, or all.")] = "all",
     load: Annotated[str, typer.Option(help="How busy the cluster is: idle, normal or busy.")] = "normal",
     seeds: Annotated[int, typer.Option(min=1, help="Runs per trace.")] = 1,
     preempted: Annotated[float, typer.Option(min=0, help="Preemptions per hour of a running job.")] = 0.0,

@@ -66,8 +66,8 @@ SABOTAGES = (
     Sabotage(
         "an unclear order is asked for again at once",
         STEERING,
-        "        if not self.ledger.known or unclear or now",
-        "        if not self.ledger.known or now",
+        "        if not self.ledger.known or unclear or crew.full",
+        "        if not self.ledger.known or crew.full",
         SCALING,
     ),
     Sabotage(
