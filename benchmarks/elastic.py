@@ -17,7 +17,7 @@ from beamtide.config import Job, PipelineConfig, Source
 from beamtide.machine import Heard, Tick, link
 from beamtide.messages.base import PipelineName, Seconds
 from beamtide.messages.scaling import BufferGauge
-from benchmarks import slurm_start
+from benchmarks import elastic_job, slurm_start
 from benchmarks.elastic_rules import PEERS
 from benchmarks.measure import Beside, Book
 from cluster_side.scaling.budget import Budget
@@ -68,6 +68,7 @@ def run(book: Book) -> None:
     for name, seeds in SEEDS.items():
         traced(book, name, range(1, seeds + 1))
     decisions(book)
+    elastic_job.run(book)
     slurm_start.run(book)
 
 

@@ -93,7 +93,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
             limits=Limits(guard=guard_of(deployment)),
         )
         on_stop(pump.stop)
-        shell = _Shell(machine, journal, Errands(launcher, lambda said: log.error("launcher failed", reason=said)))
+        shell = Shell(machine, journal, Errands(launcher, lambda said: log.error("launcher failed", reason=said)))
         log.info("in charge", fence=journal.fence, owner=owner, adopted=len(steering.ledger.orders))
         shell.errands.open()
         try:
@@ -144,7 +144,7 @@ def once(deployment: Deployment) -> list[Proposal]:
         journal.close()
 
 
-class _Shell:
+class Shell:
     """Keeps first, acts then."""
 
     def __init__(self, machine: ScalerMachine, journal: Journal, errands: Errands) -> None:
