@@ -55,7 +55,12 @@ def script(deployment: Deployment, argv: Sequence[str], gpus: int = 0) -> str:
     if container.runtime == "none":
         return f"exec {shlex.join(argv)}\n"
     functions = resources.files("cluster_side.images").joinpath("enter.sh").read_text()
-    lines = [functions, f"umask {container.umask}", f"beamtide_image={shlex.quote(str(container.image))}"]
+    lines = [
+        functions,
+        f"umask {container.umask}",
+        f"beamtide_need {container.runtime}",
+        f"beamtide_image={shlex.quote(str(container.image))}",
+    ]
     lines += [_bind(bind) for bind in binds(deployment)]
     if container.stage and container.digest:
         sha, stage = container.digest.removeprefix("sha256:"), shlex.quote(str(container.stage))

@@ -3,6 +3,12 @@
 
 beamtide_stop() { echo "beamtide job: $1 (node $(hostname))" >&2; exit 69; }
 
+# Look for the container program first: what else goes wrong without it would be told in other words.
+#   beamtide_need PROGRAM
+beamtide_need() {
+  command -v "$1" >/dev/null || beamtide_stop "there is no $1 here; load its module, or set container.runtime: none"
+}
+
 # Copy the image to this node, once for all jobs here, and believe it only when its digest is right.
 #   beamtide_stage IMAGE SHA256 FOLDER PROGRAM   -> sets beamtide_image
 beamtide_stage() {
@@ -40,7 +46,6 @@ beamtide_bind() {
 beamtide_enter() {
   local name prefix=APPTAINERENV_
   [[ $1 == singularity ]] && prefix=SINGULARITYENV_
-  command -v "$1" >/dev/null || beamtide_stop "there is no $1 here; load its module, or set container.runtime: none"
   for name in $(compgen -e); do
     case $name in
       SLURM_* | PMI_* | PMI2_* | PMIX_* | OMPI_* | MPICH_* | CUDA_VISIBLE_DEVICES | BEAMTIDE_*) export "$prefix$name=${!name}" ;;

@@ -20,7 +20,9 @@ from tests.slurm.conftest import real_slurm  # noqa: F401  a fixture
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "beamtide"
+HOME = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+CACHE = (HOME if os.geteuid() else pathlib.Path("/var/cache")) / "beamtide"
+"""Root's is where jobs of other users can read it, too."""
 KEPT_IMAGES = 2
 
 

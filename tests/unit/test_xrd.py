@@ -128,7 +128,7 @@ def test_sigma_clipping_is_pyfais(poni: pathlib.Path, image: np.ndarray) -> None
     from cluster_side.modalities.xrd import geometry
 
     spots = image.copy()
-    spots[np.random.default_rng(0).integers(0, 900, (200, 2)).T.tolist()] = 200000
+    spots[tuple(np.random.default_rng(0).integers(0, 900, (200, 2)).T)] = 200000
     settings = XRD.validated(CEO2 | {"split": "no", "points": 400, "sigma_clip": {"threshold": 4.0}})
     assert isinstance(settings, XrdSettings)
     assert settings.sigma_clip
@@ -142,7 +142,9 @@ def test_sigma_clipping_is_pyfais(poni: pathlib.Path, image: np.ndarray) -> None
     np.testing.assert_allclose(sigma, reference.sem, rtol=1e-4)
     plain = table.mean(table.integrate(spots, Valid()))[0]
     clean = table.mean(table.integrate(image, Valid()))[0]
-    assert np.abs(intensity - clean).sum() < 0.2 * np.abs(plain - clean).sum(), "the spots are gone"
+    spotted = plain != clean  # clipping also takes the tips of the rings, so the middle of these bins is looked at
+    assert spotted.sum() > 50
+    assert np.median(np.abs(intensity - clean)[spotted]) < 0.2 * np.median(np.abs(plain - clean)[spotted]), "the spots are gone"
 
 
 def test_the_result_of_a_frame_does_not_depend_on_its_task(poni: pathlib.Path, image: np.ndarray) -> None:
