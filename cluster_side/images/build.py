@@ -22,6 +22,7 @@ from beamtide import __version__
 from beamtide.errors import BadInput
 from cluster_side.images import definition, runtime
 from cluster_side.images.definition import Base
+from cluster_side.modalities import native
 
 Say = Callable[[str], None]
 CHECKOUT = pathlib.Path(__file__).parents[2]
@@ -122,6 +123,8 @@ def _wheels(kept: pathlib.Path, lock: pathlib.Path, place: pathlib.Path, say: Sa
     ours = next(place.glob("beamtide-*.whl"))
     for wheel in _wanted(kept, lock.read_text()):
         shutil.copy(wheel, place)
+    if native.library() is not None:  # compiled here, for processors like this one; the image has no compiler
+        shutil.copytree(native.BUILT, place / "native")
     names = [*definition.pins(lock.read_text()), f"beamtide=={ours.name.split('-')[1]}"]
     (place / "names.txt").write_text("\n".join(names) + "\n")
 

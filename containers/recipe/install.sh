@@ -8,6 +8,10 @@ python3 -m venv --without-pip "$home"
 pip() { "$home/bin/python" "$(echo "$wheels"/pip-*.whl)/pip" --no-cache-dir --disable-pip-version-check "$@"; }
 pip install --quiet --no-index --find-links "$wheels" --no-deps --requirement "$wheels/names.txt"
 cp "$lock" "$home/lock"
+# Compiled loops, where they could be made on the machine that builds; without them the same is computed in NumPy
+if [ -d "$wheels/native" ]; then
+  cp -r "$wheels/native" "$("$home/bin/python" -c 'from cluster_side.modalities import native; print(native.BUILT)')"
+fi
 # What no worker needs: tests and examples of libraries, static libraries, manual pages
 find "$home/lib" -type d \( -name tests -o -name test -o -name examples \) -prune -exec rm -rf {} +
 find "$home/lib" -name '*.a' -delete

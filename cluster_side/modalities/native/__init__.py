@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SOURCE = pathlib.Path(__file__).with_name("kernels.c")
+BUILT = SOURCE.parent / "_built"
 OPTIONS = ("-O3", "-march=native", "-std=c99", "-shared", "-fPIC")
 PATIENCE = 120.0
 
@@ -52,7 +53,7 @@ def size(number: int) -> ctypes.c_long:
 
 def _folders() -> tuple[pathlib.Path, ...]:
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    return SOURCE.parent / "_built", home / "beamtide"
+    return BUILT, home / "beamtide"
 
 
 def _key() -> str:
