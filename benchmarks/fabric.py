@@ -1,8 +1,8 @@
-"""How fast tasks go through the real buffer: durable, its own process, plain TCP loopback, fed by the real pull protocol.
+"""How fast tasks go through the real buffer: durable, its own process, TCP loopback with CURVE, fed by the real pull protocol.
 
 A task's life is two round trips of a worker (lease, done) and its share of the pulls; the floor is two raw ROUTER echoes of 200
-bytes, measured in the same run with as many clients. Service, load and whoever else is on this machine share its cores: CPU per
-task is the number to carry elsewhere.
+bytes (CURVE too), measured in the same run with as many clients. Service, load and whoever else is on this machine share its
+cores: CPU per task is the number to carry elsewhere.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from beamtide.messages.base import Seconds
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest
 from beamtide.pump import Caller
+from beamtide.security.guard import identity_of
 from benchmarks import load, services
 from benchmarks.measure import Beside, Book, cpu_seconds, percentile, resident, scratch
 
@@ -34,7 +35,7 @@ REPETITIONS = 5
 SECONDS = 2.0
 WORKERS = (500, 50, 1)
 QUEUED = 1_000_000
-PLAIN: dict[str, Any] = {"mechanism": "plain; CURVE comes later", "body_bytes": 200, "durable": True}
+CURVE: dict[str, Any] = {"mechanism": "CURVE", "body_bytes": 200, "durable": True}
 
 
 def run(book: Book) -> None:
@@ -51,18 +52,18 @@ def _streams(book: Book, folder: pathlib.Path) -> None:
     floor: dict[int, list[load.Tally]] = {count: [] for count in WORKERS}
     paced: list[load.Tally] = []
     for repetition in range(REPETITIONS):
-        deployment = services.deployment_in(folder / str(repetition))
+        deployment = services.deployment_in(folder / str(repetition), curve=True)
         book.sync(folder)
         with _buffer(deployment) as buffer:
             for count in WORKERS:
-                floor[count].append(_echo(deployment.address("sink"), count))
+                floor[count].append(_echo(deployment, count))
                 ours[count].append(buffer.measure(count))
             paced.append(buffer.measure(500, 4000.0))
     _rates(book, ours, floor)
     ages = [1e3 * percentile(tally.ages, 99) for tally in paced]
     more = {"p50": statistics.median(1e3 * percentile(tally.ages, 50) for tally in paced)}
     more["tasks_per_s"] = statistics.median(tally.rate for tally in paced)
-    book.row("open_loop_4000_p99_ms", ages, "ms", "lower", notes=PLAIN | more)
+    book.row("open_loop_4000_p99_ms", ages, "ms", "lower", notes=CURVE | more)
 
 
 def _rates(book: Book, ours: dict[int, list[load.Tally]], floor: dict[int, list[load.Tally]]) -> None:
@@ -73,28 +74,31 @@ def _rates(book: Book, ours: dict[int, list[load.Tally]], floor: dict[int, list[
         load_busy = statistics.median(tally.own_cpu / tally.seconds for tally in ours[count])
         more = {"service_busy": round(busy, 2), "load_busy": round(load_busy, 2)}
         book.row(
-            f"tasks_per_s_{count}w", [tally.rate for tally in ours[count]], "1/s", "higher", floor=beside, notes=PLAIN | more
+            f"tasks_per_s_{count}w", [tally.rate for tally in ours[count]], "1/s", "higher", floor=beside, notes=CURVE | more
         )
     for count in WORKERS:
         beside = Beside(f"{echo}, CPU", [tally.cpu_us for tally in floor[count]])
         cpu = [tally.cpu_us for tally in ours[count]]
-        book.row(f"service_cpu_us_per_task_{count}w", cpu, "us", "lower", floor=beside, notes=PLAIN)
+        book.row(f"service_cpu_us_per_task_{count}w", cpu, "us", "lower", floor=beside, notes=CURVE)
     waits = [1e3 * percentile(tally.waits, 50) for tally in ours[1]]
     beside = Beside("a raw ROUTER echo", [1e3 * tally.seconds / (2 * tally.done) for tally in floor[1]])
-    book.row("lease_p50_ms_1w", waits, "ms", "lower", floor=beside, notes=PLAIN)
+    book.row("lease_p50_ms_1w", waits, "ms", "lower", floor=beside, notes=CURVE)
 
 
 class _Buffer:
     """The buffer's process, and its distributor."""
 
     def __init__(self, context: "zmq.Context[Any]", deployment: Deployment, pid: int) -> None:
-        self._context, self._pid, self._address = context, pid, deployment.address("buffer.encoders")
-        self._distributor = load.Distributor(context, deployment.address("distributor"))
+        self._pid = pid
+        self._place = load.Place(context, deployment.address("buffer.encoders"), identity_of(deployment, "worker"))
+        component = identity_of(deployment, "component")
+        assert component is not None
+        self._distributor = load.Distributor(context, deployment.address("distributor"), component)
 
     def measure(self, workers: int, rate: float = math.inf) -> load.Tally:
         """Let `workers` work; tasks are there at once, or `rate` of them per second."""
         self._distributor.pace(rate)
-        crowd = load.Workers(self._context, self._address, workers, self._distributor)
+        crowd = load.Workers(self._place, workers, self._distributor)
         return crowd.run(SECONDS, lambda: (cpu_seconds(self._pid), cpu_seconds(os.getpid())), warm=0.5 + workers / 1000)
 
 
@@ -110,12 +114,15 @@ def _buffer(deployment: Deployment) -> Iterator[_Buffer]:
         context.destroy(linger=0)
 
 
-def _echo(address: str, count: int) -> load.Tally:
+def _echo(deployment: Deployment, count: int) -> load.Tally:
+    address, keys = deployment.address("sink"), deployment.site.network.keys
     context: zmq.Context[Any] = zmq.Context()
     context.max_sockets = 4096
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.echo", address])
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.echo", address, f"{keys}/component.key"])
     try:
-        return load.echoes(context, address, count, SECONDS / 2, lambda: cpu_seconds(process.pid))
+        return load.echoes(
+            load.Place(context, address, identity_of(deployment, "worker")), count, SECONDS / 2, lambda: cpu_seconds(process.pid)
+        )
     finally:
         process.kill()
         process.wait()
@@ -124,7 +131,7 @@ def _echo(address: str, count: int) -> load.Tally:
 
 def _restart(book: Book, folder: pathlib.Path) -> None:
     """A million tasks wait in the distributor's journal, where backlogs live; both services start, and a worker asks."""
-    deployment, began = services.deployment_in(folder / "site"), clock.monotonic()
+    deployment, began = services.deployment_in(folder / "site", curve=True), clock.monotonic()
     empty = [_first_lease(deployment, answered=False)[1]]
     _fill(deployment, QUEUED)
     took, spool = clock.monotonic() - began, deployment.site.state / "spool"
@@ -156,7 +163,10 @@ def _fill(deployment: Deployment, count: int) -> None:
 def _first_lease(deployment: Deployment, answered: bool) -> tuple[float, int]:
     """Return the seconds from start to the first lease, and the memory of both services then."""
     address, began = deployment.address("buffer.encoders"), clock.monotonic()
-    with services.serving(deployment, "distributor", "buffer.encoders") as running, Caller() as caller:
+    with (
+        services.serving(deployment, "distributor", "buffer.encoders") as running,
+        Caller(identity_of(deployment, "worker")) as caller,
+    ):
         if answered:
             request = LeaseRequest(worker=f"node-{os.urandom(4).hex()}", job="job", wait=60.0)
             caller.ask(address, request, Lease, patience=120.0)

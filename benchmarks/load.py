@@ -16,6 +16,8 @@ import zmq
 from beamtide import clock, codec
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import Entry, InputFile, Lease, LeaseRequest, Pulled, PullRequest, Task, TaskDone
+from beamtide.pump.gatekeeper import secure_client
+from beamtide.security.key_files import Identity
 
 DIGEST = Digest("5" * 64)
 _lease = msgspec.msgpack.Decoder(Lease).decode
@@ -41,8 +43,10 @@ def task_of(number: int, pipeline: str = "encoders", scan: str = "scan_00001") -
 class Distributor:
     """Answers pulls; `rate` tasks per second become due, or as many as are wanted."""
 
-    def __init__(self, context: "zmq.Context[Socket]", address: str) -> None:
+    def __init__(self, context: "zmq.Context[Socket]", address: str, identity: Identity) -> None:
         self.socket: Socket = context.socket(zmq.ROUTER)
+        self.socket.curve_server = True
+        self.socket.curve_secretkey = identity.secret.encode()
         self.socket.bind(address)
         self._pulls: list[tuple[bytes, int, PullRequest]] = []
         self._sent = 0
@@ -106,17 +110,33 @@ class Tally:
         return 1e6 * self.service_cpu / max(1, self.done)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where workers go, and the key that they show there."""
+
+    context: "zmq.Context[Socket]"
+    address: str
+    identity: Identity | None
+
+    def connected(self) -> Socket:
+        """Return a new connection."""
+        socket = self.context.socket(zmq.DEALER)
+        socket.linger = 0
+        if self.identity is not None:
+            secure_client(socket, self.identity)
+        socket.connect(self.address)
+        return socket
+
+
 class Workers:
     """`count` workers at one buffer."""
 
-    def __init__(self, context: "zmq.Context[Socket]", address: str, count: int, distributor: Distributor) -> None:
+    def __init__(self, place: "Place", count: int, distributor: Distributor) -> None:
         self._distributor, self._poller, self._asked = distributor, zmq.Poller(), dict[Socket, float]()
         self._poller.register(distributor.socket, zmq.POLLIN)
         self._requests: dict[Socket, list[bytes]] = {}
         for number in range(count):
-            socket = context.socket(zmq.DEALER)
-            socket.linger = 0
-            socket.connect(address)
+            socket = place.connected()
             self._poller.register(socket, zmq.POLLIN)
             request = LeaseRequest(worker=f"node-{number}", job="job", wait=30.0)
             self._requests[socket] = [bytes(part) for part in codec.encode(request, 7)]
@@ -169,12 +189,10 @@ class Workers:
             self._ask(socket)
 
 
-def echoes(context: "zmq.Context[Socket]", address: str, count: int, seconds: float, cpu: Callable[[], float]) -> Tally:
+def echoes(place: "Place", count: int, seconds: float, cpu: Callable[[], float]) -> Tally:
     """Return what `count` clients get from a raw echo of 200 bytes; `done` counts pairs of echoes."""
-    poller, sockets, message = zmq.Poller(), [context.socket(zmq.DEALER) for _ in range(count)], bytes(200)
+    poller, sockets, message = zmq.Poller(), [place.connected() for _ in range(count)], bytes(200)
     for socket in sockets:
-        socket.linger = 0
-        socket.connect(address)
         poller.register(socket, zmq.POLLIN)
         socket.send(message)
     tally, warm = Tally(), clock.monotonic() + 0.3

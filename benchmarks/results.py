@@ -18,6 +18,9 @@ from beamtide import clock, codec
 from beamtide.config import Deployment
 from beamtide.messages.results import DatasetHeader, Products, Provenance, StoreRequest, WatchRequest
 from beamtide.pump import Caller
+from beamtide.pump.gatekeeper import new_pair
+from beamtide.security.guard import identity_of
+from beamtide.security.key_files import Entry, Identity
 from benchmarks import load, services
 from benchmarks.measure import Beside, Book, cpu_seconds, scratch
 
@@ -32,6 +35,8 @@ def run(book: Book) -> None:
     ours: list[float] = []
     stored: list[float] = []
     busy: list[float] = []
+    curve: list[float] = []
+    bare: list[float] = []
     tcp: list[float] = []
     disk: list[float] = []
     for _ in range(REPETITIONS):
@@ -40,13 +45,17 @@ def run(book: Book) -> None:
             book.sync(path)
             tcp.append(_tcp())
             disk.append(_synced(path))
-            visible, acknowledged, cpu = _through(services.deployment_in(path / "site"))
+            visible, acknowledged, cpu = _through(services.deployment_in(path / "site", curve=False))
+            curve.append(_through(services.deployment_in(path / "with keys", curve=True))[0])
+            bare.append(_curve())
             ours.append(visible)
             stored.append(acknowledged)
             busy.append(cpu)
     name, floor = min((("plain TCP loopback", tcp), ("a synced write", disk)), key=lambda pair: sorted(pair[1])[REPETITIONS // 2])
     notes = {"mechanism": "plain", "durable": True, "service_cpu_s_per_gb": round(sorted(busy)[REPETITIONS // 2], 2)}
     book.row("gb_per_s_1mib_plain", ours, "GB/s", "higher", floor=Beside(name, floor), notes=notes)
+    beside = Beside("bare CURVE messages, not kept", bare)
+    book.row("gb_per_s_1mib_curve", curve, "GB/s", "higher", floor=beside, notes={"mechanism": "CURVE", "durable": True})
     what = {"what": "until the sorter said Ok to every worker"}
     book.row("stored_gb_per_s_1mib_plain", stored, "GB/s", "higher", floor=Beside(name, floor), notes=notes | what)
 
@@ -54,12 +63,15 @@ def run(book: Book) -> None:
 def _through(deployment: Deployment) -> tuple[float, float, float]:
     """Return GB/s until the sink has everything, GB/s until the workers are done, and the services' CPU seconds per GB."""
     context: zmq.Context[Any] = zmq.Context()
-    with services.serving(deployment, "sink", "sorter.encoders") as running, Caller() as caller:
+    with (
+        services.serving(deployment, "sink", "sorter.encoders") as running,
+        Caller(identity_of(deployment, "component")) as caller,
+    ):
         for name in ("sink", "sorter.encoders"):
             services.await_answer(deployment, name)
         before = sum(cpu_seconds(process.pid) for process in running.values())
         began = clock.monotonic()
-        _store(context, deployment.address("sorter.encoders"))
+        _store(load.Place(context, deployment.address("sorter.encoders"), identity_of(deployment, "worker")))
         acknowledged = clock.monotonic() - began
         version = complete = 0
         while complete < COUNT:
@@ -72,10 +84,10 @@ def _through(deployment: Deployment) -> tuple[float, float, float]:
     return size / visible, size / acknowledged, used / size
 
 
-def _store(context: "zmq.Context[Any]", address: str) -> None:
+def _store(place: load.Place) -> None:
     """Store all results: each worker sends its next one when the last is on disk."""
     array, poller, sent = np.random.default_rng(1).random((1, MIB // 8)), zmq.Poller(), 0
-    sockets = [context.socket(zmq.DEALER) for _ in range(WORKERS)]
+    sockets = [place.connected() for _ in range(WORKERS)]
     waiting = 0
 
     def send(to: Any) -> None:
@@ -85,7 +97,6 @@ def _store(context: "zmq.Context[Any]", address: str) -> None:
             sent, waiting = sent + 1, waiting + 1
 
     for one in sockets:
-        one.connect(address)
         poller.register(one, zmq.POLLIN)
         send(one)
     while waiting:
@@ -118,6 +129,32 @@ def _tcp() -> float:
                 left -= connection.recv_into(buffer, min(left, MIB))
         sender.join()
     return COUNT * MIB / 1e9 / (clock.monotonic() - began)
+
+
+def _curve() -> float:
+    """Return GB/s of messages of 1 MiB over one bare CURVE connection."""
+    public, secret = new_pair()
+    identity = Identity(Entry("bench", "worker", public, 4e9), secret, public)
+    with zmq.Context() as context:
+        server: Any = context.socket(zmq.ROUTER)
+        server.curve_server, server.curve_secretkey = True, secret.encode()
+        port, block = server.bind_to_random_port("tcp://127.0.0.1"), bytes(MIB)
+        sender = load.Place(context, f"tcp://127.0.0.1:{port}", identity).connected()
+        sender.sndhwm = WORKERS
+        sender.send(b"")  # the handshake is over when it is there
+        server.recv_multipart()
+        began, sent, heard = clock.monotonic(), 0, 0
+        while heard < COUNT:
+            if sent < min(COUNT, heard + WORKERS):
+                sender.send(block, copy=False)
+                sent += 1
+            else:
+                server.recv_multipart(copy=False)
+                heard += 1
+        taken = clock.monotonic() - began
+        sender.close()
+        server.close(linger=0)
+    return COUNT * MIB / 1e9 / taken
 
 
 def _send_all(address: tuple[str, int], block: bytes) -> None:

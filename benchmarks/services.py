@@ -12,6 +12,9 @@ from beamtide.config import Deployment
 from beamtide.errors import WireError
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.pump import Caller
+from beamtide.pump.gatekeeper import new_pair
+from beamtide.security.guard import identity_of
+from beamtide.security.key_files import Entry, Identity, write
 
 SITE = """
 site: bench
@@ -19,7 +22,7 @@ roots: {{raw: "{folder}/raw", processed: "{folder}/processed", shared: "{folder}
 state: "{folder}/state"
 pipelines: [encoders.yaml]
 scaling: {{caps: {{jobs: 1, node_hours_per_day: 100}}, idle_exit: 60}}
-network: {{bind: 127.0.0.1, ports: "{first}-{last}"}}
+network: {{bind: 127.0.0.1, ports: "{first}-{last}"{keys}}}
 leases: {{ttl: 60, beat: 20}}
 """
 ENCODERS = """
@@ -29,15 +32,20 @@ source: {match: "*.csv", format: bench, frames_per_task: 1}
 settings: {axes: {x: {field: x}}}
 """
 COMPONENTS = 10
+FAR = 4e9
 
 
-def deployment_in(folder: pathlib.Path) -> Deployment:
-    """Write a site with one pipeline below `folder`."""
+def deployment_in(folder: pathlib.Path, *, curve: bool) -> Deployment:
+    """Write a site with one pipeline below `folder`, with keys or without."""
     for name in ("raw", "processed", "state"):
         (folder / name).mkdir(parents=True)
     first = _free_ports()
-    (folder / "site.yaml").write_text(SITE.format(folder=folder, first=first, last=first + COMPONENTS - 1))
+    (folder / "site.yaml").write_text(
+        SITE.format(folder=folder, first=first, last=first + COMPONENTS - 1, keys=", keys: keys" if curve else "")
+    )
     (folder / "encoders.yaml").write_text(ENCODERS)
+    if curve:
+        _keys(folder / "keys")
     return site.load(folder / "site.yaml")
 
 
@@ -65,8 +73,15 @@ def serving(deployment: Deployment, *components: str) -> Iterator[dict[str, subp
 
 def await_answer(deployment: Deployment, component: str) -> None:
     """Wait until a component answers, be it that it does not know the question."""
-    with Caller() as caller, contextlib.suppress(WireError):
+    with Caller(identity_of(deployment, "component")) as caller, contextlib.suppress(WireError):
         caller.ask(deployment.address(component), GaugeRequest(), BufferGauge, patience=30.0)
+
+
+def _keys(folder: pathlib.Path) -> None:
+    public, secret = new_pair()
+    write(folder, Identity(Entry("component", "component", public, FAR), secret, public))
+    own, own_secret = new_pair()
+    write(folder, Identity(Entry("worker", "worker", own, FAR), own_secret, public))
 
 
 def _free_ports() -> int:
