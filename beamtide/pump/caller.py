@@ -92,7 +92,12 @@ class Caller:
                 raise WireError(f"{address} answered {type(letter.message).__name__}, expected {expect.__name__}")
         if busy:
             raise Busy(f"{address} cannot take {type(message).__name__} now: {busy}")
-        raise NoAnswer(f"{address} did not answer {type(message).__name__} within {patience:.0f} s: is the service running?")
+        asked = (
+            "is the service running?"
+            if self._identity is None
+            else f"does it run, and is {self._identity.entry.name} on its list?"
+        )
+        raise NoAnswer(f"{address} did not answer {type(message).__name__} within {patience:.0f} s: {asked}")
 
     def tell(self, address: str, message: Message) -> list[codec.Letter]:
         """Send a message without waiting, and return the answers to earlier ones."""
