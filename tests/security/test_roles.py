@@ -12,7 +12,19 @@ AMONG_COMPONENTS = {
 ANSWERS = {
     *("Ok", "Refused", "Unsupported", "TaskStatus", "Pulled", "Lease", "NoTask", "Stale", "DeadLetters"),
     *("FenceReached", "FenceBroken", "FencePending", "Scans", "Put", "Settings", "File", "SettingsList"),
-    *("NotHeld", "Released", "Products", "Fetched", "Results", "Preview", "BufferGauge", "Jobs", "Unregistered", "Topology"),
+    *(
+        "NotHeld",
+        "Released",
+        "Products",
+        "Fetched",
+        "Results",
+        "Preview",
+        "BufferGauge",
+        "SorterGauge",
+        "Jobs",
+        "Unregistered",
+        "Topology",
+    ),
 }
 """What a service says, and never hears from anybody but a service."""
 ROWS = (READS, STEERS, WORKS)

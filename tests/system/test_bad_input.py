@@ -258,6 +258,7 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_new_work_and_nothing_else(
     tmp_path: pathlib.Path, simulated: pathlib.Path, small_disk: pathlib.Path
 ) -> None:

@@ -80,6 +80,7 @@ def work_once(caller: Caller, address: str, number: int) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_each_task_gets_one_verdict_whoever_is_killed(deployment: Deployment) -> None:
     running = {name: start(deployment, name) for name in ("distributor", "buffer.xrf")}
     try:
