@@ -12,6 +12,8 @@ cp "$lock" "$home/lock"
 if [ -d "$wheels/native" ]; then
   cp -r "$wheels/native" "$("$home/bin/python" -c 'from cluster_side.modalities import native; print(native.BUILT)')"
 fi
+# Whoever builds, everybody must be able to read it
+chmod -R a+rX "$home"
 # What no worker needs: tests and examples of libraries, static libraries, manual pages
 find "$home/lib" -type d \( -name tests -o -name test -o -name examples \) -prune -exec rm -rf {} +
 find "$home/lib" -name '*.a' -delete

@@ -32,11 +32,11 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     for folder in _folders():
         file = folder / f"kernels-{_key()}.so"
-        if file.is_file() or (compiler and _compiled(compiler, file)):
-            try:
+        try:
+            if file.is_file() or (compiler and _compiled(compiler, file)):
                 return ctypes.CDLL(str(file))
-            except OSError:
-                continue  # a folder from which nothing may be executed
+        except OSError:
+            continue  # a folder that we may not read, or from which nothing may be executed
     return None
 
 
