@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+from tests.slurm.real import real_slurm  # noqa: F401  one cluster for all tests of a run
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of tests/world."""

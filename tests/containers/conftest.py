@@ -16,7 +16,6 @@ import pytest
 
 from cluster_side.images import build as builder
 from cluster_side.images import definition
-from tests.slurm.conftest import real_slurm  # noqa: F401  a fixture
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
