@@ -1,7 +1,6 @@
 """A site with keys, and a service behind its door, for the tests of this folder."""
 
 import pathlib
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from beamtide.security.guard import Guard
 from beamtide.security.key_files import COMPONENT, Entry, Identity, write
 from beamtide.security.roles import Role
 from beamtide.session import Session
+from tests.ports import free_ports
 
 HOUR = 3600.0
 
@@ -70,9 +70,7 @@ def site_keys(folder: pathlib.Path) -> Door:
 
 def free_address() -> str:
     """Return a TCP address that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_ports(1)}"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from beamtide.client import Client
 from beamtide.errors import BadInput
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
+from tests.ports import free_ports
 from tests.security.sites import site_keys
 from tests.system.deployments import REAL_SCAN, real_site
 
@@ -19,7 +20,8 @@ pytestmark = [pytest.mark.system, pytest.mark.long]
 def test_a_scan_with_keys(tmp_path: pathlib.Path, test_data: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = real_site(tmp_path / "site", test_data)
     door = site_keys(plain.file.parent)
-    plain.file.write_text(plain.file.read_text() + "network: {bind: 127.0.0.1, ports: 29600-29631, keys: keys}\n")
+    first = free_ports(32)
+    plain.file.write_text(plain.file.read_text() + f"network: {{bind: 127.0.0.1, ports: {first}-{first + 31}, keys: keys}}\n")
     deployment = site.load(plain.file)
     refused: list[str] = []
 

@@ -14,12 +14,12 @@ import pathlib
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
 
 from beamtide import clock
+from tests.ports import free_ports
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
@@ -250,16 +250,6 @@ def _install() -> None:
     finally:
         if ours:
             policy.unlink()
-
-
-def free_ports(count: int) -> int:
-    """Return the first of so many neighbouring ports of the loopback that nobody uses now."""
-    for first in range(26817, 28000, count):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-    raise NoSlurm(f"no {count} free ports between 26817 and 28000")
 
 
 def alive(pid: int) -> bool:

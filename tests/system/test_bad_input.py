@@ -31,6 +31,7 @@ from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.tasks import Task
 from beamtide.watching import Snapshot, snapshot
+from tests.ports import free_ports
 from tests.system.deployments import processes_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
@@ -236,11 +237,11 @@ def test_a_port_that_is_taken_leaves_nothing_running(tmp_path: pathlib.Path, sim
     deployment = prepared(tmp_path, simulated)
     edit(deployment.file, "[encoders.yaml, xrf.yaml]", "[encoders.yaml]")
     deployment = site.load(deployment.file)
+    first = free_ports(len(deployment.components()))
+    port = first + deployment.components().index("sink")
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
-        first = port - deployment.components().index("sink")
         edit(deployment.file, "pipelines:", f"network: {{bind: 127.0.0.1, ports: {first}-{first + 20}}}\npipelines:")
         with pytest.raises(BadInput, match=rf"cannot listen on tcp://127.0.0.1:{port}: .*network.ports"):
             run_scan(site.load(deployment.file), SCAN, lambda _: None)
