@@ -25,19 +25,22 @@ static void snip_segment(float *restrict values, float *restrict spare, long len
         memcpy(values, from, length * sizeof(float));
 }
 
-/* From `count` spectra of `channels` values subtract their background, found between the `cuts` (first is 0, last is channels),
-   and add it to `total` (channel). `spare` has room for 2 spectra. Single precision is enough: counts are below 2^24. */
-void snip(double *spectra, double *total, float *spare, const long *cuts, long cut_count, long count, long channels, long width)
+/* `net` (count, channels) becomes the spectra `counts`, which lie `stride` values apart, less their background, found between the
+   `cuts` (first is 0, last is channels); it is added to `total` (channel). `spare` has room for 2 spectra. Single precision is
+   enough: counts are below 2^24. */
+void snip(const double *counts, double *net, double *total, float *spare, const long *cuts, long cut_count, long count,
+          long channels, long stride, long width)
 {
     for (long n = 0; n < count; n++) {
-        double *spectrum = spectra + n * channels;
+        const double *spectrum = counts + n * stride;
+        double *rest = net + n * channels;
         for (long i = 0; i < channels; i++)
             spare[i] = (float)spectrum[i];
         for (long c = 0; c + 1 < cut_count; c++)
             snip_segment(spare + cuts[c], spare + channels, cuts[c + 1] - cuts[c], width);
         for (long i = 0; i < channels; i++) {
             total[i] += spare[i];
-            spectrum[i] -= spare[i];
+            rest[i] = spectrum[i] - spare[i];
         }
     }
 }

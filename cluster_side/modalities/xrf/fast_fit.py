@@ -60,8 +60,10 @@ class FastModel:
     def fit(self, counts: Values, variance: Values) -> Fit:
         """Fit spectra (spectrum, channel), cut to the fit limits, with the variance of each count."""
         net, single = self._buffers(len(counts))
-        net[:] = counts
-        continuum = snip.subtract(net, self._width, self._cuts) if self._width else np.zeros(counts.shape[1])
+        if self._width:
+            continuum = snip.subtract(counts, net, self._width, self._cuts)
+        else:
+            net[:], continuum = counts, np.zeros(counts.shape[1])
         found = nnls.solve(self._gram, net @ self._weighted, self._free)
         single[:] = variance
         sigmas = np.sqrt(single @ self._squares).astype(np.float64)

@@ -4,6 +4,7 @@ Source: C. G. Ryan et al., Nucl. Instrum. Methods B 34 (1988) 396; the recurrenc
 y_i <- min(y_i, (y_(i-p) + y_(i+p)) / 2) for p = width .. 1, between anchors, each pass from the values of the pass before.
 """
 
+import ctypes
 import itertools
 
 import numpy as np
@@ -14,22 +15,23 @@ from cluster_side.modalities import native
 Values = NDArray[np.float64]
 
 
-def subtract(spectra: Values, width: int, cuts: NDArray[np.int64]) -> Values:
-    """Subtract the background from spectra (spectrum, channel), in place; return the sum of the backgrounds (channel).
+def subtract(counts: Values, net: Values, width: int, cuts: NDArray[np.int64]) -> Values:
+    """Write spectra (spectrum, channel) less their background into `net`; return the sum of the backgrounds (channel).
 
     `cuts` are the channels between which a spectrum is clipped on its own, from 0 to the number of channels.
     """
-    total = np.zeros(spectra.shape[1])
+    total = np.zeros(counts.shape[1])
     library = native.library()
     if library is None:
         for low, high in itertools.pairwise(cuts):
-            background = clipped(spectra[:, low:high], width)
+            background = clipped(counts[:, low:high], width)
             total[low:high] = background.sum(axis=0)
-            spectra[:, low:high] -= background
+            np.subtract(counts[:, low:high], background, out=net[:, low:high])
         return total
-    spare, edges = np.empty(2 * spectra.shape[1], dtype=np.float32), np.ascontiguousarray(cuts, dtype=np.int64)
-    arrays, sizes = (spectra, total, spare, edges), (len(edges), *spectra.shape, width)
-    library.snip(*map(native.pointer, arrays), *map(native.size, sizes))
+    rows = counts if counts.strides[1] == counts.itemsize else np.ascontiguousarray(counts)
+    spare, edges = np.empty(2 * counts.shape[1], dtype=np.float32), np.ascontiguousarray(cuts, dtype=np.int64)
+    sizes = len(edges), *counts.shape, rows.strides[0] // rows.itemsize, width
+    library.snip(ctypes.c_void_p(rows.ctypes.data), *map(native.pointer, (net, total, spare, edges)), *map(native.size, sizes))
     return total
 
 
