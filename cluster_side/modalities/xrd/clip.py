@@ -24,9 +24,9 @@ class ClippedTable:
 
     def __init__(self, table: Table, wanted: SigmaClip) -> None:
         self._wanted, self._count = wanted, table.sums.shape[1]
-        pixels = np.flatnonzero(np.diff(table.start))
-        order = np.argsort(table.bins, kind="stable")
-        self._pixels, self._bins = pixels[order], table.bins[order].astype(np.int64)
+        pixels, bins, _ = table.entries()
+        order = np.argsort(bins, kind="stable")
+        self._pixels, self._bins = pixels[order], bins[order].astype(np.int64)
         self._weight = table.weight[self._pixels].astype(np.float64)
         self._dark = table.dark[self._pixels].astype(np.float64) if table.dark.size else np.zeros(1)
         self._first = np.searchsorted(self._bins, np.arange(self._count))

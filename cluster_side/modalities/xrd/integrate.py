@@ -55,20 +55,35 @@ class _Table(ctypes.Structure):
     """`struct table` of kernels.c."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("start", "bins", "parts", "weight", "dark")),
+        *((name, ctypes.c_void_p) for name in ("first", "more_pixels", "more_first", "pairs", "more_pairs", "weight", "dark")),
         *((name, ctypes.c_double) for name in ("low", "high", "dummy_low", "dummy_high")),
-        *((name, ctypes.c_long) for name in ("pixels", "count")),
+        *((name, ctypes.c_long) for name in ("pixels", "more", "count")),
     )
 
 
 class Table:
-    """The prepared arrays of one kind of bins."""
+    """The prepared arrays of one kind of bins.
+
+    Pixel p gives the part `pairs[p, 0]` of its value to bin `first[p]`, and `pairs[p, 1]` to the bin after it: what nearly
+    every pixel needs, without a loop of its own. `more_pixels`, `more_first`, `more_pairs` hold what else a pixel gives.
+    The first bin of a pixel that is in none is the number of bins.
+    """
 
     def __init__(self, prepared: Mapping[str, Array], name: str) -> None:
-        self.start, self.bins, self.parts = (prepared[f"{name}/{key}"] for key in ("start", "bins", "parts"))
+        self.first, self.pairs = prepared[f"{name}/first"], prepared[f"{name}/pairs"]
+        self.more_pixels, self.more_first, self.more_pairs = (
+            prepared[f"{name}/more_{key}"] for key in ("pixels", "first", "pairs")
+        )
         self.sums: Values = prepared[f"{name}/sums"]
         self.weight, self.dark = prepared["weight"], prepared["dark"]
         self.radial, self.azimuthal = prepared[f"{name}/radial"], prepared[f"{name}/azimuthal"]
+
+    def entries(self) -> tuple[Array, Array, Values]:
+        """Return pixel, bin and part of everything that a pixel gives to a bin."""
+        pixels = np.append(np.arange(len(self.first)), self.more_pixels)
+        first, pairs = np.append(self.first, self.more_first), np.concatenate([self.pairs, self.more_pairs])
+        row, side = np.nonzero(pairs)
+        return pixels[row], first[row] + side, pairs[row, side].astype(np.float64)
 
     @property
     def norm(self) -> Values:
@@ -84,10 +99,10 @@ class Table:
         flat = np.ascontiguousarray(frame).reshape(-1)
         if flat.dtype.str[1:] not in COMPILED:
             flat = flat.astype(np.float32)
-        both, lost = np.zeros((self.sums.shape[1], 2)), np.zeros(self.sums.shape)
+        both, lost = np.zeros((2, self.sums.shape[1] + 2, 2)), np.zeros(self.sums.shape)
         add = _plain if native.library() is None else _compiled
         missing, total = add(self, (flat, valid), (both, lost))
-        signal, variance = both[:, 0].copy(), both[:, 1].copy()
+        signal, variance = both.sum(axis=0)[:-2].T.copy()
         rest = self.sums - lost if missing else self.sums
         variance += rest[3]
         if self.dark.size:
@@ -129,8 +144,9 @@ def _compiled(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Valu
     library = native.library()
     assert library is not None
     dark = native.pointer(table.dark) if table.dark.size else None
-    arrays = (native.pointer(one) for one in (table.start, table.bins, table.parts, table.weight))
-    given_table = _Table(*arrays, dark, valid.low, valid.high, *valid.dummy, flat.size, len(sums[0]))
+    arrays = table.first, table.more_pixels, table.more_first, table.pairs, table.more_pairs, table.weight
+    sizes = flat.size, len(table.more_pixels), len(table.sums[0])
+    given_table = _Table(*map(native.pointer, arrays), dark, valid.low, valid.high, *valid.dummy, *sizes)
     scatter = getattr(library, f"scatter_{flat.dtype.str[1:]}")
     scatter.restype = ctypes.c_long
     frame, results = native.pointer(flat), map(native.pointer, sums)
@@ -140,19 +156,17 @@ def _compiled(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Valu
 def _plain(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values]) -> tuple[int, float]:
     """Do the same in NumPy."""
     (flat, valid), (both, lost) = given, sums
-    entries, count = np.diff(table.start), len(both)
+    pixels, bins, parts = table.entries()
     good = valid.of(flat)
     values = np.where(good, flat, 0).astype(np.float64)
-    parts = table.parts.astype(np.float64)
-    both[:, 0] += np.bincount(table.bins, parts * np.repeat(values, entries), minlength=count)
-    both[:, 1] += np.bincount(table.bins, np.square(parts) * np.repeat(np.maximum(values - 1.0, 0.0), entries), minlength=count)
-    bad = np.repeat(~good, entries)
+    both[0, :, 0] += np.bincount(bins, parts * values[pixels], minlength=both.shape[1])
+    both[0, :, 1] += np.bincount(bins, np.square(parts) * np.maximum(values[pixels] - 1.0, 0.0), minlength=both.shape[1])
+    bad = ~good[pixels]
     if bad.any():
-        parts, bins, weight = parts[bad], table.bins[bad], np.repeat(table.weight, entries)[bad].astype(np.float64)
+        parts, bins, weight = parts[bad], bins[bad], table.weight[pixels[bad]].astype(np.float64)
         rows = [parts * weight, np.square(parts * weight), parts, np.square(parts)]
         if table.dark.size:
-            dark = np.repeat(table.dark, entries)[bad].astype(np.float64)
-            rows.append(parts * dark)
-        lost += np.stack([np.bincount(bins, row, minlength=count) for row in rows])
-    used = entries > 0
+            rows.append(parts * table.dark[pixels[bad]])
+        lost += np.stack([np.bincount(bins, row, minlength=lost.shape[1]) for row in rows])
+    used = table.first < lost.shape[1]
     return int((~good & used).sum()), float(values[used].sum())

@@ -127,12 +127,17 @@ def pattern_datasets(settings: XrdSettings, table: Table, rows: list[tuple[Value
     rois, ranges = regions(table.radial, settings)
     for name, bins in rois.items():
         weight = table.norm[bins] / table.norm[bins].sum()
-        datasets[f"roi/{name}"] = intensity[:, bins] @ weight
-        datasets[f"roi_sigma/{name}"] = np.sqrt(np.square(sigma[:, bins]) @ np.square(weight))
+        datasets[f"roi/{name}"] = _summed(intensity[:, bins] * weight)
+        datasets[f"roi_sigma/{name}"] = np.sqrt(_summed(np.square(sigma[:, bins] * weight)))
     for name, bins in ranges.items():
         found = peaks.peak(table.radial[bins], intensity[:, bins])
         datasets |= {f"peak_area/{name}": found.area, f"peak_position/{name}": found.position, f"peak_width/{name}": found.width}
     return datasets
+
+
+def _summed(patterns: Values) -> Values:
+    """Sum each pattern (pattern, bin) in the same order, however many there are; a product with a vector does not."""
+    return np.asarray(np.ascontiguousarray(patterns).sum(axis=1))
 
 
 def beam(wavelength: float) -> dict[str, Array]:

@@ -8,8 +8,9 @@ polarization x flat: the denominator does not depend on the frame, so it is summ
     dark        (pixel)          subtracted from each frame; empty if there is none
     background  (2, radial)      intensity and variance of calibration.background; empty if there is none
     pattern/*, cake/*            for each of the two kinds of bins:
-      start     (pixel + 1)      the entries of pixel p are start[p] to start[p + 1]
-      bins, parts  (entry)       b and c_pb
+      first     (pixel)          b of the first bin that pixel p is in; the number of bins if it is in none
+      pairs     (pixel, 2)       c_pb for that bin and for the one after it
+      more_pixels, more_first, more_pairs   the same for what else pixels give, a row for each two neighbouring bins
       sums      (4 or 5, bin)    over all pixels: c w, (c w)^2, c, c^2, and c x dark if there is one
       radial, azimuthal          centres of the bins
 """
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 
 from beamtide.errors import BadInput
 from cluster_side.modalities.xrd import geometry, images
@@ -46,10 +47,11 @@ def prepare(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> d
     arrays: dict[str, Array] = {"weight": weight, "dark": dark}
     for name, wanted in (("pattern", True), ("cake", settings.cake is not None)):
         if wanted:
-            arrays |= {f"{name}/{key}": array for key, array in _table(ai, settings, mask, name).items()}
-            arrays[f"{name}/sums"] = sums(arrays, name)
+            matrix, axes = _matrix(ai, settings, mask, name)
+            table = in_pairs(matrix) | {"sums": sums(matrix, weight, dark)} | axes
+            arrays |= {f"{name}/{key}": array for key, array in table.items()}
     arrays["background"] = _background(arrays, calibration, shape)
-    facts = {"shape": shape, "wavelength": 1e10 * ai.wavelength, "used": int((np.diff(arrays["pattern/start"]) > 0).sum())}
+    facts = {"shape": shape, "wavelength": 1e10 * ai.wavelength, "used": int(np.count_nonzero(arrays["pattern/pairs"][:, 0]))}
     return arrays | {"facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)}
 
 
@@ -67,16 +69,32 @@ def mask_of(ai: AzimuthalIntegrator, calibration: Mapping[str, pathlib.Path]) ->
     return np.asarray(mask)
 
 
-def sums(arrays: Mapping[str, Array], name: str) -> Array:
-    """Return what does not depend on the frame, summed over the pixels of each bin."""
-    start, bins, parts = (arrays[f"{name}/{key}"] for key in ("start", "bins", "parts"))
-    count, parts = int(arrays[f"{name}/count"][0]), parts.astype(np.float64)
-    weight = np.repeat(arrays["weight"].astype(np.float64), np.diff(start))
-    rows = [parts * weight, np.square(parts * weight), parts, np.square(parts)]
-    if arrays["dark"].size:
-        dark = np.repeat(arrays["dark"].astype(np.float64), np.diff(start))
-        rows.append(parts * dark)
-    return np.stack([np.bincount(bins, row, minlength=count) for row in rows])
+def sums(matrix: csc_array, weight: Array, dark: Array) -> Array:
+    """Return what does not depend on the frame, summed over the pixels of each bin, for a matrix (bin, pixel)."""
+    parts, weight = matrix.astype(np.float64), weight.astype(np.float64)
+    squares = parts.power(2)
+    rows = [parts @ weight, squares @ np.square(weight), parts.sum(axis=1), squares.sum(axis=1)]
+    if dark.size:
+        rows.append(parts @ dark.astype(np.float64))
+    return np.stack(rows)
+
+
+def in_pairs(matrix: csc_array) -> dict[str, Array]:
+    """Return a matrix (bin, pixel) as the rows of two neighbouring bins that `Table` describes."""
+    pixels, bins, parts = np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr)), matrix.indices, matrix.data
+    goes_on = np.append(False, (np.diff(bins) == 1) & (np.diff(pixels) == 0))
+    since = np.arange(len(bins)) - np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(bins))))
+    left = np.flatnonzero(since % 2 == 0)
+    right = np.flatnonzero(since % 2 == 1)
+    pairs = np.zeros((len(bins), 2), dtype=np.float32)
+    pairs[left, 0], pairs[right - 1, 1] = parts[left], parts[right]
+    main = np.diff(pixels[left], prepend=-1) > 0
+    first = np.full(matrix.shape[1], matrix.shape[0], dtype=np.int32)
+    both = np.zeros((matrix.shape[1], 2), dtype=np.float32)
+    first[pixels[left[main]]], both[pixels[left[main]]] = bins[left[main]], pairs[left[main]]
+    rest = left[~main]
+    more = {"pixels": pixels[rest].astype(np.int32), "first": bins[rest].astype(np.int32), "pairs": pairs[rest]}
+    return {"first": first, "pairs": both} | {f"more_{key}": array for key, array in more.items()}
 
 
 def _weight(ai: AzimuthalIntegrator, settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Array:
@@ -91,8 +109,8 @@ def _weight(ai: AzimuthalIntegrator, settings: XrdSettings, calibration: Mapping
     return np.ascontiguousarray(weight.ravel())
 
 
-def _table(ai: AzimuthalIntegrator, settings: XrdSettings, mask: Array, name: str) -> dict[str, Array]:
-    """Have pyFAI build its matrix, and turn it from the order of the bins to the order of the pixels."""
+def _matrix(ai: AzimuthalIntegrator, settings: XrdSettings, mask: Array, name: str) -> tuple[csc_array, dict[str, Array]]:
+    """Have pyFAI build its matrix (bin, pixel); return it in the order of the pixels, and the centres of the bins."""
     limits = {"radial_range": settings.radial_range, "azimuth_range": settings.azimuth_range}
     image, method = np.zeros(mask.shape, dtype=np.float32), (settings.split, "csr", "cython")
     azimuthal = np.empty(0)
@@ -102,19 +120,13 @@ def _table(ai: AzimuthalIntegrator, settings: XrdSettings, mask: Array, name: st
         found = ai.integrate2d_ng(image, settings.points, settings.cake, unit=settings.unit, mask=mask, method=method, **limits)
         azimuthal = np.asarray(found.azimuthal)
     engine = ai.engines[found.method].engine
-    count = len(engine.indptr) - 1
-    matrix = csr_array((engine.data, engine.indices, engine.indptr), shape=(count, mask.size)).tocsc()
+    shape = len(engine.indptr) - 1, mask.size
+    matrix = csr_array((engine.data.astype(np.float32), engine.indices, engine.indptr), shape=shape).tocsc()
+    matrix.eliminate_zeros()
     matrix.sort_indices()
     if not matrix.nnz:
         raise BadInput("radial_range and azimuth_range leave no pixel of the detector; check them and the unit")
-    return {
-        "start": matrix.indptr.astype(np.int32),
-        "bins": matrix.indices.astype(np.int32),
-        "parts": matrix.data.astype(np.float32),
-        "count": np.array([count]),
-        "radial": np.asarray(found.radial),
-        "azimuthal": azimuthal,
-    }
+    return matrix, {"radial": np.asarray(found.radial), "azimuthal": azimuthal}
 
 
 def _background(arrays: Mapping[str, Array], calibration: Mapping[str, pathlib.Path], shape: tuple[int, ...]) -> Array:
