@@ -29,10 +29,12 @@ demo: $(VENV)/.base  ## the main job on a simulated scan: files, tasks, workers,
 slurm-demo: $(VENV)/.base  ## the same on a real Slurm that is started on this machine (root on a Debian installs it)
 	@$(BIN)/python -m tests.slurm.demo
 
-# Long tests race real time (Slurm, SIGKILLs): what failed is run once more, alone, and must pass then.
+# Tests of real processes race real time, and a machine may stall: what failed is run once more, alone, and must pass then.
+tested = $(BIN)/python -m pytest $(1) || $(BIN)/python -m pytest $(1) -n 0 --last-failed --last-failed-no-failures none
+
 test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
-	@$(BIN)/python -m pytest
-	@$(BIN)/python -m pytest -m long -n 0 --timeout 600 || $(BIN)/python -m pytest -m long -n 0 --timeout 600 --last-failed --last-failed-no-failures none
+	@$(call tested,)
+	@$(call tested,-m long -n 0 --timeout 600)
 
 soak: $(VENV)/.dev  ## kill 2,000 times under load, then watch memory and descriptors (about six minutes)
 	@$(BIN)/python tests/faults/soak.py
