@@ -123,14 +123,20 @@ class Steering:
             fleet = crew.fleet(self.ledger, now)
             slots = law.wish(crew.demand(now), fleet, self.drain_within, strict=crew.strict())
             crew.want, crew.keep = law.jobs_for(slots, crew.slots), slots if crew.expected else 0
-            allowed = 0 if crew.paused or self.budget.why() else crew.want if crew.most is None else min(crew.want, crew.most)
-            wishes[name] = law.Wish(allowed, self._width(name))
+            wishes[name] = law.Wish(self._allowed(crew), self._width(name))
         cap = self.learned.room(self.caps.jobs, now)
         if not self.caps.cpus:
             return law.share(wishes, cap), sum(wish.jobs for wish in wishes.values()) > CONTENDED * cap
         given = law.share(wishes, self.caps.cpus)
         shared = law.share({name: law.Wish(jobs) for name, jobs in given.items()}, cap)
         return shared, sum(wish.jobs * wish.width for wish in wishes.values()) > CONTENDED * self.caps.cpus
+
+    def _allowed(self, crew: Crew) -> int:
+        """Return how many jobs a pipeline may claim; what cannot start any leaves the rest of the cap to others."""
+        if crew.paused or self.budget.why():
+            return 0
+        there = len(self.ledger.of(crew.name)) if crew.full else crew.want
+        return min(crew.want, there if crew.most is None else min(there, crew.most))
 
     def _decide(self, crew: Crew, target: int, now: float, *, contended: bool) -> list[Act]:
         if not crew.known(now):

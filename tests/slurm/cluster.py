@@ -5,7 +5,8 @@
 
 It runs as whoever starts it. Started by root, everything belongs to root, except that jobs may be submitted by anybody on this
 machine. Timers are short, so that a test sees in seconds what takes minutes at a site. Partitions: `cpu` (default), `gpu` (two
-pretend GPUs a node), `low` (jobs there give way to `cpu`), `short` (one minute at most).
+pretend GPUs a node), `low` (jobs there give way to `cpu`), `short` (one minute at most), and `apart`, one node more that is in no
+other partition.
 """
 
 import contextlib
@@ -63,13 +64,14 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobSubmitPlugins=lua
-NodeName=node[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus} RealMemory={mib} Gres=gpu:2
+NodeName=node[1-{all}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus} RealMemory={mib} Gres=gpu:2
 PartitionName=cpu Nodes=node[1-{nodes}] Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=gpu Nodes=node[1-{nodes}] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=low Nodes=node[1-{nodes}] MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=short Nodes=node[1-{nodes}] MaxTime=1 State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=apart Nodes=node{all} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
-GRES = "AutoDetect=off\nNodeName=node[1-{nodes}] Name=gpu File=/dev/null\nNodeName=node[1-{nodes}] Name=gpu File=/dev/zero\n"
+GRES = "AutoDetect=off\nNodeName=node[1-{all}] Name=gpu File=/dev/null\nNodeName=node[1-{all}] Name=gpu File=/dev/zero\n"
 
 
 LUA = """
@@ -92,16 +94,17 @@ class Cluster:
     """A Slurm in a folder."""
 
     def __init__(self, base: pathlib.Path, nodes: int = NODES) -> None:
-        port = free_ports(nodes + 1)
-        self.base, self.nodes = base, tuple(f"node{number}" for number in range(1, nodes + 1))
+        port = free_ports(nodes + 2)
+        self.base, self.nodes = base, tuple(f"node{number}" for number in range(1, nodes + 2))
         self.conf = base / "etc/slurm.conf"
         self._values = {
             "base": base,
             "port": port,
             "first": port + 1,
-            "last": port + nodes,
+            "last": port + nodes + 1,
             "user": pwd.getpwuid(os.getuid()).pw_name,
             "nodes": nodes,
+            "all": nodes + 1,
             "cpus": CPUS,
             "mib": MEMORY,
         }
@@ -176,7 +179,7 @@ class Cluster:
     def idle(self) -> bool:
         """Whether all nodes are there and free."""
         try:
-            return self.run("sinfo", "-h", "-p", "cpu", "-t", "idle", "-o", "%D").strip() == str(len(self.nodes))
+            return len(self.run("sinfo", "-h", "-N", "-p", "cpu,apart", "-t", "idle", "-o", "%N").split()) == len(self.nodes)
         except RuntimeError:
             return False
 

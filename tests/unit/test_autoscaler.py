@@ -137,7 +137,7 @@ def test_no_job_is_started_while_results_have_no_room(rig: Rig) -> None:
 
     results("9 MiB of results wait for the sink")
     rig.gauge("xrf", 100)
-    rig.gauge("xrd", 100)
+    rig.gauge("xrd", 1)
     asked = {one.peer for one in rig.tick() if isinstance(one, Send) and isinstance(one.message, GaugeRequest)}
     assert asked == {link("sorter.xrf"), link("sorter.xrd")}, "sorters are asked at every tick"
     assert set(rig.desk.started()) == {"xrd"}, "only the pipeline whose sorter is full stands still"
@@ -148,6 +148,16 @@ def test_no_job_is_started_while_results_have_no_room(rig: Rig) -> None:
     assert "xrf" in rig.desk.started()
     rig.hear(SorterGauge(pipeline=PipelineName("xrf"), waiting=0, waiting_bytes=0, full="no"), b"somebody")
     assert rig.steering.crews["xrf"].full == "", "only the sorter itself is believed"
+
+
+def test_a_pipeline_without_room_leaves_the_cap_to_others(rig: Rig) -> None:
+    told = SorterGauge(pipeline=PipelineName("xrf"), waiting=9, waiting_bytes=9 << 20, full="9 MiB of results wait for the sink")
+    rig.hear(told, link("sorter.xrf"))
+    rig.gauge("xrf", 100)
+    rig.gauge("xrd", 100)
+    for _ in range(3):
+        rig.tick()
+    assert rig.desk.started() == ["xrd"] * 4
 
 
 def test_an_order_is_one_call_with_everything_a_job_needs(rig: Rig) -> None:

@@ -9,7 +9,6 @@ Clock policy: `beamtide.clock.monotonic`.
 Invariants: at most one squeue at a time, and one per `slurm.look_every`; an order that does not fit into one array is denied.
 """
 
-import functools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -72,6 +71,7 @@ class SlurmLauncher:
         self._recall = Recall()
         self._last: Picture = Unseen("Slurm has not been asked yet")
         self._next = 0.0
+        self._bound: int | None = None
         self._asked: float | None = None
 
     @property
@@ -87,7 +87,7 @@ class SlurmLauncher:
 
     def submit(self, order: JobOrder) -> Answer:
         """Ask at each place in turn."""
-        if order.count > (most := self._most_in_array):
+        if order.count > (most := self._most_in_array()):
             return Denied(Cause.LIMIT, f"{order.count} jobs are more than one array of this Slurm holds: {most} (MaxArraySize)")
         try:
             submissions = self._submissions(order)
@@ -120,7 +120,11 @@ class SlurmLauncher:
             return self._last
         self._next = max(self._asked + self._slurm.look_every, now + min(LONGEST_RESPITE, RESPITE * took))
         self._asked = None
-        self._last = self._recall.judge(picture, now) if isinstance(picture, Seen) else picture
+        if isinstance(picture, Seen):
+            self._last = self._recall.judge(picture, now)
+            self._most_in_array()  # asked for after the first good picture, so that no order waits for it
+        else:
+            self._last = picture
         if missing := self._recall.missing():
             self._recall.explain(self._commands.ends(missing), missing)
         return self._last
@@ -157,10 +161,9 @@ class SlurmLauncher:
             refusals[place] = said
         return "; ".join(f"{place}: {said}" for place, said in refusals.items())
 
-    @functools.cached_property
     def _most_in_array(self) -> int:
-        bound = self._commands.array_bound()
-        return min(MOST_IN_ARRAY, bound - 1) if bound else MOST_IN_ARRAY
+        self._bound = self._bound or self._commands.array_bound()
+        return min(MOST_IN_ARRAY, self._bound - 1) if self._bound else MOST_IN_ARRAY
 
     def _submissions(self, order: JobOrder) -> Mapping[slurm_options.Place, Submission]:
         script = slurm_script.render(order, self._deployment)

@@ -26,6 +26,7 @@ class FakeSlurm:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self._path = folder, os.environ["PATH"]
+        self._forgotten: list[dict[str, Any]] = []
         (folder / "bin").mkdir(parents=True)
         text = pathlib.Path(__file__).with_name("program.py").read_text()
         for name in COMMANDS:
@@ -39,7 +40,7 @@ class FakeSlurm:
 
     def __exit__(self, *_: object) -> None:
         os.environ["PATH"] = self._path
-        for job in self.state()["jobs"].values():
+        for job in (*self._forgotten, *self.state()["jobs"].values()):
             if "pid" in job:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(job["pid"], signal.SIGKILL)
@@ -65,7 +66,7 @@ class FakeSlurm:
     def forget(self, job: str) -> None:
         """Take a job out of the queue, as a purge does."""
         state = self.state()
-        state["jobs"].pop(job)
+        self._forgotten.append(state["jobs"].pop(job))
         (self.folder / "state.json").write_text(json.dumps(state))
 
     def calls(self, command: str) -> list[list[Any]]:
