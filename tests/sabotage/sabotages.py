@@ -420,8 +420,8 @@ SABOTAGES = (
     Sabotage(
         "an array is larger than Slurm takes",
         SLURM + "slurm.py",
-        "min(MOST_IN_ARRAY, bound - 1)",
-        "min(MOST_IN_ARRAY, bound + 1)",
+        "min(MOST_IN_ARRAY, self._bound - 1)",
+        "min(MOST_IN_ARRAY, self._bound + 1)",
         SLURMED,
     ),
     Sabotage(
