@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 
+MOST_CELLS = 1 << 26
+"""A map with more cells than that is a mistake in a unit: 64 million numbers."""
 Array = NDArray[Any]
 Values = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -73,12 +75,17 @@ class Grid:
 
 
 def grid_over(x: Array, y: Array, x_step: float, y_step: float) -> Grid:
-    """Return the grid of these steps that covers all finite positions; BadInput when there are none."""
+    """Return the grid of these steps that covers all finite positions; BadInput when there are none, or too many cells."""
     good = np.isfinite(x) & np.isfinite(y)
     if not good.any():
         raise BadInput("there is no finite position to lay a grid over; look at the positions pipeline of this scan")
     (x0, x1), (y0, y1) = ((float(values[good].min()), float(values[good].max())) for values in (x, y))
     shape = (round((y1 - y0) / abs(y_step)) + 1, round((x1 - x0) / abs(x_step)) + 1) if x_step and y_step else (0, 0)
+    if shape[0] * shape[1] > MOST_CELLS:
+        raise BadInput(
+            f"a step of {x_step:g} x {y_step:g} over {x1 - x0:g} x {y1 - y0:g} makes a map of {shape[1]} x {shape[0]} cells; "
+            "give the step in the unit of the positions, or a larger one"
+        )
     return Grid(x0, y0, abs(x_step), abs(y_step), shape)
 
 

@@ -17,6 +17,6 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 
 def test_every_spec_is_found_and_loads_nothing_heavy() -> None:
-    assert {"counters", "dpc", "dpc_phase", "encoders", "interferometer", "xbic", "xrf"} <= set(registry.names())
+    assert {"counters", "dpc", "dpc_phase", "encoders", "interferometer", "positions", "xbic", "xrf"} <= set(registry.names())
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60)
     assert not HEAVY & set(done.stdout.split())

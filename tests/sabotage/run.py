@@ -46,7 +46,8 @@ def copy_to(folder: pathlib.Path) -> None:
 
 def python(folder: pathlib.Path, *arguments: str) -> tuple[int, str]:
     """Run Python on a copy; return its exit code (124: too slow) and what it printed."""
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    data = os.environ.get("BEAMTIDE_TEST_DATA", str(ROOT.parent / "shared" / "data"))
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "BEAMTIDE_TEST_DATA": data}
     try:
         done = subprocess.run(
             [sys.executable, *arguments],

@@ -48,8 +48,7 @@ def solve(ranks: int, target: pathlib.Path) -> dict[str, np.ndarray]:
         return dict(found)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, *(pytest.param(ranks, marks=pytest.mark.long) for ranks in (3, 4))])
 def test_any_number_of_ranks_finds_the_same(ranks: int, tmp_path: pathlib.Path) -> None:
     alone, together = solve(1, tmp_path / "alone.npz"), solve(ranks, tmp_path / "together.npz")
     assert together["ranks"] == ranks

@@ -298,7 +298,6 @@ def test_two_slots_work_at_once_and_leave_politely(tmp_path: pathlib.Path, monke
     assert (failed.task, failed.cause) == ("s/0", "handback")
 
 
-@pytest.mark.long
 def test_a_task_that_takes_too_much_memory_is_ended_with_a_sentence(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

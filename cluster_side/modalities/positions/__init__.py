@@ -1,0 +1,1 @@
+"""What all points of a scan together say of their positions."""
