@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import msgspec
 
 from beamline_side.cores.file_row import FileFact, with_gaps
-from beamtide.config import PipelineConfig
+from beamtide.config import PipelineConfig, Source
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import InputFile, Need, Task
@@ -55,6 +55,25 @@ def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Se
             break
         tasks += [_task(state.scan.id, pipeline, settings, part) for part in _runs(pieces, start, stop)]
     return tasks
+
+
+def surplus(state: ScanState, source: Source, files: Sequence[FileFact]) -> str:
+    """Say how many frames lie beyond the last point of the scan as it was planned; "" if none does."""
+    planned = max(state.points, math.prod(state.scan.shape))
+    beyond = _readable_to(with_gaps(files, source, state.points, closed=True)) - planned
+    if beyond <= 0:
+        return ""
+    return (
+        f"the files hold {beyond} frames more than the scan has points ({planned}); they are left out; if that is no detector "
+        "that ran on at the end but a trigger too many, every point behind it is in the wrong place: compare with the positions"
+    )
+
+
+def _readable_to(row: Sequence[FileFact]) -> int:
+    """Return behind which index the last readable frame of the row lies."""
+    typical = next((file.frames for file in row if not file.trouble and file.frames), 0)
+    last_good = max((number for number, file in enumerate(row) if not file.trouble), default=-1)
+    return sum(typical if file.trouble else file.frames for file in row[: last_good + 1])
 
 
 def _end(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from beamline_side.cores.file_tasks import bound, plan, void_plan
+from beamline_side.cores.file_tasks import bound, plan, surplus, void_plan
 from beamline_side.sources.files import FileWatch
 from beamtide import clock
 from beamtide.client import Client
@@ -52,6 +52,8 @@ class FileSource:
     watched: dict[tuple[str, str], _Watched] = field(default_factory=dict)
     version: int = 0
     tasks: int = 0
+    remark: str = ""
+    """What was odd about the last scan that is over."""
 
     def step(self) -> None:
         """Take in what the metadata server has new, look at the files, submit what is certain."""
@@ -68,15 +70,16 @@ class FileSource:
         return {"scans": len({scan for scan, _ in self.watched}), "tasks": self.tasks}
 
     def why(self) -> str:
-        """Say what is wrong with a pipeline's settings, or with its files."""
+        """Say what is wrong with a pipeline's settings, or with its files; else what was odd about the last scan."""
         found = ((scan, name, one.trouble or one.files.why()) for (scan, name), one in self.watched.items())
-        return next((f"{name} of {scan}: {trouble}" for scan, name, trouble in found if trouble), "")
+        return next((f"{name} of {scan}: {trouble}" for scan, name, trouble in found if trouble), self.remark)
 
     def _take_scans(self) -> None:
         news = self.client.changed_scans(self.version, WAIT)
         for state in news.scans:
             if state.phase == "ended" and not self._is_watched(state) and self._is_done(state):
                 continue
+            self.remark = "" if state.phase == "running" else self.remark
             for name, pipeline in self.deployment.pipelines.items():
                 watch = FileWatch(self.deployment.site.roots.raw, state.scan.id, pipeline.source)
                 one = self.watched.setdefault((state.scan.id, name), _Watched(state, pipeline, watch))
@@ -108,6 +111,9 @@ class FileSource:
         complete = one.pipeline.source.kind == "scan" or all_there
         closed = one.state.phase == "ended" and (complete or self._settled(one, now))
         self._submit(one, plan(one.state, one.pipeline, one.settings, facts, closed=closed))
+        if closed and (said := surplus(one.state, one.pipeline.source, facts)):
+            self.remark = f"{one.pipeline.pipeline} of {one.state.scan.id}: {said}"
+            log.warning("surplus frames", scan=one.state.scan.id, pipeline=one.pipeline.pipeline, reason=said)
         return closed
 
     def _settled(self, one: _Watched, now: float) -> bool:

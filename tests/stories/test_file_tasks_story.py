@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamline_side.cores.file_row import FileFact, late_start, natural
-from beamline_side.cores.file_tasks import bound, plan, void_plan
+from beamline_side.cores.file_tasks import bound, plan, surplus, void_plan
 from beamtide.config import PipelineConfig
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import Scan, ScanState
@@ -103,6 +103,16 @@ def test_an_early_end_ignores_what_is_beyond_and_voids_what_never_came() -> None
     assert [(task.start, task.stop, task.void) for task in tasks] == [(0, 4, ""), (4, 5, ""), (5, 6, "no file came for them")]
     frames = [FileFact(name(0), 50)]
     assert covered(plan(state((3, 4), 6), pipeline(4), DIGEST, frames, closed=True)) == list(range(8)), "its frames are there"
+
+
+def test_frames_beyond_the_scan_are_told() -> None:
+    source, row = pipeline("line").source, [FileFact(name(number), 7) for number in range(3)]
+    assert surplus(state((3, 4), 12), source, row[:2]).startswith("the files hold 2 frames more than the scan has points (12)")
+    assert surplus(state((3, 4), 8, "ended"), source, row[:1]) == "", "an early end does not make the files too long"
+    assert surplus(state((2, 7), 14), source, row[:2]) == ""
+    lacking = [row[0], FileFact(row[1].path, trouble="broken"), row[2]]
+    assert surplus(state((2, 7), 14), source, lacking).startswith("the files hold 7 frames more"), "a broken file has its place"
+    assert surplus(state((2, 7), 14), source, [row[0], row[2]]).startswith("the files hold 7 frames more")
 
 
 @settings(max_examples=300, deadline=None)

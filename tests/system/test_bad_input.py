@@ -134,6 +134,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, simulated: pathlib.Path) -> 
     deployment = site.load(deployment.file)
     for device in (XSPRESS, ENCODERS):
         line_of(deployment, device, MISSING).unlink()
+    shutil.copy(line_of(deployment, ENCODERS, LINES - 1), line_of(deployment, ENCODERS, LINES))
     with line_of(deployment, XSPRESS, TRUNCATED).open("r+b") as file:
         file.truncate(5000)
     with h5py.File(line_of(deployment, XSPRESS, MISMATCH), "r+") as spectra:
@@ -173,6 +174,10 @@ def test_bad_lines_are_holes_whose_reasons_name_their_files(night: Night) -> Non
     for line, words in ((MISSING, "never came"), (MISMATCH, "(1024,)"), (TRUNCATED, "truncated")):
         assert f"{XSPRESS}/{SCAN.id}_{line:05d}.nxs" in holes[line, line + 1]
         assert words in holes[line, line + 1]
+
+
+def test_frames_beyond_the_scan_are_told(night: Night) -> None:
+    assert f"the files hold {COLUMNS} frames more than the scan has points" in night.last.notes["source"]
 
 
 def test_all_other_lines_have_their_maps(night: Night) -> None:
