@@ -17,8 +17,8 @@ SITE = """
 site: nanomax
 roots: {{raw: "{raw}", processed: "{folder}/processed"}}
 state: "{folder}/state"
-pipelines: [encoders.yaml, counters.yaml, xbic.yaml]
-scaling: {{caps: {{jobs: 3, node_hours_per_day: 24}}, tick: 0.2, idle_exit: 3}}
+pipelines: [encoders.yaml, counters.yaml, xbic.yaml, positions.yaml]
+scaling: {{caps: {{jobs: 4, node_hours_per_day: 24}}, tick: 0.2, idle_exit: 3}}
 """
 SOURCE = "source: {match: positions/nanomax_000008.h5, format: nanomax_panda, frames_per_task: %s}"
 ENCODERS = """
@@ -51,6 +51,14 @@ settings:
    chopper_factor: 1, phase: median, normalise_to: counters/i0, normalise_reference: 1}
 """
 
+POSITIONS = """
+pipeline: positions
+modality: positions
+source: {kind: scan}
+inputs: [encoders/x, encoders/y, counters/i0]
+settings: {map: {step: [0.2, 2.0], datasets: {i0: counters/i0}, fill: true}}
+"""
+
 
 def written(folder: pathlib.Path, data: pathlib.Path, offset: float, frames: int | str = "line") -> Deployment:
     source = SOURCE % frames
@@ -58,6 +66,7 @@ def written(folder: pathlib.Path, data: pathlib.Path, offset: float, frames: int
     (folder / "encoders.yaml").write_text(ENCODERS.format(source=source, offset=offset))
     (folder / "counters.yaml").write_text(COUNTERS.format(source=source))
     (folder / "xbic.yaml").write_text(XBIC)
+    (folder / "positions.yaml").write_text(POSITIONS)
     return site.load(folder / "site.yaml")
 
 
@@ -84,10 +93,18 @@ def test_the_scan_as_source_and_a_new_axis_map(tmp_path: pathlib.Path, test_data
     with h5py.File(layout.result_file(folder, REAL_SCAN.id, "xbic")) as file:
         assert file["entry/maps/signal/data"].shape == (ROWS, COLUMNS)
         assert len(file["entry/process/tasks/worker"]) == 1, "one task for the whole scan"
+    with h5py.File(layout.result_file(folder, REAL_SCAN.id, "positions")) as file:
+        drawn = file["entry/images/grid/i0"]
+        x_cells, y_cells = drawn["grid_x"][()], drawn["grid_y"][()]
+        assert drawn["data"].shape == (len(y_cells), len(x_cells)) == (ROWS, COLUMNS)
+        np.testing.assert_allclose(np.diff(x_cells), 0.2)
+        assert drawn["data"][()].mean() == pytest.approx(i0.mean(), rel=0.01)
+        assert set(np.unique(file["entry/data/grid/filled"])) <= {0, 1}
+        assert np.count_nonzero(file["entry/data/flags/position"]) < 0.02 * ROWS * COLUMNS
 
     again = written(tmp_path, test_data, 100.0)
     second = site.settings_of(again)
-    assert {name for name in first if first[name] != second[name]} == {"encoders", "xbic"}
+    assert {name for name in first if first[name] != second[name]} == {"encoders", "xbic", "positions"}
     run_scan(again, REAL_SCAN, lambda _: None)
     np.testing.assert_allclose(x_axis(counters, "i0"), before + 100.0, err_msg="the maps do not lie on the new positions")
     assert not layout.result_file(folder, REAL_SCAN.id, "counters", second["counters"]).exists(), "counters were computed again"
