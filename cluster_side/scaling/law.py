@@ -92,7 +92,12 @@ def left_over(demand: Demand, fleet: Fleet) -> float:
 
 
 def wish(demand: Demand, fleet: Fleet, drain_within: float, *, strict: bool = False) -> int:
-    """Return how many slots a pipeline would like to have; `strict` jobs take one task each, so every task wants its own."""
+    """Return how many slots a pipeline would like to have; `strict` jobs take one task each, so every task wants its own.
+
+    A measured rate alone is a guess, for which nothing is started (`decide`); so it also takes no share from others.
+    """
+    if demand.ready + demand.leased == 0 and not demand.expected:
+        return 0
     mean, there = service_time(demand), work(demand, fleet.cold_start)
     if strict:
         return math.ceil(there - 1e-9)

@@ -126,10 +126,16 @@ class Steering:
             wishes[name] = law.Wish(self._allowed(crew), self._width(name))
         cap = self.learned.room(self.caps.jobs, now)
         if not self.caps.cpus:
-            return law.share(wishes, cap), sum(wish.jobs for wish in wishes.values()) > CONTENDED * cap
+            return law.share(wishes, cap), self._contended(wishes, cap)
         given = law.share(wishes, self.caps.cpus)
         shared = law.share({name: law.Wish(jobs) for name, jobs in given.items()}, cap)
-        return shared, sum(wish.jobs * wish.width for wish in wishes.values()) > CONTENDED * self.caps.cpus
+        return shared, self._contended(wishes, self.caps.cpus)
+
+    def _contended(self, wishes: Mapping[str, law.Wish], cap: int) -> bool:
+        """Whether somebody wishes for more than it has, and the cap is taken: by wishes, or by jobs that are not needed now."""
+        there = {name: len(self.ledger.of(name)) for name in wishes}
+        claimed = sum(max(wish.jobs, there[name]) * wish.width for name, wish in wishes.items())
+        return claimed > CONTENDED * cap and any(wish.jobs > there[name] for name, wish in wishes.items())
 
     def _allowed(self, crew: Crew) -> int:
         """Return how many jobs a pipeline may claim; what cannot start any leaves the rest of the cap to others."""

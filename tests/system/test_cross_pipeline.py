@@ -18,7 +18,7 @@ site: nanomax
 roots: {{raw: "{raw}", processed: "{folder}/processed"}}
 state: "{folder}/state"
 pipelines: [encoders.yaml, counters.yaml, xbic.yaml, positions.yaml]
-scaling: {{caps: {{jobs: 4, node_hours_per_day: 24}}, tick: 0.2, idle_exit: 3}}
+scaling: {{caps: {{jobs: 3, node_hours_per_day: 24}}, tick: 0.2, idle_exit: 3}}
 """
 SOURCE = "source: {match: positions/nanomax_000008.h5, format: nanomax_panda, frames_per_task: %s}"
 ENCODERS = """

@@ -160,6 +160,21 @@ def test_a_pipeline_without_room_leaves_the_cap_to_others(rig: Rig) -> None:
     assert rig.desk.started() == ["xrd"] * 4
 
 
+def test_idle_jobs_give_their_place_to_a_pipeline_that_has_none(rig: Rig) -> None:
+    """Jobs linger while a scan runs: without this a pipeline that wakes up late would wait until they leave."""
+    rig.gauge("xrf", 100)
+    rig.tick()
+    idle = {one.job: (1, 0) for one in rig.desk.jobs.values()}
+    assert len(idle) == 4
+    rig.gauge("xrf", 0, jobs=idle)
+    rig.tick()
+    assert rig.steering.leaving("xrf") == (), "as long as nobody else needs the place"
+    rig.gauge("xrf", 0, jobs=idle)
+    rig.gauge("xrd", 2)
+    rig.tick()
+    assert rig.steering.leaving("xrf")
+
+
 def test_an_order_is_one_call_with_everything_a_job_needs(rig: Rig) -> None:
     rig.gauge("xrf", 3)
     rig.tick()

@@ -83,6 +83,7 @@ def test_announced_work_has_jobs_before_it_is_there_and_a_guess_has_not() -> Non
     announced = law.decide(law.Demand(0, 0, 1.0, 10.0, 40.0), fleet, 40)
     assert (announced.start, "40 announced" in announced.because) == (40, True)
     assert law.decide(law.Demand(0, 0, 1.0, 10.0), fleet, 40).start == 0
+    assert law.wish(law.Demand(0, 0, 1.0, 10.0), fleet, 1.0) == 0, "what starts nothing claims nothing"
 
 
 def test_spare_jobs_wait_beyond_the_target_and_surplus_ones_are_named() -> None:
