@@ -52,7 +52,7 @@ locks: $(VENV)/.dev  ## pin the versions of the images again (containers/locks)
 	@$(PIP) install pip-tools
 	@$(call lock,worker-cpu,points xrf xrd ptycho)
 	@$(call lock,worker-gpu,points xrd ptycho gpu)
-	@$(call lock,worker-mpi,points ptycho mpi) --unsafe-package mpich  # Open MPI comes with the image
+	@$(call lock,worker-mpi,points ptycho mpi) --unsafe-package mpich --no-allow-unsafe  # Open MPI comes with the image
 	@$(call lock,beamline,maps points)
 
 clean:  ## remove what was installed and what the demo wrote

@@ -53,8 +53,7 @@ def mpi(program: Runtime, path: pathlib.Path) -> dict[str, str]:
     host = _host_says(["mpirun", "--version"])
     found = {"MPI in the image": ""}
     found["same MPI outside"] = differs(inside, host) if host else ""
-    if shutil.which("srun"):
-        known = _host_says(["srun", "--mpi=list"])
+    if (known := _host_says(["srun", "--mpi=list"])) and "MPI plugin types" in known:  # else there is no Slurm that answers
         _, offered = runtime.inside(program, path, ["sh", "-c", "ompi_info --parsable 2>/dev/null | grep -i pmix | head -n 1"])
         lacks = "Slurm here knows no pmix, so `srun` cannot start ranks in this image; use mpirun inside the image (one node)"
         found["PMI of Slurm"] = "" if not offered or "pmix" in known else lacks
