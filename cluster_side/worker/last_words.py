@@ -6,6 +6,7 @@ when its child is gone, and passes all of it on to its own standard error output
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from typing import BinaryIO
@@ -41,3 +42,11 @@ def pass_on(words: BinaryIO) -> None:
     shutil.copyfileobj(words, sys.stderr.buffer)
     sys.stderr.flush()
     words.close()
+
+
+def death(status: int) -> str:
+    """Say how a process died; "" for exit code 0."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    return f"exited with code {code}" if code else ""

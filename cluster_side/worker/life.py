@@ -23,6 +23,8 @@ CRASHES = 5
 Said: TypeAlias = Literal["", "done", "failed", "notask", "leave", "stale", "silent"]
 """The last word of a child: "leave" means that the buffer wants our job to end, "silent" that the services did not answer, ""
 that it died without one."""
+LAST_WORDS = frozenset(("done", "failed", "stale", "notask", "leave"))
+"""After one of these a child only exits: its room is free before the kernel has taken it down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ class Nursery:
     work: Work
     plan: life.Life
     children: dict[int, Child] = field(default_factory=dict)
+    leaving: list[Child] = field(default_factory=list)
+    """Those who said their last word, and whose memory the kernel takes down: that lasts as long as to fork the next."""
     reporters: list[int] = field(default_factory=list)
     told: bool = False
     memory_mb: int = 0
@@ -88,12 +90,17 @@ class Nursery:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             events += _heard(child)
             if pid:
-                os.close(child.pipe)
                 del self.children[child.number]
                 stderr = last_words.tail(child.words.fileno())
-                last_words.pass_on(child.words)
-                death = child.excess or _death(status)
+                _see_out(child)
+                death = child.excess or last_words.death(status)
                 events.append(life.ChildEnded(child.number, child.said, death, stderr, guilty=bool(child.excess)))
+            elif child.said in life.LAST_WORDS:
+                self.leaving.append(self.children.pop(child.number))
+                events.append(life.ChildEnded(child.number, child.said))
+        for child in [one for one in self.leaving if os.waitpid(one.pid, os.WNOHANG)[0]]:
+            self.leaving.remove(child)
+            _see_out(child)
         self.reporters = [pid for pid in self.reporters if not os.waitpid(pid, os.WNOHANG)[0]]
         return [*events, life.Tick()]
 
@@ -153,9 +160,9 @@ class Nursery:
             _as_child(parent, report)
 
     def _see_off(self) -> None:
-        """Give those who report a loss a moment; what they do not bring, the end of the lease will."""
+        """Give those who leave or report a loss a moment; what they do not bring, the end of the lease will."""
         end = clock.monotonic() + REPORT_PATIENCE
-        while self.reporters and clock.monotonic() < end:
+        while (self.leaving or self.reporters) and clock.monotonic() < end:
             self._events()
             clock.pause(0.01)
 
@@ -231,9 +238,7 @@ def _heard(child: Child) -> list[life.Event]:
     return events
 
 
-def _death(status: int) -> str:
-    """Say how a process died; "" for exit code 0."""
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
-    return f"exited with code {code}" if code else ""
+def _see_out(child: Child) -> None:
+    """Close what we had of a child that is gone, and pass on what it wrote."""
+    os.close(child.pipe)
+    last_words.pass_on(child.words)
