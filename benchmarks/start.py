@@ -138,17 +138,34 @@ class _Beamline:
 
 def forked(deployment: Deployment, task: Task, times: int) -> tuple[list[float], list[float]]:
     """Return the lives of `times` forked workers of one job, one after the other, and how long its slot was free in between."""
-    beamtide = [sys.executable, "-m", "beamtide"] if deployment.site.container.runtime == "none" else ["beamtide"]
-    command = [*beamtide, "work", "-c", str(deployment.file), "--pipeline", "xrf", "--slots", "1"]
-    command += ["--tasks", str(times + 1), "--idle-exit", "30"]
-    (deployment.site.state / "run").mkdir(parents=True, exist_ok=True)
-    job = subprocess.Popen(["bash", "-c", enter.script(deployment, command)])
+    job = _job(deployment, times + 1)
     try:
         beamline = _Beamline(deployment, task)
         return beamline.serve(times + 1)[1:], beamline.free
     finally:
         job.kill()
         job.wait()
+
+
+def strict(deployment: Deployment, task: Task) -> float:
+    """Return the seconds that a job of one task takes, from the first line of its script to its end."""
+    began = clock.monotonic()
+    job = _job(deployment, 1)
+    try:
+        _Beamline(deployment, task).serve(1)
+        assert job.wait(30) == 0
+        return clock.monotonic() - began
+    finally:
+        job.kill()
+        job.wait()
+
+
+def _job(deployment: Deployment, tasks: int) -> "subprocess.Popen[bytes]":
+    beamtide = [sys.executable, "-m", "beamtide"] if deployment.site.container.runtime == "none" else ["beamtide"]
+    command = [*beamtide, "work", "-c", str(deployment.file), "--pipeline", "xrf", "--slots", "1"]
+    command += ["--tasks", str(tasks), "--idle-exit", "30"]
+    (deployment.site.state / "run").mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(["bash", "-c", enter.script(deployment, command)])
 
 
 @contextlib.contextmanager

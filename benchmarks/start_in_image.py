@@ -41,8 +41,10 @@ def run(book: Book) -> None:
         ratio = [one / other for one, other in zip(ours, bare, strict=True)]
         book.row("exec_ratio", ratio, "", "lower", floor=Beside(f"{program} exec IMAGE true, in s", bare))
         lives, free = start.forked(deployment, start.task_of(deployment), TASKS)
+        jobs = [start.strict(deployment, start.task_of(deployment)) for _ in range(TIMES)]
     book.row("forked_worker_in_image_p50_ms", lives, "ms", "lower", notes={"spectra_per_task": start.POINTS})
     book.row("slot_free_to_lease_in_image_p50_ms", free, "ms", "lower")
+    book.row("strict_job_in_image_s", jobs, "s", "lower", floor=Beside(f"{program} exec IMAGE true", bare))
 
 
 def _in_image(deployment: Deployment, program: str, image: pathlib.Path) -> Deployment:
