@@ -123,8 +123,8 @@ def _wheels(kept: pathlib.Path, lock: pathlib.Path, place: pathlib.Path, say: Sa
     ours = next(place.glob("beamtide-*.whl"))
     for wheel in _wanted(kept, lock.read_text()):
         shutil.copy(wheel, place)
-    if native.library() is not None:  # compiled here, for processors like this one; the image has no compiler
-        shutil.copytree(native.BUILT, place / "native")
+    for kind in native.kinds():  # compiled here, for all of them: the image has no compiler
+        native.built(kind, place / "native")
     names = [*definition.pins(lock.read_text()), f"beamtide=={ours.name.split('-')[1]}"]
     (place / "names.txt").write_text("\n".join(names) + "\n")
 

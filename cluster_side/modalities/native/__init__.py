@@ -1,10 +1,11 @@
-"""Loads the compiled loops of `kernels.c`; compiles them once for this processor where that has not been done yet.
+"""Loads the compiled loops of `kernels.c`; compiles them once for this kind of processor where that has not been done yet.
 
-The library is found by the content of its source, the compiler's options and the processor, so a changed source or another
-machine makes another file; it is written beside and renamed, so any number of processes may do it at once. It lies beside this
-file (an image gets it with `python -m cluster_side.modalities.native`), or below the user's cache folder where that cannot be
-written. Without a C compiler there is no library: callers have the same loops in NumPy, which give the same numbers.
-Why not numba: docs/adr/0025-compiled-loops.md.
+On x86 there are two kinds, those with AVX2 (all servers since 2015) and those without, so that what one machine compiled serves
+all others of its kind; elsewhere the compiler takes what the machine has. The library is found by the content of its source, the
+compiler's options and the kind, so a changed source makes another file; it is written beside and renamed, so any number of
+processes may do it at once. It lies beside this file (an image gets both with `python -m cluster_side.modalities.native`), or
+below the user's cache folder where that cannot be written. Without a C compiler there is no library: callers have the same loops
+in NumPy, which give the same numbers. Why not numba: docs/adr/0025-compiled-loops.md.
 """
 
 import ctypes
@@ -22,22 +23,36 @@ from numpy.typing import NDArray
 
 SOURCE = pathlib.Path(__file__).with_name("kernels.c")
 BUILT = SOURCE.parent / "_built"
-OPTIONS = ("-O3", "-march=native", "-funroll-loops", "-std=c99", "-shared", "-fPIC")
+OPTIONS = ("-O3", "-funroll-loops", "-std=c99", "-shared", "-fPIC")
+X86 = {"x86-avx2": ("-mavx2", "-mfma", "-mbmi2"), "x86": ()}
+"""Kinds of x86 processors and what the compiler is told; said flag by flag, for compilers of before 2021."""
 PATIENCE = 120.0
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled loops, or None where they cannot be compiled."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
     for folder in _folders():
-        file = folder / f"kernels-{_key()}.so"
         try:
-            if file.is_file() or (compiler and _compiled(compiler, file)):
+            if (file := built(_kind(), folder)) is not None:
                 return ctypes.CDLL(str(file))
         except OSError:
             continue  # a folder that we may not read, or from which nothing may be executed
     return None
+
+
+def built(kind: str, folder: pathlib.Path) -> pathlib.Path | None:
+    """Return the library for a kind of processor in a folder, compiled if it is not there; None if it cannot be."""
+    options = (*OPTIONS, *X86.get(kind, ("-march=native",)))
+    key = hashlib.sha256("\0".join((SOURCE.read_text(), *options, kind)).encode()).hexdigest()[:16]
+    file = folder / f"kernels-{key}.so"
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    return file if file.is_file() or (compiler and _compiled((compiler, *options), file)) else None
+
+
+def kinds() -> tuple[str, ...]:
+    """Return the kinds of processors that a library can be compiled for here."""
+    return tuple(X86) if platform.machine() in {"x86_64", "AMD64"} else (_kind(),)
 
 
 def pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
@@ -56,25 +71,24 @@ def _folders() -> tuple[pathlib.Path, ...]:
     return BUILT, home / "beamtide"
 
 
-def _key() -> str:
-    return hashlib.sha256("\0".join((SOURCE.read_text(), *OPTIONS, _processor())).encode()).hexdigest()[:16]
-
-
-def _processor() -> str:
+def _kind() -> str:
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    if platform.machine() in {"x86_64", "AMD64"}:
+        return "x86-avx2" if {"avx2", "fma", "bmi2"} <= set(flags.split()) else "x86"
+    return f"{platform.machine()} {flags}"
 
 
-def _compiled(compiler: str, file: pathlib.Path) -> bool:
+def _compiled(command: tuple[str, ...], file: pathlib.Path) -> bool:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             made = pathlib.Path(folder) / file.name
-            command = [compiler, *OPTIONS, "-o", str(made), str(SOURCE), "-lm"]
-            if subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False).returncode:
+            whole = [*command, "-o", str(made), str(SOURCE), "-lm"]
+            if subprocess.run(whole, capture_output=True, timeout=PATIENCE, check=False).returncode:
                 return False
             made.replace(file)
     except (OSError, subprocess.TimeoutExpired):

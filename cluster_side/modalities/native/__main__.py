@@ -2,6 +2,6 @@
 
 import sys
 
-from cluster_side.modalities.native import library
+from cluster_side.modalities.native import BUILT, built, kinds
 
-sys.exit(0 if library() is not None else 1)
+sys.exit(0 if all([built(kind, BUILT) for kind in kinds()]) else 1)  # noqa: C419  each is tried
