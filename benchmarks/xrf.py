@@ -70,7 +70,7 @@ def _compare(book: Book, name: str, cfg: pathlib.Path, given: tuple[Values, str]
     beside = Beside("PyMca FastXRFLinearFit, model kept", rates["peer"]), Beside("the matrix product alone", rates["floor"])
     metric = f"spectra_per_s_1core_{name}"
     book.row(metric, rates["ours"], "1/s", "higher", peer=beside[0], floor=beside[1], notes=notes)
-    book.row(f"speedup_{name}_weighted", _ratios(rates, "weighted peer"), "x", "higher", notes={"peer": "PyMca with weight 1"})
+    book.row(f"speedup_{name}_weighted", _ratios(rates, "weighted peer"), "x", "higher", notes={"beside": "PyMca with weight 1"})
     best = {"speedup_best_of_rounds": round(max(rates["ours"]) / max(rates["peer"]), 2)}
     book.row(f"speedup_{name}", _ratios(rates, "peer"), "x", "higher", notes=best)
 
@@ -92,7 +92,7 @@ def _whole_task(book: Book, cfg: pathlib.Path, spectra: Values, folder: pathlib.
 
     def stock() -> None:
         with silent():
-            fit = FastXRFLinearFit()
+            fit = FastXRFLinearFit()  # type: ignore[no-untyped-call]
             fit.setFitConfigurationFile(str(cfg))
             fit.fitMultipleSpectra(y=single, weight=0, refit=True, save=False)
 
