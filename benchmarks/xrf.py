@@ -92,7 +92,7 @@ def _whole_task(book: Book, cfg: pathlib.Path, spectra: Values, folder: pathlib.
 
     def stock() -> None:
         with silent():
-            fit = FastXRFLinearFit()  # type: ignore[no-untyped-call]
+            fit = FastXRFLinearFit()
             fit.setFitConfigurationFile(str(cfg))
             fit.fitMultipleSpectra(y=single, weight=0, refit=True, save=False)
 
