@@ -112,14 +112,16 @@ def _serve_all(deployment: "Deployment") -> None:
 def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
     """Ask the first file of each pipeline for the shape of the scan."""
     from beamtide import registry
+    from beamtide.formats import confinement
 
     for pipeline in deployment.pipelines.values():
         if pipeline.source.kind == "scan":
             continue
         files = sorted(deployment.site.roots.raw.glob(pipeline.source.match.replace("{scan}", scan)))
-        found = registry.find("formats", pipeline.source.format).shape_of(files[0]) if files else None
-        if found:
-            return tuple(found)
+        if files:
+            confinement.before_opening(files[0], deployment.site.roots.raw)
+            if found := registry.find("formats", pipeline.source.format).shape_of(files[0]):
+                return tuple(found)
     raise BadInput(
         f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
     )

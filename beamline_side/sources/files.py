@@ -7,6 +7,7 @@ from beamline_side.cores.file_row import FileFact, late_start, natural
 from beamtide import registry
 from beamtide.config import Source
 from beamtide.errors import BadInput
+from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat
 
 
@@ -50,6 +51,7 @@ class FileWatch:
         if not path.resolve().is_relative_to(self.raw.resolve()):
             return FileFact(name, trouble=f"{path} is a link that leaves {self.raw}; copy the file there")
         try:
+            confinement.before_opening(path, self.raw)
             return FileFact(name, known.probe(path, self.source.options).frames)
         except BadInput as error:
             return FileFact(name, trouble=str(error))

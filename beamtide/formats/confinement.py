@@ -10,6 +10,7 @@ Source: reliability study, paths and HDF5.
 Invariants: a file is walked once, whatever circles its links make; at most `MAX_OBJECTS` links and `MAX_FILES` files.
 """
 
+import os
 import pathlib
 
 import h5py
@@ -21,8 +22,23 @@ MAX_OBJECTS = 100_000
 MAX_FILES = 10_000
 
 
-def forget_plugins() -> None:
-    """Empty HDF5's list of folders for plug-ins: code is loaded from there. Filters of `hdf5plugin` register themselves."""
+VARIABLES = ("HDF5_PLUGIN_PATH", "HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX")
+
+
+def before_opening(path: pathlib.Path, root: pathlib.Path) -> None:
+    """Make a file of a user safe to open with h5py; BadInput if it leads outside `root`. Other kinds of files lead nowhere."""
+    if h5py.is_hdf5(path):
+        forget_environment()
+        check(path, root)
+
+
+def forget_environment() -> None:
+    """Leave HDF5 no folder but those that `check` looks at: for plug-ins (code!), external links, virtual sources and storage.
+
+    Filters of `hdf5plugin` register themselves, and need no folder.
+    """
+    for name in VARIABLES:
+        os.environ.pop(name, None)
     while h5py.h5pl.size():
         h5py.h5pl.remove(0)
 

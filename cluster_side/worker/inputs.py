@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,9 +71,7 @@ def confined(given: InputFile, roots: Roots) -> pathlib.Path:
 def _read_one(given: InputFile, roots: Roots) -> dict[str, NDArray[Any]]:
     file_format: FileFormat = registry.find("formats", given.format)
     path = confined(given, roots)
-    if h5py.is_hdf5(path):
-        confinement.forget_plugins()
-        confinement.check(path, roots.raw if given.root == "raw" else roots.processed)
+    confinement.before_opening(path, roots.raw if given.root == "raw" else roots.processed)
     try:
         return file_format.read(path, given.first, given.last, given.options)
     except OSError as error:

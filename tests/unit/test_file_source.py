@@ -55,6 +55,16 @@ def test_a_link_that_leaves_the_raw_folder_is_not_opened(tmp_path: pathlib.Path)
     assert "leaves" in fact.trouble
 
 
+def test_a_file_that_leads_outside_is_not_even_counted(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "elsewhere/a_0.nxs", 5)
+    (tmp_path / "raw/scan_1/pilc").mkdir(parents=True)
+    with h5py.File(tmp_path / "raw/scan_1/pilc/a_0.nxs", "w") as file:
+        file["entry"] = h5py.ExternalLink(str(tmp_path / "elsewhere/a_0.nxs"), "/entry")
+    (fact,) = watch(tmp_path / "raw").look(0.0)
+    assert fact.frames == 0
+    assert "outside" in fact.trouble
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

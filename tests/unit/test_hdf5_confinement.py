@@ -87,5 +87,22 @@ def test_circles_end(roots: Roots) -> None:
 
 def test_no_folder_is_left_from_which_code_is_loaded() -> None:
     h5py.h5pl.append(b"/tmp")
-    confinement.forget_plugins()
+    confinement.forget_environment()
     assert h5py.h5pl.size() == 0
+
+
+@pytest.mark.parametrize("way", ["link", "virtual"])
+def test_the_environment_leads_nowhere_else(roots: Roots, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 looks for a relative name in the folders of these variables first."""
+    elsewhere = roots.raw.parent / "elsewhere"
+    elsewhere.mkdir()
+    with h5py.File(elsewhere / "part.h5", "w") as file:
+        file["counts"] = np.full(5, 666)
+    for name in ("HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX"):
+        monkeypatch.setenv(name, str(elsewhere))
+    with master(roots) as file:
+        if way == "virtual":
+            virtual(file, "part.h5")
+        else:
+            file["counts"] = h5py.ExternalLink("part.h5", "counts")
+    assert read(roots) == [0, 1]
