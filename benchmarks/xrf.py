@@ -8,6 +8,7 @@ product that any linear fit needs. Seconds are of CPU time, so that others on th
 
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,6 @@ def _compare(book: Book, name: str, cfg: pathlib.Path, given: tuple[Values, str]
     peer = model.built(pymca_file.read(cfg), 0, cfg)
     single = spectra.astype(np.float32)
     weighted_peer = model.built(pymca_file.read(cfg), 1, cfg)
-    rates: dict[str, list[float]] = {"ours": [], "peer": [], "weighted peer": [], "floor": []}
     weighted = np.ascontiguousarray(ours.templates)
     cut = np.ascontiguousarray(spectra[:, ours.fitted])
 
@@ -59,13 +59,7 @@ def _compare(book: Book, name: str, cfg: pathlib.Path, given: tuple[Values, str]
         "weighted peer": lambda: weighted_peer.fit(single, refit=True),
         "floor": lambda: cut @ weighted,
     }
-    for number in range(ROUNDS + 1):  # interleaved; the first round warms up
-        for who, task in tasks.items():
-            began = cpu_seconds(os.getpid())
-            for _ in range(REPEATS):
-                task()
-            if number:
-                rates[who].append(REPEATS * len(spectra) / (cpu_seconds(os.getpid()) - began))
+    rates = _raced(tasks, len(spectra))
     notes = {"spectra": len(spectra), "channels": spectra.shape[1], "templates": weighted.shape[1], "source": source}
     beside = Beside("PyMca FastXRFLinearFit, model kept", rates["peer"]), Beside("the matrix product alone", rates["floor"])
     metric = f"spectra_per_s_1core_{name}"
@@ -73,6 +67,19 @@ def _compare(book: Book, name: str, cfg: pathlib.Path, given: tuple[Values, str]
     book.row(f"speedup_{name}_weighted", _ratios(rates, "weighted peer"), "x", "higher", notes={"beside": "PyMca with weight 1"})
     best = {"speedup_best_of_rounds": round(max(rates["ours"]) / max(rates["peer"]), 2)}
     book.row(f"speedup_{name}", _ratios(rates, "peer"), "x", "higher", notes=best)
+
+
+def _raced(tasks: dict[str, Callable[[], object]], spectra: int) -> dict[str, list[float]]:
+    """Return spectra per second of each, one after the other in every round; the first round warms up."""
+    rates: dict[str, list[float]] = {who: [] for who in tasks}
+    for number in range(ROUNDS + 1):
+        for who, task in tasks.items():
+            began = cpu_seconds(os.getpid())
+            for _ in range(REPEATS):
+                task()
+            if number:
+                rates[who].append(REPEATS * spectra / (cpu_seconds(os.getpid()) - began))
+    return rates
 
 
 def _ratios(rates: dict[str, list[float]], peer: str) -> list[float]:
