@@ -69,7 +69,10 @@ def test_a_program_that_is_not_there_is_one_sentence_and_nothing_runs(tmp_path: 
 def test_jobs_of_a_launcher_before_are_found_again(tmp_path: pathlib.Path) -> None:
     deployment = site_in(tmp_path)
     first = LocalLauncher(deployment)
-    first.submit(order(deployment, "a", PAUSE))
+    first.submit(order(deployment, "a", f"print('up', flush=True); {PAUSE}"))
+    log = deployment.site.state / "logs/beamtide-test-xrf-a-0.log"
+    while not log.exists() or not log.read_text():  # a process that is just becoming another one shows no environment
+        clock.pause(0.005)
     second = LocalLauncher(deployment)
     assert settle(second, "a-0", Phase.RUNNING).token == "a"
     assert not LocalLauncher(site_in(tmp_path / "elsewhere")).look().jobs  # type: ignore[union-attr]
