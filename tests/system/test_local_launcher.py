@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from beamtide import clock
 from beamtide.config import Caps, Deployment, Roots, Scaling, SiteConfig
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import Cause, Denied, JobOrder, JobShape, Phase, Seen, Sighting, Submitted
-from cluster_side.scaling.launchers.local import LocalLauncher
+from cluster_side.scaling.launchers.local import JOB, TOKEN, LocalLauncher
 
 pytestmark = pytest.mark.system
 PAUSE = "import signal; signal.pause()"
@@ -79,6 +80,17 @@ def test_jobs_of_a_launcher_before_are_found_again(tmp_path: pathlib.Path) -> No
     second.cancel(["a-0"])
     settle(first, "a-0", Phase.FAILED)
     settle(second, "a-0", Phase.ENDED)
+
+
+def test_a_job_that_is_still_a_script_is_found_too(tmp_path: pathlib.Path) -> None:
+    deployment = site_in(tmp_path)
+    script = f"read -r _; exec true -c {deployment.file}"
+    environment = os.environ | {JOB: "a-0", TOKEN: "a"}
+    with subprocess.Popen(["bash", "-c", script], env=environment, stdin=subprocess.PIPE, start_new_session=True) as process:
+        launcher = LocalLauncher(deployment)
+        assert settle(launcher, "a-0", Phase.RUNNING).token == "a"
+        process.communicate(b"\n")
+    settle(launcher, "a-0", Phase.ENDED)
 
 
 def test_a_job_does_not_outlive_us(tmp_path: pathlib.Path) -> None:

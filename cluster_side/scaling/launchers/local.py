@@ -159,7 +159,8 @@ def _orphans(site: str) -> dict[str, _Job]:
     """Return the jobs of this site that an earlier autoscaler started here and that still run."""
     found = {}
     for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit() and site in _words(entry / "cmdline") and _leads_session(pid := int(entry.name)):
+        ours = entry.name.isdigit() and any(site in word for word in _words(entry / "cmdline"))  # also in the text of a script
+        if ours and _leads_session(pid := int(entry.name)):
             environment = _environment(pid)
             if JOB in environment:
                 found[environment[JOB]] = _Job(environment[TOKEN], pid, None)
@@ -178,12 +179,23 @@ def _memory_mb() -> int:
 
 
 def _gone(pid: int, job: str) -> int | None:
-    """Return None while a process is that job, else 0: nobody knows how it ended."""
-    return None if _environment(pid).get(JOB) == job else 0
+    """Return None while a process is that job, else 0: nobody knows how it ended.
+
+    A process without an environment that still runs is just becoming another one (a script that enters its program).
+    """
+    environment = _environment(pid)
+    return None if environment.get(JOB) == job or (not environment and _runs(pid)) else 0
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def _environment(pid: int) -> dict[str, str]:
-    pairs = (word.partition("=") for word in _words(pathlib.Path(f"/proc/{pid}/environ")))
+    pairs = (word.partition("=") for word in _words(pathlib.Path(f"/proc/{pid}/environ")) if word)
     return {name: value for name, _, value in pairs}
 
 
