@@ -81,6 +81,8 @@ class Modality:
     """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
     prepare: str = ""
     """A function, named like the kernel: settings and calibration in, plain arrays out, the same for the same input."""
+    layout: int = 1
+    """How the prepared arrays are laid out: a higher number when that changes, so that no worker takes up older ones."""
     explain: str = ""
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
 

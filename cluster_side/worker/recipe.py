@@ -83,7 +83,8 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
             f"{document.modality} needs the calibration file {missing[0]!r}: add it under calibration in the pipeline file"
         )
     versions = {"beamtide": __version__} | {name: _version(name) for name in modality.packages}
-    keep = prepared_arrays.keeper(cache / "prepared", settings.digest_of_bytes(settings.canonical([digest, versions]).encode()))
+    key = settings.digest_of_bytes(settings.canonical([digest, versions, modality.layout]).encode())
+    keep = prepared_arrays.keeper(cache / "prepared", key)
     try:
         kernel, declared = modality.load(values, calibration, keep), modality.declared(values)
     except ValidationError as error:

@@ -4,6 +4,7 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 
 from beamtide import settings
@@ -73,3 +74,19 @@ def test_what_comes_with_another_digest_is_refused(tmp_path: pathlib.Path) -> No
         obtain(tmp_path / "a", Server(content=b"other numbers"))
     with pytest.raises(BadInput, match="settings that came from the metadata server do not have the digest"):
         obtain(tmp_path / "b", Server(document=SettingsDocument(modality="toy", values='{"a":1}')))
+
+
+class Preparing(Modality):
+    """A modality whose kernel returns what was prepared."""
+
+    def load(self, values: Any, calibration: Any, keep: Any = None) -> Any:
+        made = keep(lambda: {"layout": np.array([self.layout])})
+        return lambda frames: dict(made)
+
+
+def test_arrays_of_an_older_layout_are_not_taken_up(tmp_path: pathlib.Path) -> None:
+    """As after an update in place: same settings, same versions of everything else, other arrays."""
+    for layout in (1, 2, 1):
+        toy = Preparing("toy", SettingsModel, lambda _: (), "nowhere:load", needs=("cfg",), layout=layout)
+        assert recipe.prepare(PREPARED, tmp_path, lambda name, toy=toy: toy).kernel({})["layout"] == layout  # type: ignore[misc]
+    assert len(list((tmp_path / "prepared").glob("*/index.json"))) == 2

@@ -148,5 +148,6 @@ MODALITY = Modality(
     packages=("numpy", "pyFAI"),
     judge="cluster_side.modalities.xrd.geometry:judge",
     prepare="cluster_side.modalities.xrd.model:prepare",
+    layout=2,
     explain="cluster_side.modalities.xrd.explain:explain",
 )
