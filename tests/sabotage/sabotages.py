@@ -545,6 +545,13 @@ SABOTAGES = (
         ("tests/unit/test_interferometer.py",),
     ),
     Sabotage(
+        "an id that was given away again stays with the old job",
+        LEDGER,
+        "                    self._given_again(job, token, now)\n",
+        "",
+        SCALING,
+    ),
+    Sabotage(
         "a phase keeps its plane",
         "cluster_side/modalities/dpc_phase/kernel.py",
         "without_plane(frankot_chellappa(filled[0], filled[1]), measured)",

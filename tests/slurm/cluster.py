@@ -183,6 +183,23 @@ class Cluster:
         except RuntimeError:
             return False
 
+    def mend(self) -> None:
+        """Bring every node back, whatever was done to it; a controller that was away may hold all of them for dead."""
+        wait_until(lambda: not [self._help(node) for node in self._lame()], f"all nodes back; see {self.base}/log", 120)
+
+    def _lame(self) -> list[str]:
+        try:
+            rows = [line.split() for line in self.run("sinfo", "-h", "-N", "-p", "cpu,apart", "-o", "%N %t").splitlines()]
+        except RuntimeError:
+            return list(self.nodes)
+        return [node for node, state in rows if state not in ("idle", "mix", "alloc", "comp")]
+
+    def _help(self, node: str) -> None:
+        if not self.pid(f"run/slurmd-{node}.pid"):
+            self.start_node(node)
+        with contextlib.suppress(RuntimeError):  # there is nothing to resume on a node that only has not answered yet
+            self.run("scontrol", "update", f"nodename={node}", "state=resume")
+
     def queue(self, *words: str) -> list[str]:
         """Return the living jobs, as "id state name comment"."""
         return self.run("squeue", "-h", "-r", "-o", "%i %T %j %k", *words).splitlines()

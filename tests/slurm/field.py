@@ -81,7 +81,7 @@ class Field:
         self.seen.append(len(living))
         return [line[0] for line in lines if not states or line[1] in states]
 
-    def until(self, true: Callable[[], object], what: str, patience: float = 60.0) -> None:
+    def until(self, true: Callable[[], object], what: str, patience: float = 120.0) -> None:
         """Keep the components alive until something is true."""
         end = clock.monotonic() + patience
         while True:
@@ -100,7 +100,7 @@ class Field:
         """Return how many tasks of a scan have their verdict."""
         return sum(tally.results + tally.empty + tally.abandoned for tally in self.client.status(scan.id).tallies)
 
-    def finish(self, scan: Scan, patience: float = 60.0) -> None:
+    def finish(self, scan: Scan, patience: float = 120.0) -> None:
         """Wait for the result file, and look that every index is there, once, as a result."""
         path = layout.result_file(self.deployment.site.roots.processed, scan.id, "nap")
         self.until(lambda: self.jobs() is not None and path.exists(), f"the results of {scan.id}", patience)
@@ -114,7 +114,7 @@ class Field:
         """Return when the autoscaler called squeue."""
         return [float(line) for line in (self.deployment.file.parent / "looks").read_text().split()]
 
-    def all_gone(self, patience: float = 60.0) -> None:
+    def all_gone(self, patience: float = 120.0) -> None:
         """Wait until no job of ours is left."""
         self.until(lambda: not self.jobs(), "an end of all jobs", patience)
 

@@ -17,6 +17,7 @@ from beamtide.messages.scaling import BufferGauge
 from cluster_side.scaling.budget import Budget
 from cluster_side.scaling.crew import Crew
 from cluster_side.scaling.forecast import Forecast
+from cluster_side.scaling.job_states import Order
 from cluster_side.scaling.launchers.base import Answer, Cause, Denied, Phase, Seen, Sighting, Submitted, Unclear, Unseen
 from cluster_side.scaling.ledger import Ledger
 from cluster_side.scaling.scaler import restored
@@ -42,6 +43,7 @@ class ScalingStory(RuleBasedStateMachine):
         self.ready = dict.fromkeys(NAMES, 0)
         self.cluster: dict[str, Sighting] = {}
         """What the batch system really has."""
+        self.written_down: dict[str, Sighting] = {}
         self.submitted: dict[str, float] = {}
         self.cancelled: dict[str, float] = {}
         self.journal: dict[str, dict[str, object]] = {}
@@ -134,7 +136,19 @@ class ScalingStory(RuleBasedStateMachine):
     def look(self) -> None:
         self.steering.pictured(Seen(dict(self.cluster)), self.now)
         self.looked = self.looked or self.steering.ledger.known
+        if self.steering.ledger.known:
+            alive = {job for job, seen in self.cluster.items() if seen.phase in (Phase.PENDING, Phase.RUNNING)}
+            assert alive <= self.steering.ledger.jobs.keys(), "a job that is there is not counted"
         self.keep()
+
+    @rule()
+    def remember(self) -> None:
+        self.written_down = dict(self.cluster)
+
+    @rule()
+    def roll_back(self) -> None:
+        """The controller is killed and comes back with what it last wrote down."""
+        self.cluster = dict(self.written_down)
 
     @rule()
     def look_away(self) -> None:
@@ -293,6 +307,34 @@ def test_a_job_that_came_back_under_its_id_is_counted_again() -> None:
     story.cluster[job] = dataclasses.replace(story.cluster[job], phase=Phase.RUNNING, restarts=1)
     story.look()
     assert story.steering.ledger.jobs[job].sighting.job == f"{job}+1"
+
+
+def test_jobs_that_a_controller_brings_back_from_its_disk_fill_the_cap() -> None:
+    story = ScalingStory()
+    story.queue("a", 500)
+    story.look()
+    story.decide()
+    story.remember()
+    story.cluster = {job: dataclasses.replace(seen, phase=Phase.ENDED) for job, seen in story.cluster.items()}
+    story.look()
+    assert not story.steering.ledger.jobs
+    story.roll_back()
+    story.look()
+    story.decide()
+    assert len(story.cluster) == CAPS.jobs
+
+
+def test_ids_that_a_controller_gives_away_again_belong_to_the_new_order() -> None:
+    ledger = Ledger("us")
+    for number, last in enumerate((Phase.ENDED, Phase.RUNNING, Phase.RUNNING)):
+        token = f"us.{number}.1.a"
+        ledger.asked(Order(token, "a", 2, 1, 0.0))
+        ledger.answered(token, Submitted(("1", "2")), 0.0)
+        ledger.check()
+        assert [job.order.token for job in ledger.jobs.values()] == [token, token]
+        ledger.pictured(Seen({job: Sighting(job, token, last) for job in ("1", "2")}), 1.0)
+        ledger.check()
+        assert ledger.alive() == (2 if last is Phase.RUNNING else 0)
 
 
 def test_a_job_that_runs_without_a_worker_is_taken_back() -> None:
