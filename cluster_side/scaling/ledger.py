@@ -6,7 +6,7 @@ whose fate is unclear counts as accepted until it was missing in pictures for `L
 system says how it ended, or when it is missing in `MISSES` good pictures. A picture in which more than half of the jobs whose
 workers we hear are missing is not good, whatever it says. After a restart nothing is ordered before a good picture was joined. A
 controller that was killed comes back with what it last wrote down (measured: 20 s old): a closed job that a good picture shows
-alive fills the cap again, and an id that is given away again belongs to the job with the new token. Source: scaling study, d.3, d.5.
+alive fills the cap again, and an id that is given away again belongs to the job with the new token. Source: scaling study, d.
 
 Clock policy: `now` is the caller's monotonic clock in seconds; a job found after a restart is as old as we know it.
 Invariants (`check`): every job stands in one state and is counted once; after a good picture, all that it shows alive is counted.
