@@ -94,9 +94,22 @@ def check(file: pathlib.Path) -> list[str]:
             settings.document_for(pipeline, shared, deployment.pipelines)
             modality = registry.find("modalities", pipeline.modality)
             modality.check(pipeline.settings, {what: shared / path for what, path in pipeline.calibration.items()})
+            modality.suits(pipeline.settings, _units_of_inputs(deployment, pipeline))
         except BadInput as error:
             text = str(error)
             found.append(text if text.startswith("pipeline ") else f"pipeline {name}: {text}")
+    return found
+
+
+def _units_of_inputs(deployment: Deployment, pipeline: PipelineConfig) -> dict[str, str]:
+    found = {}
+    for text in pipeline.inputs:
+        name, _, dataset = text.partition("/")
+        other = deployment.pipelines[name]
+        try:
+            found[text] = registry.find("modalities", other.modality).unit_of(other.settings, dataset)
+        except BadInput as error:
+            raise BadInput(f"inputs: {text}: {error}") from error
     return found
 
 

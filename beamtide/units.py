@@ -6,6 +6,7 @@
 from beamtide.errors import BadInput
 
 LENGTH, ANGLE, CURRENT, VOLTAGE, TIME, RATE = "length", "angle", "current", "voltage", "time", "rate"
+NUMBER, ENERGY, POWER, PRESSURE, TEMPERATURE = "number", "energy", "power", "pressure", "temperature"
 _PREFIXES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
 _DEGREE = 0.017453292519943295
 _KNOWN: dict[str, tuple[str, float]] = {
@@ -21,8 +22,29 @@ _KNOWN: dict[str, tuple[str, float]] = {
     "Hz": (RATE, 1.0),
     "kHz": (RATE, 1e3),
     "MHz": (RATE, 1e6),
+    "1": (NUMBER, 1.0),
+    "counts": (NUMBER, 1.0),
+    "%": (NUMBER, 1e-2),
+    **{f"{prefix}eV": (ENERGY, factor * 1.602176634e-19) for prefix, factor in _PREFIXES.items() if prefix in ("", "k", "m")},
+    **{f"{prefix}J": (ENERGY, factor) for prefix, factor in _PREFIXES.items() if prefix != "k"},
+    **{f"{prefix}W": (POWER, factor) for prefix, factor in _PREFIXES.items()},
+    "Pa": (PRESSURE, 1.0),
+    "kPa": (PRESSURE, 1e3),
+    "mbar": (PRESSURE, 1e2),
+    "bar": (PRESSURE, 1e5),
+    "K": (TEMPERATURE, 1.0),
+    "mK": (TEMPERATURE, 1e-3),
 }
-_SPELLINGS = {"micron": "um", "microns": "um", "degree": "deg", "degrees": "deg", "radian": "rad", "cps": "1/s"}
+_SPELLINGS = {
+    "micron": "um",
+    "microns": "um",
+    "degree": "deg",
+    "degrees": "deg",
+    "radian": "rad",
+    "cps": "1/s",
+    "counts/s": "1/s",
+    "ph/s": "1/s",
+}
 
 
 def known(kind: str) -> tuple[str, ...]:

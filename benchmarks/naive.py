@@ -18,7 +18,7 @@ def main(site_file: str, task_file: str) -> None:
     work = nursery.open_nursery(deployment, task.pipeline, "naive", 0.0, recipe.registered)
     assert work.ready is not None
     with Caller() as caller:
-        work.ready.kernel(inputs.read(task, deployment.site.roots, caller, deployment.address("sink")))
+        work.ready.kernel(inputs.read(task, deployment.site.roots, caller, deployment.address("sink"))[0])
 
 
 if __name__ == "__main__":

@@ -149,13 +149,14 @@ def _total(values: Array) -> float:
 
 
 def _spectra(entry: h5py.Group, data: h5py.Group, copy: _Copy) -> None:
-    """Give every one-dimensional per-scan dataset an NXdata.
+    """Give every one-dimensional per-scan dataset an NXdata, unless it is the axis of an image.
 
     Its axis is the dataset that its attribute "axis" names, or "energy"; where that has another length, the channels' numbers.
     """
+    axes = {axis for header, _ in copy.constants.values() for axis in header.attributes.get("axes", "").split()}
     for name, (header, array) in copy.constants.items():
         axis = header.attributes.get("axis", "energy")
-        if name == axis or array.ndim != 1 or array.dtype.kind not in MAPPED:
+        if name == axis or name in axes or array.ndim != 1 or array.dtype.kind not in MAPPED:
             continue
         known = copy.constants.get(axis)
         fits = known is not None and known[1].shape == array.shape

@@ -9,11 +9,13 @@ is found by the entry point group "beamtide.modalities"; tests and authors run i
 import importlib
 import pathlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from beamtide import units
 from beamtide.errors import BadInput
 from beamtide.messages.results import DatasetHeader, Merge, Per
 
@@ -50,6 +52,8 @@ class Output:
     merge: Merge = "rows"
     long_name: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    like: str = ""
+    """The dataset of another pipeline whose unit it has; then `units` is only what stands where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Modality:
     """A function, named like the kernel: settings and calibration in, plain arrays out, the same for the same input."""
     layout: int = 1
     """How the prepared arrays are laid out: a higher number when that changes, so that no worker takes up older ones."""
+    takes: "Callable[[Any], Mapping[str, str]]" = lambda _: {}
+    """Settings in, the units that datasets of other pipelines must have for them."""
     explain: str = ""
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
 
@@ -97,6 +103,23 @@ class Modality:
             except ImportError:  # the heavy half is installed where workers run, not everywhere
                 return
             judge(calibration)
+
+    def unit_of(self, values: Mapping[str, Any], dataset: str) -> str:
+        """Return the unit of a dataset under these settings, "" if only a task knows it; BadInput if there is no such dataset."""
+        declared = self.declared(values)
+        try:
+            output = find_output(declared, dataset)
+        except KeyError:
+            names = ", ".join(output.name for output in declared)
+            raise BadInput(f"{self.name} makes no dataset {dataset!r} with its settings, only {names}") from None
+        return "" if output.like else output.units
+
+    def suits(self, values: Mapping[str, Any], given: Mapping[str, str]) -> None:
+        """Raise BadInput for datasets of other pipelines that are in another unit than the settings say; "" is unknown."""
+        for name, unit in self.takes(self.validated(values)).items():
+            found = units.canonical(given.get(name, ""))
+            if found and found != units.canonical(unit):
+                raise BadInput(f"{name} is given in {found}, and the settings of {self.name} want {unit}; correct one of the two")
 
     def load(
         self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path], keep: Keep = lambda build: build()
@@ -145,12 +168,16 @@ def find_output(declared: tuple[Output, ...], name: str) -> Output:
     raise KeyError(f"a kernel returned {name!r}, which its spec does not declare")
 
 
-def checked(outputs: "Arrays", declared: tuple[Output, ...], length: int) -> tuple[DatasetHeader, ...]:
+def checked(
+    outputs: "Arrays", declared: tuple[Output, ...], length: int, given: Mapping[str, str] = MappingProxyType({})
+) -> tuple[DatasetHeader, ...]:
     """Return a header for every output of a kernel for `length` indexes; BadInput when one is not what the spec says.
 
-    A kernel may leave out what was declared, and may return nothing that was not.
+    A kernel may leave out what was declared, and may return nothing that was not. `given`: the units of other pipelines.
     """
-    return tuple(_header(name, array, _declaration(declared, name), length) for name, array in outputs.items())
+    forms = {name: _declaration(declared, name) for name in outputs}
+    forms = {name: replace(form, units=given.get(form.like, form.units)) if form.like else form for name, form in forms.items()}
+    return tuple(_header(name, array, forms[name], length) for name, array in outputs.items())
 
 
 def run(

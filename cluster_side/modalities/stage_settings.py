@@ -30,6 +30,15 @@ def unit_of(*kinds: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _any_unit(unit: str) -> str:
+    try:
+        units.kind_of(unit)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+    return units.canonical(unit)
+
+
+AnyUnit = Annotated[str, AfterValidator(_any_unit)]
 PlaceUnit = Annotated[str, unit_of(units.LENGTH, units.ANGLE)]
 LengthUnit = Annotated[str, unit_of(units.LENGTH)]
 

@@ -25,10 +25,12 @@ from beamtide.pump import Caller
 PATIENCE = 60.0
 
 
-def read(task: Task, roots: Roots, caller: Caller, sink: str) -> dict[str, NDArray[Any]]:
-    """Return all input arrays of a task; BadInput says which file or dataset is wrong."""
-    needs = [need for need in task.needs if need.dataset]
-    return read_with(task, roots, {f"{need.pipeline}/{need.dataset}": _fetch(task, need, caller, sink) for need in needs})
+def read(task: Task, roots: Roots, caller: Caller, sink: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return all input arrays of a task, and the units of other pipelines' datasets; BadInput says what is wrong with which."""
+    needs = {f"{need.pipeline}/{need.dataset}": need for need in task.needs if need.dataset}
+    fetched = {name: _fetch(task, need, caller, sink) for name, need in needs.items()}
+    arrays = read_with(task, roots, {name: array for name, (_, array) in fetched.items()})
+    return arrays, {name: unit for name, (unit, _) in fetched.items()}
 
 
 def read_with(task: Task, roots: Roots, datasets: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -78,7 +80,7 @@ def _read_one(given: InputFile, roots: Roots) -> dict[str, NDArray[Any]]:
         raise BadInput(f"cannot read {path}: {error}") from error
 
 
-def _fetch(task: Task, need: Need, caller: Caller, sink: str) -> NDArray[Any]:
+def _fetch(task: Task, need: Need, caller: Caller, sink: str) -> tuple[str, NDArray[Any]]:
     question: Message = ListRequest(scan=task.scan, pipeline=need.pipeline)
     found = caller.ask(sink, question, Products, patience=PATIENCE).products
     found = tuple(state for state in found if need.settings in ("", state.product.settings))
@@ -88,7 +90,8 @@ def _fetch(task: Task, need: Need, caller: Caller, sink: str) -> NDArray[Any]:
         )
     product = max(found, key=lambda state: state.version).product
     question = FetchRequest(product=product, dataset=need.dataset, start=task.start, stop=task.stop)
-    return caller.converse(sink, question, Fetched, patience=PATIENCE)[1]["data"]
+    answer, arrays = caller.converse(sink, question, Fetched, patience=PATIENCE)
+    return answer.header.units, arrays["data"]
 
 
 def _complete(arrays: dict[str, NDArray[Any]], task: Task) -> dict[str, NDArray[Any]]:

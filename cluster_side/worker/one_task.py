@@ -167,10 +167,11 @@ def compute(
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
         ready = recipe.obtain(task.settings, cache, (caller, address("metadata")), work.find)
-    frames = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
+    frames, units = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
+    ready.suits(units)
     tell = showing.teller(task, caller, showing.Stage(address("sink"), attempt, ready.declared), progress)
     outputs = ready.compute(frames, replace(company, tell=tell))
-    return checked(outputs, ready.declared, task.stop - task.start), outputs, ready.versions
+    return checked(outputs, ready.declared, task.stop - task.start, units), outputs, ready.versions
 
 
 def _done(work: Work, lease: Lease, caller: Caller, end: tuple[Outcome, float]) -> str:

@@ -7,8 +7,9 @@ workers may do it at once, and verified by digest whenever they are read. A dama
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
@@ -38,6 +39,8 @@ class Recipe:
     kernel: Callable[..., Arrays]
     declared: tuple[Output, ...]
     versions: dict[str, str]
+    suits: Callable[[Mapping[str, str]], None] = lambda _: None
+    """Raises BadInput for units of other pipelines' datasets that do not fit the settings."""
     company: bool = False
     """Whether the kernel wants to know who computes and watches."""
 
@@ -91,7 +94,7 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
-    return Recipe(digest, kernel, declared, versions, modality.company)
+    return Recipe(digest, kernel, declared, versions, partial(modality.suits, values), modality.company)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

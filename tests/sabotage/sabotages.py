@@ -552,6 +552,27 @@ SABOTAGES = (
         SCALING,
     ),
     Sabotage(
+        "the centre of mass counts from one",
+        "cluster_side/modalities/dpc/moments.py",
+        "    at = np.arange(length) - (length - 1) / 2",
+        "    at = np.arange(length) - (length - 1) / 2 + 1",
+        ("tests/unit/test_dpc.py",),
+    ),
+    Sabotage(
+        "a map forgets the weights",
+        "beamtide/gridding.py",
+        "    total = np.bincount(cell, weight * np.asarray(values, float)[good], rows * columns)",
+        "    total = np.bincount(cell, np.asarray(values, float)[good], rows * columns)",
+        ("tests/unit/test_gridding.py",),
+    ),
+    Sabotage(
+        "positions in another unit than the settings say are taken",
+        "cluster_side/modalities/base.py",
+        "            if found and found != units.canonical(unit):",
+        "            if found and not unit:",
+        ("tests/unit/test_positions.py",),
+    ),
+    Sabotage(
         "a phase keeps its plane",
         "cluster_side/modalities/dpc_phase/kernel.py",
         "without_plane(frankot_chellappa(filled[0], filled[1]), measured)",

@@ -19,6 +19,7 @@ from cluster_side.modalities.registry import modality
 
 DPC = modality("dpc")
 GEOMETRY = {"pixel_size": 75e-6, "distance": 2.0}
+SIDES = {"left": ["a"], "right": ["b"], "bottom": ["a"], "top": ["b"]}
 CFG = "scalers/scaler3_cts"
 
 
@@ -174,6 +175,9 @@ def test_a_cut_into_tasks_changes_next_to_nothing(tasks: int) -> None:
         (np.zeros((2, 3, 3)), {"frames": None}, "frames: null and segments"),
         (np.zeros((2, 3, 3)), {"disc": {"x": 1, "y": 1, "radius": 9}}, "nothing outside"),
         (np.zeros((2, 3, 3)), {"geometry": {"pixel_size": 1e-4}}, r"geometry\.distance: Field required"),
+        (np.zeros(2), {"frames": None, "segments": SIDES | {"dark": {"a": 1.0}}}, "dark: b has none; give one to every segment"),
+        (np.zeros(2), {"frames": None, "segments": SIDES | {"dark": {"A": 1.0}}}, r"dark\.A is no segment; segments are a, b"),
+        (np.zeros(2), {"frames": None, "segments": SIDES | {"gain": {"z": 1.0}}}, r"gain\.z is no segment"),
     ],
 )
 def test_bad_input_is_one_sentence(frames: np.ndarray, values: dict[str, object], sentence: str) -> None:

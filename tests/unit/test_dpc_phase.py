@@ -123,7 +123,8 @@ def test_missing_points_stay_missing_and_do_not_spoil_the_rest() -> None:
     lost[17] = True
     found = phase_of(frames)
     np.testing.assert_array_equal(np.isnan(found["phase"]), lost)
-    np.testing.assert_array_equal(found["flags/phase"], lost)
+    np.testing.assert_array_equal(found["flags/phase"] & 1, lost)
+    np.testing.assert_array_equal(found["flags/phase"] & 4, 4 * np.isnan(found["absorption"]))
     assert correlation(found["phase"], flat(hills(x, y)[0], line, column)) > 0.99
 
 
@@ -164,9 +165,10 @@ def test_the_beam_monitor_takes_its_part_and_zero_is_no_monitor() -> None:
     i0 = np.linspace(1, 2, 30)
     frames |= {"dpc/sum": 1e5 * i0, "counters/i0": i0.copy()}
     frames["counters/i0"][3] = 0.0
-    found = phase_of(frames, i0="counters/i0")["absorption"]
-    assert np.isnan(found[3])
-    np.testing.assert_allclose(np.delete(found, 3), 0.0, atol=1e-12)
+    found = phase_of(frames, i0="counters/i0")
+    assert np.isnan(found["absorption"][3])
+    assert np.flatnonzero(found["flags/phase"] & 4).tolist() == [3]
+    np.testing.assert_allclose(np.delete(found["absorption"], 3), 0.0, atol=1e-12)
 
 
 def test_positions_that_are_no_raster_are_flagged_and_without_the_scan_there_is_no_phase() -> None:

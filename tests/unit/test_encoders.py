@@ -143,6 +143,12 @@ def test_without_a_known_angle_there_is_no_position() -> None:
     np.testing.assert_array_equal(found["flags/r"], [0, 1])
 
 
+def test_a_spike_among_single_values_cannot_be_found_and_that_is_said() -> None:
+    axes = {"x": {"field": "c", "spike": 5}}
+    assert (run(ENCODERS, {"c": np.array([1.0, 2.0, 900.0])}, {"axes": axes})["flags/x"] == 8).all()
+    assert not run(ENCODERS, {"c": np.ones((3, 8))}, {"axes": axes})["flags/x"].any()
+
+
 @pytest.mark.parametrize("tasks", [7, 50])
 def test_a_cut_into_tasks_changes_no_bit(tasks: int) -> None:
     counts = np.random.default_rng(3).integers(0, 2**16, (211, 8)).astype(float)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from beamtide.errors import BadInput
 from beamtide.gridding import places
-from cluster_side.modalities.base import run
+from cluster_side.modalities.base import checked, run
 from cluster_side.modalities.positions.kernel import spikes
 from cluster_side.modalities.registry import modality
 
@@ -115,6 +115,26 @@ def test_a_map_is_the_weighted_mean_of_the_points_in_each_cell() -> None:
     assert found["grid/weight"].sum() == pytest.approx(i0.sum() - i0[20])
 
 
+def test_without_a_beam_nothing_is_drawn_and_every_point_says_why() -> None:
+    frames = raster() | {"xrf/area/Fe_K": np.ones(210), "counters/i0": np.zeros(210)}
+    wanted = {"step": (1.0, 1.0), "datasets": {"iron": "xrf/area/Fe_K"}, "weights": "counters/i0"}
+    found = run(POSITIONS, frames, {"map": wanted})
+    assert np.isnan(found["grid/iron"]).all()
+    assert (found["flags/position"] & 8 == 8).all()
+
+
+def test_what_is_drawn_has_the_unit_of_what_it_was_drawn_from() -> None:
+    frames = raster() | {"counters/i0": np.ones(210)}
+    values = {"map": {"step": (1.0, 1.0), "datasets": {"beam": "counters/i0"}}}
+    given = {"counters/i0": "nA", "encoders/x": "um", "encoders/y": "um"}
+    headers = checked(run(POSITIONS, frames, values), POSITIONS.declared(values), 210, given)
+    of = {header.name: header.units for header in headers}
+    assert (of["grid/beam"], of["grid/weight"], of["grid_x"]) == ("nA", "1", "um")
+    POSITIONS.suits(values, given)
+    with pytest.raises(BadInput, match="encoders/y is given in mm, and the settings of positions want um; correct one"):
+        POSITIONS.suits(values, given | {"encoders/y": "mm"})
+
+
 def test_cells_without_a_point_are_filled_and_marked() -> None:
     frames = raster() | {"xrf/area/Fe_K": np.arange(210.0)}
     wanted = {"step": (0.25, 0.5), "datasets": {"iron": "xrf/area/Fe_K"}}
@@ -128,17 +148,20 @@ def test_cells_without_a_point_are_filled_and_marked() -> None:
 
 
 def test_measured_positions_have_no_spikes_and_bear_each_other_out(test_data: pathlib.Path) -> None:
-    """NanoMAX: the encoder and the read-back by an analogue input, in counts and volts."""
+    """NanoMAX: the encoder, and the read-back by an analogue input in volts, of which one is 5 um."""
     with h5py.File(test_data / "positions" / "nanomax_000008.h5") as file:
         panda = file["entry/measurement/panda0"]
-        first, second, slow = (
-            np.asarray(panda[name]).ravel() for name in ("INENC2.VAL_Mean", "INENC3.VAL_Mean", "INENC1.VAL_Mean")
-        )
-    frames = {"encoders/x": first, "encoders/y": second, "encoders/z": slow}
-    frames |= dict(zip(("scan/line", "scan/column"), places((11, 101), first.size), strict=True))
-    found = run(POSITIONS, frames, {"compare": {"x": {"first": "encoders/x", "second": "encoders/x"}}})
-    assert np.count_nonzero(found["flags/position"]) < 0.02 * first.size
-    assert found["correlation/x"] == pytest.approx(1.0)
+        names = ("INENC2.VAL_Mean", "INENC3.VAL_Mean", "FMC_IN.VAL2_Mean", "FMC_IN.VAL3_Mean")
+        columns = [np.asarray(panda[name]).ravel() for name in names]
+    frames = dict(zip(("encoders/x", "encoders/y", "analogue/x", "analogue/y"), columns, strict=True))
+    frames |= dict(zip(("scan/line", "scan/column"), places((11, 101), columns[0].size), strict=True))
+    pairs = {axis: {"first": f"encoders/{axis}", "second": f"analogue/{axis}", "scale": by} for axis, by in (("x", -5), ("y", 5))}
+    found = run(POSITIONS, frames, {"compare": pairs})
+    assert np.count_nonzero(found["flags/position"]) < 0.02 * columns[0].size
+    for axis in "xy":
+        assert found[f"correlation/{axis}"] > 0.99999
+        assert abs(found[f"scale/{axis}"][0] - 1) == pytest.approx(0.0025, abs=0.0006), "0.225 and 0.272 % were measured"
+        assert found[f"difference/{axis}"] < 0.02, "um"
 
 
 @pytest.mark.parametrize(

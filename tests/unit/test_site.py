@@ -106,6 +106,20 @@ def test_check_finds_what_load_does_not(folder: pathlib.Path) -> None:
     assert "fit.cfg" in found
 
 
+def test_datasets_of_other_pipelines_that_are_not_there_or_in_another_unit(folder: pathlib.Path) -> None:
+    add(folder, "encoders", "settings: {axes: {x: {field: a, units: mm}, y: {field: b, units: mm}}}\n")
+    pipeline = "pipeline: places\nmodality: positions\nsource: {kind: scan}\n"
+    (folder / "pipelines/xrf.yaml").write_text(f"{pipeline}inputs: [encoders/x, encoders/y]\n")
+    assert site.check(folder / "site.yaml") == [
+        "pipeline places: encoders/x is given in mm, and the settings of positions want um; correct one of the two"
+    ]
+    (folder / "pipelines/xrf.yaml").write_text(f"{pipeline}inputs: [encoders/x, encoders/z]\n")
+    (problem,) = site.check(folder / "site.yaml")
+    assert problem.startswith(
+        "pipeline places: inputs: encoders/z: encoders makes no dataset 'z' with its settings, only x, x_std"
+    )
+
+
 def test_a_calibration_file_outside_the_shared_folder(folder: pathlib.Path) -> None:
     add(folder, "xrf", "calibration: {cfg: ../fit.cfg}\n")
     assert any("leaves" in problem for problem in site.check(folder / "site.yaml"))

@@ -141,6 +141,7 @@ def test_a_perfect_cell_has_a_quantum_efficiency_of_one() -> None:
     efficiency = {"flux": "counters/flux", "photon_energy": 10.0, "absorbed": 0.5, "pair_energy": 5.0}
     found = xbic(lock_in(truth) | {"counters/flux": np.array([1e9, 0.0])}, XY | {"efficiency": efficiency, "overload": 100.0})
     np.testing.assert_allclose(found["efficiency"], [1.0, np.nan])
+    assert (found["flags/signal"] & 32).tolist() == [0, 32]
 
 
 def test_sensitivity_may_change_from_line_to_line_and_voltages_are_not_divided_by_a_current_gain() -> None:

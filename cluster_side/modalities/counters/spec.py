@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.stage_settings import DatasetName, LengthUnit, Positive, flag_output
+from cluster_side.modalities.stage_settings import AnyUnit, DatasetName, LengthUnit, Positive, flag_output
 
 FLAGS = {
     0: "no value: the reading is NaN, or the exposure is not a positive time",
@@ -26,7 +26,7 @@ class CounterSettings(SettingsModel):
 
     field: str
     """The column of the file; of several samples per exposure the mean is taken."""
-    units: str
+    units: AnyUnit
     """Of the result, such as counts, 1/s, A or V; before `normalise_to`."""
     gain: FiniteFloat = 1.0
     """What one unit of the reading is, in `units`."""

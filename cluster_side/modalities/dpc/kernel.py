@@ -107,7 +107,7 @@ def _names(settings: SegmentSettings) -> tuple[str, ...]:
 
 def _segment(frames: Frames, name: str, settings: SegmentSettings) -> Column:
     """Return (reading - dark) x gain of one segment."""
-    dark = settings.dark.get(name, 0.0) if isinstance(settings.dark, dict) else settings.dark or 0.0
+    dark = settings.dark[name] if isinstance(settings.dark, dict) else settings.dark or 0.0
     return (columns.single(frames, name) - dark) * settings.gain.get(name, 1.0)
 
 

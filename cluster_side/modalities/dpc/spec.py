@@ -57,6 +57,16 @@ class SegmentSettings(SettingsModel):
     """Angle (rad) per unit of contrast, from a scan of the detector through the empty beam."""
     scale_y: FiniteFloat = 1.0
 
+    @model_validator(mode="after")
+    def _of_these_segments(self) -> Self:
+        known = {*self.left, *self.right, *self.bottom, *self.top}
+        for name, said in (("dark", self.dark), ("gain", self.gain)):
+            if isinstance(said, dict) and (odd := sorted(said.keys() - known)):
+                raise ValueError(f"{name}.{odd[0]} is no segment; segments are {', '.join(sorted(known))}")
+        if isinstance(self.dark, dict) and (missing := sorted(known - self.dark.keys())):
+            raise ValueError(f"dark: {missing[0]} has none; give one to every segment, 0 where it reads nothing without beam")
+        return self
+
 
 class DpcSettings(SettingsModel):
     """What the frames are, or the columns of a segmented detector."""

@@ -41,12 +41,13 @@ def load(settings: PhaseSettings, calibration: Mapping[str, pathlib.Path]) -> Ke
         known = np.isfinite(x * y * gradients[0] * gradients[1])
         phase = integrated(gradients, known, (line, column), (lattice, units.factor(settings.position_units, "m")))
         step = min(np.hypot(*lattice.fast), np.hypot(*lattice.slow))
+        absorbed = absorption(_counted(frames, settings), empty)
         return {
             "phase": np.where(known, phase, np.nan),
             "gradient_x": gradients[0],
             "gradient_y": gradients[1],
-            "absorption": absorption(_counted(frames, settings), empty),
-            "flags/phase": columns.flagged(len(x), {0: ~known, 1: lattice.rms > 0.25 * step}),
+            "absorption": absorbed,
+            "flags/phase": columns.flagged(len(x), {0: ~known, 1: lattice.rms > 0.25 * step, 2: np.isnan(absorbed)}),
         }
 
     return kernel

@@ -16,8 +16,9 @@ from cluster_side.modalities.stage_settings import LengthUnit, Positive, flag_ou
 FLAGS = {
     0: "no value here: the deflection or the position is not known; the phase around it used the nearest",
     1: "the raster of the scan lies further from the measured positions than a quarter of its step",
+    2: "no absorption here: nothing was counted, or the beam monitor is not above zero",
 }
-"""Bit of flags/phase -> what it says. Bit 0 comes with NaN."""
+"""Bit of flags/phase -> what it says. Bit 0 comes with NaN, bit 2 with NaN in the absorption."""
 DatasetPath = Annotated[str, Field(pattern=r"^[^/]+/.+$")]
 
 
@@ -68,10 +69,17 @@ def outputs(settings: PhaseSettings) -> tuple[Output, ...]:
     )
 
 
+def takes(settings: PhaseSettings) -> dict[str, str]:
+    """Return the units of angles and positions."""
+    places = dict.fromkeys((settings.x, settings.y), settings.position_units)
+    return places | dict.fromkeys((settings.angle_x, settings.angle_y), "rad")
+
+
 MODALITY = Modality(
     name="dpc_phase",
     settings=PhaseSettings,
     outputs=outputs,
+    takes=takes,
     kernel="cluster_side.modalities.dpc_phase.kernel:load",
     packages=("numpy", "scipy"),
 )

@@ -44,6 +44,7 @@ def measured(name: str, counts: Column, axis: AxisSettings) -> dict[str, NDArray
     datasets = stage.gate_statistics(name, places, keep)
     left_out = False if keep is None else ~keep.all(axis=1)
     reasons = {0: ~np.isfinite(datasets[name]), 1: left_out, 2: jumps(places, axis)}
+    reasons[3] = axis.spike is not None and keep is None
     datasets[f"flags/{name}"] = columns.flagged(len(counts), reasons)
     return datasets
 

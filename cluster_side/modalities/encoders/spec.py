@@ -10,12 +10,13 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from beamtide import units
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.stage_settings import DatasetName, LabSettings, PlaceUnit, axis_outputs, flag_output
+from cluster_side.modalities.stage_settings import AnyUnit, DatasetName, LabSettings, PlaceUnit, axis_outputs, flag_output
 
 FLAGS = {
     0: "no value: the trigger was lost, or the column holds NaN",
     1: "samples of the exposure were spikes and were left out",
     2: "two neighbouring samples differ by half the range of the counter: it may have left the range around `near`",
+    3: "spikes were not looked for: there is one value per exposure; the modality `positions` looks among neighbours",
 }
 """Bit of flags/* -> what it says."""
 
@@ -45,7 +46,7 @@ class ExtraSettings(SettingsModel):
 
     field: str
     """The column of the file."""
-    units: str
+    units: AnyUnit
     scale: FiniteFloat = 1.0
     """What one count is, in `units`."""
 

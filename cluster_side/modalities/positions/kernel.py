@@ -36,6 +36,8 @@ def load(settings: PositionSettings, calibration: Mapping[str, pathlib.Path]) ->
         datasets: dict[str, NDArray[Any]] = {}
         if settings.map:
             datasets, reasons[2] = drawn(frames, settings.map, np.where(spike, np.nan, x), np.where(spike, np.nan, y))
+            if settings.map.weights is not None:
+                reasons[3] = ~(columns.single(frames, settings.map.weights) > 0)
         for name, pair in settings.compare.items():
             datasets |= compared(name, frames, pair)
         return {"flags/position": columns.flagged(len(x), reasons), **datasets}

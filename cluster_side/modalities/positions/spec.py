@@ -7,6 +7,7 @@
 Its pipeline has source {kind: scan}: one task for the whole scan, made of other pipelines' datasets.
 """
 
+from dataclasses import replace
 from typing import Annotated, Self
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -18,6 +19,7 @@ FLAGS = {
     0: "no position: x or y is not known",
     1: "x or y is a spike: its neighbours on the line do not bear it out",
     2: "the position belongs to no cell of the map",
+    3: "the weight is not above zero: the point counts nothing in the map",
 }
 """Bit of flags/position -> what it says."""
 AXES = {"axes": "grid_y grid_x"}
@@ -87,10 +89,17 @@ def outputs(settings: PositionSettings) -> tuple[Output, ...]:
             if settings.map.fill
             else {}
         )
-        drawn = {name: ("", f"{path} by measured position") for name, path in settings.map.datasets.items()}
-        declared += [_of_scan(f"grid/{name}", units, words, AXES) for name, (units, words) in (drawn | said).items()]
+        drawn = {name: (path, f"{path} by measured position") for name, path in settings.map.datasets.items()}
+        declared += [replace(_of_scan(f"grid/{name}", "", words, AXES), like=path) for name, (path, words) in drawn.items()]
+        declared += [_of_scan(f"grid/{name}", units, words, AXES) for name, (units, words) in said.items()]
         declared += [_of_scan(f"grid_{axis}", unit, f"{axis} of the cells' middles") for axis in "xy"]
     return tuple(declared)
+
+
+def takes(settings: PositionSettings) -> dict[str, str]:
+    """Return the unit of the positions, and of the first of two that are compared."""
+    compared = {pair.first: pair.units for pair in settings.compare.values()}
+    return compared | dict.fromkeys((settings.x, settings.y), settings.position_units)
 
 
 def _of_scan(name: str, units: str, words: str, attributes: dict[str, str] | None = None) -> Output:
@@ -101,6 +110,7 @@ MODALITY = Modality(
     name="positions",
     settings=PositionSettings,
     outputs=outputs,
+    takes=takes,
     kernel="cluster_side.modalities.positions.kernel:load",
     packages=("numpy", "scipy"),
 )

@@ -157,10 +157,16 @@ def outputs(settings: PtychographySettings) -> tuple[Output, ...]:
     )
 
 
+def takes(settings: PtychographySettings) -> dict[str, str]:
+    """Return the unit of positions that come from a pipeline."""
+    return {} if settings.positions == "file" else dict.fromkeys(settings.positions, settings.positions_unit)
+
+
 MODALITY = Modality(
     name="ptychography",
     settings=PtychographySettings,
     outputs=outputs,
+    takes=takes,
     kernel="cluster_side.modalities.ptychography.kernel:load",
     company=True,
     packages=("numpy", "scipy", "pyFFTW", "mpi4py", "cupy-cuda12x"),

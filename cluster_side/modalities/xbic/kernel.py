@@ -48,9 +48,8 @@ def load(settings: XbicSettings, calibration: Mapping[str, pathlib.Path]) -> Ker
             datasets["normalised"] = normalised(datasets["signal"], monitor, settings.normalise_reference)
             reasons[4] = ~(monitor > 0)
         if settings.efficiency is not None:
-            flux = columns.given(frames, settings.efficiency.flux)
             amperes = datasets["signal"] * units.factor(settings.units, "A")
-            datasets["efficiency"] = quantum_efficiency(amperes, flux, settings.efficiency)
+            datasets["efficiency"], reasons[5] = efficiency(amperes, frames, settings.efficiency)
         datasets["flags/signal"] = columns.flagged(len(raw), reasons)
         return datasets
 
@@ -119,6 +118,12 @@ def normalised(signal: Column, monitor: Column, reference: float) -> Column:
     found = np.full(signal.shape, np.nan)
     np.divide(signal * reference, monitor, out=found, where=monitor > 0)
     return found
+
+
+def efficiency(amperes: Column, frames: Frames, settings: EfficiencySettings) -> tuple[Column, Mask]:
+    """Return the quantum efficiency of each exposure, and where no flux was measured that it could be had from."""
+    flux = columns.given(frames, settings.flux)
+    return quantum_efficiency(amperes, flux, settings), ~(np.asarray(flux) > 0)
 
 
 def quantum_efficiency(amperes: Column, flux: Column | float, settings: EfficiencySettings) -> Column:

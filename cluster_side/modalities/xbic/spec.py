@@ -21,8 +21,9 @@ FLAGS = {
     2: "the lock-in amplifier has not settled: the exposure is shorter than three time constants",
     3: "no dark level was given: what it reads without beam is still inside",
     4: "the monitor is not above zero, so nothing could be normalised to it",
+    5: "the flux is not above zero, so there is no efficiency",
 }
-"""Bit of flags/signal -> what it says. Bits 0 and 1 come with NaN; bit 4 with NaN in what is normalised."""
+"""Bit of flags/signal -> what it says. Bits 0 and 1 come with NaN; 4 with NaN in what is normalised, 5 in the efficiency."""
 SETTLED = 3.0
 """Time constants that an exposure has to last."""
 
@@ -112,9 +113,17 @@ def outputs(settings: XbicSettings) -> tuple[Output, ...]:
     return tuple(declared)
 
 
+def takes(settings: XbicSettings) -> dict[str, str]:
+    """Return the units of what is measured beside the signal."""
+    flux = settings.efficiency.flux if settings.efficiency else None
+    wanted = {settings.exposure: "s", flux: "1/s", settings.sensitivity: "V"}
+    return {name: unit for name, unit in wanted.items() if isinstance(name, str)}
+
+
 MODALITY = Modality(
     name="xbic",
     settings=XbicSettings,
     outputs=outputs,
+    takes=takes,
     kernel="cluster_side.modalities.xbic.kernel:load",
 )
