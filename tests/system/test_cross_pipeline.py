@@ -100,6 +100,8 @@ def test_the_scan_as_source_and_a_new_axis_map(tmp_path: pathlib.Path, test_data
         np.testing.assert_allclose(np.diff(x_cells), 0.2)
         assert drawn["data"][()].mean() == pytest.approx(i0.mean(), rel=0.01)
         assert set(np.unique(file["entry/data/grid/filled"])) <= {0, 1}
+        assert file["entry/data/grid/i0"].attrs["units"] == "nA", "the unit of what was drawn"
+        assert "spectra" not in file["entry"], "the axes of the map are no spectra"
         assert np.count_nonzero(file["entry/data/flags/position"]) < 0.02 * ROWS * COLUMNS
 
     again = written(tmp_path, test_data, 100.0)
