@@ -25,7 +25,7 @@ from beamtide.errors import UnknownKind, WireError
 from beamtide.machine import Arrays, Parts
 from beamtide.messages import KINDS, Message
 
-MAJOR, MINOR = 1, 3
+MAJOR, MINOR = 1, 4
 MAGIC = b"BTDE"
 ENVELOPE = struct.Struct(">4sBBQQ")
 MAX_KIND = 64

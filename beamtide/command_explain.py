@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from beamtide import clock
@@ -67,9 +68,13 @@ def lines(shot: "Snapshot", jobs: "Jobs | None", letters: "Sequence[DeadLetter]"
 
 def plain(known: "Jobs") -> dict[str, Any]:
     """Return what the autoscaler told as plain values with names."""
-    top = {name: getattr(known, name) for name in known.__struct_fields__}
-    parts = {name: [{key: getattr(one, key) for key in one.__struct_fields__} for one in top[name]] for name in ("crews", "jobs")}
-    return top | parts
+    return {name: _plain(getattr(known, name)) for name in known.__struct_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _jobs(client: "Client") -> "tuple[Jobs | None, str]":

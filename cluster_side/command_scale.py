@@ -11,7 +11,7 @@ from beamtide.errors import BadInput
 from beamtide.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, choice, complain, duration, log_lines, say, table
 
 if TYPE_CHECKING:
-    from beamtide.messages.scaling import Jobs
+    from beamtide.messages.scaling import Jobs, StartStages
     from cluster_side.scaling.autoscaler import Proposal
     from cluster_side.scaling.simulation.batch import Load
 
@@ -96,7 +96,14 @@ def _crews(known: "Jobs") -> list[str]:
     spent = f"{known.node_hours:.1f} of {known.node_hours_per_day:g} node-hours in 24 h"
     avoided = f"; avoids {', '.join(known.avoided)}" if known.avoided else ""
     lines = [*table(columns, rows), f"{len(known.jobs)} of {known.cap} jobs; {spent}{avoided}"]
-    return lines + ([known.trouble] if known.trouble else [])
+    started = [f"{one.pipeline} starts in: {_stages(one.stages)}" for one in known.crews if one.stages]
+    return lines + started + ([known.trouble] if known.trouble else [])
+
+
+def _stages(stages: "StartStages") -> str:
+    """Return the stages that there are, as people say them."""
+    named = [(name, getattr(stages, name)) for name in stages.__struct_fields__]
+    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in named if seconds)
 
 
 def _jobs(known: "Jobs") -> list[str]:

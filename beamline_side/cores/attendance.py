@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from beamline_side.cores.deferred import Asker, Deferred
 from beamline_side.cores.tempo import Tempo
 from beamtide.machine import Heard, Peer
-from beamtide.messages.scaling import CrewRequest
+from beamtide.messages.scaling import CrewRequest, StartStages
 from beamtide.messages.tasks import LeaseRequest, NoTask
 
 BELIEVED = 5.0
@@ -32,7 +32,7 @@ FOR_EVER = 1e9
 class Attendance:
     """The jobs of one queue, and the questions of the autoscaler."""
 
-    _heard: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    _heard: OrderedDict[str, tuple[float, StartStages | None]] = field(default_factory=OrderedDict)
     _wish: CrewRequest = field(default_factory=CrewRequest)
     _wished: float = -FOR_EVER
     _questions: Deferred[Peer, CrewRequest] = field(default_factory=Deferred)
@@ -44,7 +44,7 @@ class Attendance:
 
     def came(self, request: LeaseRequest, tempo: Tempo, now: float) -> NoTask | None:
         """Note that a worker asks for a task; return what to say if it should get none."""
-        self._heard[request.job] = now
+        self._heard[request.job] = (now, request.stages)
         self._heard.move_to_end(request.job)
         while len(self._heard) > MOST_JOBS:
             self._heard.popitem(last=False)
@@ -71,10 +71,14 @@ class Attendance:
 
     def jobs(self, waiting: Iterable[str], leased: Mapping[str, int], now: float) -> dict[str, tuple[int, int]]:
         """Return the workers of each job: those that wait (one entry each), and those that hold a task."""
-        while self._heard and next(iter(self._heard.values())) < now - HEARD:
+        while self._heard and next(iter(self._heard.values()))[0] < now - HEARD:
             self._heard.popitem(last=False)
         idle = Counter(waiting)
         return {job: (idle[job], leased.get(job, 0)) for job in {*self._heard, *idle, *leased}}
+
+    def starts(self) -> dict[str, StartStages]:
+        """Return how jobs started that were heard a short while ago."""
+        return {job: stages for job, (_, stages) in self._heard.items() if stages is not None}
 
     def wake(self) -> float | None:
         """Return when a question is over."""

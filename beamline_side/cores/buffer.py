@@ -221,6 +221,7 @@ class BufferMachine:
             service_p95=self._tempo.percentile(95),
             service_p99=self._tempo.percentile(99),
             jobs=self._workers.jobs(self._table.leased_by_job(), now),
+            starts=self._workers.starts(),
             **self._counts(),
         )
 

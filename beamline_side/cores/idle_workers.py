@@ -16,7 +16,7 @@ from beamline_side.cores.tempo import Tempo
 from beamline_side.cores.ticket import Grant
 from beamtide.machine import Effect, Heard, Peer, Send, Unreachable
 from beamtide.messages.base import Seconds, TaskId
-from beamtide.messages.scaling import CrewRequest
+from beamtide.messages.scaling import CrewRequest, StartStages
 from beamtide.messages.tasks import Lease, LeaseRequest
 
 REMEMBERED = 8192
@@ -52,6 +52,10 @@ class IdleWorkers:
     def jobs(self, leased: Mapping[str, int], now: Seconds) -> dict[str, tuple[int, int]]:
         """Return how many workers of each job wait, and how many hold a task."""
         return self._attendance.jobs([asker.message.job for _, asker in self._asking.items()], leased, now)
+
+    def starts(self) -> dict[str, StartStages]:
+        """Return how jobs started that were heard a short while ago."""
+        return self._attendance.starts()
 
     def newest(self) -> tuple[str, Asker[LeaseRequest]]:
         """Take out the one that is served next."""

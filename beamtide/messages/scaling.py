@@ -5,6 +5,19 @@ import msgspec
 from beamtide.messages.base import Message, PipelineName
 
 
+class StartStages(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """How long the start of a job took, in seconds (0 = there was no such stage).
+
+    `staging` brings the image to the node, `image` enters it, `imports` loads Python and the packages, `kernel` the settings and
+    what is computed with them.
+    """
+
+    staging: float = 0.0
+    image: float = 0.0
+    imports: float = 0.0
+    kernel: float = 0.0
+
+
 class GaugeRequest(Message, frozen=True, kw_only=True):
     """Answered `BufferGauge` by a buffer, `SorterGauge` by a sorter."""
 
@@ -47,6 +60,8 @@ class BufferGauge(Message, frozen=True, kw_only=True):
     """Percentiles of the last hundred times from lease to verdict."""
     jobs: dict[str, tuple[int, int]] = {}
     """Jobs whose workers were heard a short while ago: how many of them wait, and how many hold a task."""
+    starts: dict[str, StartStages] = {}
+    """How jobs started whose workers told a short while ago."""
 
 
 class SorterGauge(Message, frozen=True, kw_only=True):
@@ -92,6 +107,8 @@ class CrewReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     most: int = -1
     """The most jobs that a person allows (-1 = only the site's caps)."""
     paused: bool = False
+    stages: StartStages | None = None
+    """The mean of what the last jobs told about their start (None: none did yet)."""
 
 
 class Jobs(Message, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, TaskId
+from beamtide.messages.scaling import StartStages
 
 Cause = Literal["fault", "infra", "handback"]
 """Why a lease ended without a result: the task raised, its worker was lost, or the worker gave it back unharmed."""
@@ -43,10 +44,10 @@ class Need(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class Task(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Work for one worker: indexes `start <= index < stop` of a scan.
 
-    `void` says why there is nothing to compute (the frames never came): such a task is never leased, it goes
-    straight to the verdict "abandoned" with that reason, so that every index of a scan has a verdict. `generation` counts how
-    often the task was retried after it had been abandoned; a higher one takes the place of a hole. `shape` and
-    `snake` are the scan's where the task covers all of it: its kernel learns line and column of each index.
+    `void` says why there is nothing to compute (the frames never came): such a task is never leased, it goes straight to the
+    verdict "abandoned" with that reason, so that every index of a scan has a verdict. `generation` counts how often the task was
+    retried after it had been abandoned; a higher one takes the place of a hole. `shape` and `snake` are the scan's where the task
+    covers all of it: its kernel learns line and column of each index.
     """
 
     id: TaskId
@@ -160,8 +161,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class Pulled(Message, frozen=True, kw_only=True):
     """Answer to `PullRequest`: the next entries of the journal.
 
-    `confirmed` names the verdicts of the request, which are on disk now. `ahead` shows cancellations that stand further
-    down the journal, so that no worker toils on a cancelled scan until its backlog has been pulled.
+    `confirmed` names the verdicts of the request, which are on disk now (`generations`: which of each task). `ahead` shows
+    cancellations further down the journal, so that no worker toils on a cancelled scan until its backlog has been pulled.
     """
 
     pipeline: PipelineName
@@ -169,14 +170,13 @@ class Pulled(Message, frozen=True, kw_only=True):
     confirmed: tuple[TaskId, ...] = ()
     ahead: tuple[Entry, ...] = ()
     generations: tuple[int, ...] = ()
-    """Which generation of each task in `confirmed` is meant."""
 
 
 # --- worker to buffer ----------------------------------------------------------------------------------------------
 
 
 class LeaseRequest(Message, frozen=True, kw_only=True):
-    """Give me one task; wait up to `wait` seconds for it. Answered `Lease` or `NoTask`."""
+    """Give me one task; wait up to `wait` seconds for it. Answered `Lease` or `NoTask`. `stages`: how its job started."""
 
     worker: str
     job: str
@@ -184,6 +184,7 @@ class LeaseRequest(Message, frozen=True, kw_only=True):
     host: str = ""
     left: float = 0.0
     """Seconds for which the job may still run (0 = nobody ends it): a task that needs longer is not handed out."""
+    stages: StartStages | None = None
 
 
 class Lease(Message, frozen=True, kw_only=True):

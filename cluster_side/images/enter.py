@@ -56,6 +56,7 @@ def script(deployment: Deployment, argv: Sequence[str], gpus: int = 0) -> str:
         return f"exec {shlex.join(argv)}\n"
     functions = resources.files("cluster_side.images").joinpath("enter.sh").read_text()
     lines = [
+        "BEAMTIDE_BEGAN=$(date +%s.%N)",
         functions,
         f"umask {container.umask}",
         f"beamtide_need {container.runtime}",
@@ -65,7 +66,8 @@ def script(deployment: Deployment, argv: Sequence[str], gpus: int = 0) -> str:
     if container.stage and container.digest:
         sha, stage = container.digest.removeprefix("sha256:"), shlex.quote(str(container.stage))
         lines.append(f'beamtide_stage "$beamtide_image" {sha} {stage} {container.runtime}')
-    lines += ["BEAMTIDE_ENTERED=$(date +%s.%N)", f"export BEAMTIDE_ENTERED BEAMTIDE_IMAGE={container.digest or 'unpinned'}"]
+    lines.append("BEAMTIDE_ENTERED=$(date +%s.%N)")
+    lines.append(f"export BEAMTIDE_BEGAN BEAMTIDE_ENTERED BEAMTIDE_IMAGE={container.digest or 'unpinned'}")
     options = ["--no-home", "--no-mount", "cwd", "--pwd", "/", "--cleanenv", *(["--nv"] if gpus else [])]
     words = shlex.join(["exec", *options])
     lines.append(f'beamtide_enter {container.runtime} {words} "${{beamtide_binds[@]}}" "$beamtide_image" {shlex.join(argv)}')

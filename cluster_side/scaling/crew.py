@@ -7,8 +7,10 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 from beamtide.config import PipelineConfig
-from beamtide.messages.scaling import BufferGauge
+from beamtide.messages.scaling import BufferGauge, StartStages
 from cluster_side.scaling import law
 from cluster_side.scaling.brake import Breaker
 from cluster_side.scaling.forecast import Expected, Forecast
@@ -45,6 +47,8 @@ class Crew:
     """From being asked for to the first worker that was heard of."""
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     """From running to the first worker that was heard of."""
+    stages: deque[StartStages] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    """What the last jobs told about their start."""
     service_time: float = 0.0
     """The last one known, also from an earlier life."""
     expected: Expected | None = None
@@ -75,6 +79,25 @@ class Crew:
     def start(self) -> float:
         """Return the mean time from running to the first worker: what every job pays, however long it waited."""
         return statistics.fmean(self.starts) if self.starts else self.cold_start()
+
+    def registered(self, job: str, after: float, start: float | None) -> None:
+        """Take the start of a job: `after` since it was asked for, `start` since it was seen running (None: it never was).
+
+        We see a job run only when we look, and so too late; what its worker told is the least that its start took.
+        """
+        self.cold_starts.append(after)
+        told = self.gauge.starts.get(job) if self.gauge else None
+        seconds = sum(msgspec.structs.astuple(told)) if told else 0.0
+        if told and 0.0 <= seconds <= after:
+            self.stages.append(told)
+            start = max(start or 0.0, seconds)
+        self.starts.extend([start] if start is not None else [])
+
+    def usual_stages(self) -> StartStages | None:
+        """Return the mean of what the last jobs told about their start."""
+        columns = zip(*(msgspec.structs.astuple(one) for one in self.stages), strict=True)
+        means = [statistics.fmean(column) for column in columns]
+        return StartStages(**dict(zip(StartStages.__struct_fields__, means, strict=True))) if means else None
 
     def wait(self) -> float:
         """Return the mean time that jobs wait before they run."""

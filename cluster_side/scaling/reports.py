@@ -48,6 +48,7 @@ def _crew(steering: Steering, crew: Crew) -> CrewReport:
         service_time=crew.service_time,
         most=-1 if crew.most is None else crew.most,
         paused=crew.paused,
+        stages=crew.usual_stages(),
     )
 
 

@@ -96,8 +96,7 @@ class Steering:
                 case Registered(job, after, start) if crew := self.crews.get(job.order.pipeline):
                     crew.breaker.works()
                     self.nodes.work(job.sighting.nodes)
-                    crew.cold_starts.append(after)
-                    crew.starts.extend([start] if start is not None else [])
+                    crew.registered(job.sighting.job, after, start)
                 case Ended(job, cause, reason, worked) if crew := self.crews.get(job.order.pipeline):
                     if cause is Cause.NODE or not worked:
                         self.nodes.ended(cause, job.sighting.nodes, now)

@@ -5,16 +5,14 @@ Clock policy: `beamtide.clock`; the batch system's end of the job is turned into
 
 import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from beamtide import clock
 from beamtide.config import Deployment
-from cluster_side.worker import allocation, life, nursery, recipe, weight
+from cluster_side.worker import allocation, life, nursery, recipe, stages, weight
 
-ENTERED = "BEAMTIDE_ENTERED"
-"""Environment variable with the Unix time at which the batch script became the container program."""
 log = structlog.get_logger()
 
 
@@ -45,8 +43,7 @@ def run(deployment: Deployment, wish: Wish, find: recipe.FindModality = recipe.r
     whole = environment.get("SLURM_CPUS_ON_NODE") == str(here.cpus)
     pins = allocation.pins(slots, wish.needs.cpus, here, whole_node=whole)
     tasks = wish.tasks if wish.tasks <= 1 else -(-wish.tasks * slots // wish.slots)
-    started = _age()
-    entered = environment.get(ENTERED)
+    took = stages.taken(environment, began)
     log.info(
         "ready",
         job=name,
@@ -54,16 +51,7 @@ def run(deployment: Deployment, wish: Wish, find: recipe.FindModality = recipe.r
         tasks=tasks,
         pinned=bool(pins),
         ends_in=left and round(left),
-        image_s=round(clock.utc() - started - float(entered), 3) if entered else 0.0,
-        python_and_imports_s=round(started - (clock.monotonic() - began), 3),
-        settings_and_kernel_s=round(clock.monotonic() - began, 3),
+        **stages.words(took),
     )
+    work = replace(work, stages=took)
     return nursery.Nursery(work, life.Life(slots, tasks), memory_mb=wish.needs.memory_mb, pins=pins).run()
-
-
-def _age() -> float:
-    """Return for how long this process has lived, in seconds."""
-    with open("/proc/self/stat") as file:
-        ticks = int(file.read().rpartition(")")[2].split()[19])
-    with open("/proc/uptime") as file:
-        return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")

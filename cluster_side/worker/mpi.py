@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import msgspec
+import structlog
 
 from beamtide import clock
 from beamtide.config import Deployment
@@ -29,10 +30,11 @@ from beamtide.errors import BadInput, BeamtideError
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from cluster_side.modalities.company import Company
-from cluster_side.worker import allocation, one_task
+from cluster_side.worker import allocation, one_task, stages
 from cluster_side.worker.one_task import End, Leave, Work
 from cluster_side.worker.ranks import Ranks
 
+log = structlog.get_logger()
 PATIENCE = 5.0
 """Seconds that rank 0 has to report what went wrong, before another rank ends them all."""
 NUMBERS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
@@ -41,6 +43,7 @@ NUMBERS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 def run(work: Work, ranks: int) -> int:
     """Be one rank of a job of so many: take one task together, and exit."""
+    began = clock.monotonic()
     if _number() == 0:
         tell = _witness(work)
         signal.signal(signal.SIGTERM, _leave)
@@ -50,7 +53,9 @@ def run(work: Work, ranks: int) -> int:
     try:
         if team.rank:
             return _follow(work, team)
-        return _lead(work, team, tell)
+        took = stages.taken(os.environ, began)
+        log.info("ready", job=work.job, ranks=team.size, **stages.words(took))
+        return _lead(replace(work, stages=took), team, tell)
     except Leave:
         pass
     team.give_up(0)

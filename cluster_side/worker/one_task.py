@@ -21,6 +21,7 @@ from beamtide.errors import BadInput, BeamtideError, Busy, NoAnswer
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.results import Provenance, RoomRequest, StoreRequest
+from beamtide.messages.scaling import StartStages
 from beamtide.messages.tasks import Cause, Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
 from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
@@ -63,6 +64,8 @@ class Work:
     """When the job ends (monotonic clock); None: nobody ends it."""
     call: Callable[[Task], Company] = _alone
     """Calls together those who compute a task with us."""
+    stages: StartStages | None = None
+    """How long the start of the job took."""
 
     @property
     def buffer(self) -> str:
@@ -121,7 +124,8 @@ def _lease(work: Work, caller: Caller) -> Lease | NoTask:
         waited = clock.monotonic() - began
         wait = min(LONGEST_WAIT, max(0.0, patience - waited))
         left = max(0.001, work.ends - clock.monotonic()) if work.ends is not None else 0.0
-        request = LeaseRequest(worker=name(), job=work.job, wait=wait, host=platform.node(), left=left)
+        who = {"worker": name(), "job": work.job, "host": platform.node()}
+        request = LeaseRequest(**who, wait=wait, left=left, stages=work.stages)
         answer, _ = _insist(caller, work.buffer, request, Message, tries=3 * (wait + 1))
         if isinstance(answer, Lease):
             return answer

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -86,7 +87,8 @@ def test_workers_in_an_image_are_jobs_of_a_user(deployment: Deployment, real_slu
     assert len(list(deployment.site.container.stage.glob("*.sif"))) == 1
     digest = deployment.site.container.digest.encode()
     assert all(digest in path.read_bytes() for path in outcome.files if path.suffix == ".h5")
-    assert "image_s=" in _logs(deployment)
+    for stage in ("staging", "image", "imports", "kernel"):
+        assert re.search(rf"{stage}_s=(?!0\.0\b)\d", _logs(deployment)), f"no job told of its {stage}"
 
 
 def _readable(data: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:

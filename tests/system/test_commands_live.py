@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -175,7 +176,9 @@ def test_what_needs_no_service(live: Deployment, capsys: pytest.CaptureFixture[s
 def test_jobs_are_listed_limited_and_explained(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     known = told(live, "jobs")
     assert known["cap"] == live.site.scaling.caps.jobs
-    assert "node-hours in 24 h" in words_of(capsys, "jobs", "-c", live.file)
+    said = words_of(capsys, "jobs", "-c", live.file)
+    assert "node-hours in 24 h" in said
+    assert re.search(r"xrf starts in: imports [\d.]+ s, kernel [\d.]+ s", said), said
     assert told(live, "scale", "xrf", "--max", 1) == {"pipeline": "xrf", "max": 1, "paused": False}
     assert told(live, "jobs")["crews"][1]["most"] == 1  # type: ignore[index]
     told(live, "scale", "xrf", "--pause")

@@ -6,7 +6,7 @@ from beamline_side.cores.tempo import Tempo
 from beamtide.config import Leases, PipelineConfig, Source
 from beamtide.machine import Heard, Send, Tick
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds, TaskId
-from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest
+from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest, StartStages
 from beamtide.messages.tasks import Entry, Lease, LeaseRequest, NoTask, Pulled, Task, TaskDone
 from tests.stories.shelf import Shelf
 
@@ -102,6 +102,18 @@ def test_the_gauge_tells_jobs_apart_and_remembers_those_that_came_and_went() -> 
     queue.wait_until(HEARD + 0.1)
     ((_, gauge),) = queue.says(GaugeRequest(), b"x")
     assert "2" not in gauge.jobs
+
+
+def test_the_gauge_tells_how_jobs_started() -> None:
+    queue = Queue()
+    started = StartStages(image=0.3, imports=0.4, kernel=0.2)
+    queue.says(LeaseRequest(worker="a", job="1", wait=2.0, stages=started), b"a", 0.0)
+    queue.says(ask("b", "2"), b"b")
+    ((_, gauge),) = queue.says(GaugeRequest(), b"x")
+    assert gauge.starts == {"1": started}, "a worker that does not tell (an older one) is no start"
+    queue.wait_until(HEARD + 0.1)
+    ((_, gauge),) = queue.says(GaugeRequest(), b"x")
+    assert gauge.starts == {}
 
 
 def test_percentiles_of_the_last_tasks() -> None:

@@ -13,7 +13,16 @@ from beamtide.errors import BadInput
 from beamtide.machine import Effect, Heard, Send, Tick, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, Seconds
 from beamtide.messages.metadata import Scan, Scans, ScansRequest, ScanState
-from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest, Jobs, JobsRequest, ScaleRequest, SorterGauge
+from beamtide.messages.scaling import (
+    BufferGauge,
+    CrewRequest,
+    GaugeRequest,
+    Jobs,
+    JobsRequest,
+    ScaleRequest,
+    SorterGauge,
+    StartStages,
+)
 from cluster_side.scaling import autoscaler
 from cluster_side.scaling.errands import Answered, Cancel, Errand, Errands, Look, Result, Submit
 from cluster_side.scaling.journal import Journal, peek
@@ -85,9 +94,24 @@ class Rig:
     def hear(self, message: Message, peer: bytes) -> list[Effect]:
         return self.machine.handle(Heard(peer, message, 7), Seconds(self.now))
 
-    def gauge(self, name: str, ready: int, leased: int = 0, jobs: dict[str, tuple[int, int]] | None = None) -> None:
+    def gauge(
+        self,
+        name: str,
+        ready: int,
+        leased: int = 0,
+        jobs: dict[str, tuple[int, int]] | None = None,
+        starts: dict[str, StartStages] | None = None,
+    ) -> None:
         zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
-        told = BufferGauge(pipeline=PipelineName(name), ready=ready, leased=leased, service_time=2.0, jobs=jobs or {}, **zeros)
+        told = BufferGauge(
+            pipeline=PipelineName(name),
+            ready=ready,
+            leased=leased,
+            service_time=2.0,
+            jobs=jobs or {},
+            starts=starts or {},
+            **zeros,
+        )
         self.hear(told, link(f"buffer.{name}"))
 
     def tick(self, seconds: float = 0.5) -> list[Effect]:
@@ -185,6 +209,35 @@ def test_an_order_is_one_call_with_everything_a_job_needs(rig: Rig) -> None:
     assert "--walltime" in words
     assert (order.shape.cpus, order.shape.memory_mb) == (1, 2048)
     assert rig.steering.ledger.orders[order.token].cost == 0.25
+
+
+def test_what_workers_tell_of_their_start_is_in_the_statistics(rig: Rig) -> None:
+    rig.gauge("xrf", 2)
+    rig.tick()
+    rig.tick(4.0)
+    first, second = (one.job for one in rig.desk.jobs.values())
+    crew = rig.steering.crews["xrf"]
+    told = StartStages(staging=0.5, image=0.25, imports=0.5, kernel=2.0)
+    rig.gauge("xrf", 2, jobs={first: (1, 0)}, starts={first: told})
+    assert crew.start() == pytest.approx(3.25, abs=0.8), "seen running for 4 s at most"
+    rig.gauge("xrf", 2, jobs={first: (1, 0)}, starts={first: told})
+    assert len(crew.stages) == 1, "a start is counted once, however often it is told"
+    wild = StartStages(kernel=float("nan"))
+    rig.gauge("xrf", 2, jobs={first: (1, 0), second: (1, 0)}, starts={first: told, second: wild})
+    (asked,) = (one.message for one in rig.hear(JobsRequest(), b"me") if isinstance(one, Send))
+    assert isinstance(asked, Jobs)
+    (report,) = (one for one in asked.crews if one.pipeline == "xrf")
+    assert report.stages == told, "what is no time at all would stay in the mean for ever"
+
+
+def test_a_job_that_was_never_seen_running_has_the_start_that_its_worker_tells(rig: Rig) -> None:
+    rig.gauge("xrf", 1)
+    rig.tick()
+    rig.desk.jobs = {job: replace(one, phase=Phase.PENDING) for job, one in rig.desk.jobs.items()}
+    rig.tick(6.0)
+    (job,) = (one.job for one in rig.desk.jobs.values())
+    rig.gauge("xrf", 1, jobs={job: (0, 1)}, starts={job: StartStages(imports=1.0, kernel=0.5)})
+    assert rig.steering.crews["xrf"].start() == 1.5
 
 
 def test_a_jump_of_the_queue_is_answered_at_once(rig: Rig) -> None:

@@ -12,7 +12,8 @@ if [[ -z "${CUDA_VISIBLE_DEVICES:-}" ]]; then
 fi
 # srun starts the ranks; it passes signals on, and ends all ranks when one fails
 export SLURM_EXPORT_ENV=ALL
-exec srun --ntasks=4 --mpi=pmix --kill-on-bad-exit=1 bash -c '# How a job gets into its image: functions for the batch script, which calls `beamtide_enter` last.
+exec srun --ntasks=4 --mpi=pmix --kill-on-bad-exit=1 bash -c 'BEAMTIDE_BEGAN=$(date +%s.%N)
+# How a job gets into its image: functions for the batch script, which calls `beamtide_enter` last.
 # Exit code 69: the node could not start the image, and nothing of the work was touched. Everything said goes to the job'"'"'s log.
 
 beamtide_stop() { echo "beamtide job: $1 (node $(hostname))" >&2; exit 69; }
@@ -80,5 +81,5 @@ beamtide_bind /gpfs/p06/processed /gpfs/p06/processed ro optional
 beamtide_bind /gpfs/p06/raw /gpfs/p06/raw ro needed
 beamtide_bind /gpfs/p06/state /gpfs/p06/state rw needed
 BEAMTIDE_ENTERED=$(date +%s.%N)
-export BEAMTIDE_ENTERED BEAMTIDE_IMAGE=unpinned
+export BEAMTIDE_BEGAN BEAMTIDE_ENTERED BEAMTIDE_IMAGE=unpinned
 beamtide_enter apptainer exec --no-home --no-mount cwd --pwd / --cleanenv --nv "${beamtide_binds[@]}" "$beamtide_image" /opt/beamtide/bin/beamtide work -c '"'"'/gpfs/p06/site file.yaml'"'"' --pipeline xrf --slots 4'

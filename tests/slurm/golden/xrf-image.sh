@@ -7,6 +7,7 @@ ulimit -c 0
 export OMP_NUM_THREADS=1
 export TMPDIR="${TMPDIR:-/tmp}"
 export MPLBACKEND=Agg  # PyMca loads matplotlib; nodes have no screen
+BEAMTIDE_BEGAN=$(date +%s.%N)
 # How a job gets into its image: functions for the batch script, which calls `beamtide_enter` last.
 # Exit code 69: the node could not start the image, and nothing of the work was touched. Everything said goes to the job's log.
 
@@ -75,5 +76,5 @@ beamtide_bind /gpfs/p06/processed /gpfs/p06/processed ro optional
 beamtide_bind /gpfs/p06/raw /gpfs/p06/raw ro needed
 beamtide_bind /gpfs/p06/state /gpfs/p06/state rw needed
 BEAMTIDE_ENTERED=$(date +%s.%N)
-export BEAMTIDE_ENTERED BEAMTIDE_IMAGE=unpinned
+export BEAMTIDE_BEGAN BEAMTIDE_ENTERED BEAMTIDE_IMAGE=unpinned
 beamtide_enter apptainer exec --no-home --no-mount cwd --pwd / --cleanenv "${beamtide_binds[@]}" "$beamtide_image" /opt/beamtide/bin/beamtide work -c '/gpfs/p06/site file.yaml' --pipeline xrf --slots 4
