@@ -18,6 +18,13 @@ from beamtide.container import Folder
 IMAGE_CODES = (69, 255)
 """Exit codes of a job whose node could not start the image: ours, and the container program's own."""
 
+GPU_DRIVER = pathlib.Path("/dev/nvidiactl")
+"""There where NVIDIA's driver is loaded."""
+NEEDS_GPU = (
+    f'[[ -e {GPU_DRIVER} ]] || {{ echo "beamtide job: this job wants a GPU, and node $(hostname) has no NVIDIA driver '
+    f'(no {GPU_DRIVER}); look at slurm.gpu_partitions, or set job.gpus: 0" >&2; exit {IMAGE_CODES[0]}; }}'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Bind:
@@ -51,9 +58,9 @@ def binds(deployment: Deployment) -> tuple[Bind, ...]:
 
 def script(deployment: Deployment, argv: Sequence[str], gpus: int = 0) -> str:
     """Return the last lines of a batch script: become `argv`, in the image if the site has one."""
-    container = deployment.site.container
+    container, gpu = deployment.site.container, f"{NEEDS_GPU}\n" if gpus else ""
     if container.runtime == "none":
-        return f"exec {shlex.join(argv)}\n"
+        return f"{gpu}exec {shlex.join(argv)}\n"
     functions = resources.files("cluster_side.images").joinpath("enter.sh").read_text()
     lines = [
         "BEAMTIDE_BEGAN=$(date +%s.%N)",
@@ -71,7 +78,7 @@ def script(deployment: Deployment, argv: Sequence[str], gpus: int = 0) -> str:
     options = ["--no-home", "--no-mount", "cwd", "--pwd", "/", "--cleanenv", *(["--nv"] if gpus else [])]
     words = shlex.join(["exec", *options])
     lines.append(f'beamtide_enter {container.runtime} {words} "${{beamtide_binds[@]}}" "$beamtide_image" {shlex.join(argv)}')
-    return "\n".join(lines) + "\n"
+    return gpu + "\n".join(lines) + "\n"
 
 
 def _bind(bind: Bind) -> str:

@@ -113,6 +113,16 @@ def test_a_job_that_fails_says_how(bench: Bench) -> None:
     assert {settle(launcher, job, Phase.FAILED).cause for job in answer.ids} == {Cause.CODE}
 
 
+def test_what_a_job_said_last_is_its_reason(bench: Bench) -> None:
+    launcher, words = bench.launcher(), "raise SystemExit('first\\n\\x1b[31mbeamtide job: cannot read /raw\\n\\n')"
+    answer = launcher.submit(order(bench.deployment, "tok-1", words))
+    assert isinstance(answer, Submitted)
+    said = settle(launcher, answer.ids[0], Phase.FAILED).reason
+    assert said.endswith("[31mbeamtide job: cannot read /raw")
+    assert "\x1b" not in said
+    assert "first" not in said
+
+
 def test_cancelled_jobs_hear_sigterm_and_others_stay(bench: Bench) -> None:
     launcher = bench.launcher()
     answer = launcher.submit(order(bench.deployment, "tok-1", POLITE, count=3))

@@ -10,6 +10,7 @@ import pytest
 
 from beamtide import clock
 from beamtide.config import Caps, Deployment, Roots, Scaling, SiteConfig
+from cluster_side.images import enter
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import Cause, Denied, JobOrder, JobShape, Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.launchers.local import JOB, TOKEN, LocalLauncher
@@ -116,7 +117,9 @@ def test_the_site_file_names_the_launcher_and_bad_shapes_are_sentences(tmp_path:
     assert isinstance(launcher, LocalLauncher)
     wide = replace(order(deployment, "t", PAUSE), shape=JobShape(nodes=2))
     huge = replace(order(deployment, "t", PAUSE), shape=JobShape(memory_mb=1 << 40))
-    many, much = launcher.problems([wide, huge])
+    seeing = replace(order(deployment, "t", PAUSE), shape=JobShape(gpus=1))
+    many, much, *blind = launcher.problems([wide, huge, seeing])
+    assert ["no NVIDIA driver" in text for text in blind] == ([] if enter.GPU_DRIVER.exists() else [True])
     assert "needs a batch system" in many
     assert "MiB, this machine has" in much
     assert launcher.render(wide).startswith("WHO=me ")

@@ -117,6 +117,14 @@ def test_without_a_container_the_command_is_all(tmp_path: pathlib.Path) -> None:
     assert enter.script(deployment, ("beamtide", "work", "it's")) == "exec beamtide work 'it'\"'\"'s'\n"
 
 
+@pytest.mark.skipif(enter.GPU_DRIVER.exists(), reason="there is a GPU here")
+def test_a_job_that_wants_a_gpu_ends_with_a_sentence_where_there_is_none(tmp_path: pathlib.Path) -> None:
+    script = enter.script(real_site(tmp_path, pathlib.Path("/raw")), ("echo", "it works"), gpus=1)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (enter.IMAGE_CODES[0], "", 1)
+    assert "has no NVIDIA driver" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("section", "said"),
     [

@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beamtide.config import Deployment
 from cluster_side.images import admission, enter
+from cluster_side.scaling.launchers import job_log
 from cluster_side.scaling.launchers.base import (
     Answer,
     Cause,
@@ -89,10 +90,17 @@ class LocalLauncher:
                 running[name] = Sighting(name, job.token, Phase.RUNNING, nodes=(os.uname().nodename,))
                 continue
             del self._jobs[name]
-            self._ended[name] = _end(name, job.token, code)
+            self._ended[name] = self._with_words(_end(name, job.token, code))
         while len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
         return Seen(self._ended | running)
+
+    def _with_words(self, end: Sighting) -> Sighting:
+        """Add what a job that failed said last."""
+        if end.cause not in (Cause.START, Cause.CODE):
+            return end
+        words = job_log.last_line(self._deployment, self._deployment.site.state / "logs", end.id)
+        return replace(end, reason=f"{end.reason}: {words}" if words else end.reason)
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Send SIGTERM to these jobs."""
@@ -117,6 +125,8 @@ class LocalLauncher:
                 found.append(
                     f"pipeline {order.pipeline}: a job on {order.shape.nodes} nodes needs a batch system, not launcher: local"
                 )
+            if order.shape.gpus and not enter.GPU_DRIVER.exists():
+                found.append(f"pipeline {order.pipeline}: job.gpus: this machine has no NVIDIA driver; set job.gpus: 0")
             if order.shape.memory_mb > (here := _memory_mb()):
                 found.append(f"pipeline {order.pipeline}: a job wants {order.shape.memory_mb} MiB, this machine has {here} MiB")
         return tuple(found)

@@ -11,6 +11,7 @@ Invariants: at most one squeue at a time, and one per `slurm.look_every`; an ord
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from beamtide import clock
@@ -18,7 +19,7 @@ from beamtide.config import Deployment
 from beamtide.config_slurm import Slurm
 from beamtide.errors import BadInput
 from cluster_side.images import admission
-from cluster_side.scaling.launchers import slurm_options, slurm_script
+from cluster_side.scaling.launchers import job_log, slurm_options, slurm_script
 from cluster_side.scaling.launchers.base import (
     MOST_IN_ARRAY,
     Answer,
@@ -40,6 +41,7 @@ SLOW = 1.0
 RESPITE = 5
 """After a look that took t seconds there is none for so many times t, but for a minute at most."""
 LONGEST_RESPITE = 60.0
+REMEMBERED = 4096
 
 
 class Backend(Protocol):
@@ -73,6 +75,8 @@ class SlurmLauncher:
         self._next = 0.0
         self._bound: int | None = None
         self._asked: float | None = None
+        self._words: dict[str, str] = {}
+        """What jobs that failed said last, by id: their logs are read once."""
 
     @property
     def beamtide(self) -> tuple[str, ...]:
@@ -121,13 +125,24 @@ class SlurmLauncher:
         self._next = max(self._asked + self._slurm.look_every, now + min(LONGEST_RESPITE, RESPITE * took))
         self._asked = None
         if isinstance(picture, Seen):
-            self._last = self._recall.judge(picture, now)
+            self._last = self._recall.judge(self._with_words(picture), now)
             self._most_in_array()  # asked for after the first good picture, so that no order waits for it
         else:
             self._last = picture
         if missing := self._recall.missing():
             self._recall.explain(self._commands.ends(missing), missing)
         return self._last
+
+    def _with_words(self, seen: Seen) -> Seen:
+        """Add what jobs that failed said last, where their logs can be read here."""
+        folder = self._slurm.logs or self._deployment.site.state / "logs"
+        for job, one in seen.jobs.items():
+            if one.cause in (Cause.START, Cause.CODE) and job not in self._words:
+                self._words[job] = job_log.last_line(self._deployment, folder, job)
+                if len(self._words) > REMEMBERED:
+                    del self._words[next(iter(self._words))]
+        said = {job: replace(one, reason=words) for job, one in seen.jobs.items() if (words := self._words.get(job))}
+        return Seen({**seen.jobs, **said})
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Ask these jobs to leave."""

@@ -12,7 +12,8 @@ if [[ -z "${CUDA_VISIBLE_DEVICES:-}" ]]; then
 fi
 # srun starts the ranks; it passes signals on, and ends all ranks when one fails
 export SLURM_EXPORT_ENV=ALL
-exec srun --ntasks=4 --mpi=pmix --kill-on-bad-exit=1 bash -c 'BEAMTIDE_BEGAN=$(date +%s.%N)
+exec srun --ntasks=4 --mpi=pmix --kill-on-bad-exit=1 bash -c '[[ -e /dev/nvidiactl ]] || { echo "beamtide job: this job wants a GPU, and node $(hostname) has no NVIDIA driver (no /dev/nvidiactl); look at slurm.gpu_partitions, or set job.gpus: 0" >&2; exit 69; }
+BEAMTIDE_BEGAN=$(date +%s.%N)
 # How a job gets into its image: functions for the batch script, which calls `beamtide_enter` last.
 # Exit code 69: the node could not start the image, and nothing of the work was touched. Everything said goes to the job'"'"'s log.
 

@@ -12,4 +12,5 @@ if [[ -z "${CUDA_VISIBLE_DEVICES:-}" ]]; then
 fi
 # srun starts the ranks; it passes signals on, and ends all ranks when one fails
 export SLURM_EXPORT_ENV=ALL
-exec srun --ntasks=4 --mpi=pmix --kill-on-bad-exit=1 bash -c 'exec /opt/beamtide/bin/beamtide work -c '"'"'/gpfs/p06/site file.yaml'"'"' --pipeline xrf --slots 4'
+exec srun --ntasks=4 --mpi=pmix --kill-on-bad-exit=1 bash -c '[[ -e /dev/nvidiactl ]] || { echo "beamtide job: this job wants a GPU, and node $(hostname) has no NVIDIA driver (no /dev/nvidiactl); look at slurm.gpu_partitions, or set job.gpus: 0" >&2; exit 69; }
+exec /opt/beamtide/bin/beamtide work -c '"'"'/gpfs/p06/site file.yaml'"'"' --pipeline xrf --slots 4'

@@ -1,0 +1,24 @@
+"""What a job said last: the sentence with which it ended before it worked is in its log, and people look at `beamtide jobs`."""
+
+import os
+import pathlib
+
+from beamtide.config import Deployment
+from cluster_side.scaling.launchers.base import job_name
+
+TAIL = 4096
+MOST = 300
+
+
+def last_line(deployment: Deployment, folder: pathlib.Path, job: str) -> str:
+    """Return the last line of a job's log in that folder, without what a terminal would obey; "" where it cannot be read."""
+    for pipeline in deployment.pipelines:
+        try:
+            with (folder / f"{job_name(deployment, pipeline)}-{job}.log").open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            continue  # another pipeline's job; or the folder is not mounted here, or the job did not live to open it
+        said = next((line for line in reversed(lines) if line.strip()), "")
+        return "".join(letter if letter.isprintable() else " " for letter in said).strip()[:MOST]
+    return ""
