@@ -113,13 +113,13 @@ def test_a_job_that_fails_says_how(bench: Bench) -> None:
     assert {settle(launcher, job, Phase.FAILED).cause for job in answer.ids} == {Cause.CODE}
 
 
-def test_what_a_job_said_last_is_its_reason(bench: Bench) -> None:
-    launcher, words = bench.launcher(), "raise SystemExit('first\\n\\x1b[31mbeamtide job: cannot read /raw\\n\\n')"
-    answer = launcher.submit(order(bench.deployment, "tok-1", words))
+@pytest.mark.parametrize("after", ["", "srun: error: n1: task 0: Exited with exit code 69"])
+def test_what_a_job_said_last_is_its_reason(bench: Bench, after: str) -> None:
+    launcher, words = bench.launcher(), f"first\nbeamtide job: \x1b[31mcannot read /raw\n\n{after}"
+    answer = launcher.submit(order(bench.deployment, "tok-1", f"raise SystemExit({words!r})"))
     assert isinstance(answer, Submitted)
     said = settle(launcher, answer.ids[0], Phase.FAILED).reason
-    assert said.endswith("[31mbeamtide job: cannot read /raw")
-    assert "\x1b" not in said
+    assert said.endswith("beamtide job:  [31mcannot read /raw")
     assert "first" not in said
 
 

@@ -11,7 +11,10 @@ MOST = 300
 
 
 def last_line(deployment: Deployment, folder: pathlib.Path, job: str) -> str:
-    """Return the last line of a job's log in that folder, without what a terminal would obey; "" where it cannot be read."""
+    """Return the last line of a job's log in that folder, without what a terminal would obey; "" where it cannot be read.
+
+    A line of our own is preferred: where ranks were started by srun, the last word is srun's.
+    """
     for pipeline in deployment.pipelines:
         try:
             with (folder / f"{job_name(deployment, pipeline)}-{job}.log").open("rb") as file:
@@ -19,6 +22,7 @@ def last_line(deployment: Deployment, folder: pathlib.Path, job: str) -> str:
                 lines = file.read().decode(errors="replace").split("\n")
         except OSError:
             continue  # another pipeline's job; or the folder is not mounted here, or the job did not live to open it
-        said = next((line for line in reversed(lines) if line.strip()), "")
+        last_first = [line for line in reversed(lines) if line.strip()]
+        said = next((line for line in last_first if line.startswith("beamtide ")), next(iter(last_first), ""))
         return "".join(letter if letter.isprintable() else " " for letter in said).strip()[:MOST]
     return ""

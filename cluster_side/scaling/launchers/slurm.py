@@ -41,7 +41,6 @@ SLOW = 1.0
 RESPITE = 5
 """After a look that took t seconds there is none for so many times t, but for a minute at most."""
 LONGEST_RESPITE = 60.0
-REMEMBERED = 4096
 
 
 class Backend(Protocol):
@@ -76,7 +75,7 @@ class SlurmLauncher:
         self._bound: int | None = None
         self._asked: float | None = None
         self._words: dict[str, str] = {}
-        """What jobs that failed said last, by id: their logs are read once."""
+        """What jobs that failed said last, by id, while the picture shows them: a log is read once."""
 
     @property
     def beamtide(self) -> tuple[str, ...]:
@@ -135,14 +134,10 @@ class SlurmLauncher:
 
     def _with_words(self, seen: Seen) -> Seen:
         """Add what jobs that failed said last, where their logs can be read here."""
-        folder = self._slurm.logs or self._deployment.site.state / "logs"
-        for job, one in seen.jobs.items():
-            if one.cause in (Cause.START, Cause.CODE) and job not in self._words:
-                self._words[job] = job_log.last_line(self._deployment, folder, job)
-                if len(self._words) > REMEMBERED:
-                    del self._words[next(iter(self._words))]
-        said = {job: replace(one, reason=words) for job, one in seen.jobs.items() if (words := self._words.get(job))}
-        return Seen({**seen.jobs, **said})
+        folder, before = self._slurm.logs or self._deployment.site.state / "logs", self._words
+        failed = {job: one for job, one in seen.jobs.items() if one.cause in (Cause.START, Cause.CODE)}
+        self._words = {job: before[job] if job in before else job_log.last_line(self._deployment, folder, job) for job in failed}
+        return Seen({**seen.jobs} | {job: replace(one, reason=self._words[job] or one.reason) for job, one in failed.items()})
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Ask these jobs to leave."""
