@@ -435,8 +435,8 @@ SABOTAGES = (
     Sabotage(
         "words of a script are not quoted",
         "cluster_side/images/enter.py",
-        'return f"exec {shlex.join(argv)}\\n"',
-        "return f\"exec {' '.join(argv)}\\n\"",
+        'return f"{gpu}exec {shlex.join(argv)}\\n"',
+        "return f\"{gpu}exec {' '.join(argv)}\\n\"",
         ("tests/unit/test_sbatch_templates.py",),
     ),
     Sabotage(
