@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 lock = $(BIN)/pip-compile --quiet --upgrade $(foreach extra,$(2),--extra $(extra)) --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file containers/locks/$(1).lock pyproject.toml
 
-.PHONY: demo slurm-demo test soak sabotage lint bench locks clean
+.PHONY: demo slurm-demo test images soak sabotage lint bench locks clean
 .DEFAULT_GOAL := help
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,9 @@ tested = $(BIN)/python -m pytest $(1) || $(BIN)/python -m pytest $(1) -n 0 --las
 test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
 	@$(call tested,)
 	@$(call tested,-m long -n 0 --timeout 600)
+
+images: $(VENV)/.dev  ## build all images, also the large one for GPUs, and run jobs in them (about ten minutes the first time)
+	@BEAMTIDE_TEST_GPU_IMAGE=yes $(BIN)/python -m pytest -m long -n 0 --timeout 600 tests/containers
 
 soak: $(VENV)/.dev  ## kill 2,000 times under load, then watch memory and descriptors (about six minutes)
 	@$(BIN)/python tests/faults/soak.py

@@ -78,6 +78,20 @@ def mpi_image(base_folder: pathlib.Path) -> Image:
         raise
 
 
+@pytest.fixture(scope="session")
+def beamline_image(base_folder: pathlib.Path) -> Image:
+    """The image beamline of this checkout."""
+    return _built("beamline", base_folder)
+
+
+@pytest.fixture(scope="session")
+def gpu_image(base_folder: pathlib.Path) -> Image:
+    """The image worker-gpu of this checkout; built from a plain Debian here, without the libraries of CUDA."""
+    if "BEAMTIDE_TEST_GPU_IMAGE" not in os.environ:
+        pytest.skip("THE IMAGE FOR GPUS IS NOT TESTED: it takes minutes and half a gigabyte; `make images` tests it")
+    return _built("worker-gpu", base_folder)
+
+
 def _built(kind: str, base_folder: pathlib.Path) -> Image:
     """Return an image; it is built again only when something that goes into it has changed."""
     name = f"{kind}-{_fingerprint(kind)}"
