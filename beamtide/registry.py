@@ -1,5 +1,6 @@
 """Finds plug-ins by entry point: modalities, file formats, commands."""
 
+import functools
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -11,6 +12,7 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=f"beamtide.{group}")}))
 
 
+@functools.cache  # looking through all installed packages takes milliseconds, and forked workers inherit what was found
 def find(group: str, name: str) -> Any:
     """Load one plug-in; BadInput lists what there is."""
     for point in entry_points(group=f"beamtide.{group}", name=name):

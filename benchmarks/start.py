@@ -5,11 +5,14 @@ configures the same kernel for one task; the floor is reading and fitting alone,
 """
 
 import contextlib
+import os
 import pathlib
+import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -27,7 +30,7 @@ from beamtide.pump import Caller
 from benchmarks import start_in_image
 from benchmarks.measure import Beside, Book, scratch
 from cluster_side.images import enter
-from cluster_side.worker import inputs, nursery, recipe
+from cluster_side.worker import inputs, life, nursery, recipe
 
 POINTS = 20
 TASKS, NAIVE = 60, 5
@@ -55,6 +58,8 @@ def run(book: Book) -> None:
     alone = Beside("reading and fitting alone, warm", floor)
     book.row("forked_worker_p50_ms", ours, "ms", "lower", peer=peer, floor=alone, notes={"spectra_per_task": POINTS})
     book.row("slot_free_to_lease_p50_ms", free, "ms", "lower")
+    with scratch() as folder:
+        book.row("slot_free_to_kernel_p50_ms", _to_kernel(pathlib.Path(folder)), "ms", "lower")
     start_in_image.run(book)
 
 
@@ -107,7 +112,8 @@ class _Beamline:
     taken: list[float] = field(default_factory=list)
     free: list[float] = field(default_factory=list)
     """How long a slot was free between two tasks, in ms."""
-    _ended: float = 0.0
+    ends: list[float] = field(default_factory=list)
+    """When each task ended."""
 
     def serve(self, times: int) -> list[float]:
         """Hand out leases until `times` of them came back; return how long each took in ms."""
@@ -128,9 +134,9 @@ class _Beamline:
         now = clock.monotonic()
         if isinstance(message, TaskDone):
             self.taken.append(1e3 * (now - self.leased.pop(message.worker)))
-            self._ended = now
+            self.ends.append(now)
         elif isinstance(message, LeaseRequest):
-            self.free += [1e3 * (now - self._ended)] if self._ended else []
+            self.free += [1e3 * (now - self.ends[-1])] if self.ends else []
             self.leased[message.worker] = now
             return Lease(task=self.task, attempt=1, ttl=60.0)
         return Ok()
@@ -145,6 +151,34 @@ def forked(deployment: Deployment, task: Task, times: int) -> tuple[list[float],
     finally:
         job.kill()
         job.wait()
+
+
+def _to_kernel(folder: pathlib.Path) -> list[float]:
+    """Return how long a slot was free until the kernel of its next task ran, frames read: of a job whose kernel tells when."""
+    deployment = embedded.prepare_demo(folder)
+    simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0.0)
+    (deployment.site.state / "run").mkdir(parents=True, exist_ok=True)
+    work = nursery.open_nursery(deployment, "xrf", "bench", 30.0, recipe.registered)
+    assert work.ready is not None
+    kernel = work.ready.kernel
+    reading, writing = os.pipe()
+
+    def telling(frames: Any) -> Any:
+        os.write(writing, struct.pack("d", clock.monotonic()))
+        return kernel(frames)
+
+    pid = os.fork()
+    if not pid:
+        told = replace(work, ready=replace(work.ready, kernel=telling))
+        os._exit(nursery.Nursery(told, life.Life(1, TASKS + 1)).run().code)
+    try:
+        beamline = _Beamline(deployment, task_of(deployment))
+        beamline.serve(TASKS + 1)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    began = struct.unpack(f"{TASKS + 1}d", os.read(reading, 1 << 16))
+    return [1e3 * (one - end) for one, end in zip(began[1:], beamline.ends, strict=False)]
 
 
 def strict(deployment: Deployment, task: Task) -> float:

@@ -150,6 +150,11 @@ class Life:
         """Whether no further child will be started."""
         return self._leave_by is not None or self._unwanted or bool(self._trouble)
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether a further child will be started as soon as a room is free."""
+        return not self.draining and not self._resting and not (self.tasks and self.leased + len(self.idle) >= self.tasks)
+
     def check(self) -> None:
         """Raise if an invariant is broken."""
         assert len(self._held) <= self.slots, "more children than slots"
@@ -186,9 +191,7 @@ class Life:
 
     def _fill(self) -> list[Effect]:
         effects: list[Effect] = []
-        while not self.draining and not self._resting and len(self._held) < self.slots:
-            if self.tasks and self.leased + len(self.idle) >= self.tasks:
-                break
+        while self.wants_more and len(self._held) < self.slots:
             self._born += 1
             self._held[self._born] = None
             effects.append(StartChild(self._born))

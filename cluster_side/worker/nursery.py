@@ -4,47 +4,30 @@ Theory: imports and calibration cost seconds, a fork costs milliseconds. So the 
 a fork would break: no socket, no thread, no open file but the pipes of its children. It learns from a pipe what each child
 holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out, with what the
 dead one wrote last (`last_words`).
+A fork of a process that has loaded much takes milliseconds on both sides, in which a room would be empty; so one more child is
+born before it is needed, and waits for the word to start (`spare`). It holds nothing, and nobody knows of it.
 All decisions are in `life.py`.
 
 Clock policy: `beamtide.clock.monotonic`, passed on to `life`.
 """
 
 import gc
-import json
 import os
 import select
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NoReturn
 
-from beamtide import clock, lifeline, settings, site
+from beamtide import clock, registry, settings, site
 from beamtide.config import Deployment
-from beamtide.errors import BadInput, NoAnswer
+from beamtide.errors import BadInput
 from beamtide.pump import Caller
-from cluster_side.worker import last_words, life, one_task, recipe, weight
+from cluster_side.worker import child, last_words, life, one_task, recipe, weight
+from cluster_side.worker.child import Child
 from cluster_side.worker.one_task import End, Work
 
 TICK = 0.5
 REPORT_PATIENCE = 10.0
-
-
-@dataclass(slots=True)
-class Child:
-    """A worker process, and what it has said so far."""
-
-    number: int
-    pid: int
-    pipe: int
-    words: BinaryIO
-    said: life.Said = ""
-    rest: bytes = b""
-    place: int = 0
-    """Which of the job's rooms it is in."""
-    excess: str = ""
-    """Why it was killed: it took more memory than it may."""
 
 
 @dataclass(slots=True)
@@ -56,6 +39,8 @@ class Nursery:
     children: dict[int, Child] = field(default_factory=dict)
     leaving: list[Child] = field(default_factory=list)
     """Those who said their last word, and whose memory the kernel takes down: that lasts as long as to fork the next."""
+    spare: Child | None = None
+    """Born, and not started."""
     reporters: list[int] = field(default_factory=list)
     told: bool = False
     memory_mb: int = 0
@@ -70,12 +55,14 @@ class Nursery:
         awake = _wake_on_signals(self._told)
         exit_wish = self._apply(self.plan.handle(life.Tick(), clock.monotonic()))
         while exit_wish is None:
-            pipes = [child.pipe for child in self.children.values()]
+            pipes = [one.pipe for one in self.children.values()]
             readable, _, _ = select.select([awake, *pipes], [], [], TICK)
             if awake in readable:
                 os.read(awake, 4096)
             for event in self._events():
                 exit_wish = self._apply(self.plan.handle(event, clock.monotonic())) or exit_wish
+            if self.spare is None and self.plan.wants_more and not self.plan.idle:  # those who ask for a task need the CPU now
+                self.spare = child.bear(self._work_alone)
         self._see_off()
         return exit_wish
 
@@ -85,42 +72,42 @@ class Nursery:
     def _events(self) -> list[life.Event]:
         events: list[life.Event] = [life.SignalTerm()] if self.told else []
         self.told = False
-        for child in list(self.children.values()):
-            self._weigh(child)
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
-            events += _heard(child)
+        for one in list(self.children.values()):
+            self._weigh(one)
+            pid, status = os.waitpid(one.pid, os.WNOHANG)
+            events += child.heard(one)
             if pid:
-                del self.children[child.number]
-                stderr = last_words.tail(child.words.fileno())
-                _see_out(child)
-                death = child.excess or last_words.death(status)
-                events.append(life.ChildEnded(child.number, child.said, death, stderr, guilty=bool(child.excess)))
-            elif child.said in life.LAST_WORDS:
-                self.leaving.append(self.children.pop(child.number))
-                events.append(life.ChildEnded(child.number, child.said))
-        for child in [one for one in self.leaving if os.waitpid(one.pid, os.WNOHANG)[0]]:
-            self.leaving.remove(child)
-            _see_out(child)
+                del self.children[one.number]
+                stderr = last_words.tail(one.words.fileno())
+                child.see_out(one)
+                death = one.excess or last_words.death(status)
+                events.append(life.ChildEnded(one.number, one.said, death, stderr, guilty=bool(one.excess)))
+            elif one.said in life.LAST_WORDS:
+                self.leaving.append(self.children.pop(one.number))
+                events.append(life.ChildEnded(one.number, one.said))
+        for one in [one for one in self.leaving if os.waitpid(one.pid, os.WNOHANG)[0]]:
+            self.leaving.remove(one)
+            child.see_out(one)
         self.reporters = [pid for pid in self.reporters if not os.waitpid(pid, os.WNOHANG)[0]]
         return [*events, life.Tick()]
 
-    def _weigh(self, child: Child) -> None:
+    def _weigh(self, one: Child) -> None:
         """End a child that takes more memory than it may, before the kernel ends somebody else."""
-        if not self.memory_mb or child.excess:
+        if not self.memory_mb or one.excess:
             return
-        taken = weight.resident_mb(child.pid) - weight.resident_mb(os.getpid())
+        taken = weight.resident_mb(one.pid) - weight.resident_mb(os.getpid())
         if taken > self.memory_mb:
-            child.excess = (
+            one.excess = (
                 f"was ended because it took {taken} MiB, and job.memory_per_slot allows {self.memory_mb} MiB: raise that in the "
                 "pipeline file, or make tasks smaller (source.frames_per_task)"
             )
-            os.kill(child.pid, signal.SIGKILL)
+            os.kill(one.pid, signal.SIGKILL)
 
     def _apply(self, effects: list[life.Effect]) -> life.Exit | None:
         for effect in effects:
             match effect:
                 case life.StartChild(number):
-                    self.children[number] = self._fork(number)
+                    self.children[number] = self._start(number)
                 case life.StopChild(number, kill) if number in self.children:
                     os.kill(self.children[number].pid, signal.SIGKILL if kill else signal.SIGTERM)
                 case life.ReportLoss():
@@ -129,22 +116,22 @@ class Nursery:
                     return effect
         return None
 
-    def _fork(self, number: int) -> Child:
-        reading, writing = os.pipe()
-        parent = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        words = last_words.begin()
-        place = min(set(range(self.plan.slots)) - {child.place for child in self.children.values()})
-        pid = os.fork()
-        if pid:
-            os.close(writing)
-            os.set_blocking(reading, False)
-            return Child(number, pid, reading, words, place=place)
-        last_words.adopt(words)
+    def _start(self, number: int) -> Child:
+        """Let the spare child start, or one that is born now."""
+        one, self.spare = self.spare, None
+        if one is not None and os.waitpid(one.pid, os.WNOHANG)[0]:
+            child.see_out(one)
+            one = None
+        one = one or child.bear(self._work_alone)
+        one.number = number
+        one.place = min(set(range(self.plan.slots)) - {other.place for other in self.children.values()})
         if self.pins:
-            os.sched_setaffinity(0, self.pins[place])
-        _as_child(parent, lambda: one_task.run(self.work, lambda fact: _tell(writing, fact)))
+            os.sched_setaffinity(one.pid, self.pins[one.place])
+        child.let_go(one)
+        return one
+
+    def _work_alone(self, tell: child.Tell) -> int:
+        return one_task.run(self.work, tell)
 
     def _report(self, loss: life.ReportLoss) -> None:
         def report() -> int:
@@ -157,10 +144,13 @@ class Nursery:
         if pid := os.fork():
             self.reporters.append(pid)
         else:
-            _as_child(parent, report)
+            child.be_one(parent, report)
 
     def _see_off(self) -> None:
         """Give those who leave or report a loss a moment; what they do not bring, the end of the lease will."""
+        if self.spare is not None:
+            os.kill(self.spare.pid, signal.SIGKILL)
+            os.waitpid(self.spare.pid, 0)
         end = clock.monotonic() + REPORT_PATIENCE
         while (self.leaving or self.reporters) and clock.monotonic() < end:
             self._events()
@@ -170,9 +160,10 @@ class Nursery:
 def open_nursery(  # noqa: PLR0913  what a job is born with
     deployment: Deployment, pipeline: str, job: str, idle_exit: float, find: recipe.FindModality, *, ends: float | None = None
 ) -> Work:
-    """Load the kernel for the pipeline's current settings; BadInput if they cannot be used."""
+    """Load the kernel for the pipeline's current settings and the format of its files; BadInput if they cannot be used."""
     if pipeline not in deployment.pipelines:
         raise BadInput(f"there is no pipeline {pipeline!r}; this site has: {', '.join(deployment.pipelines)}")
+    registry.find("formats", deployment.pipelines[pipeline].source.format)
     prepared = settings.document_for(deployment.pipelines[pipeline], site.shared_root(deployment), deployment.pipelines)
     ready = recipe.prepare(prepared, deployment.site.state / "cache", find)
     return Work(deployment, pipeline, job, idle_exit, ready, find, ends)
@@ -188,57 +179,3 @@ def _wake_on_signals(told: Callable[..., None]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
     return reading
-
-
-def _as_child(parent: int, do: Callable[[], int]) -> NoReturn:
-    """Be a child: die with the parent, leave on SIGTERM, never return."""
-    code = 70
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which decides
-        signal.signal(signal.SIGTERM, _leave)
-        lifeline.die_with(parent, signal.SIGTERM)
-        code = do()
-    except (one_task.Leave, NoAnswer):
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _leave(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: handing back must not be interrupted
-    raise one_task.Leave
-
-
-def _tell(pipe: int, fact: dict[str, Any]) -> None:
-    try:
-        os.write(pipe, one_task.line(fact))
-    except BrokenPipeError:
-        pass  # the parent is gone; we are about to be told
-
-
-def _heard(child: Child) -> list[life.Event]:
-    """Return the leases that a child told of, and note its last word."""
-    try:
-        child.rest += os.read(child.pipe, 65536)
-    except BlockingIOError:
-        return []
-    *lines, child.rest = child.rest.split(b"\n")
-    events: list[life.Event] = []
-    for text in lines:
-        fact = json.loads(text)
-        if "leased" in fact:
-            events.append(life.ChildLeased(child.number, fact["leased"], fact["attempt"], fact["worker"]))
-        child.said = fact.get("said", child.said)
-    return events
-
-
-def _see_out(child: Child) -> None:
-    """Close what we had of a child that is gone, and pass on what it wrote."""
-    os.close(child.pipe)
-    last_words.pass_on(child.words)

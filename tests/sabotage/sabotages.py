@@ -148,6 +148,13 @@ SABOTAGES = (
         ("tests/system/test_nursery.py",),
     ),
     Sabotage(
+        "a spare worker that died is started",
+        "cluster_side/worker/nursery.py",
+        "        if one is not None and os.waitpid(one.pid, os.WNOHANG)[0]:",
+        "        if one is not None and os.waitpid(one.pid, os.WNOHANG)[0] < 0:",
+        ("tests/system/test_nursery.py",),
+    ),
+    Sabotage(
         "a job that is not wanted goes on",
         "cluster_side/worker/life.py",
         "            self._unwanted = True",

@@ -226,6 +226,10 @@ def code_of(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_each_task_has_a_process_of_its_own(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = deployment_in(tmp_path)
     with beamline(deployment) as line:
@@ -345,6 +349,34 @@ def test_workers_are_pinned_to_cpus_of_their_own(tmp_path: pathlib.Path, monkeyp
         with job(deployment, monkeypatch, life.Life(1, 1), pins=(frozenset({cpu}),)):
             line.wait_for(lambda: line.of(Beat))
             assert os.sched_getaffinity(int(line.leases[0][0].rpartition("-")[2])) == {cpu}
+
+
+def test_the_next_worker_is_born_before_it_is_needed_and_may_die_before(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployment_in(tmp_path, mood="slow")
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, 0), task(deployment, 2)]
+        with job(deployment, monkeypatch, life.Life(1)) as pid:
+            line.wait_for(lambda: line.of(Beat) and len(children(pid)) == 2)
+            worker = int(line.leases[0][0].rpartition("-")[2])
+            (spare,) = set(children(pid)) - {worker}
+            assert len(line.of(LeaseRequest)) == 1, "it asks for nothing before its time"
+            os.kill(spare, signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
+            line.wait_for(lambda: line.of(TaskDone))
+            assert code_of(pid) == 0
+    assert [failed.task for failed in line.of(TaskFailed)] == ["s/0"], "nobody is told of a spare that died"
+    assert spare not in {int(worker.rpartition("-")[2]) for worker, _ in line.leases}
+
+
+def test_no_spare_is_born_for_a_job_without_a_further_task(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path, mood="slow")
+    with beamline(deployment) as line:
+        line.tasks = [task(deployment, 0)]
+        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+            line.wait_for(lambda: len(line.of(Beat)) > 5)
+            assert len(children(pid)) == 1
 
 
 def test_who_is_stale_leaves_without_storing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

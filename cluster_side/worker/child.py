@@ -1,0 +1,124 @@
+"""The processes of a nursery, from birth to last word.
+
+Theory: a fork of a process that has loaded much takes milliseconds on both sides. So a child is born first and started later: it
+waits for one byte, and until then it holds nothing, asks nobody, and costs only its process. It writes facts, one JSON object a
+line, into a pipe that its parent reads. A child dies with its parent and never returns from here.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn, TypeAlias
+
+from beamtide import lifeline
+from beamtide.errors import NoAnswer
+from cluster_side.worker import last_words, life, one_task
+
+Tell: TypeAlias = Callable[[dict[str, Any]], None]
+"""Passes a fact on to the parent."""
+
+
+@dataclass(slots=True)
+class Child:
+    """A worker process, and what it has said so far."""
+
+    pid: int
+    pipe: int
+    start: int
+    """Where one byte lets it start."""
+    words: BinaryIO
+    number: int = 0
+    said: life.Said = ""
+    rest: bytes = b""
+    place: int = 0
+    """Which of the job's rooms it is in."""
+    excess: str = ""
+    """Why it was killed: it took more memory than it may."""
+
+
+def bear(work: Callable[[Tell], int]) -> Child:
+    """Fork a child that waits to be let go, then does `work` and exits with the code that it returns."""
+    (reading, writing), (started, start) = os.pipe(), os.pipe()
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = last_words.begin()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        os.close(started)
+        os.set_blocking(reading, False)
+        return Child(pid, reading, start, words)
+    os.close(start)
+    last_words.adopt(words)
+
+    def when_started() -> int:
+        return work(lambda fact: _tell(writing, fact)) if os.read(started, 1) else 0
+
+    be_one(parent, when_started)
+
+
+def let_go(child: Child) -> None:
+    """Let a child start."""
+    with contextlib.suppress(BrokenPipeError):  # it died this instant; its end will be seen
+        os.write(child.start, b"!")
+
+
+def heard(child: Child) -> list[life.Event]:
+    """Return the leases that a child told of, and note its last word."""
+    try:
+        child.rest += os.read(child.pipe, 65536)
+    except BlockingIOError:
+        return []
+    *lines, child.rest = child.rest.split(b"\n")
+    events: list[life.Event] = []
+    for text in lines:
+        fact = json.loads(text)
+        if "leased" in fact:
+            events.append(life.ChildLeased(child.number, fact["leased"], fact["attempt"], fact["worker"]))
+        child.said = fact.get("said", child.said)
+    return events
+
+
+def see_out(child: Child) -> None:
+    """Close what we had of a child that is gone, and pass on what it wrote."""
+    os.close(child.pipe)
+    os.close(child.start)
+    last_words.pass_on(child.words)
+
+
+def be_one(parent: int, do: Callable[[], int]) -> NoReturn:
+    """Be a child: die with the parent, leave on SIGTERM, never return."""
+    code = 70
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which decides
+        signal.signal(signal.SIGTERM, _leave)
+        lifeline.die_with(parent, signal.SIGTERM)
+        code = do()
+    except (one_task.Leave, NoAnswer):
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _leave(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: handing back must not be interrupted
+    raise one_task.Leave
+
+
+def _tell(pipe: int, fact: dict[str, Any]) -> None:
+    try:
+        os.write(pipe, one_task.line(fact))
+    except BrokenPipeError:
+        pass  # the parent is gone; we are about to be told
