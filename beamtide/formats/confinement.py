@@ -14,6 +14,7 @@ import os
 import pathlib
 
 import h5py
+from h5py import h5d, h5g, h5l, h5o
 
 from beamtide.errors import BadInput
 from beamtide.formats.base import Unfinished
@@ -63,35 +64,43 @@ def check(path: pathlib.Path, root: pathlib.Path) -> None:
 
 
 def _targets(file: h5py.File, limit: int) -> tuple[list[tuple[str, str]], int]:
-    """Return (what, file name) of everything that leads out of one file, and how many links it has."""
+    """Return (what, file name) of everything that leads out of one file, and how many links it has.
+
+    By h5py's low level, which makes no Python object of every group and dataset: each worker does this for each file.
+    """
     found: list[tuple[str, str]] = []
-    groups, known, count = [file["/"]], set(), 0
-    while groups and count < limit:
-        group = groups.pop()
-        if (place := h5py.h5o.get_info(group.id).addr) in known:
-            continue
-        known.add(place)
-        for name in group:
-            count += 1
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                found.append((f"the external link {group.name}/{name}", link.filename))
-            elif isinstance(link, h5py.HardLink):
-                one = group[name]
-                if isinstance(one, h5py.Group):
-                    groups.append(one)
-                elif isinstance(one, h5py.Dataset):
-                    found += _sources(one)
+    datasets: list[bytes] = []
+    root, count = h5g.open(file.id, b"/"), 0
+
+    def see_link(name: bytes, info: h5l.LinkInfo) -> bool | None:
+        nonlocal count
+        count += 1
+        if info.type == h5l.TYPE_EXTERNAL:
+            found.append((f"the external link /{name.decode(errors='replace')}", os.fsdecode(root.links.get_val(name)[0])))
+        return True if count >= limit else None
+
+    def see_object(name: bytes, info: h5o.ObjInfo) -> None:
+        if info.type == h5o.TYPE_DATASET:
+            datasets.append(name)
+
+    root.links.visit(see_link, info=True)
+    if count < limit:
+        h5o.visit(root, see_object, info=True)
+    for name in datasets:
+        found += _sources(h5d.open(root, name), file.filename)
     return found, count
 
 
-def _sources(dataset: h5py.Dataset) -> list[tuple[str, str]]:
-    if dataset.external:
-        raise BadInput(f"{dataset.file.filename}: {dataset.name} lies in external storage, which may be any file; copy it inside")
-    if not dataset.is_virtual:
+def _sources(dataset: h5d.DatasetID, file: str) -> list[tuple[str, str]]:
+    kept = dataset.get_create_plist()
+    if kept.get_external_count():
+        name = h5py.Dataset(dataset).name
+        raise BadInput(f"{file}: {name} lies in external storage, which may be any file; copy it inside")
+    if kept.get_layout() != h5d.VIRTUAL:
         return []
-    names = {source.file_name for source in dataset.virtual_sources()} - {"."}
-    return [(f"the virtual dataset {dataset.name}", name) for name in sorted(names)]
+    whole = h5py.Dataset(dataset)
+    names = {source.file_name for source in whole.virtual_sources()} - {"."}
+    return [(f"the virtual dataset {whole.name}", name) for name in sorted(names)]
 
 
 def _places(file: pathlib.Path, name: str, root: pathlib.Path, what: str) -> list[pathlib.Path]:

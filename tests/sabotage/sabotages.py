@@ -624,8 +624,8 @@ SABOTAGES = (
     Sabotage(
         "external storage is read",
         "beamtide/formats/confinement.py",
-        "    if dataset.external:",
-        "    if not dataset:",
+        "    if kept.get_external_count():",
+        "    if not kept:",
         ("tests/unit/test_hdf5_confinement.py",),
     ),
     Sabotage(
