@@ -10,10 +10,8 @@ Source: ZeroMQ RFC 27 (ZAP 1.0), RFC 25 (CURVE); reliability study 3.1.
 
 import threading
 
-import structlog
 import zmq
 from zmq.utils import z85
-from zmq.utils.monitor import recv_monitor_message
 
 from beamtide.errors import Broken
 from beamtide.security.guard import Guard
@@ -24,14 +22,15 @@ ADDRESS = "inproc://zeromq.zap.01"
 LONGEST_KNOCK = 5000
 """Milliseconds for which the first stranger may wait for its refusal."""
 Socket = zmq.Socket[bytes]
-log = structlog.get_logger()
 
 
 class Gatekeeper:
     """Answers libzmq's questions of one context, in a thread."""
 
     def __init__(self, context: "zmq.Context[Socket]", guard: Guard) -> None:
-        self._guard, self._refused = guard, 0
+        import structlog  # here, because workers have no gatekeeper, and their start should not wait for it
+
+        self._guard, self._refused, self._log = guard, 0, structlog.get_logger()
         self._socket: Socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.bind(ADDRESS)
@@ -62,7 +61,9 @@ class Gatekeeper:
     def _complain(self) -> None:
         self._refused += 1
         if self._refused & (self._refused - 1) == 0:
-            log.warning("a key was refused", count=self._refused, reason=self._guard.trouble or "it is not on the list, or over")
+            self._log.warning(
+                "a key was refused", count=self._refused, reason=self._guard.trouble or "it is not on the list, or over"
+            )
 
 
 def secure_server(socket: Socket, guard: Guard) -> None:
@@ -90,6 +91,8 @@ def knock(context: "zmq.Context[Socket]", address: str, guard: Guard) -> None:
     stranger.curve_publickey, stranger.curve_secretkey = public, secret
     stranger.curve_serverkey = guard.identity.server.encode()
     events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    from zmq.utils.monitor import recv_monitor_message  # here, because it loads asyncio
+
     monitor = stranger.get_monitor_socket(events)
     try:
         stranger.connect(address)

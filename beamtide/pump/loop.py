@@ -15,7 +15,6 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-import structlog
 import zmq
 
 from beamtide import clock, codec
@@ -30,7 +29,6 @@ from beamtide.session import Session
 BATCH = 256
 LONGEST_SLEEP = 1.0
 ROWS = (Keep, Forget)
-log = structlog.get_logger()
 
 
 class Store(Shelf, Protocol):
@@ -64,9 +62,11 @@ class Pump:
         store: Store | None = None,
         limits: Limits = ROOMY,
     ) -> None:
+        import structlog  # here, because workers have no pump, and their start should not wait for it
+
         self._machine, self._session, self._store, self._limits = machine, session, store, limits
         self._weight = 0
-        self._log = log.bind(component=session.card.name)
+        self._log = structlog.get_logger().bind(component=session.card.name)
         self._context = zmq.Context()
         self._gatekeeper = Gatekeeper(self._context, limits.guard) if limits.guard else None
         self._links = {link(name): address for name, address in links.items()}

@@ -36,6 +36,14 @@ def test_help_is_whole_and_light() -> None:
     assert all(name in done.stdout for name in ("demo", "run", "serve", "check", "watch", "get", "submit", "settings"))
 
 
+def test_a_job_loads_only_what_its_first_worker_needs() -> None:
+    light = "{'structlog', 'rich', 'asyncio', 'scipy', 'PyMca5', 'pyFAI', 'matplotlib'}"
+    script = (
+        f"import sys, beamtide.cli as c; c.build(); import cluster_side.worker.job; print(sorted({light} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("beamtide ")
