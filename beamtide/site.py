@@ -1,6 +1,7 @@
 """From files to a deployment: the site file, its pipeline files, and everything that can be known to be wrong before a start."""
 
 import json
+import os
 import pathlib
 from dataclasses import dataclass
 
@@ -87,6 +88,8 @@ def check(file: pathlib.Path) -> list[str]:
     except BadInput as error:
         return str(error).splitlines()
     found = [] if deployment.site.roots.raw.is_dir() else [f"{file.name}  roots.raw: {deployment.site.roots.raw} is not a folder"]
+    wanted = {"roots.processed": deployment.site.roots.processed, "state": deployment.site.state}
+    found += [f"{file.name}  {what}: cannot write to {folder}" for what, folder in wanted.items() if not _writable(folder)]
     for name, pipeline in deployment.pipelines.items():
         try:
             registry.find("formats", pipeline.source.format)
@@ -99,6 +102,12 @@ def check(file: pathlib.Path) -> list[str]:
             text = str(error)
             found.append(text if text.startswith("pipeline ") else f"pipeline {name}: {text}")
     return found
+
+
+def _writable(folder: pathlib.Path) -> bool:
+    """Whether we may write to a folder, or make it."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _units_of_inputs(deployment: Deployment, pipeline: PipelineConfig) -> dict[str, str]:

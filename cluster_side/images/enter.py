@@ -1,7 +1,7 @@
 """How a job gets into its image: text for the end of a batch script, which becomes the worker by `exec`, so that signals arrive.
 
-Pure: configuration in, bash out; every word is quoted. The node needs bash, coreutils and the container program, no Python. The
-image is copied to the node once (single flight, digest checked, started once as a probe, tried twice); inputs are bound
+Pure: configuration in, bash out; every word is quoted. The node needs bash, coreutils, sed and the container program, no Python.
+The image is copied to the node once (single flight, digest checked, started once as a probe, tried twice); inputs are bound
 read-only under the paths that the site file uses, wherever the node has them.
 Source of the options: Apptainer and SingularityCE manuals, `exec`.
 """

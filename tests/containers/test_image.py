@@ -105,5 +105,31 @@ def test_what_a_node_lacks_ends_its_job_with_one_sentence(deployment: Deployment
     assert f"cannot read {tmp_path}/not mounted (which stands for {deployment.site.roots.raw})" in done.stderr
 
 
+def test_a_node_without_namespaces_is_told(deployment: Deployment, tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text(enter.script(deployment, ("true",)))
+    nobody = ["unshare", "--user", "--map-user=1000", "--keep-caps"]  # one who may switch namespaces off, for itself
+    if subprocess.run([*nobody, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("A NODE WITHOUT NAMESPACES IS NOT TESTED: this machine gives us none to switch off")
+    none = f"echo 0 >/proc/sys/user/max_user_namespaces; exec bash {shlex.quote(str(script))}"
+    done = subprocess.run([*nobody, "bash", "-c", none], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == enter.IMAGE_CODES[0], done.stderr
+    assert "does not start here: " in done.stderr
+    assert "maximum number of user namespaces exceeded" in done.stderr
+
+
+def test_a_node_where_the_state_cannot_be_written_is_told(deployment: Deployment, tmp_path: pathlib.Path) -> None:
+    script, state = tmp_path / "job.sh", tmp_path / "read-only"
+    state.mkdir()
+    container = deployment.site.container.model_copy(update={"nodes": {"state": state}})
+    lost = deployment.model_copy(update={"site": deployment.site.model_copy(update={"container": container})})
+    script.write_text(enter.script(lost, ("true",)))
+    mounted = f"mount -t tmpfs -o ro none {shlex.quote(str(state))}; exec bash {shlex.quote(str(script))}"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", mounted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (enter.IMAGE_CODES[0], 1), done.stderr
+    assert f"cannot write to {state} (which stands for {deployment.site.state})" in done.stderr
+
+
 def test_an_image_without_mpi_is_told(worker_image: Image) -> None:
     assert "has no mpirun" in checks.mpi(runtime.detect(), worker_image.path)["MPI in the image"]

@@ -10,6 +10,7 @@ from beamtide.errors import BadInput
 from cluster_side.images import build as builder
 from cluster_side.images import checks, definition, enter
 from cluster_side.images.definition import Base
+from cluster_side.images.runtime import Runtime
 from tests.system.deployments import real_site
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -110,6 +111,27 @@ def test_the_way_into_an_image_is_quoted_and_clean(tmp_path: pathlib.Path) -> No
     assert "beamtide_bind /gpfs/raw /raw ro needed" in text
     assert f'beamtide_stage "$beamtide_image" {"0" * 64} /dev/shm/x apptainer' in text
     assert '"$@"' in text.split("beamtide_enter()")[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("ERROR  : Failed to create user namespace: maximum number of user namespaces exceeded", "gives users no namespaces"),
+        ("squashfuse_ll exited: fuse: failed to open /dev/fuse: Permission denied", "cannot mount image.sif"),
+        ("FATAL: kernel reported a bad superblock: ... or the image is corrupted", "not a whole image"),
+        ("FATAL: something new", "image.sif does not start here: FATAL: something new"),
+    ],
+)
+def test_what_the_container_program_said_is_told_as_what_to_do(said: str, meant: str) -> None:
+    assert meant in checks.reason(said, pathlib.Path("/images/image.sif"))
+
+
+def test_an_image_for_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {"org.beamtide.image": "worker-cpu", "org.label-schema.build-arch": "other"}
+    monkeypatch.setattr(checks.runtime, "labels", lambda program, path: labels)
+    monkeypatch.setattr(checks.runtime, "inside", lambda program, path, command: (0, ""))
+    found = checks.image(Runtime("apptainer", pathlib.Path("/bin/true"), "1"), pathlib.Path("image.sif"))
+    assert "it was built for other, and this machine is" in found["architecture"]
 
 
 def test_without_a_container_the_command_is_all(tmp_path: pathlib.Path) -> None:

@@ -106,6 +106,17 @@ def test_check_finds_what_load_does_not(folder: pathlib.Path) -> None:
     assert "fit.cfg" in found
 
 
+@pytest.mark.parametrize("what", ["processed", "state"])
+def test_check_tells_of_folders_that_cannot_be_written(folder: pathlib.Path, what: str) -> None:
+    """Below a file nothing can be made, not even by root."""
+    text = (folder / "site.yaml").read_text()
+    (folder / "file").touch()
+    (folder / "site.yaml").write_text(text.replace(f"{what}: {what}", f"{what}: file/below"))
+    problems = [problem for problem in site.check(folder / "site.yaml") if "cannot write" in problem]
+    assert len(problems) == 1
+    assert problems[0].endswith(f"{what}: cannot write to {folder}/file/below")
+
+
 def test_datasets_of_other_pipelines_that_are_not_there_or_in_another_unit(folder: pathlib.Path) -> None:
     add(folder, "encoders", "settings: {axes: {x: {field: a, units: mm}, y: {field: b, units: mm}}}\n")
     pipeline = "pipeline: places\nmodality: positions\nsource: {kind: scan}\n"

@@ -28,7 +28,7 @@ beamtide_need() {
 # Copy the image to this node, once for all jobs here, and believe it only when its digest is right.
 #   beamtide_stage IMAGE SHA256 FOLDER PROGRAM   -> sets beamtide_image
 beamtide_stage() {
-  local copy="$3/$2.sif"
+  local said copy="$3/$2.sif"
   # shellcheck disable=SC2174  # the folders above are the site'"'"'s
   mkdir -p -m 700 "$3" || beamtide_stop "cannot make the folder $3 for the image; set container.stage to a node-local folder"
   exec 8>"$3/lock" && flock 8 || beamtide_stop "cannot lock $3/lock"
@@ -37,7 +37,8 @@ beamtide_stage() {
     cp "$1" "$copy.part" || beamtide_stop "cannot copy $1 to $3; is there room, and can this node read it?"
     [[ $(sha256sum <"$copy.part") == "$2 "* ]] || { rm -f "$copy.part"; beamtide_stop "$1 has not the digest that the site file pins"; }
     mv "$copy.part" "$copy"
-    "$4" exec --no-home "$copy" true || { sleep 1; "$4" exec --no-home "$copy" true; } || beamtide_stop "$1 does not start here"
+    said=$("$4" exec --no-home "$copy" true 2>&1) || { sleep 1; said=$("$4" exec --no-home "$copy" true 2>&1); } ||
+      beamtide_stop "$1 does not start here: $(sed -n '"'"'s/\x1b\[[0-9;]*m//g; /./h; ${x; p}'"'"' <<<"$said")"  # its last line, without colours
     : >"$copy.ok"
   fi
   exec 8>&-
@@ -50,7 +51,9 @@ beamtide_binds=()
 beamtide_bind() {
   local name=$1
   [[ $1 == "$2" ]] || name="$1 (which stands for $2)"
-  if [[ -r $1 ]]; then
+  if [[ -r $1 && $3 == rw && ! -w $1 ]]; then
+    beamtide_stop "cannot write to $name; is it mounted read-only, or not this user'"'"'s? Look at state and container.nodes in the site file"
+  elif [[ -r $1 ]]; then
     beamtide_binds+=(--bind "$1:$2:$3")
   elif [[ $4 == needed ]]; then
     beamtide_stop "cannot read $name; look at roots and container.nodes in the site file"
