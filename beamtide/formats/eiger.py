@@ -2,8 +2,7 @@
 
     options: {frames: /entry/data/data}      array name -> dataset path, as for `hdf5`; default as shown
 
-Frames are `StoredFrames`: an array that decompresses a frame when it is asked for, so a task of any length needs the memory
-of one.
+Frames are `StoredFrames`: each is decompressed when it is asked for.
 A chunk with bitshuffle-LZ4 (HDF5 filter 32008) is read as it is and decompressed here, which takes half the time of HDF5's filter
 pipeline; other compressions go through HDF5, with the filters of hdf5plugin.
 """
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent
 from beamtide.formats.hdf5 import datasets, opened
+from beamtide.formats.lazy import LazyFrames
 
 DEFAULT = {"frames": "/entry/data/data"}
 BITSHUFFLE, LZ4 = 32008, 2
@@ -27,36 +27,22 @@ HEADER = 12
 """A chunk begins with its size (8 bytes) and the size of its blocks (4 bytes), big-endian."""
 
 
-class StoredFrames:
-    """Frames `first` to `last` of a dataset, each read when it is asked for; it quacks like an array of frames."""
+class StoredFrames(LazyFrames):
+    """Frames `first` to `last` of a dataset."""
 
     def __init__(self, path: pathlib.Path, where: str, rows: tuple[int, int]) -> None:
-        self._path, self._where, self._rows = path, where, rows
+        self._path, self._where, self._first = path, where, rows[0]
         with opened(path) as file:
             found = datasets(file, {"frames": where})["frames"]
-            self.dtype: np.dtype[Any] = found.dtype
-            self.shape: tuple[int, ...] = (rows[1] - rows[0], *found.shape[1:])
+            super().__init__((rows[1] - rows[0], *found.shape[1:]), found.dtype)
             self._plan = _plan(found)
-        self.ndim = len(self.shape)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
+    def read(self, rows: range) -> Iterator[NDArray[Any]]:
+        """Yield these frames; the file is opened once for all of them."""
         with opened(self._path) as file:
             found = file[self._where]
-            for row in range(*self._rows):
-                yield self._frame(found, row)
-
-    def __getitem__(self, at: int) -> NDArray[Any]:
-        if not 0 <= at < len(self):
-            raise IndexError(f"frame {at} of {len(self)}")
-        with opened(self._path) as file:
-            return self._frame(file[self._where], self._rows[0] + at)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        whole = np.stack(list(self)) if len(self) else np.empty(self.shape, self.dtype)
-        return whole if dtype is None else whole.astype(dtype)
+            for row in rows:
+                yield self._frame(found, self._first + row)
 
     def _frame(self, dataset: h5py.Dataset, row: int) -> NDArray[Any]:
         if self._plan is None:

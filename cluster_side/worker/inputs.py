@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from beamtide import registry
@@ -16,6 +15,7 @@ from beamtide.config import Roots
 from beamtide.errors import BadInput
 from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat
+from beamtide.formats.lazy import joined
 from beamtide.gridding import places
 from beamtide.messages.base import Message
 from beamtide.messages.results import Fetched, FetchRequest, ListRequest, Products
@@ -53,9 +53,7 @@ def read_files(task: Task, roots: Roots) -> dict[str, NDArray[Any]]:
         return {}
     if any(part.keys() != parts[0].keys() for part in parts):
         raise BadInput(f"the files of task {task.id} do not hold the same arrays: {sorted(set().union(*parts))}")
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: joined([part[name] for part in parts]) for name in parts[0]}
 
 
 def confined(given: InputFile, roots: Roots) -> pathlib.Path:

@@ -1,10 +1,11 @@
 """From detector images to amplitudes: which pixels are good, where the centre is, cut, rebinned, zero frequency in the corner.
 
 Bad pixels are those that a mask names, that are not numbers, negative (detectors mark gaps so), or at or above the saturation
-in any frame. They are filled with zero and left out of every comparison.
+in any frame. They are filled with zero and left out of every comparison. A detector of megapixels is cut while it is
+read, so only what is used is ever in memory.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,41 +41,82 @@ class Prepared:
     centre: tuple[float, float]
 
 
-def prepare(raw: NDArray[Any], cut: Cut, mask: NDArray[np.bool_] | None = None) -> Prepared:
-    """Return the frames ready to compute with; BadInput when there is nothing in them. `mask` is True where pixels are bad."""
+def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None) -> Prepared:
+    """Return the frames (n, rows, columns) ready to compute with; BadInput when there is nothing in them.
+
+    `raw` is read frame by frame, once; twice where the centre has to be found. `mask` is True where pixels are bad.
+    """
     if raw.ndim != 3:
         raise BadInput(f"frames: an array of shape {raw.shape} holds no images; name the dataset of the detector's frames")
-    good = _good(raw, cut.saturation, mask)
-    mean = _mean(raw, good)
-    if mean.sum() < DARK:
-        raise BadInput(
-            f"frames: all {len(raw)} frames are dark ({mean.sum():.2g} counts per frame, {good.mean():.0%} of the pixels good); "
-            "was the shutter open, and is the mask the right way round (1 = bad)?"
-        )
-    if cut.centre == "corner":
-        counts = np.where(good, np.nan_to_num(raw), 0).astype(np.float32)
-        return Prepared(counts, good, (0.0, 0.0))
-    centre = _centre(mean) if cut.centre == "auto" else cut.centre
-    assert not isinstance(centre, str)
-    rows, columns = _window(raw.shape[1:], centre, cut)
-    counts = np.where(good[rows, columns], np.nan_to_num(raw[:, rows, columns]), 0).astype(np.float32)
-    counts, kept = _rebinned(counts, cut.rebin), _rebinned(~good[None, rows, columns], cut.rebin)[0] == 0
-    shift = (0, 0) if cut.near else (counts.shape[1] // 2, counts.shape[2] // 2)
-    return Prepared(np.roll(counts, (-shift[0], -shift[1]), axis=(1, 2)), np.roll(kept, (-shift[0], -shift[1]), (0, 1)), centre)
-
-
-def _good(raw: NDArray[Any], saturation: float | None, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     if mask is not None and mask.shape != raw.shape[1:]:
         raise BadInput(f"mask: it has shape {mask.shape}, the frames {raw.shape[1:]}; make it from the same detector")
-    good = np.ones(raw.shape[1:], bool) if mask is None else ~mask
-    limit = saturation if saturation is not None else np.iinfo(raw.dtype).max if raw.dtype.kind in "iu" else np.inf
+    trusted = np.ones(raw.shape[1:], bool) if mask is None else ~mask
+    if cut.centre == "corner":
+        return _taken(raw, _Window(slice(None), slice(None)), trusted, (0.0, 0.0), cut)
+    centre = _centre(_mean(raw, trusted, cut)) if cut.centre == "auto" else cut.centre
+    assert not isinstance(centre, str)
+    window = _window(raw.shape[1:], centre, cut)
+    height, width = ((one.stop - one.start) // cut.rebin for one in (window.rows, window.columns))
+    shift = (0, 0) if cut.near else (-(height // 2), -(width // 2))
+    return _taken(raw, replace(window, rebin=cut.rebin, shift=shift), trusted, centre, cut)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Which pixels of a frame are used, and where they go."""
+
+    rows: slice
+    columns: slice
+    rebin: int = 1
+    shift: tuple[int, int] = (0, 0)
+
+    def cut(self, frame: NDArray[Any]) -> NDArray[Any]:
+        return frame[self.rows, self.columns]
+
+    def placed(self, part: NDArray[Any]) -> NDArray[Any]:
+        return np.roll(_rebinned(part, self.rebin), self.shift, (0, 1))
+
+
+def _taken(raw: Any, window: _Window, trusted: NDArray[np.bool_], centre: tuple[float, float], cut: Cut) -> Prepared:
+    """Cut every frame; a pixel that is bad in one of them is zero in all."""
+    limit, bad = _limit(raw.dtype, cut), window.placed(~window.cut(trusted)) > 0
+    counts = np.empty((len(raw), *bad.shape), np.float32)
+    for at, frame in enumerate(raw):
+        part = window.cut(frame)
+        if not (believed := _believed(part, limit)).all():
+            bad |= window.placed(~believed) > 0
+        counts[at] = window.placed(np.nan_to_num(part))
+    counts[:, bad] = 0.0
+    _check_light(float(counts.sum(dtype=np.float64)) / len(raw), len(raw), float(1 - bad.mean()))
+    return Prepared(counts, ~bad, centre)
+
+
+def _mean(raw: Any, trusted: NDArray[np.bool_], cut: Cut) -> NDArray[np.float64]:
+    """Return the mean frame, zero where a pixel is bad in any."""
+    good, total, limit = trusted.copy(), np.zeros(raw.shape[1:]), _limit(raw.dtype, cut)
     for frame in raw:
-        good &= (frame >= 0) & (frame < limit)  # NaN is neither
-    return good
+        good &= _believed(frame, limit)
+        total += np.nan_to_num(frame)
+    mean = np.where(good, total / len(raw), 0.0)
+    _check_light(float(mean.sum()), len(raw), float(good.mean()))
+    return mean
 
 
-def _mean(raw: NDArray[Any], good: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.where(good, np.nan_to_num(raw.mean(axis=0, dtype=np.float64)), 0.0)
+def _limit(dtype: np.dtype[Any], cut: Cut) -> float:
+    """Return the counts from which on a pixel is not to be believed; detectors mark gaps with the largest number."""
+    return cut.saturation if cut.saturation is not None else np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
+
+
+def _believed(frame: NDArray[Any], limit: float) -> NDArray[np.bool_]:
+    return np.asarray((frame >= 0) & (frame < limit))  # NaN is neither
+
+
+def _check_light(counts: float, frames: int, good: float) -> None:
+    if counts < DARK:
+        raise BadInput(
+            f"frames: all {frames} frames are dark ({counts:.2g} counts per frame, {good:.0%} of the pixels good); "
+            "was the shutter open, and is the mask the right way round (1 = bad)?"
+        )
 
 
 def _centre(mean: NDArray[np.float64]) -> tuple[float, float]:
@@ -85,7 +127,7 @@ def _centre(mean: NDArray[np.float64]) -> tuple[float, float]:
     return rows, columns
 
 
-def _window(shape: tuple[int, ...], centre: tuple[float, float], cut: Cut) -> tuple[slice, slice]:
+def _window(shape: tuple[int, ...], centre: tuple[float, float], cut: Cut) -> _Window:
     size = cut.size or 2 * min(min(round(at), length - round(at)) for at, length in zip(centre, shape, strict=True))
     size -= size % (2 * cut.rebin)
     firsts = [round(at) - size // 2 for at in centre]
@@ -94,12 +136,12 @@ def _window(shape: tuple[int, ...], centre: tuple[float, float], cut: Cut) -> tu
             f"crop: {size} pixels around row {centre[0]:.1f}, column {centre[1]:.1f} do not fit into {shape[0]} x {shape[1]}; "
             "set a smaller crop, or centre to where the beam is"
         )
-    return slice(firsts[0], firsts[0] + size), slice(firsts[1], firsts[1] + size)
+    return _Window(slice(firsts[0], firsts[0] + size), slice(firsts[1], firsts[1] + size))
 
 
-def _rebinned(frames: NDArray[Any], times: int) -> NDArray[Any]:
+def _rebinned(frame: NDArray[Any], times: int) -> NDArray[Any]:
     if times == 1:
-        return frames
-    count, height, width = frames.shape
-    binned: NDArray[Any] = frames.reshape(count, height // times, times, width // times, times).sum(axis=(2, 4))
+        return frame
+    height, width = frame.shape
+    binned: NDArray[Any] = frame.reshape(height // times, times, width // times, times).sum(axis=(1, 3))
     return binned

@@ -91,14 +91,14 @@ class Job:
 
     def _begin(self, bench: Bench, which: NDArray[np.int64], own: NDArray[np.int64]) -> tuple[Frames, State]:
         scan, backend, settings = self.scan, self.backend, self.settings
-        counts = scan.prepared.counts[scan.known]
-        good = scan.prepared.good
-        power = float(counts[which].sum(dtype=np.float64)) * bench.propagator.gain
-        amplitudes = backend.array(np.sqrt(counts[own] * np.float32(bench.propagator.gain)))
+        good, counts = scan.prepared.good, scan.prepared.counts
+        wanted = counts if len(which) == len(counts) else counts[scan.known[which]]  # all of them need no copy
+        power = float(wanted.sum(dtype=np.float64)) * bench.propagator.gain
+        amplitudes = backend.array(np.sqrt(counts[scan.known[own]] * np.float32(bench.propagator.gain)))
         frames = Frames(
             amplitudes, None if good.all() else backend.array(good.astype(np.float32)), power, len(which), settings.upsample
         )
-        mean = counts[which].mean(axis=0)
+        mean = wanted.mean(axis=0)
         state = State(
             backend.array(np.ones(scan.shape, np.complex64)),
             backend.array(self._probe(mean)),

@@ -1,0 +1,76 @@
+"""Frames that are read from their files when they are asked for: a task of any length needs the memory of a few.
+
+They quack like an array (length, shape, iteration, one frame, a slice of frames, `numpy.asarray`) and hold none.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+
+
+class LazyFrames(ABC):
+    """Frames behind each other; `read` brings them."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape, self.dtype, self.ndim, self.size = shape, dtype, len(shape), int(np.prod(shape))
+
+    @abstractmethod
+    def read(self, rows: range) -> Iterator[NDArray[Any]]:
+        """Yield these frames, in this order; all of them are there."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return self.read(range(len(self)))
+
+    def __getitem__(self, at: int | slice) -> NDArray[Any]:
+        if isinstance(at, slice):
+            rows = range(*at.indices(len(self)))
+            return np.stack(list(self.read(rows))) if rows else np.empty((0, *self.shape[1:]), self.dtype)
+        if not 0 <= at < len(self):
+            raise IndexError(f"frame {at} of {len(self)}")
+        return next(self.read(range(at, at + 1)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        whole = self[:]
+        return whole if dtype is None else whole.astype(dtype)
+
+
+class InTurn(LazyFrames):
+    """The frames of several files, one file after the other. BadInput: they do not fit together."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        first, self._parts = parts[0], tuple(parts)
+        for part in parts:
+            if (part.shape[1:], part.dtype) != (first.shape[1:], first.dtype):
+                raise BadInput(
+                    f"the files of one scan hold frames of {first.shape[1:]} {first.dtype} and of {part.shape[1:]} {part.dtype}; "
+                    "did the detector's settings change meanwhile? Process the scan in two"
+                )
+        super().__init__((sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
+
+    def read(self, rows: range) -> Iterator[NDArray[Any]]:
+        """Yield these frames; files are opened in turn."""
+        begins = 0
+        for part in self._parts:
+            here = [row - begins for row in rows if begins <= row < begins + len(part)]
+            if here:
+                yield from (
+                    part[here[0] : here[-1] + 1 : rows.step]
+                    if isinstance(part, np.ndarray)
+                    else part.read(range(here[0], here[-1] + 1, rows.step))
+                )
+            begins += len(part)
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Return arrays one after the other: copied together where they are in memory, else as they come from their files."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if all(isinstance(part, np.ndarray) for part in parts) else InTurn(parts)

@@ -1,0 +1,92 @@
+"""Ptychography as a beamline has it: Eiger files from the detector, positions from the encoders of another pipeline, one site."""
+
+import pathlib
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from PIL import Image
+
+from beamline_side.hosts.embedded import run_scan
+from beamtide import layout, results, site
+from beamtide.config import Deployment
+from beamtide.messages.base import ScanId
+from beamtide.messages.metadata import Scan
+from tests.ptycho_scans import Truth, simulate
+from tests.unit.test_ptycho_engines import against_truth
+
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(170)]
+SIDE, DETECTOR = 8, 96
+SCAN = Scan(id=ScanId("scan_00007"), shape=(SIDE, SIDE), axes=("scanv", "scanu"))
+ENCODERS = {
+    "pipeline": "encoders",
+    "modality": "encoders",
+    "source": {"match": "{scan}/pilctriggergenerator_*/*.nxs", "format": "p06_pilc", "frames_per_task": "line"},
+    "settings": {"axes": {"x": {"field": "encoder_3", "units": "um"}, "y": {"field": "encoder_2", "units": "um"}}},
+}
+PTYCHO = {
+    "pipeline": "ptycho",
+    "modality": "ptychography",
+    "source": {"match": "{scan}/eiger_4m_01/*_data_*.h5", "format": "eiger", "frames_per_task": 1000000},
+    "inputs": ["encoders/y", "encoders/x"],
+    "calibration": {"probe": "probe.npy"},
+    "write": ["hdf5", "tiff", "jpeg"],
+}
+
+
+def detector_files(folder: pathlib.Path, frames: np.ndarray, per_file: int) -> None:
+    """Write frames as an Eiger does: bitshuffle-LZ4, one chunk per frame, a few frames per file, gaps at the largest count."""
+    folder.mkdir(parents=True)
+    size = frames.shape[-1]
+    first = (DETECTOR - size) // 2 + 5
+    whole = np.zeros((len(frames), DETECTOR, DETECTOR), "u4")
+    whole[:, first : first + size, first : first + size] = np.fft.fftshift(frames, axes=(1, 2))
+    whole[:, :, 2] = 2**32 - 1
+    for number, start in enumerate(range(0, len(whole), per_file), 1):
+        block = whole[start : start + per_file]
+        with h5py.File(folder / f"{SCAN.id}_data_{number:06d}.h5", "w") as file:
+            file.create_dataset("entry/data/data", data=block, chunks=(1, *block.shape[1:]), **hdf5plugin.Bitshuffle())
+
+
+def encoder_files(folder: pathlib.Path, positions: np.ndarray) -> None:
+    """Write positions (n, 2) in um, vertical first, one file per line."""
+    folder.mkdir(parents=True)
+    for row, line in enumerate(positions.reshape(SIDE, SIDE, 2)):
+        with h5py.File(folder / f"{SCAN.id}_{row:05d}.nxs", "w") as file:
+            for number, values in enumerate((0 * line[:, 0], line[:, 0], line[:, 1], 0 * line[:, 0]), 1):
+                file[f"entry/data/encoder_{number}"] = values
+
+
+def deployment_for(folder: pathlib.Path, truth: Truth, per_file: int) -> Deployment:
+    detector_files(folder / "raw" / SCAN.id / "eiger_4m_01", truth.frames, per_file)
+    encoder_files(folder / "raw" / SCAN.id / "pilctriggergenerator_04", 1e6 * truth.measured * truth.pixel)
+    np.save(folder / "probe.npy", truth.start())
+    centre = (DETECTOR - truth.frames.shape[-1]) // 2 + 5 + truth.frames.shape[-1] // 2
+    settings = truth.settings(recipe="RAAR(0.85) 25 -> LSQML 10", device="cpu", probe={"kind": "former"})
+    more = {"positions": ["encoders/y", "encoders/x"], "centre": [centre, centre], "crop": truth.frames.shape[-1]}
+    places = {"roots": {"raw": "raw", "processed": "processed", "shared": "."}, "state": "state"}
+    caps = {"caps": {"jobs": 2, "node_hours_per_day": 24}, "tick": 0.2, "idle_exit": 3}
+    whole = {"site": "p06", **places, "pipelines": ["encoders.yaml", "ptycho.yaml"], "scaling": caps}
+    for name, content in (("site", whole), ("encoders", ENCODERS), ("ptycho", PTYCHO | {"settings": settings | more})):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return site.load(folder / "site.yaml")
+
+
+@pytest.mark.parametrize("per_file", [24, 64])
+def test_eiger_frames_and_encoders_become_an_object(per_file: int, tmp_path: pathlib.Path) -> None:
+    truth = simulate(side=SIDE)
+    deployment = deployment_for(tmp_path, truth, per_file)
+    outcome = run_scan(deployment, SCAN, lambda _: None)
+    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"encoders": (8, 0), "ptycho": (1, 0)}
+    kept = results.open(SCAN.id, processed=deployment.site.roots.processed)
+    found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
+    assert against_truth(truth, found).crossing > 0.35
+    used = np.stack([found["position_y_used"], found["position_x_used"]], axis=-1).reshape(-1, 2)
+    np.testing.assert_allclose(used, truth.measured * truth.pixel, atol=1e-12)
+    folder = layout.scan_folder(deployment.site.roots.processed, SCAN.id)
+    assert tifffile.imread(next(folder.rglob("*object_phase.tif*"))).shape == found["object_phase"].shape
+    with Image.open(next(folder.rglob("*object_phase.jp*g"))) as picture:
+        assert min(picture.size) >= min(found["object_phase"].shape)
