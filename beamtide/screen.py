@@ -7,7 +7,7 @@ import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -170,6 +170,14 @@ def _drawn(shot: "Snapshot") -> "Group":
         drawn.add_row(*cells(name, row))
     below = lines_of(shot)[len(shot.pipelines) + 1 :]
     return Group(drawn, *(Text(f"  {line}") for line in below))
+
+
+def log_line(event: str, facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Write one line of a log as `log_lines` has it, without structlog: its import takes a fifth of the start of a job."""
+    if as_json:
+        say(json.dumps({**facts, "event": event, "level": "info", "timestamp": clock.iso()}))
+    else:
+        say(" ".join([clock.iso(), "[info]", event, *(f"{name}={value}" for name, value in facts.items())]))
 
 
 def log_lines(*, as_json: bool) -> None:

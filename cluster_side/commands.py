@@ -9,7 +9,7 @@ import typer
 
 from beamtide import site
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, JsonLog, SiteFile, log_lines
+from beamtide.screen import DEFAULT_SITE, JsonLog, SiteFile, log_line, log_lines
 from cluster_side import command_scale
 
 
@@ -39,7 +39,6 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
     """Be a job: fork workers that take one task each; or see a failed task fail."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(cpus))
-    log_lines(as_json=as_json)
     if bundle:
         _reproduce(bundle, raw)
     if not pipeline:
@@ -51,13 +50,16 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
     if pipeline in deployment.pipelines and (ranks := deployment.pipelines[pipeline].job.ranks) > 1:
         from cluster_side.worker import mpi
 
+        log_lines(as_json=as_json)
         raise SystemExit(mpi.run(mpi.work_of(deployment, pipeline, job, idle_exit), ranks))
     command_scale.live_with_parent()
     wish = whole_job.Wish(pipeline, slots, tasks, job, idle_exit, walltime, Needs(cpus, memory, gpus))
-    end = whole_job.run(deployment, wish)
+    end = whole_job.run(deployment, wish, lambda event, facts: log_line(event, facts, as_json=as_json))
     if end.reason:
         print(f"beamtide work: {end.reason}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(end.code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(end.code)  # nothing is open any more; to take down all that was loaded takes 0.2 s, and the job would hold its node
 
 
 def _reproduce(bundle: pathlib.Path, raw: pathlib.Path | None) -> NoReturn:

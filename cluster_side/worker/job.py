@@ -5,11 +5,15 @@ Clock policy: `beamtide.clock`; the batch system's end of the job is turned into
 
 import os
 import platform
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from beamtide import clock
 from beamtide.config import Deployment
 from cluster_side.worker import allocation, life, nursery, recipe, stages, weight
+
+Log: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +29,22 @@ class Wish:
     needs: allocation.Needs = field(default_factory=allocation.Needs)
 
 
-def run(deployment: Deployment, wish: Wish, find: recipe.FindModality = recipe.registered) -> life.Exit:
-    """Be that job."""
+def run(deployment: Deployment, wish: Wish, log: Log, find: recipe.FindModality = recipe.registered) -> life.Exit:
+    """Be that job; `log` takes an event and facts about it."""
     began, environment = clock.monotonic(), dict(os.environ)
     here = allocation.Machine(os.cpu_count() or 1, os.sched_getaffinity(0), weight.machine_mb())
     name = wish.name or allocation.job_name(environment, f"{platform.node()}-{os.getpid()}")
     slots = 1 if wish.tasks == 1 else allocation.room(environment, wish.slots, wish.needs, here)
     left = allocation.seconds_left(environment, wish.walltime, clock.utc())
+    if sentence := allocation.skew(environment, clock.utc()):
+        log(sentence, {"job": name})
     ends = None if left is None else began + left
     work = nursery.open_nursery(deployment, wish.pipeline, name, wish.idle_exit, find, ends=ends)
     whole = environment.get("SLURM_CPUS_ON_NODE") == str(here.cpus)
     pins = allocation.pins(slots, wish.needs.cpus, here, whole_node=whole)
     tasks = wish.tasks if wish.tasks <= 1 else -(-wish.tasks * slots // wish.slots)
     took = stages.taken(environment, began)
-    work = replace(work, stages=took)
     facts = {"slots": slots, "tasks": tasks, "pinned": bool(pins), "ends_in": left and round(left), **stages.words(took)}
-
-    def tell() -> None:
-        import structlog  # here, because its import takes a fifth of our start, and by now the workers are under way
-
-        log = structlog.get_logger().bind(job=name)
-        if sentence := allocation.skew(environment, clock.utc()):
-            log.warning(sentence)
-        log.info("ready", **facts)
-
-    return nursery.Nursery(work, life.Life(slots, tasks), memory_mb=wish.needs.memory_mb, pins=pins).run(tell)
+    log("ready", {"job": name, **facts})
+    work = replace(work, stages=took)
+    return nursery.Nursery(work, life.Life(slots, tasks), memory_mb=wish.needs.memory_mb, pins=pins).run()

@@ -48,13 +48,12 @@ class Nursery:
     pins: tuple[frozenset[int], ...] = ()
     """The CPUs of each room; empty where workers are not pinned."""
 
-    def run(self, when_started: Callable[[], None] = lambda: None) -> life.Exit:
-        """Live until the job is over; `when_started` is called once, as soon as the first workers ask for tasks."""
+    def run(self) -> life.Exit:
+        """Live until the job is over."""
         gc.collect()
         gc.freeze()  # children share our memory; collecting would copy it
         awake = _wake_on_signals(self._told)
         exit_wish = self._apply(self.plan.handle(life.Tick(), clock.monotonic()))
-        when_started()
         while exit_wish is None:
             pipes = [one.pipe for one in self.children.values()]
             readable, _, _ = select.select([awake, *pipes], [], [], TICK)
