@@ -48,7 +48,7 @@ sabotage: $(VENV)/.dev  ## break the code, one line at a time; every break must 
 lint: $(VENV)/.dev  ## style, types and the import law
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## measure; ONLY=fabric|results|start|elastic|xrf|xrd|ptycho|points for one of them
+bench: $(VENV)/.dev  ## measure; ONLY=fabric|stream|results|start|elastic|xrf|xrd|ptycho|points for one of them
 	@$(BIN)/python -m benchmarks $(ONLY)
 
 locks: $(VENV)/.dev  ## pin the versions of the images again (containers/locks)

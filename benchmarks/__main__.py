@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("fabric", "results", "start", "elastic", "xrf", "xrd", "ptycho", "points")
+NAMES = ("fabric", "stream", "results", "start", "elastic", "xrf", "xrd", "ptycho", "points")
 
 
 def main(wanted: list[str]) -> None:
