@@ -1,8 +1,8 @@
 """A stream of tasks that do nothing, from `submit` to the result that can be fetched, beside dask.distributed and Parsl's HTEX.
 
-The same machine, two workers each, one after the other. The peers keep tasks and results in memory, and their workers live on; here
-each task has a process of its own, and task, lease, result and verdict are on disk before anybody hears of them. So this is the
-price of those promises, not of the queue: `fabric` measures that.
+The same machine, two workers each, one after the other. The peers keep tasks and results in memory, and their workers live on;
+here each task has a process of its own, and task, lease, result and verdict are on disk before anybody hears of them. So this is
+the price of those promises, not of the queue: `fabric` measures that.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 Runs in a Python that has them (`pip install distributed parsl`); nothing of Beamtide is imported.
 
-python stream_peers.py dask|parsl ONES MANY      prints {"latency_ms": [one task after the other], "rate": tasks per second of many}
+python stream_peers.py dask|parsl ONES MANY      prints {"latency_ms": [one after the other], "rate": tasks per second of MANY}
 """
 
 import json
