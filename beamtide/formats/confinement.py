@@ -55,7 +55,7 @@ def check(path: pathlib.Path, root: pathlib.Path) -> None:
         try:
             with h5py.File(file, "r") as opened:
                 targets, count = _targets(opened, MAX_OBJECTS - objects)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py makes of HDF5's complaints
             raise Unfinished(f"{file} cannot be read; it is still being written, or damaged ({error})") from error
         objects += count
         waiting += [place for what, name in targets for place in _places(file, name, root, what)]

@@ -1,6 +1,8 @@
 """Files that try to make a worker read what lies outside its roots, and files of detectors that only look so."""
 
+import os
 import pathlib
+from collections.abc import Callable
 
 import h5py
 import numpy as np
@@ -75,6 +77,49 @@ def test_a_master_file_of_a_detector_is_read(roots: Roots, way: str) -> None:
         else:
             virtual(file, "part.h5")
     assert read(roots) == [0, 1]
+
+
+def test_a_damaged_file_is_one_sentence(roots: Roots) -> None:
+    """Bits are flipped at random; each file is opened in a process of its own, because HDF5 remembers what it choked on."""
+    with master(roots) as file:
+        file.create_dataset("a/b/zipped", data=np.zeros((10, 10)), chunks=(5, 5), compression="gzip")
+        file["a/part"] = h5py.ExternalLink("part.h5", "counts")
+        virtual(file, "part.h5")
+    path, rng, said = roots.raw / "scan" / "master.h5", np.random.default_rng(0), set()
+    whole = path.read_bytes()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in rng.integers(len(whole), size=3):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        said.add(in_a_process(lambda: confinement.before_opening(path, roots.raw)))
+    assert said == {"", "Unfinished"}
+
+
+def in_a_process(do: Callable[[], None]) -> str:
+    """Return the kind of exception that it ended with; "" for none."""
+    reading, writing = os.pipe()
+    if not (pid := os.fork()):
+        kind = ""
+        try:
+            do()
+        except BaseException as error:
+            kind = type(error).__name__
+        os.write(writing, kind.encode() + b"\n")
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with open(reading, "rb") as told:
+        return (told.readline() or b"a signal\n").decode().rstrip("\n")
+
+
+def test_a_file_of_very_many_objects_is_refused(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confinement, "MAX_OBJECTS", 20)
+    with master(roots) as file:
+        for number in range(25):
+            file[f"g/{number}"] = number
+    with pytest.raises(BadInput, match="more than 20 objects"):
+        read(roots)
 
 
 def test_circles_end(roots: Roots) -> None:
