@@ -180,6 +180,20 @@ def test_a_finer_grid_explains_binned_frames(tmp_path: pathlib.Path) -> None:
     assert found["error"][-1] < 0.02
 
 
+def test_supports_hold_and_do_not_spoil_what_is_inside(tmp_path: pathlib.Path) -> None:
+    truth = simulate(side=8)
+    found = solved(truth, tmp_path, recipe="RAAR(0.85) 25 -> LSQML 10", object_radius=26.0, probe_radius=26.0)
+    assert against_truth(truth, found).crossing > 0.35
+    rows, columns = (found[name] / truth.pixel for name in ("object_y", "object_x"))
+    nearest = np.min([np.hypot(rows[:, None] - y, columns[None, :] - x) for y, x in truth.measured], axis=0)
+    outside, amplitude = nearest > 27, found["object_amplitude"]
+    assert outside.any()
+    np.testing.assert_allclose(amplitude[outside], 1.0, atol=1e-4)
+    assert np.abs(amplitude[(nearest > 20) & (nearest < 25)] - 1).max() > 0.01, "nothing else is held"
+    far = np.hypot(*np.meshgrid(*(np.arange(64) - 32,) * 2)) > 27
+    assert not found["probe"][:, far].any()
+
+
 def test_the_centre_is_found_and_the_frames_are_cut(tmp_path: pathlib.Path) -> None:
     truth = simulate(side=8)
     centred = np.zeros((len(truth.frames), 90, 84), np.int32)

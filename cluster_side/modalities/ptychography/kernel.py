@@ -135,9 +135,11 @@ class Job:
 
     def _plan(self, bench: Bench) -> reconstruct.Plan:
         settings = self.settings
-        support = None
+        lit = known = None
         if settings.probe_radius is not None:
-            support = self.backend.array(probes.disc(self.scan.probe_shape, settings.probe_radius))
-        limits = Limits(amplitude=settings.amplitude, probe_support=support, probe_power=settings.probe_power)
+            lit = self.backend.array(probes.disc(self.scan.probe_shape, settings.probe_radius))
+        if settings.object_radius is not None:
+            known = self.backend.array(self.scan.near(settings.object_radius))
+        limits = Limits(settings.amplitude, object_support=known, probe_support=lit, probe_power=settings.probe_power)
         after, bound = settings.refine.positions_after, settings.refine.positions_bound
         return reconstruct.Plan(parse(settings.recipe), limits, settings.probe_after, after, bound, settings.subpixel)

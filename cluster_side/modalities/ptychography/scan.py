@@ -41,6 +41,15 @@ class Scan:
     probe_shape: tuple[int, int]
     flip: tuple[int, int] = (1, 1)
 
+    def near(self, radius: float) -> NDArray[np.float32]:
+        """Return 1 where the object lies within `radius` pixels of the probe's middle at some position, 0 elsewhere."""
+        from scipy.ndimage import distance_transform_edt
+
+        nowhere = np.ones(self.shape, bool)
+        rows, columns = (np.rint(self.pixels + np.asarray(self.probe_shape) / 2).astype(int)).T
+        nowhere[rows, columns] = False
+        return np.asarray(distance_transform_edt(nowhere) <= radius, np.float32)
+
 
 def scan_of(arrays: Arrays, settings: PtychographySettings, mask: pathlib.Path | None) -> Scan:
     """Return the scan; BadInput says what is wrong with it."""

@@ -100,6 +100,8 @@ class PtychographySettings(SettingsModel):
     """Whether ePIE, rPIE and LSQML put the probe between pixels, at twice the cost; they do where positions move."""
     amplitude: tuple[FiniteFloat, FiniteFloat] | None = None
     """Least and largest amplitude of the object (vacuum: 1)."""
+    object_radius: Length | None = None
+    """Further than this from the probe's middle at every position, in object pixels, the object is vacuum."""
     probe_radius: Length | None = None
     """Beyond this radius, in object pixels, the probe is dark."""
     probe_power: Length | None = None
