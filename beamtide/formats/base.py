@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -19,6 +19,15 @@ class Extent:
     """What a file holds: so many frames."""
 
     frames: int
+
+
+@runtime_checkable
+class OpensMore(Protocol):
+    """A format that opens more files than the one that a task names."""
+
+    def beside(self, path: pathlib.Path, options: Mapping[str, str]) -> tuple[pathlib.Path, ...]:
+        """Return them: they must lie below the same root."""
+        ...
 
 
 class FileFormat(Protocol):

@@ -67,11 +67,10 @@ def images(frames: Frames, settings: XrdSettings, shape: tuple[int, int]) -> Ite
             check_shape(frame, shape, settings.frames)
             yield frame
         return
-    panels = {name: frames_of(frames, name) for name in settings.panels}
-    for at in range(count_of(frames, settings)):
-        whole = np.zeros(shape, dtype=next(iter(panels.values())).dtype)
-        for name, (row, column) in settings.panels.items():
-            panel = panels[name][at]
+    panels = [frames_of(frames, name) for name in settings.panels]
+    for exposure in zip(*panels, strict=True):  # each panel's file is opened once
+        whole = np.zeros(shape, dtype=panels[0].dtype)
+        for (name, (row, column)), panel in zip(settings.panels.items(), exposure, strict=True):
             height, width = panel.shape
             if row < 0 or column < 0 or row + height > shape[0] or column + width > shape[1]:
                 raise BadInput(f"panels.{name}: {panel.shape} at row {row}, column {column} does not fit into {shape}")
