@@ -4,13 +4,14 @@ CPU time comes from the kernel's scheduler (nanoseconds of every thread of a pro
 rates and latencies do not, and each row says how much of the machine was used by others meanwhile.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import platform
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -128,6 +129,25 @@ def cpu_seconds(pid: int) -> float:
 def resident(pid: int) -> int:
     """Return the memory of a process in bytes."""
     return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def private_peaks(task: Callable[[], object], times: int = 5) -> list[float]:
+    """Return the most memory that a forked process had for itself while it did a task, in MB: what it does not share with us."""
+    return [_private_peak(task) for _ in range(times)]
+
+
+def _private_peak(task: Callable[[], object]) -> float:
+    pid = os.fork()
+    if not pid:
+        task()
+        os._exit(0)
+    most = 0
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        with contextlib.suppress(OSError):
+            rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            most = max(most, sum(int(line.split()[1]) for line in rollup if line.startswith("Private_")))
+        clock.pause(0.002)
+    return most / 1000
 
 
 def disk_sync_ms(folder: pathlib.Path, times: int = 60) -> float:

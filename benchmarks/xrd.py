@@ -17,8 +17,8 @@ import hdf5plugin
 import numpy as np
 
 from beamtide import clock
-from beamtide.formats import eiger
-from benchmarks.measure import Beside, Book, cpu_seconds, scratch
+from beamtide.formats import eiger, lazy
+from benchmarks.measure import Beside, Book, cpu_seconds, private_peaks, scratch
 from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrd import geometry, model
 from cluster_side.modalities.xrd.integrate import Table, valid_values
@@ -88,6 +88,8 @@ def _files(book: Book, folder: pathlib.Path, given: tuple[dict[str, pathlib.Path
     name = f"h5py and pyFAI {METHOD}"
     book.row("eiger4m_frames_per_s", rates["ours"], "1/s", "higher", peer=Beside(name, rates["peer"]))
     book.row("eiger4m_speedup", _ratios(taken), "x", "higher")
+    ten = lazy.joined([eiger.FORMAT.read(folder / "eiger.h5", 0, count, {})["frames"] for count in (4, 4, 2)])
+    book.row("worker_memory_10_frames_mb", private_peaks(lambda: kernel({"frames": ten})), "MB", "lower", notes={"bar": 150})
 
 
 def _kernel(book: Book, prepared: object, peer: Callable[..., object], frames: np.ndarray) -> None:
