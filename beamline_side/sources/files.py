@@ -51,7 +51,7 @@ class FileWatch:
         if not path.resolve().is_relative_to(self.raw.resolve()):
             return FileFact(name, trouble=f"{path} is a link that leaves {self.raw}; copy the file there")
         try:
-            confinement.before_opening(path, self.raw)
+            confinement.before_reading(known, path, self.source.options, self.raw)
             return FileFact(name, known.probe(path, self.source.options).frames)
         except BadInput as error:
             return FileFact(name, trouble=str(error))

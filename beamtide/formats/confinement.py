@@ -12,18 +12,28 @@ Invariants: a file is walked once, whatever circles its links make; at most `MAX
 
 import os
 import pathlib
+from collections.abc import Mapping
 
 import h5py
 from h5py import h5d, h5g, h5l, h5o
 
 from beamtide.errors import BadInput
-from beamtide.formats.base import Unfinished
+from beamtide.formats.base import FileFormat, OpensMore, Unfinished
 
 MAX_OBJECTS = 100_000
 MAX_FILES = 10_000
 
 
 VARIABLES = ("HDF5_PLUGIN_PATH", "HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX")
+
+
+def before_reading(known: FileFormat, path: pathlib.Path, options: Mapping[str, str], root: pathlib.Path) -> None:
+    """Make all files safe that a format opens for this one; BadInput if one of them lies, or leads, outside `root`."""
+    more = known.beside(path, options) if isinstance(known, OpensMore) else ()
+    for file in (path, *more):
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise BadInput(f"{file} leads outside {root}; a task may only read below it")
+        before_opening(file, root)
 
 
 def before_opening(path: pathlib.Path, root: pathlib.Path) -> None:

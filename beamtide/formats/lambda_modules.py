@@ -28,11 +28,15 @@ class LambdaFormat:
     """Frames of all modules of a detector."""
 
     def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
-        """Say how many frames all modules have. Unfinished: a module's file is not there yet."""
+        """Say how many frames each module has. Unfinished: a module's file is not there yet, or has fewer frames than another."""
         found = _modules(path, options)
         if missing := [file.name for file, _ in found.values() if not file.exists()]:
             raise Unfinished(f"{path}: the file of another module, {missing[0]}, is not there")
-        return Extent(min(eiger.FORMAT.probe(file, {name: where}).frames for name, (file, where) in found.items()))
+        frames = {name: eiger.FORMAT.probe(file, {name: where}).frames for name, (file, where) in found.items()}
+        least, most = (choose(frames, key=lambda name: frames[name]) for choose in (min, max))
+        if frames[least] < frames[most]:
+            raise Unfinished(f"{path}: module {least} has {frames[least]} frames, {most} has {frames[most]}")
+        return Extent(frames[least])
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> dict[str, Any]:
         """Return the frames `first <= frame < last` of each module, not yet read."""

@@ -14,7 +14,7 @@ from beamtide import registry
 from beamtide.config import Roots
 from beamtide.errors import BadInput
 from beamtide.formats import confinement
-from beamtide.formats.base import FileFormat, OpensMore
+from beamtide.formats.base import FileFormat
 from beamtide.formats.lazy import joined
 from beamtide.gridding import places
 from beamtide.messages.base import Message
@@ -70,12 +70,8 @@ def confined(given: InputFile, roots: Roots) -> pathlib.Path:
 
 def _read_one(given: InputFile, roots: Roots) -> dict[str, NDArray[Any]]:
     file_format: FileFormat = registry.find("formats", given.format)
-    path, root = confined(given, roots), roots.raw if given.root == "raw" else roots.processed
-    more = file_format.beside(path, given.options) if isinstance(file_format, OpensMore) else ()
-    for file in (path, *more):
-        if not file.resolve().is_relative_to(root.resolve()):
-            raise BadInput(f"{file} leaves {root}; a task may only read below it")
-        confinement.before_opening(file, root)
+    path = confined(given, roots)
+    confinement.before_reading(file_format, path, given.options, roots.raw if given.root == "raw" else roots.processed)
     try:
         return file_format.read(path, given.first, given.last, given.options)
     except OSError as error:

@@ -1,13 +1,16 @@
 """Files of a Lambda detector: modules apart, parts of a scan one after the other; measured ones from PETRA III."""
 
+import os
 import pathlib
 
 import h5py
 import numpy as np
 import pytest
 
+from beamline_side.cores.file_tasks import FileFact
+from beamline_side.sources.files import FileWatch
 from beamtide import registry
-from beamtide.config import Roots
+from beamtide.config import Roots, Source
 from beamtide.errors import BadInput
 from beamtide.formats.base import Unfinished
 from beamtide.formats.lambda_modules import DATA
@@ -34,8 +37,8 @@ def write(folder: pathlib.Path, lengths: dict[str, int]) -> pathlib.Path:
 
 
 def test_a_file_brings_its_neighbours(tmp_path: pathlib.Path) -> None:
-    path = write(tmp_path, {"m1": 5, "m2": 5, "m3": 4})
-    assert FORMAT.probe(path, MODULES).frames == 4, "as many as all modules have"
+    path = write(tmp_path, {"m1": 5, "m2": 5, "m3": 5})
+    assert FORMAT.probe(path, MODULES).frames == 5
     found = FORMAT.read(path, 1, 3, MODULES)
     assert {name: frames[0, 0, 0] for name, frames in ((name, np.asarray(one)) for name, one in found.items())} == {
         "m1": 6,
@@ -43,6 +46,20 @@ def test_a_file_brings_its_neighbours(tmp_path: pathlib.Path) -> None:
         "m3": 206,
     }
     assert FORMAT.read(path, 0, 5, {}).keys() == {"m1"}, "without options its own module only"
+
+
+def test_the_source_waits_for_all_modules_and_looks_into_each(tmp_path: pathlib.Path) -> None:
+    source = Source(match="*_m1_part*.nxs", format="lambda", options=MODULES)
+    path = write(tmp_path, {"m1": 5, "m2": 5, "m3": 4})
+    watch = FileWatch(tmp_path, "scan", source)
+    assert "module m3 has 4 frames, m1 has 5" in watch.look(0.0)[0].trouble
+    write(tmp_path, {"m1": 5, "m2": 5, "m3": 5})
+    os.utime(path, (1, 1))
+    assert watch.look(1.0) == [FileFact(path.name, 5)]
+    with h5py.File(path.with_name("scan_m2_part00000.nxs"), "w") as file:
+        file[DATA] = h5py.ExternalLink("/etc/passwd", "x")
+    os.utime(path, (2, 2))
+    assert "a task may only read below it" in watch.look(2.0)[0].trouble
 
 
 def test_what_is_missing_or_no_module_is_told(tmp_path: pathlib.Path) -> None:
