@@ -168,6 +168,7 @@ def holes_of(night: Night, pipeline: str) -> dict[tuple[int, int], str]:
         return {(int(start) // COLUMNS, int(stop) // COLUMNS): reason for start, stop, reason in found}
 
 
+@pytest.mark.long
 def test_bad_lines_are_holes_whose_reasons_name_their_files(night: Night) -> None:
     holes = holes_of(night, "xrf")
     assert sorted(holes) == [(line, line + 1) for line in (MISSING, MISMATCH, TRUNCATED)]
@@ -176,10 +177,12 @@ def test_bad_lines_are_holes_whose_reasons_name_their_files(night: Night) -> Non
         assert words in holes[line, line + 1]
 
 
+@pytest.mark.long
 def test_frames_beyond_the_scan_are_told(night: Night) -> None:
     assert f"the files hold {COLUMNS} frames more than the scan has points" in night.last.notes["source"]
 
 
+@pytest.mark.long
 def test_all_other_lines_have_their_maps(night: Night) -> None:
     with h5py.File(layout.result_file(night.deployment.site.roots.processed, SCAN.id, "xrf")) as file:
         iron = file["entry/maps/area/Fe_K/Fe_K"][()] if "entry/maps/area/Fe_K/Fe_K" in file else file["entry/data/area/Fe_K"][()]
@@ -188,6 +191,7 @@ def test_all_other_lines_have_their_maps(night: Night) -> None:
     assert not np.isnan(iron.reshape(LINES, COLUMNS)[~lost]).any()
 
 
+@pytest.mark.long
 def test_a_file_that_is_written_while_the_scan_runs_is_read_when_it_is_whole(night: Night) -> None:
     assert sorted(holes_of(night, "encoders")) == [(MISSING, MISSING + 1)]
     with h5py.File(layout.result_file(night.deployment.site.roots.processed, SCAN.id, "encoders")) as file:
@@ -195,18 +199,21 @@ def test_a_file_that_is_written_while_the_scan_runs_is_read_when_it_is_whole(nig
     np.testing.assert_allclose(x[GROWING], np.arange(COLUMNS) * simulate.STEP, atol=0.05)
 
 
+@pytest.mark.long
 def test_a_wrong_dataset_name_ends_every_index_and_hinders_nobody(night: Night) -> None:
     row = night.last.pipelines["wrong"]
     assert row.lost == row.done == row.total > 0
     assert any("encoder_9" in reason and "correct source.options" in reason for reason in row.reasons)
 
 
+@pytest.mark.long
 def test_reasons_are_in_what_watch_shows(night: Night) -> None:
     text = json.dumps(night.watched)
     for line in (MISSING, MISMATCH, TRUNCATED):
         assert f"{SCAN.id}_{line:05d}.nxs" in text
 
 
+@pytest.mark.long
 def test_results_wait_while_their_folder_cannot_be_written(night: Night) -> None:
     assert "beamtide" in night.blocked.notes["writer"]
     assert "Trying again" in night.blocked.notes["writer"]
