@@ -2,10 +2,13 @@
 
 import os
 import pathlib
+import re
 
 from beamtide.config import Deployment
 from cluster_side.scaling.launchers.base import job_name
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""Container programs end their last words with one, on a line of its own."""
 TAIL = 4096
 MOST = 300
 
@@ -19,7 +22,7 @@ def last_line(deployment: Deployment, folder: pathlib.Path, job: str) -> str:
         try:
             with (folder / f"{job_name(deployment, pipeline)}-{job}.log").open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-                lines = file.read().decode(errors="replace").split("\n")
+                lines = COLOUR.sub("", file.read().decode(errors="replace")).split("\n")
         except OSError:
             continue  # another pipeline's job; or the folder is not mounted here, or the job did not live to open it
         last_first = [line for line in reversed(lines) if line.strip()]
