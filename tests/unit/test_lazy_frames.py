@@ -105,6 +105,16 @@ def test_frames_for_ptychography_are_cut_while_they_are_read(centre: Any, rebin:
     np.testing.assert_array_equal(plain.good, np.fft.ifftshift(kept))
 
 
+def test_pixels_that_are_no_numbers_are_zero_in_all_frames() -> None:
+    frames = np.ones((3, 16, 16))
+    frames[0, 2, 3], frames[1, 4, 5], frames[2, 6, 7] = np.nan, np.inf, -1.0
+    for centre in ("corner", (8.0, 8.0), "auto"):
+        found = prepare(frames, Cut(centre))
+        assert np.isfinite(found.counts).all()
+        assert np.count_nonzero(~found.good) == 3
+        assert not found.counts[:, ~found.good].any()
+
+
 def test_a_large_detector_needs_the_memory_of_what_is_used(tmp_path: pathlib.Path) -> None:
     frames = np.ones((24, 512, 512), "u4")
     lazy = joined(written(tmp_path, frames, 8))

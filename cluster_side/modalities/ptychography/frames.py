@@ -85,7 +85,8 @@ def _taken(raw: Any, window: _Window, trusted: NDArray[np.bool_], centre: tuple[
         part = window.cut(frame)
         if not (believed := _believed(part, limit)).all():
             bad |= window.placed(~believed) > 0
-        counts[at] = window.placed(np.nan_to_num(part))
+            part = np.where(believed, part, 0)
+        counts[at] = window.placed(part)
     counts[:, bad] = 0.0
     _check_light(float(counts.sum(dtype=np.float64)) / len(raw), len(raw), float(1 - bad.mean()))
     return Prepared(counts, ~bad, centre)
@@ -95,8 +96,9 @@ def _mean(raw: Any, trusted: NDArray[np.bool_], cut: Cut) -> NDArray[np.float64]
     """Return the mean frame, zero where a pixel is bad in any."""
     good, total, limit = trusted.copy(), np.zeros(raw.shape[1:]), _limit(raw.dtype, cut)
     for frame in raw:
-        good &= _believed(frame, limit)
-        total += np.nan_to_num(frame)
+        believed = _believed(frame, limit)
+        good &= believed
+        total += np.where(believed, frame, 0)
     mean = np.where(good, total / len(raw), 0.0)
     _check_light(float(mean.sum()), len(raw), float(good.mean()))
     return mean
