@@ -10,6 +10,8 @@ import os
 import pathlib
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +131,19 @@ def cpu_seconds(pid: int) -> float:
 def resident(pid: int) -> int:
     """Return the memory of a process in bytes."""
     return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def environment_with(name: str, *packages: str) -> pathlib.Path | None:
+    """Return a Python that has a peer's packages, installed once below results/; None, and a line that says so, if it cannot."""
+    folder = pathlib.Path(__file__).parent / "results" / name
+    python, made = folder / "bin" / "python", folder / "installed"
+    if not made.exists():
+        commands = [[sys.executable, "-m", "venv", folder], [python, "-m", "pip", "install", "--quiet", *packages]]
+        if any(subprocess.run(command, check=False).returncode for command in commands):
+            print(f"{' and '.join(packages)} could not be installed, and are left out")
+            return None
+        made.touch()
+    return python
 
 
 def private_peaks(task: Callable[[], object], times: int = 5) -> list[float]:

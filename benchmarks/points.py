@@ -7,16 +7,14 @@ installed into a virtual environment of its own when it is first wanted, and lef
 import contextlib
 import pathlib
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from beamtide import clock, gridding
-from benchmarks.measure import Beside, Book
+from benchmarks.measure import Beside, Book, environment_with
 from cluster_side.modalities.registry import modality
 
-PEER = pathlib.Path(__file__).parent / "results" / "peer-libertem"
 REPEATS, POINTS = 7, 1_000_000
 BYTES = 64 << 20
 
@@ -80,14 +78,9 @@ def _seconds(work: Callable[[], object]) -> float:
 @contextlib.contextmanager
 def _libertem(count: int, side: int) -> Iterator[Callable[[], float] | None]:
     """Yield what runs LiberTEM once and returns the seconds it took; None where it cannot be installed."""
-    python = PEER / "bin" / "python"
-    if not (PEER / "installed").exists():
-        commands = [[sys.executable, "-m", "venv", PEER], [python, "-m", "pip", "install", "--quiet", "libertem"]]
-        if any(subprocess.run(command, check=False).returncode for command in commands):
-            print("LiberTEM could not be installed; it is left out")
-            yield None
-            return
-        (PEER / "installed").touch()
+    if (python := environment_with("peer-libertem", "libertem")) is None:
+        yield None
+        return
     command = [python, pathlib.Path(__file__).with_name("points_peer.py"), str(count), str(side)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None

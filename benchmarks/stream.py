@@ -22,11 +22,10 @@ from beamtide import clock, site
 from beamtide.client import Client
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import InputFile, Task
-from benchmarks.measure import Beside, Book, scratch
+from benchmarks.measure import Beside, Book, environment_with, scratch
 from tests.slurm import nap
 
 ROUNDS, ONES, MANY = 3, 50, 400
-PEERS = pathlib.Path(__file__).parent / "results" / "peers-stream"
 PROGRAM = pathlib.Path(__file__).with_name("stream_peers.py")
 NAMES = ("dask", "parsl")
 SITE = """
@@ -48,14 +47,16 @@ write: []
 def run(book: Book) -> None:
     """Measure ours, and the peers where the package index can be reached."""
     ours: list[dict[str, Any]] = []
-    peers: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES if _installed()}
+    python = environment_with("peers-stream", "distributed", "parsl")
+    peers: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES if python}
     with scratch() as folder:
         book.sync(pathlib.Path(folder))
         for number in range(ROUNDS):  # interleaved
             with _site(pathlib.Path(folder) / str(number)) as stream:
                 ours.append({"latency_ms": [stream.one() for _ in range(ONES)], "rate": stream.many(MANY)})
             for name, found in peers.items():
-                found.append(_peer(name))
+                assert python is not None
+                found.append(_peer(python, name))
     latency, rate = [one for each in ours for one in each["latency_ms"]], [each["rate"] for each in ours]
     book.row("submit_to_result_ms", latency, "ms", "lower")
     book.row("tasks_per_s", rate, "1/s", "higher")
@@ -116,25 +117,9 @@ def _site(folder: pathlib.Path) -> Iterator[_Stream]:
         os.environ["PYTHONPATH"] = before
 
 
-def _installed() -> bool:
-    """Make the environment of the peers; say so and return False where they cannot be had."""
-    if (PEERS / "installed").exists():
-        return True
-    commands = [
-        [sys.executable, "-m", "venv", PEERS],
-        [PEERS / "bin/python", "-m", "pip", "install", "--quiet", "distributed", "parsl"],
-    ]
-    for command in commands:
-        if subprocess.run(command, check=False).returncode:
-            print("not measured beside dask and Parsl: they cannot be installed here")
-            return False
-    (PEERS / "installed").touch()
-    return True
-
-
-def _peer(name: str) -> dict[str, Any]:
-    environment = {**os.environ, "PATH": f"{PEERS}/bin:{os.environ['PATH']}", "PYTHONPATH": ""}
-    command = [PEERS / "bin/python", PROGRAM, name, str(ONES), str(MANY)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=PEERS)
+def _peer(python: pathlib.Path, name: str) -> dict[str, Any]:
+    environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHONPATH": ""}  # Parsl's programs are there
+    command = [python, PROGRAM, name, str(ONES), str(MANY)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=python.parent)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
