@@ -11,6 +11,7 @@ from beamtide.container import Container
 from beamtide.errors import BadInput
 from beamtide.messages.base import Digest
 
+NOT_OURS = "you cannot write to {}; look as the user who runs Beamtide, or correct the path"
 LOOPBACK = ("127.0.0.1", "localhost")
 """Where sockets without keys may listen: nobody gets in half secured."""
 
@@ -89,7 +90,7 @@ def check(file: pathlib.Path) -> list[str]:
         return str(error).splitlines()
     found = [] if deployment.site.roots.raw.is_dir() else [f"{file.name}  roots.raw: {deployment.site.roots.raw} is not a folder"]
     wanted = {"roots.processed": deployment.site.roots.processed, "state": deployment.site.state}
-    found += [f"{file.name}  {what}: cannot write to {folder}" for what, folder in wanted.items() if not _writable(folder)]
+    found += [f"{file.name}  {what}: {NOT_OURS.format(folder)}" for what, folder in wanted.items() if not _writable(folder)]
     for name, pipeline in deployment.pipelines.items():
         try:
             registry.find("formats", pipeline.source.format)

@@ -1,5 +1,6 @@
 """The cluster side's commands: `work` is what a job runs; those around scaling are in `command_scale`."""
 
+import functools
 import os
 import pathlib
 import sys
@@ -54,7 +55,7 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
         raise SystemExit(mpi.run(mpi.work_of(deployment, pipeline, job, idle_exit), ranks))
     command_scale.live_with_parent()
     wish = whole_job.Wish(pipeline, slots, tasks, job, idle_exit, walltime, Needs(cpus, memory, gpus))
-    end = whole_job.run(deployment, wish, lambda event, facts: log_line(event, facts, as_json=as_json))
+    end = whole_job.run(deployment, wish, functools.partial(log_line, as_json=as_json))
     if end.reason:
         print(f"beamtide work: {end.reason}", file=sys.stderr)  # noqa: T201
     sys.stdout.flush()

@@ -85,14 +85,14 @@ def secure_client(socket: Socket, identity: Identity) -> None:
 
 def knock(context: "zmq.Context[Socket]", address: str, guard: Guard) -> None:
     """Be a stranger at our own door; Broken if it opens."""
+    from zmq.utils.monitor import recv_monitor_message  # here, because it loads asyncio
+
     public, secret = zmq.curve_keypair()
     stranger: Socket = context.socket(zmq.DEALER)
     stranger.linger = 0
     stranger.curve_publickey, stranger.curve_secretkey = public, secret
     stranger.curve_serverkey = guard.identity.server.encode()
     events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    from zmq.utils.monitor import recv_monitor_message  # here, because it loads asyncio
-
     monitor = stranger.get_monitor_socket(events)
     try:
         stranger.connect(address)

@@ -13,7 +13,8 @@ from beamtide import clock
 from beamtide.config import Deployment
 from cluster_side.worker import allocation, life, nursery, recipe, stages, weight
 
-Log: TypeAlias = Callable[[str, Mapping[str, Any]], None]
+Log: TypeAlias = Callable[[str, str, Mapping[str, Any]], None]
+"""Takes a level, an event, and facts about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,14 @@ class Wish:
 
 
 def run(deployment: Deployment, wish: Wish, log: Log, find: recipe.FindModality = recipe.registered) -> life.Exit:
-    """Be that job; `log` takes an event and facts about it."""
+    """Be that job."""
     began, environment = clock.monotonic(), dict(os.environ)
     here = allocation.Machine(os.cpu_count() or 1, os.sched_getaffinity(0), weight.machine_mb())
     name = wish.name or allocation.job_name(environment, f"{platform.node()}-{os.getpid()}")
     slots = 1 if wish.tasks == 1 else allocation.room(environment, wish.slots, wish.needs, here)
     left = allocation.seconds_left(environment, wish.walltime, clock.utc())
     if sentence := allocation.skew(environment, clock.utc()):
-        log(sentence, {"job": name})
+        log("warning", sentence, {"job": name})
     ends = None if left is None else began + left
     work = nursery.open_nursery(deployment, wish.pipeline, name, wish.idle_exit, find, ends=ends)
     whole = environment.get("SLURM_CPUS_ON_NODE") == str(here.cpus)
@@ -45,6 +46,6 @@ def run(deployment: Deployment, wish: Wish, log: Log, find: recipe.FindModality 
     tasks = wish.tasks if wish.tasks <= 1 else -(-wish.tasks * slots // wish.slots)
     took = stages.taken(environment, began)
     facts = {"slots": slots, "tasks": tasks, "pinned": bool(pins), "ends_in": left and round(left), **stages.words(took)}
-    log("ready", {"job": name, **facts})
+    log("info", "ready", {"job": name, **facts})
     work = replace(work, stages=took)
     return nursery.Nursery(work, life.Life(slots, tasks), memory_mb=wish.needs.memory_mb, pins=pins).run()

@@ -45,16 +45,18 @@ def test_a_job_loads_only_what_its_first_worker_needs() -> None:
 
 
 def test_a_log_line_of_a_job_is_one_of_structlogs(capsys: pytest.CaptureFixture[str]) -> None:
-    logs = "structlog.get_logger().info('ready', slots=2)"
+    logs = "structlog.get_logger().warning('ready', slots=2)"
     script = f"import structlog; from beamtide import screen; screen.log_lines(as_json=True); {logs}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    screen.log_line("ready", {"slots": 2}, as_json=True)
+    screen.log_line("warning", "ready", {"slots": 2}, as_json=True)
     theirs, ours = json.loads(done.stdout), json.loads(capsys.readouterr().out)
     assert (
-        theirs | {"timestamp": ""} == ours | {"timestamp": ""} == {"event": "ready", "level": "info", "slots": 2, "timestamp": ""}
+        theirs | {"timestamp": ""}
+        == ours | {"timestamp": ""}
+        == {"event": "ready", "level": "warning", "slots": 2, "timestamp": ""}
     )
-    screen.log_line("ready", {"slots": 2, "imports_s": 0.4}, as_json=False)
-    assert capsys.readouterr().out.endswith(" [info] ready slots=2 imports_s=0.4\n")
+    screen.log_line("warning", "ready", {"slots": 2, "imports_s": 0.4}, as_json=False)
+    assert capsys.readouterr().out.endswith(" [warning] ready slots=2 imports_s=0.4\n")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
