@@ -8,9 +8,7 @@ from cluster_side.scaling.launchers import job_log
 from cluster_side.scaling.launchers.base import job_name
 from tests.system.deployments import real_site
 
-APPTAINER = (
-    "INFO   :   or compile with ./mconfig\n\x1b[91mERROR  : Failed to create user namespace: too many\n\x1b[0m"
-)
+APPTAINER = "INFO   :   or compile with ./mconfig\n\x1b[91mERROR  : Failed to create user namespace: too many\n\x1b[0m"
 
 
 @pytest.mark.parametrize(
