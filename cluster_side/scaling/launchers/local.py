@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from beamtide import clock
 from beamtide.config import Deployment
 from cluster_side.images import admission, enter
 from cluster_side.scaling.launchers import job_log
@@ -34,6 +35,8 @@ PARENT = "BEAMTIDE_PARENT"
 """Environment variable with the process that a job must not outlive."""
 JOB, TOKEN = "BEAMTIDE_JOB", "BEAMTIDE_TOKEN"
 """Environment variables with the id of a job, and the token of its order."""
+ENTERING = 100
+"""How often we look at a process that is just becoming another program, 5 ms apart."""
 REMEMBERED = 1000
 """How many jobs that ended are still shown."""
 
@@ -169,12 +172,22 @@ def _orphans(site: str) -> dict[str, _Job]:
     """Return the jobs of this site that an earlier autoscaler started here and that still run."""
     found = {}
     for entry in pathlib.Path("/proc").iterdir():
-        ours = entry.name.isdigit() and any(site in word for word in _words(entry / "cmdline"))  # also in the text of a script
+        ours = entry.name.isdigit() and any(site in word for word in _command(int(entry.name)))  # also in the text of a script
         if ours and _leads_session(pid := int(entry.name)):
             environment = _environment(pid)
             if JOB in environment:
                 found[environment[JOB]] = _Job(environment[TOKEN], pid, None)
     return found
+
+
+def _command(pid: int) -> list[str]:
+    """Return the words of a process; one that is just becoming another program has none, for an instant."""
+    for _ in range(ENTERING):
+        words = _words(pathlib.Path(f"/proc/{pid}/cmdline"))
+        if any(words) or not (_leads_session(pid) and _runs(pid)):
+            return words
+        clock.pause(0.005)
+    return []
 
 
 def _leads_session(pid: int) -> bool:
