@@ -3,14 +3,11 @@
 Exit codes: 0 stopped on request, 2 bad input (nothing was started), 75 a broken rule or disk (a restart replays the spool).
 """
 
-import errno
 import gc
 import importlib
 import os
-import pathlib
 import resource
 import signal
-import stat
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -19,9 +16,9 @@ import structlog
 
 from beamline_side.services.base import NoStore, Service
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide import lifeline
+from beamtide import lifeline, state_folder
 from beamtide.config import Deployment
-from beamtide.errors import BadInput, Broken
+from beamtide.errors import BadInput
 from beamtide.presence import card_of
 from beamtide.pump import Pump, stop_on_signals
 from beamtide.security.guard import guard_of
@@ -50,7 +47,8 @@ def serve(deployment: Deployment, component: str) -> None:
         lifeline.die_with(int(os.environ[PARENT]), signal.SIGTERM)
     if component not in deployment.components():
         raise BadInput(f"there is no component {component!r}; this site has: {', '.join(deployment.components())}")
-    _prepare(deployment)
+    state_folder.prepare(deployment)
+    _allow_descriptors(deployment)
     structlog.get_logger().info("starts", component=component, address=deployment.address(component))
     kind = component.partition(".")[0]
     if kind in LOOPS:
@@ -89,22 +87,10 @@ def _spool(deployment: Deployment, component: str) -> Spool:
     return Spool(file, wanted.durability, wanted.reserve << 20)
 
 
-def _prepare(deployment: Deployment) -> None:
-    """Make the state folders, for us alone, and allow as many descriptors as the system lets us have."""
-    for folder in (deployment.sockets(), *(deployment.site.state / name for name in ("spool", "logs", "cache"))):
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:  # a disk that is full is no mistake in the site file: we are started again
-                raise Broken(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
-            raise BadInput(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
-    _for_us_alone(deployment.sockets())
-    slots = max((pipeline.job.slots for pipeline in deployment.pipelines.values()), default=1)
-    _allow_descriptors(deployment.site.scaling.caps.jobs * slots)
-
-
-def _allow_descriptors(workers: int) -> None:
+def _allow_descriptors(deployment: Deployment) -> None:
     """Raise our limit of open files as far as the system allows. At the limit a socket accepts nobody, without any error."""
+    slots = max((pipeline.job.slots for pipeline in deployment.pipelines.values()), default=1)
+    workers = deployment.site.scaling.caps.jobs * slots
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < (needed := 4 * workers + SPARE_DESCRIPTORS):
         raise BadInput(
@@ -112,10 +98,3 @@ def _allow_descriptors(workers: int) -> None:
             f"allows it {hard}: raise the hard limit (ulimit -Hn, or LimitNOFILE of its unit), or lower scaling.caps.jobs"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _for_us_alone(sockets: pathlib.Path) -> None:
-    """Refuse a folder of sockets that somebody else made, or may enter: whoever gets to a socket may speak."""
-    info = sockets.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
-        raise BadInput(f"{sockets} must be a folder that only you may enter; remove it, or run `chmod 700 {sockets}`")

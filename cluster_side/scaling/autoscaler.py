@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from beamtide import clock
+from beamtide import clock, state_folder
 from beamtide.config import Deployment
 from beamtide.errors import BadInput
 from beamtide.messages.metadata import Scans, ScansRequest
@@ -78,6 +78,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
     launcher = launcher_of(deployment)
     if problems := launcher.problems([_example(deployment, launcher, name) for name in deployment.pipelines]):
         raise BadInput("\n".join(problems))
+    state_folder.prepare(deployment)
     journal = Journal(deployment.site.state / "autoscaler")
     try:
         owner = _owner(journal)

@@ -346,3 +346,23 @@ def task_of(number: int) -> Task:
         inputs=(),
         settings=Digest("d" * 64),
     )
+
+
+@pytest.mark.parametrize("component", [["serve", "sink"], ["autoscale"]], ids=["sink", "autoscaler"])
+def test_whichever_component_comes_first_makes_the_folders_for_us_alone(tmp_path: pathlib.Path, component: list[str]) -> None:
+    deployment = prepare_demo(tmp_path)
+    command = [sys.executable, "-m", "beamtide", *component, "-c", str(deployment.file)]
+    environment = os.environ | {PARENT: str(os.getpid())}
+    place, end = deployment.sockets(), clock.monotonic() + 30
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as child:
+        while not list(place.glob("*")) and child.poll() is None and clock.monotonic() < end:
+            clock.pause(0.02)
+        listens = list(place.glob("*"))
+        child.terminate()
+        said = child.communicate()[1]
+    assert listens, said
+    assert place.stat().st_mode & 0o777 == 0o700
+    place.chmod(0o755)
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert refused.returncode == 2
+    assert "must be a folder that only you may enter" in refused.stderr
