@@ -195,6 +195,8 @@ def _image(container: Container, document: yaml_file.Document) -> list[str]:
         found.append(f"{document.where(('container',))}: runtime {container.runtime} needs an image; see `beamtide image build`")
     if container.stage and not container.digest:
         found.append(f"{document.where(('container', 'stage'))}: a copied image is checked by its digest; add container.digest")
+    if container.unpack and not container.stage:
+        found.append(f"{document.where(('container', 'unpack'))}: the copy on a node is what is unpacked; add container.stage")
     odd = [name for name, path in container.nodes.items() if not path.is_absolute()]
     found += [f"{document.where(('container', 'nodes', name))}: {container.nodes[name]} must begin with /" for name in odd]
     if any(letter in str(path) for path in (container.image, *container.nodes.values()) for letter in ":,"):

@@ -4,8 +4,12 @@ import os
 import pathlib
 
 import pytest
+from hypothesis import settings
 
 from tests.slurm.real import real_slurm  # noqa: F401  one cluster for all tests of a run
+
+settings.register_profile("untimed", deadline=None)  # how fast a busy machine was says nothing about the code
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

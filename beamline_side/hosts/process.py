@@ -48,7 +48,8 @@ def serve(deployment: Deployment, component: str) -> None:
     if component not in deployment.components():
         raise BadInput(f"there is no component {component!r}; this site has: {', '.join(deployment.components())}")
     state_folder.prepare(deployment)
-    _allow_descriptors(deployment)
+    slots = max((pipeline.job.slots for pipeline in deployment.pipelines.values()), default=1)
+    _allow_descriptors(deployment.site.scaling.caps.jobs * slots)
     structlog.get_logger().info("starts", component=component, address=deployment.address(component))
     kind = component.partition(".")[0]
     if kind in LOOPS:
@@ -87,10 +88,8 @@ def _spool(deployment: Deployment, component: str) -> Spool:
     return Spool(file, wanted.durability, wanted.reserve << 20)
 
 
-def _allow_descriptors(deployment: Deployment) -> None:
+def _allow_descriptors(workers: int) -> None:
     """Raise our limit of open files as far as the system allows. At the limit a socket accepts nobody, without any error."""
-    slots = max((pipeline.job.slots for pipeline in deployment.pipelines.values()), default=1)
-    workers = deployment.site.scaling.caps.jobs * slots
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < (needed := 4 * workers + SPARE_DESCRIPTORS):
         raise BadInput(

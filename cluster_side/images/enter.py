@@ -1,8 +1,8 @@
 """How a job gets into its image: text for the end of a batch script, which becomes the worker by `exec`, so that signals arrive.
 
 Pure: configuration in, bash out; every word is quoted. The node needs bash, coreutils, sed and the container program, no Python.
-The image is copied to the node once (single flight, digest checked, started once as a probe, tried twice); inputs are bound
-read-only under the paths that the site file uses, wherever the node has them.
+The image is copied to the node once (single flight, digest checked, unpacked if wanted, started once as a probe, tried twice);
+inputs are bound read-only under the paths that the site file uses, wherever the node has them.
 Source of the options: Apptainer and SingularityCE manuals, `exec`.
 """
 
@@ -72,7 +72,8 @@ def script(deployment: Deployment, argv: Sequence[str], gpus: int = 0) -> str:
     lines += [_bind(bind) for bind in binds(deployment)]
     if container.stage and container.digest:
         sha, stage = container.digest.removeprefix("sha256:"), shlex.quote(str(container.stage))
-        lines.append(f'beamtide_stage "$beamtide_image" {sha} {stage} {container.runtime}')
+        shape = "folder" if container.unpack else "file"
+        lines.append(f'beamtide_stage "$beamtide_image" {sha} {stage} {container.runtime} {shape}')
     lines.append("BEAMTIDE_ENTERED=$(date +%s.%N)")
     lines.append(f"export BEAMTIDE_BEGAN BEAMTIDE_ENTERED BEAMTIDE_IMAGE={container.digest or 'unpinned'}")
     options = ["--no-home", "--no-mount", "cwd", "--pwd", "/", "--cleanenv", *(["--nv"] if gpus else [])]

@@ -77,6 +77,21 @@ def test_many_jobs_of_a_node_copy_the_image_once(deployment: Deployment, tmp_pat
     assert not list((tmp_path / "node").glob("*.part"))
 
 
+def test_many_jobs_of_a_node_unpack_the_image_once(deployment: Deployment, tmp_path: pathlib.Path) -> None:
+    container = deployment.site.container.model_copy(update={"unpack": True})
+    unpacked = deployment.model_copy(update={"site": deployment.site.model_copy(update={"container": container})})
+    inside = tmp_path / "node" / container.digest.removeprefix("sha256:")
+    look = "touch /usr/x; exec python3 -c 'import cluster_side; print(cluster_side.__file__)'"
+    text = enter.script(unpacked, ("sh", "-c", look))
+    jobs = [subprocess.Popen(["bash", "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    told = [job.communicate(timeout=120) for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * 3, told
+    for said, wrong in told:
+        assert (inside / said.strip().lstrip("/")).is_file()
+        assert "Read-only file system" in wrong
+    assert sorted(path.name for path in (tmp_path / "node").iterdir()) == sorted(["lock", inside.name, f"{inside.name}.ok"])
+
+
 def test_another_image_than_the_pinned_one_is_refused(deployment: Deployment, tmp_path: pathlib.Path) -> None:
     other = tmp_path / "other.sif"
     other.write_bytes(deployment.site.container.image.read_bytes()[:-1] + b"?")

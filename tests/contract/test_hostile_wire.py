@@ -137,7 +137,7 @@ def test_thousands_of_mutations_never_surprise(seed: int) -> None:
     assert 0 < read < 1500, "the mutations are too mild or too wild to show anything"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     body=st.recursive(
         st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=9) | st.binary(max_size=9),

@@ -71,7 +71,7 @@ class Story:
         return next((change.task.id for change in changes if isinstance(change, Grant)), None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), order=st.sampled_from(ORDERS))
 def test_the_next_is_the_first_of_all_that_are_open(data: st.DataObject, order: str) -> None:
     story, seq = Story(order), 0

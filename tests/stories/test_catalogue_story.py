@@ -312,7 +312,7 @@ class CatalogueStory(RuleBasedStateMachine):
 
 
 TestCatalogueStory = CatalogueStory.TestCase
-TestCatalogueStory.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestCatalogueStory.settings = settings(max_examples=30, stateful_step_count=40)
 
 
 def ask(machine: SinkMachine, shelf: Shelf, message: Message, arrays: Arrays | None = None) -> Message:

@@ -144,4 +144,4 @@ class CorrectionStory(RuleBasedStateMachine):
 
 
 TestCorrectionStory = CorrectionStory.TestCase
-TestCorrectionStory.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestCorrectionStory.settings = settings(max_examples=40, stateful_step_count=40)

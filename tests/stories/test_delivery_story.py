@@ -236,4 +236,4 @@ class DeliveryStory(RuleBasedStateMachine):
 
 
 TestDeliveryStory = DeliveryStory.TestCase
-TestDeliveryStory.settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
+TestDeliveryStory.settings = settings(max_examples=40, stateful_step_count=60)

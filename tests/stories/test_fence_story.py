@@ -94,7 +94,7 @@ class FenceStory(RuleBasedStateMachine):
 
 
 TestFenceStory = FenceStory.TestCase
-TestFenceStory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestFenceStory.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_a_pipeline_that_does_not_exist_is_said_at_once() -> None:

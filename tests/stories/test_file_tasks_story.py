@@ -43,7 +43,7 @@ def frames_of(tasks: list[Task]) -> dict[int, tuple[str, int]]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_every_index_is_covered_once_whatever_order_files_come_in(data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 6))
@@ -115,7 +115,7 @@ def test_frames_beyond_the_scan_are_told() -> None:
     assert surplus(state((2, 7), 14), source, [row[0], row[2]]).startswith("the files hold 7 frames more")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_an_early_end_plans_nothing_that_overlaps_with_what_was_submitted_before(data: st.DataObject) -> None:
     """The detector ran on for a while, or the scan was stopped in the middle of a block that was submitted already."""

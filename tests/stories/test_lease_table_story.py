@@ -118,7 +118,7 @@ class LeaseStory(RuleBasedStateMachine):
 
 
 TestLeaseStory = LeaseStory.TestCase
-TestLeaseStory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLeaseStory.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def leased_in_order(order: str, tasks: list[Task]) -> list[int]:

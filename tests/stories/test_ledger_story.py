@@ -198,7 +198,7 @@ class ScalingStory(RuleBasedStateMachine):
 
 
 TestScalingStory = ScalingStory.TestCase
-TestScalingStory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestScalingStory.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_a_crash_between_asking_and_the_answer_costs_a_look_and_no_second_order() -> None:

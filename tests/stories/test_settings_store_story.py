@@ -193,7 +193,7 @@ class SettingsStoreStory(RuleBasedStateMachine):
 
 
 TestSettingsStoreStory = SettingsStoreStory.TestCase
-TestSettingsStoreStory.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
+TestSettingsStoreStory.settings = settings(max_examples=50, stateful_step_count=50)
 
 
 def ask(message: Message) -> Message:

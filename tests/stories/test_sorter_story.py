@@ -274,4 +274,4 @@ class SorterStory(RuleBasedStateMachine):
 
 
 TestSorterStory = SorterStory.TestCase
-TestSorterStory.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+TestSorterStory.settings = settings(max_examples=40, stateful_step_count=50)

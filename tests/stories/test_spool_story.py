@@ -116,6 +116,5 @@ TestSpoolStory = SpoolStory.TestCase
 TestSpoolStory.settings = settings(
     max_examples=40,
     stateful_step_count=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

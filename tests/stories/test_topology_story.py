@@ -163,7 +163,7 @@ class TopologyStory(RuleBasedStateMachine):
 
 
 TestTopologyStory = TopologyStory.TestCase
-TestTopologyStory.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestTopologyStory.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 def say(machine: TopologyMachine, message: Message, now: float) -> Message:

@@ -96,7 +96,7 @@ class JobStory(RuleBasedStateMachine):
 
 
 TestJobStory = JobStory.TestCase
-TestJobStory.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestJobStory.settings = settings(max_examples=100, stateful_step_count=30)
 
 
 def test_a_job_that_is_not_wanted_lets_the_busy_ones_finish_and_starts_nobody() -> None:

@@ -20,7 +20,7 @@ RANGES = st.lists(
 TASKS = 3 * BLOCK + 100
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches=st.lists(RANGES, max_size=5), asked=RANGES)
 def test_covered_is_what_a_set_would_say(batches: list[list[tuple[int, int]]], asked: list[tuple[int, int]]) -> None:
     shelf, there = Shelf(), set[int]()

@@ -153,6 +153,7 @@ def test_a_job_that_wants_a_gpu_ends_with_a_sentence_where_there_is_none(tmp_pat
         ("{runtime: apptainer}", "needs an image"),
         ("{runtime: docker, image: x}", "apptainer"),
         ("{runtime: apptainer, image: x.sif, stage: /s}", "add container.digest"),
+        ("{runtime: apptainer, image: x.sif, unpack: true}", "add container.stage"),
         ("{runtime: apptainer, image: x.sif, digest: md5}", "digest"),
         ("{runtime: apptainer, image: x.sif, nodes: {raw: relative}}", "must begin with /"),
         ("{runtime: apptainer, image: 'a:b.sif'}", "colon"),

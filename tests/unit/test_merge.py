@@ -20,7 +20,7 @@ def pieces(values: NDArray[Any], cuts: list[int]) -> list[NDArray[Any]]:
     return [part for part in np.split(values, sorted(cut for cut in cuts if cut < len(values))) if len(part)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     values=st.lists(st.integers(0, 255), min_size=1, max_size=20),
     cuts=st.lists(st.integers(0, 20), max_size=6),
@@ -36,7 +36,7 @@ def test_whole_numbers_do_not_depend_on_the_cut(values: list[int], cuts: list[in
     assert total.dtype.itemsize == 8
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     values=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20),
     cuts=st.lists(st.integers(0, 20), max_size=6),

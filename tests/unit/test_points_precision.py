@@ -43,7 +43,7 @@ def test_a_current_is_the_same_in_every_unit(unit: str, x: float, y: float) -> N
     assert other["theta"] == pytest.approx(amperes["theta"])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from([unit for unit in units.known(units.LENGTH) if unit not in ("fm", "pm")]), st.integers(0, 10**6))
 def test_a_phase_is_the_same_for_positions_in_every_unit(unit: str, seed: int) -> None:
     line, column = places((7, 9), 63)
