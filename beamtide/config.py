@@ -134,8 +134,10 @@ class Source(Section):
     """Pattern of the files below roots.raw; "{scan}" stands for the scan's name. Files are taken in the order of their names."""
     format: Name = "hdf5"
     """How frames lie in the files: a name of the registry (`beamtide formats`)."""
-    frames_per_task: Literal["file", "line"] | Annotated[int, Field(ge=1)] = "line"
-    """"line": one task per line of the scan; "file": one per file; or a number of frames."""
+    frames_per_task: Literal["file", "line", "scan"] | Annotated[int, Field(ge=1)] = "line"
+    """"line": one task per line of the scan; "file": one per file; "scan": one for all of it; or a number of frames."""
+    begin_with: int | None = Field(default=None, ge=1)
+    """For "scan": the task begins when so many frames and inputs are there; its worker takes the rest while they are measured."""
     options: dict[str, str] = {}
     """For the format; for "hdf5": array name -> dataset path."""
     first: int | None = Field(default=None, ge=0)
@@ -147,6 +149,8 @@ class Source(Section):
     def _files_or_none(self) -> Self:
         if (self.kind == "files") != bool(self.match):
             raise ValueError("match, the pattern of the files, is required for kind: files, and means nothing for kind: scan")
+        if self.begin_with is not None and self.frames_per_task != "scan":
+            raise ValueError("begin_with is for one task that covers the scan: set frames_per_task: scan")
         return self
 
 

@@ -86,7 +86,7 @@ def relaxed(reports: Iterable[ComponentReport]) -> dict[str, str]:
 
 def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies: list[Tally]) -> float:
     size = pipeline.source.frames_per_task
-    if pipeline.source.kind == "scan":
+    if pipeline.source.kind == "scan" or size == "scan":
         return float(known.points) if known else 0.0
     if known is None or isinstance(size, int):
         return float(size) if isinstance(size, int) else 0.0

@@ -7,37 +7,25 @@ Files are numbered without gaps, from `source.first` on: a number that is missin
 (`file_row`), is waited for, so that no frame slips to an earlier index. Once nothing more will come (`closed`), every index
 without a frame is covered by a void task that says why, so that each index of the scan ends in a verdict and nobody downstream
 ever has to guess. Blocks are those of the scan as it was planned; one that reaches over an early end stays whole if its frames
-are there, since it may have been submitted before the end was known.
+are there, since it may have been submitted before the end was known. With `source.begin_with` a scan is one task, which is
+there as soon as so many frames are: its worker looks for the rest itself.
 
 Clock policy: none; whoever calls decides when a scan is closed.
 Invariants: tasks do not overlap; a closed plan covers `[0, points)`, and beyond it at most the rest of that block; a plan of
-fewer files, or of the running scan, is a prefix of a later one.
+fewer files, or of the running scan, is a prefix of a later one (of a task that begins early, only the inputs grow).
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
-from beamline_side.cores.file_row import FileFact, with_gaps
 from beamtide.config import PipelineConfig, Source
+from beamtide.files.pieces import NO_FILE, Piece, input_files, pieces_of, runs
+from beamtide.files.row import FileFact, with_gaps
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import ScanState
-from beamtide.messages.tasks import InputFile, Need, Task
-
-NO_FILE = "no file came for them"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Indexes `[start, stop)` in one file from frame `first` on; or, with `trouble`, indexes that nobody can read."""
-
-    start: int
-    stop: int
-    path: str = ""
-    first: int = 0
-    trouble: str = ""
+from beamtide.messages.tasks import Need, Task
 
 
 def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool) -> list[Task]:
@@ -45,16 +33,35 @@ def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Se
     if pipeline.source.kind == "scan":
         return [_scan_task(state, pipeline, settings)] if closed and state.points else []
     row = with_gaps(files, pipeline.source, state.points, closed=closed)
+    if pipeline.source.begin_with is not None:
+        return _early_task(state, pipeline, settings, row, closed=closed)
     certain = row if closed or pipeline.source.frames_per_task != "file" else _without_growing(row, state.points)
     end = _end(state, pipeline, certain)
-    pieces = list(_pieces(certain, end, closed=closed))
+    pieces = list(pieces_of(certain, end, closed=closed))
     whole = pieces[-1].stop if pieces else 0
     tasks = []
     for start, stop in _blocks(state, pipeline, certain, end):
         if stop > whole and not closed:
             break
-        tasks += [_task(state.scan.id, pipeline, settings, part) for part in _runs(pieces, start, stop)]
+        tasks += [_task(state.scan.id, pipeline, settings, part) for part in runs(pieces, start, stop)]
     return tasks
+
+
+def _early_task(  # the same as for `plan`, and the row
+    state: ScanState, pipeline: PipelineConfig, settings: Digest, row: Sequence[FileFact], *, closed: bool
+) -> list[Task]:
+    """Return the one task of all indexes that were planned, as soon as enough frames are there: its worker looks for the rest."""
+    planned, enough = max(state.points, math.prod(state.scan.shape)), pipeline.source.begin_with or 0
+    there = list(pieces_of(row, planned, closed=False))
+    if not closed and (not there or there[-1].stop < min(enough, planned)):
+        return []
+    readable = [piece for piece in pieces_of(row, state.points, closed=True) if not piece.trouble] if closed else there
+    if not readable:
+        return void_plan(state, pipeline, settings, NO_FILE)
+    task = _task(state.scan.id, pipeline, settings, readable)
+    needs = tuple(msgspec.structs.replace(need, upto=min(enough, state.points)) for need in task.needs)
+    block = (0, planned)
+    return [msgspec.structs.replace(task, id=_id(task.scan, pipeline, settings, block), start=0, stop=planned, needs=needs)]
 
 
 def surplus(state: ScanState, source: Source, files: Sequence[FileFact]) -> str:
@@ -79,7 +86,7 @@ def _readable_to(row: Sequence[FileFact]) -> int:
 def _end(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact]) -> int:
     """Return where the last task ends: at the scan's end, or at that of a block with all its frames that reaches over it."""
     planned = math.prod(state.scan.shape)
-    readable = next(reversed([*_pieces(files, planned, closed=False)]), Piece(0, 0)).stop
+    readable = next(reversed([*pieces_of(files, planned, closed=False)]), Piece(0, 0)).stop
     across = (stop for start, stop in _blocks(state, pipeline, files, planned) if start < state.points < stop <= readable)
     return next(across, state.points)
 
@@ -109,23 +116,7 @@ def void_plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, reas
     """Return a closed plan in which nothing can be computed, for one reason."""
     whole = [Piece(0, state.points, trouble=reason)]
     blocks = _blocks(state, pipeline, (), state.points)
-    return [_task(state.scan.id, pipeline, settings, part) for start, stop in blocks for part in _runs(whole, start, stop)]
-
-
-def _pieces(files: Sequence[FileFact], points: int, *, closed: bool) -> Iterator[Piece]:
-    """Lay the files out over the indexes; what cannot be read stops the row, or is a gap once the scan is closed."""
-    at, typical = 0, next((file.frames for file in files if not file.trouble and file.frames), 0)
-    last_good = max((number for number, file in enumerate(files) if not file.trouble), default=-1)
-    for number, file in enumerate(files):
-        if file.trouble and not closed:
-            return
-        missing = typical if number < last_good else points - at
-        stop = min(points, at + (missing if file.trouble else file.frames))
-        if stop > at:
-            yield Piece(at, stop, trouble=file.trouble) if file.trouble else Piece(at, stop, file.path)
-        at = stop
-    if closed and at < points:
-        yield Piece(at, points, trouble=NO_FILE)
+    return [_task(state.scan.id, pipeline, settings, part) for start, stop in blocks for part in runs(whole, start, stop)]
 
 
 def _blocks(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact], points: int) -> Iterator[tuple[int, int]]:
@@ -140,55 +131,28 @@ def _blocks(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact
             if stop > at:
                 yield at, stop
             at = stop
-    length = size if isinstance(size, int) else state.scan.shape[-1]
+    length = size if isinstance(size, int) else state.scan.shape[-1] if size == "line" else max(1, points)
     while at < points:
         yield at, min(points, at + length)
         at += length
 
 
-def _runs(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[list[Piece]]:
-    """Return the parts of a block: readable pieces that touch go together, unreadable ones stand alone."""
-    together: list[Piece] = []
-    for piece in pieces:
-        first, last = max(start, piece.start), min(stop, piece.stop)
-        if first >= last:
-            continue
-        part = Piece(first, last, piece.path, piece.first + first - piece.start, piece.trouble)
-        if piece.trouble:
-            if together:
-                yield together
-            yield [part]
-            together = []
-        else:
-            together.append(part)
-    if together:
-        yield together
-
-
 def _task(scan: ScanId, pipeline: PipelineConfig, settings: Digest, parts: Sequence[Piece]) -> Task:
-    start, stop, source = parts[0].start, parts[-1].stop, pipeline.source
-    inputs = tuple(
-        InputFile(
-            root="raw",
-            path=part.path,
-            format=source.format,
-            first=part.first,
-            last=part.first + part.stop - part.start,
-            options=source.options,
-        )
-        for part in parts
-        if not part.trouble
-    )
+    start, stop = parts[0].start, parts[-1].stop
     wanted = [text.partition("/") for text in pipeline.inputs]
     return Task(
-        id=TaskId(f"{scan}/{pipeline.pipeline}/{settings[:8]}/{start:06d}-{stop:06d}"),
+        id=_id(scan, pipeline, settings, (start, stop)),
         scan=scan,
         pipeline=PipelineName(pipeline.pipeline),
         modality=pipeline.modality,
         start=start,
         stop=stop,
-        inputs=inputs,
+        inputs=input_files(parts, pipeline.source),
         settings=settings,
         needs=tuple(Need(pipeline=PipelineName(other), dataset=dataset, upto=stop) for other, _, dataset in wanted),
         void=parts[0].trouble,
     )
+
+
+def _id(scan: ScanId, pipeline: PipelineConfig, settings: Digest, block: tuple[int, int]) -> TaskId:
+    return TaskId(f"{scan}/{pipeline.pipeline}/{settings[:8]}/{block[0]:06d}-{block[1]:06d}")

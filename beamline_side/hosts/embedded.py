@@ -16,12 +16,12 @@ from beamline_side.cores.file_tasks import bound, plan
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.services.source import MOST_AT_ONCE
 from beamline_side.sources import simulate
-from beamline_side.sources.files import FileWatch
 from beamline_side.writers.files import finished_file
 from beamtide import clock, layout, results, site
 from beamtide.client import Client
 from beamtide.config import Deployment
 from beamtide.errors import BadInput, NoAnswer
+from beamtide.files.watch import FileWatch
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.results import Product

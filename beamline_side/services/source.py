@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from beamline_side.cores.file_tasks import bound, plan, surplus, void_plan
-from beamline_side.sources.files import FileWatch
 from beamtide import clock
 from beamtide.client import Client
 from beamtide.config import Deployment, PipelineConfig
 from beamtide.errors import BadInput, NoAnswer
+from beamtide.files.watch import FileWatch
 from beamtide.messages.base import Digest, TaskId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Task

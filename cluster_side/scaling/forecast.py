@@ -106,4 +106,4 @@ class Forecast:
 
     def _points_per_task(self, state: ScanState) -> float:
         size = self.pipeline.source.frames_per_task
-        return float(size) if isinstance(size, int) else float(state.scan.shape[-1])
+        return float(size) if isinstance(size, int) else float(state.points if size == "scan" else state.scan.shape[-1])

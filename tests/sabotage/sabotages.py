@@ -392,7 +392,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "a first file that never came is not missed",
-        "beamline_side/cores/file_row.py",
+        "beamtide/files/row.py",
         "    if not _begins_late(files, source):\n        return []\n",
         "    if files:\n        return []\n",
         ("tests/stories/test_file_tasks_story.py",),

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from beamline_side.cores.file_row import FileFact, natural, with_gaps
-from beamline_side.sources.files import FileWatch
 from beamtide.config import Source
+from beamtide.files.row import FileFact, natural, with_gaps
+from beamtide.files.watch import FileWatch
 
 
 def write(path: pathlib.Path, frames: int) -> None:

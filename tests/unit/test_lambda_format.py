@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from beamline_side.cores.file_tasks import FileFact
-from beamline_side.sources.files import FileWatch
 from beamtide import registry
 from beamtide.config import Roots, Source
 from beamtide.errors import BadInput
+from beamtide.files.watch import FileWatch
 from beamtide.formats.base import Unfinished
 from beamtide.formats.lambda_modules import DATA
 from beamtide.formats.lazy import joined

@@ -3,10 +3,10 @@
 import pathlib
 from dataclasses import dataclass, field
 
-from beamline_side.cores.file_row import FileFact, late_start, natural
 from beamtide import registry
 from beamtide.config import Source
 from beamtide.errors import BadInput
+from beamtide.files.row import FileFact, late_start, natural
 from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat
 

@@ -1,0 +1,75 @@
+"""A row of files, laid out over the indexes of a scan: which index is which frame of which file.
+
+Clock policy: none. Invariant: pieces follow each other without gap or overlap, from index 0 on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from beamtide.config import Source
+from beamtide.files.row import FileFact
+from beamtide.messages.tasks import InputFile
+
+NO_FILE = "no file came for them"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Indexes `[start, stop)` in one file from frame `first` on; or, with `trouble`, indexes that nobody can read."""
+
+    start: int
+    stop: int
+    path: str = ""
+    first: int = 0
+    trouble: str = ""
+
+
+def pieces_of(files: Sequence[FileFact], points: int, *, closed: bool) -> Iterator[Piece]:
+    """Lay the files out over the indexes; what cannot be read stops the row, or is a gap once the scan is closed."""
+    at, typical = 0, next((file.frames for file in files if not file.trouble and file.frames), 0)
+    last_good = max((number for number, file in enumerate(files) if not file.trouble), default=-1)
+    for number, file in enumerate(files):
+        if file.trouble and not closed:
+            return
+        missing = typical if number < last_good else points - at
+        stop = min(points, at + (missing if file.trouble else file.frames))
+        if stop > at:
+            yield Piece(at, stop, trouble=file.trouble) if file.trouble else Piece(at, stop, file.path)
+        at = stop
+    if closed and at < points:
+        yield Piece(at, points, trouble=NO_FILE)
+
+
+def runs(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[list[Piece]]:
+    """Return the parts of a block: readable pieces that touch go together, unreadable ones stand alone."""
+    together: list[Piece] = []
+    for piece in pieces:
+        first, last = max(start, piece.start), min(stop, piece.stop)
+        if first >= last:
+            continue
+        part = Piece(first, last, piece.path, piece.first + first - piece.start, piece.trouble)
+        if piece.trouble:
+            if together:
+                yield together
+            yield [part]
+            together = []
+        else:
+            together.append(part)
+    if together:
+        yield together
+
+
+def input_files(parts: Sequence[Piece], source: Source) -> tuple[InputFile, ...]:
+    """Return the readable pieces as inputs of a task."""
+    return tuple(
+        InputFile(
+            root="raw",
+            path=part.path,
+            format=source.format,
+            first=part.first,
+            last=part.first + part.stop - part.start,
+            options=source.options,
+        )
+        for part in parts
+        if not part.trouble
+    )
