@@ -81,6 +81,8 @@ class Modality:
     """Distributions whose versions belong into the provenance."""
     company: bool = False
     """Whether the kernel takes a second argument, the `Company` that it computes in (see `company`)."""
+    follows: bool = False
+    """Whether its kernel takes what comes of a scan that has not ended (`Company.feed`)."""
     judge: str = ""
     """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
     prepare: str = ""

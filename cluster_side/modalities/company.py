@@ -30,6 +30,28 @@ class Team(Protocol):
         """Return all ranks' rows (host arrays): row i of rank r is row i * size + r of the answer, which has `total` rows."""
         ...
 
+    def told(self, text: bytes) -> bytes:
+        """Return what rank 0 says; the others say b""."""
+        ...
+
+
+class Feed(Protocol):
+    """What comes of a scan that is still being measured. All ranks call it in the same order, and get the same."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """How much of the planned scan is there, from 0 to 1."""
+        ...
+
+    def more(self, wait: float) -> Mapping[str, Any] | None:
+        """Return the arrays of all indexes so far once there are more, or will be no more of them; None after `wait` seconds."""
+        ...
+
 
 class Alone:
     """A team of one."""
@@ -42,6 +64,10 @@ class Alone:
     def gather_rows(self, rows: Any, total: int) -> Any:
         """All rows are here."""
         return rows
+
+    def told(self, text: bytes) -> bytes:
+        """Return what we say."""
+        return text
 
 
 def _nobody(datasets: Mapping[str, Any], progress: float) -> None:
@@ -59,6 +85,8 @@ class Company:
     """Takes datasets for people to look at meanwhile (may be none), and progress from 0 to 1. Only rank 0 tells."""
     note: Callable[[str], None] = print
     """Takes one sentence for the job's log."""
+    feed: Feed | None = None
+    """Brings what is still to come of a scan that has not ended; None: the kernel was given all there is."""
 
 
 ALONE = Company()

@@ -28,7 +28,7 @@ PATIENCE = 60.0
 def read(task: Task, roots: Roots, caller: Caller, sink: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Return all input arrays of a task, and the units of other pipelines' datasets; BadInput says what is wrong with which."""
     needs = {f"{need.pipeline}/{need.dataset}": need for need in task.needs if need.dataset}
-    fetched = {name: _fetch(task, need, caller, sink) for name, need in needs.items()}
+    fetched = {name: fetch(task, need, caller, sink) for name, need in needs.items()}
     arrays = read_with(task, roots, {name: array for name, (_, array) in fetched.items()})
     return arrays, {name: unit for name, (unit, _) in fetched.items()}
 
@@ -78,7 +78,8 @@ def _read_one(given: InputFile, roots: Roots) -> dict[str, NDArray[Any]]:
         raise BadInput(f"cannot read {path}: {error}") from error
 
 
-def _fetch(task: Task, need: Need, caller: Caller, sink: str) -> tuple[str, NDArray[Any]]:
+def fetch(task: Task, need: Need, caller: Caller, sink: str) -> tuple[str, NDArray[Any]]:
+    """Return unit and rows of a dataset of another pipeline, for the indexes of a task."""
     question: Message = ListRequest(scan=task.scan, pipeline=need.pipeline)
     found = caller.ask(sink, question, Products, patience=PATIENCE).products
     found = tuple(state for state in found if need.settings in ("", state.product.settings))

@@ -28,7 +28,7 @@ from beamtide.security.guard import identity_of
 from beamtide.security.key_files import Identity
 from cluster_side.modalities.base import checked
 from cluster_side.modalities.company import ALONE, Company
-from cluster_side.worker import beating, inputs, last_words, recipe, showing
+from cluster_side.worker import beating, growing, inputs, last_words, recipe, showing
 from cluster_side.worker.recipe import FindModality, Recipe
 
 DEAD_MAN = 60.0
@@ -171,10 +171,18 @@ def compute(
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
         ready = recipe.obtain(task.settings, cache, (caller, address("metadata")), work.find)
-    frames, units = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
+    feed = growing.growing_of(task, work.deployment, caller, company.team)
+    if feed is not None and not ready.follows:
+        raise BadInput(f"source.begin_with: {task.modality} cannot begin before its scan has ended; leave it out")
+    if feed is None:
+        frames, units = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
+    else:
+        frames, units = dict(feed.begin()), feed.units
     ready.suits(units)
     tell = showing.teller(task, caller, showing.Stage(address("sink"), attempt, ready.declared), progress)
-    outputs = ready.compute(frames, replace(company, tell=tell))
+    outputs = ready.compute(frames, replace(company, tell=tell, feed=feed))
+    if feed is not None:
+        outputs = feed.placed(outputs, ready.declared)
     return checked(outputs, ready.declared, task.stop - task.start, units), outputs, ready.versions
 
 

@@ -43,6 +43,8 @@ class Recipe:
     """Raises BadInput for units of other pipelines' datasets that do not fit the settings."""
     company: bool = False
     """Whether the kernel wants to know who computes and watches."""
+    follows: bool = False
+    """Whether the kernel takes what comes of a scan that has not ended."""
 
     def compute(self, frames: Arrays, company: Company) -> Arrays:
         """Run the kernel, in company if it wants some."""
@@ -94,7 +96,7 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
-    return Recipe(digest, kernel, declared, versions, partial(modality.suits, values), modality.company)
+    return Recipe(digest, kernel, declared, versions, partial(modality.suits, values), modality.company, modality.follows)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

@@ -13,8 +13,8 @@ from beamtide.messages.tasks import Task
 DIGEST = Digest("ab" * 32)
 
 
-def pipeline(size: str | int) -> PipelineConfig:
-    source = {"match": "{scan}/*.nxs", "frames_per_task": size}
+def pipeline(size: str | int, **more: int) -> PipelineConfig:
+    source = {"match": "{scan}/*.nxs", "frames_per_task": size, **more}
     return PipelineConfig.model_validate({"pipeline": "xrf", "modality": "xrf", "source": source, "inputs": ["encoders/x"]})
 
 
@@ -47,7 +47,7 @@ def frames_of(tasks: list[Task]) -> dict[int, tuple[str, int]]:
 @given(data=st.data())
 def test_every_index_is_covered_once_whatever_order_files_come_in(data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 6))
-    config = pipeline(data.draw(st.sampled_from(["line", "file", 1, 3])))
+    config = pipeline(data.draw(st.sampled_from(["line", "file", "scan", 1, 3])))
     counts = data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=6))
     order = data.draw(st.permutations(range(len(counts))))
     bad = data.draw(st.sets(st.sampled_from(range(1, len(counts) + 1)), max_size=2))
@@ -193,3 +193,32 @@ def test_a_scan_as_source_makes_one_task_of_all_points_when_it_has_ended() -> No
     assert [(need.pipeline, need.dataset, need.upto) for need in task.needs] == [("dpc", "angle_x", 9), ("encoders", "x", 9)]
     bound_needs = bound(task, {"dpc": Digest("d1")}).needs
     assert [need.settings for need in bound_needs] == ["d1", ""]
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_a_task_that_begins_early_is_one_whatever_comes(data: st.DataObject) -> None:
+    """The same task at any time, from the first look with enough frames on; its inputs are a prefix of the row that grows."""
+    width, height = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
+    enough, counts = data.draw(st.integers(1, 20)), data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=6))
+    config = pipeline("scan", begin_with=enough)
+    planned, measured = width * height, data.draw(st.integers(1, width * height))
+    facts = [FileFact(name(number), count) for number, count in enumerate(counts)]
+    said: list[Task] = []
+    for there in range(len(facts) + 1):
+        now = plan(state((height, width), planned), config, DIGEST, facts[:there], closed=False)
+        assert bool(now) == (there > 0 and sum(counts[:there]) >= min(enough, planned))
+        said += now
+    said += plan(state((height, width), measured, "ended"), config, DIGEST, facts, closed=True)
+    assert {(task.id, task.start, task.stop, task.void) for task in said} == {(said[-1].id, 0, planned, "")}
+    for task in said:
+        read = [(part.path, frame) for part in task.inputs for frame in range(part.first, part.last)]
+        row = [(fact.path, frame) for fact in facts for frame in range(fact.frames)]
+        assert read == row[: len(read)]
+        assert 1 <= task.needs[0].upto <= max(enough, 1)
+    assert said[-1].needs[0].upto <= measured, "the scan ended: nobody may wait for more positions than it has"
+
+
+def test_a_task_that_should_begin_early_is_void_when_no_frame_came() -> None:
+    tasks = plan(state((3, 4), 6, "ended"), pipeline("scan", begin_with=4), DIGEST, [], closed=True)
+    assert [(task.start, task.stop, task.void) for task in tasks] == [(0, 6, "no file came for them")]

@@ -10,9 +10,9 @@ import pytest
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
 from cluster_side.modalities.company import Alone, Company
-from cluster_side.modalities.ptychography import kernel
 from cluster_side.modalities.ptychography.arrays import numpy_backend
 from cluster_side.modalities.ptychography.frames import Cut, prepare
+from cluster_side.modalities.ptychography.job import Job, Means
 from cluster_side.modalities.ptychography.scan import scan_of
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 from cluster_side.modalities.registry import modality
@@ -157,8 +157,8 @@ def test_a_full_gpu_gets_smaller_blocks_and_says_so(room: int, truth: Truth) -> 
     scan = scan_of(truth.arrays(), settings, None)
     notes: list[str] = []
     company = Company(note=notes.append)
-    found = kernel.Job(settings, scan, company, SmallDevice(room).backend, None).solve(np.arange(25), live=False)[0]
-    usual = kernel.Job(settings, scan, Company(team=Alone()), numpy_backend(), None).solve(np.arange(25), live=False)[0]
+    found = Job(Means(settings, company, SmallDevice(room).backend, None), scan).solve(np.arange(25), live=False)[0]
+    usual = Job(Means(settings, Company(team=Alone()), numpy_backend(), None), scan).solve(np.arange(25), live=False)[0]
     np.testing.assert_allclose(found.object, usual.object, rtol=1e-3, atol=1e-4)
     assert notes
     assert "out of memory: blocks of" in notes[0]
@@ -166,8 +166,7 @@ def test_a_full_gpu_gets_smaller_blocks_and_says_so(room: int, truth: Truth) -> 
 
 def test_a_gpu_without_room_for_one_position(truth: Truth) -> None:
     settings = PtychographySettings(**truth.settings(recipe="LSQML 1"))
-    job = kernel.Job(
-        settings, scan_of(truth.arrays(), settings, None), Company(note=lambda _: None), SmallDevice(0).backend, None
-    )
+    means = Means(settings, Company(note=lambda _: None), SmallDevice(0).backend, None)
+    job = Job(means, scan_of(truth.arrays(), settings, None))
     with pytest.raises(BadInput, match="not even one position"):
         job.solve(np.arange(25), live=False)

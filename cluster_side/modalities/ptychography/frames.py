@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from beamtide.formats.lazy import LazyFrames
 
 Image = NDArray[np.float32]
 DARK = 1.0
@@ -46,19 +47,26 @@ def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None) -> Prepar
 
     `raw` is read frame by frame, once; twice where the centre has to be found. `mask` is True where pixels are bad.
     """
+    cutter = cutter_for(raw, cut, mask)
+    cutter.take(raw)
+    return cutter.prepared()
+
+
+def cutter_for(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None) -> "Cutter":
+    """Return what cuts frames like these, around their centre; BadInput if they cannot be cut so."""
     if raw.ndim != 3:
         raise BadInput(f"frames: an array of shape {raw.shape} holds no images; name the dataset of the detector's frames")
     if mask is not None and mask.shape != raw.shape[1:]:
         raise BadInput(f"mask: it has shape {mask.shape}, the frames {raw.shape[1:]}; make it from the same detector")
-    trusted = np.ones(raw.shape[1:], bool) if mask is None else ~mask
+    trusted, limit = np.ones(raw.shape[1:], bool) if mask is None else ~mask, _limit(raw.dtype, cut)
     if cut.centre == "corner":
-        return _taken(raw, _Window(slice(None), slice(None)), trusted, (0.0, 0.0), cut)
+        return Cutter(_Window(slice(None), slice(None)), trusted, limit, (0.0, 0.0))
     centre = _centre(_mean(raw, trusted, cut)) if cut.centre == "auto" else cut.centre
     assert not isinstance(centre, str)
     window = _window(raw.shape[1:], centre, cut)
     height, width = ((one.stop - one.start) // cut.rebin for one in (window.rows, window.columns))
     shift = (0, 0) if cut.near else (-(height // 2), -(width // 2))
-    return _taken(raw, replace(window, rebin=cut.rebin, shift=shift), trusted, centre, cut)
+    return Cutter(replace(window, rebin=cut.rebin, shift=shift), trusted, limit, centre)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +85,33 @@ class _Window:
         return np.roll(_rebinned(part, self.rebin), self.shift, (0, 1))
 
 
-def _taken(raw: Any, window: _Window, trusted: NDArray[np.bool_], centre: tuple[float, float], cut: Cut) -> Prepared:
-    """Cut every frame; a pixel that is bad in one of them is zero in all."""
-    limit, bad = _limit(raw.dtype, cut), window.placed(~window.cut(trusted)) > 0
-    counts = np.empty((len(raw), *bad.shape), np.float32)
-    for at, frame in enumerate(raw):
-        part = window.cut(frame)
-        if not (believed := _believed(part, limit)).all():
-            bad |= window.placed(~believed) > 0
-            part = np.where(believed, part, 0)
-        counts[at] = window.placed(part)
-    counts[:, bad] = 0.0
-    _check_light(float(counts.sum(dtype=np.float64)) / len(raw), len(raw), float(1 - bad.mean()))
-    return Prepared(counts, ~bad, centre)
+class Cutter:
+    """Cuts frames as they come; a pixel that is bad in one of them is zero in all."""
+
+    def __init__(self, window: _Window, trusted: NDArray[np.bool_], limit: float, centre: tuple[float, float]) -> None:
+        self._window, self._limit, self._centre = window, limit, centre
+        self._bad = window.placed(~window.cut(trusted)) > 0
+        self._parts: list[Image] = []
+
+    def take(self, raw: Any, first: int = 0) -> None:
+        """Cut these frames (n, rows, columns) from the `first` on, behind those that were taken before."""
+        counts = np.empty((len(raw) - first, *self._bad.shape), np.float32)
+        rows = raw.read(range(first, len(raw))) if isinstance(raw, LazyFrames) else raw[first:]
+        for at, frame in enumerate(rows):
+            part = self._window.cut(frame)
+            if not (believed := _believed(part, self._limit)).all():
+                self._bad |= self._window.placed(~believed) > 0
+                part = np.where(believed, part, 0)
+            counts[at] = self._window.placed(part)
+        self._parts.append(counts)
+
+    def prepared(self) -> Prepared:
+        """Return all frames so far; BadInput if they are dark."""
+        counts = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
+        self._parts = [counts]
+        counts[:, self._bad] = 0.0
+        _check_light(float(counts.sum(dtype=np.float64)) / len(counts), len(counts), float(1 - self._bad.mean()))
+        return Prepared(counts, ~self._bad, self._centre)
 
 
 def _mean(raw: Any, trusted: NDArray[np.bool_], cut: Cut) -> NDArray[np.float64]:

@@ -49,8 +49,8 @@ def engine_for(stage: Stage, bench: Bench, frames: Frames, state: State, plan: P
     return Batched(bench, frames, Rule("pie", stage.batch or PIE_BATCH, stage.strength, subpixel=plan.subpixel))
 
 
-def run(bench: Bench, frames: Frames, state: State, plan: Plan, tell: Callable[[int], None] = lambda done: None) -> None:
-    """Do all stages; `tell` hears after each iteration how many are done."""
+def run(bench: Bench, frames: Frames, state: State, plan: Plan, tell: Callable[[int], bool] = lambda done: False) -> None:
+    """Do all stages; `tell` hears after each iteration how many are done, and says whether that is enough."""
     done = 0
     for stage in plan.stages:
         engine = engine_for(stage, bench, frames, state, plan)
@@ -59,5 +59,6 @@ def run(bench: Bench, frames: Frames, state: State, plan: Plan, tell: Callable[[
             done += 1
             if isinstance(engine, Batched) and done % ORTHOGONAL_EVERY == 0:
                 state.probe = orthogonal(bench.backend, state.probe)
-            tell(done)
+            if tell(done):
+                return
         state.probe = orthogonal(bench.backend, state.probe)

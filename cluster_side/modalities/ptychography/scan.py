@@ -40,6 +40,8 @@ class Scan:
     """Of the object."""
     probe_shape: tuple[int, int]
     flip: tuple[int, int] = (1, 1)
+    origin: tuple[int, int] = (0, 0)
+    """The object's pixel (0, 0), in pixels from the zero of the positions."""
 
     def near(self, radius: float) -> NDArray[np.float32]:
         """Return 1 where the object lies within `radius` pixels of the probe's middle at some position, 0 elsewhere."""
@@ -53,18 +55,26 @@ class Scan:
 
 def scan_of(arrays: Arrays, settings: PtychographySettings, mask: pathlib.Path | None) -> Scan:
     """Return the scan; BadInput says what is wrong with it."""
-    if "frames" not in arrays:
+    return scan_with(arrays, settings, prepare(frames_of(arrays), cut_of(settings), mask_of(mask)))
+
+
+def cut_of(settings: PtychographySettings) -> Cut:
+    """Return which part of the detector these settings use."""
+    return Cut(settings.centre, settings.crop, settings.rebin, settings.saturation, near=settings.source is not None)
+
+
+def mask_of(path: pathlib.Path | None) -> NDArray[np.bool_] | None:
+    """Return the mask of a calibration file, if there is one."""
+    return None if path is None else _mask(path)
+
+
+def scan_with(arrays: Arrays, settings: PtychographySettings, prepared: Prepared) -> Scan:
+    """Return the scan of frames that are cut already; BadInput says what is wrong with it."""
+    geometry, measured = _geometry(arrays, settings), _positions(arrays, settings)
+    if len(prepared.counts) != len(measured):
         raise BadInput(
-            f"frames: the task has no array of that name, only {', '.join(sorted(arrays)) or 'none'}; name it in options"
+            f"there are {len(prepared.counts)} frames and {len(measured)} positions; they must belong to the same exposures"
         )
-    geometry = _geometry(arrays, settings)
-    measured = _positions(arrays, settings)
-    if len(arrays["frames"]) != len(measured):
-        raise BadInput(
-            f"there are {len(arrays['frames'])} frames and {len(measured)} positions; they must belong to the same exposures"
-        )
-    cut = Cut(settings.centre, settings.crop, settings.rebin, settings.saturation, near=settings.source is not None)
-    prepared = prepare(arrays["frames"], cut, None if mask is None else _mask(mask))
     height, width = prepared.counts.shape[1:]
     pixel = geometry.pixel(height * settings.rebin)
     known = np.flatnonzero(np.isfinite(measured).all(axis=1))
@@ -72,11 +82,22 @@ def scan_of(arrays: Arrays, settings: PtychographySettings, mask: pathlib.Path |
         raise BadInput(f"positions: {len(known)} of {len(measured)} are numbers; ptychography needs at least two")
     margin = MARGIN + (int(np.ceil(settings.refine.positions_bound)) if settings.refine.positions_after is not None else 0)
     pixels = measured[known] * np.asarray(settings.flip) / pixel
-    pixels = pixels - np.floor(pixels.min(axis=0)) + margin
+    origin = np.floor(pixels.min(axis=0)) - margin
+    pixels = pixels - origin
     probe_shape = (height * settings.upsample, width * settings.upsample)
     _check_steps(pixels, pixel, probe_shape)
     rows, columns = (int(np.ceil(pixels[:, axis].max())) + probe_shape[axis] + margin for axis in (0, 1))
-    return Scan(geometry, pixel, prepared, measured, known, pixels, (rows, columns), probe_shape, settings.flip)
+    begin = (int(origin[0]), int(origin[1]))
+    return Scan(geometry, pixel, prepared, measured, known, pixels, (rows, columns), probe_shape, settings.flip, begin)
+
+
+def frames_of(arrays: Arrays) -> Any:
+    """Return the frames of a task; BadInput if it has none."""
+    if "frames" not in arrays:
+        raise BadInput(
+            f"frames: the task has no array of that name, only {', '.join(sorted(arrays)) or 'none'}; name it in options"
+        )
+    return arrays["frames"]
 
 
 def _geometry(arrays: Arrays, settings: PtychographySettings) -> geo.Geometry:

@@ -171,5 +171,6 @@ MODALITY = Modality(
     takes=takes,
     kernel="cluster_side.modalities.ptychography.kernel:load",
     company=True,
+    follows=True,
     packages=("numpy", "scipy", "pyFFTW", "mpi4py", "cupy-cuda12x"),
 )

@@ -1,0 +1,139 @@
+"""One scan, and all that it is reconstructed with: from settings to frames, state and plan of the engines."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from cluster_side.modalities.company import Company
+from cluster_side.modalities.ptychography import answer, arrays, probes, reconstruct
+from cluster_side.modalities.ptychography.constraints import Limits
+from cluster_side.modalities.ptychography.propagators import Propagator, far_field, near_field
+from cluster_side.modalities.ptychography.recipe import parse
+from cluster_side.modalities.ptychography.scan import Scan
+from cluster_side.modalities.ptychography.spec import PtychographySettings
+from cluster_side.modalities.ptychography.state import Bench, Frames, State, members
+
+Made = TypeVar("Made")
+
+
+@dataclass(slots=True)
+class Means:
+    """What any scan is reconstructed with."""
+
+    settings: PtychographySettings
+    company: Company
+    backend: arrays.Backend
+    former: NDArray[np.complexfloating[Any, Any]] | None
+
+
+@dataclass(slots=True)
+class Job:
+    """One scan, and all that it is reconstructed with."""
+
+    means: Means
+    scan: Scan
+    shown: float = 0.0
+    """The progress that was told before it began."""
+
+    def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[State, NDArray[np.float64]]:
+        """Reconstruct from these of the known positions; return the state, and where they are now, in their order."""
+        return self.fitting(lambda: self._solve(which, live=live))
+
+    def fitting(self, do: Callable[[], Made]) -> Made:
+        """Return what is done. A GPU without room for a block of positions gets smaller ones, which do not change the answer."""
+        means, shape = self.means, self.scan.probe_shape
+        while True:
+            try:
+                return do()
+            except MemoryError as error:
+                smaller = means.backend.smaller(8 * int(np.prod(shape)) * means.settings.modes)
+                if smaller is None:
+                    raise BadInput(
+                        f"not even one position of {shape} pixels and {means.settings.modes} modes fits into the "
+                        f"memory of the {means.backend.name} device ({error}); use fewer modes, a smaller crop, or more ranks"
+                    ) from error
+                means.company.note(f"out of memory: blocks of {smaller.block_bytes >> 20} MiB from here on")
+                means.backend = smaller
+
+    def bench(self) -> Bench:
+        """Return what the engines work with."""
+        return Bench(self.means.backend, self._propagator(), self.means.company.team)
+
+    def _solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[State, NDArray[np.float64]]:
+        bench, means = self.bench(), self.means
+        team, plan = bench.team, self.plan()
+        frames, state = self.begin(bench, which)
+        last = sum(stage.iterations for stage in plan.stages)
+
+        def tell(done: int) -> bool:
+            if live and team.rank == 0:
+                picture = answer.picture(self.scan, means.backend, state) if done % means.settings.every == 0 else {}
+                means.company.tell(picture, self.shown + (1 - self.shown) * done / last)
+            return False
+
+        reconstruct.run(bench, frames, state, plan, tell)
+        now = np.empty((len(which), 2))
+        now[members(len(which), 0, 1)] = team.gather_rows(state.positions, len(which))
+        return state, now
+
+    def begin(self, bench: Bench, which: NDArray[np.int64]) -> tuple[Frames, State]:
+        """Return this rank's frames of these known positions, and the state before the first iteration."""
+        scan, backend, settings = self.scan, self.means.backend, self.means.settings
+        own = which[members(len(which), bench.team.rank, bench.team.size)]
+        good, counts = scan.prepared.good, scan.prepared.counts
+        wanted = counts if len(which) == len(counts) else counts[scan.known[which]]  # all of them need no copy
+        power = float(wanted.sum(dtype=np.float64)) * bench.propagator.gain
+        amplitudes = backend.array(np.sqrt(counts[scan.known[own]] * np.float32(bench.propagator.gain)))
+        frames = Frames(
+            amplitudes, None if good.all() else backend.array(good.astype(np.float32)), power, len(which), settings.upsample
+        )
+        mean = wanted.mean(axis=0)
+        state = State(
+            backend.array(np.ones(scan.shape, np.complex64)),
+            backend.array(self._probe(mean)),
+            scan.pixels[own].copy(),
+            scan.pixels[own].copy(),
+            backend.array(np.ones(len(own))) if settings.refine.flux else None,
+            backend.array(np.zeros(good.shape)) if settings.refine.background else None,
+        )
+        return frames, state
+
+    def _probe(self, mean: NDArray[np.float32]) -> NDArray[np.complex64]:
+        """Return the starting modes, with the power of the mean frame."""
+        settings, shape = self.means.settings, self.scan.probe_shape
+        if settings.probe.kind == "former":
+            if self.means.former is None:
+                raise BadInput(
+                    "probe former needs the calibration file 'probe': a former result, or an array saved by numpy.save"
+                )
+            if self.means.former.shape[-2:] != shape:
+                raise BadInput(
+                    f"probe: the former one has {self.means.former.shape[-2:]} pixels, this scan's array {shape}; "
+                    "choose the crop that it was made with"
+                )
+            return probes.modes(self.means.former, settings.modes, float(mean.sum()))
+        first = probes.first_probe(settings.probe, probes.spread(mean, settings.upsample), self.scan.geometry, self.scan.pixel)
+        return probes.modes(first, settings.modes, float(mean.sum()))
+
+    def _propagator(self) -> Propagator:
+        geometry, shape = self.scan.geometry, self.scan.probe_shape
+        if geometry.source is None:
+            return far_field(self.means.backend, shape)
+        number = geometry.fresnel_number(self.scan.pixel * self.means.settings.rebin)
+        return near_field(self.means.backend, shape, (number, number))
+
+    def plan(self) -> reconstruct.Plan:
+        """Return what the settings want to be done."""
+        settings = self.means.settings
+        lit = known = None
+        if settings.probe_radius is not None:
+            lit = self.means.backend.array(probes.disc(self.scan.probe_shape, settings.probe_radius))
+        if settings.object_radius is not None:
+            known = self.means.backend.array(self.scan.near(settings.object_radius))
+        limits = Limits(settings.amplitude, object_support=known, probe_support=lit, probe_power=settings.probe_power)
+        after, bound = settings.refine.positions_after, settings.refine.positions_bound
+        return reconstruct.Plan(parse(settings.recipe), limits, settings.probe_after, after, bound, settings.subpixel)

@@ -1,0 +1,105 @@
+"""While a scan is measured: what is there is reconstructed and shown, and grows with what comes.
+
+Theory: the first frames get the whole recipe, with whatever else has come then its last stage is done, and so on. An engine is
+not interrupted (the waves of DM and RAAR need their iterations) but by the end of the scan. New frames start from the object
+and the probe so far: the object keeps its place on the sample, and becomes larger. The pictures are for people. The result is
+made of the finished scan, from the beginning, so that it does not depend on when the task began or how fast the scan was (see
+docs/adr/0028).
+"""
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from cluster_side.modalities.company import Feed
+from cluster_side.modalities.ptychography import answer, reconstruct
+from cluster_side.modalities.ptychography import operators as op
+from cluster_side.modalities.ptychography.arrays import Backend
+from cluster_side.modalities.ptychography.frames import Cutter, cutter_for
+from cluster_side.modalities.ptychography.job import Job, Means
+from cluster_side.modalities.ptychography.scan import cut_of, frames_of, mask_of, scan_with
+from cluster_side.modalities.ptychography.state import State, corners_of
+
+Arrays = Mapping[str, NDArray[Any]]
+Seen = tuple[Job, State]
+"""A part of the scan, and what it has become."""
+SHARE = 0.5
+"""The progress of a task whose scan has just ended."""
+WAIT = 2.0
+SEEN = 1e-2
+"""Share of the largest coverage above which a pixel of the object has been seen."""
+
+
+def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -> Arrays:
+    """Reconstruct and show what is there until the scan is over; return all of its arrays."""
+    cutter: Cutter | None = None
+    taken, seen = 0, None
+    while not feed.over:
+        frames = frames_of(given)
+        cutter = cutter or cutter_for(frames, cut_of(means.settings), mask_of(mask))
+        cutter.take(frames, taken)
+        taken, news = len(frames), None
+        if (job := _job(given, means, cutter)) is not None:
+            seen, news = _grow(job, seen, feed)
+        while news is None:
+            news = feed.more(WAIT)
+        given = news
+    return given
+
+
+def _job(given: Arrays, means: Means, cutter: Cutter) -> Job | None:
+    """Return what is there as something to reconstruct; None, with a note, while it is not enough."""
+    try:
+        return Job(means, scan_with(given, means.settings, cutter.prepared()))
+    except BadInput as error:
+        means.company.note(f"no picture of {len(given['frames'])} frames yet: {error}")
+        return None
+
+
+def _grow(job: Job, seen: Seen | None, feed: Feed) -> tuple[Seen, Arrays | None]:
+    """Reconstruct what is there; return what was found, and what has come meanwhile."""
+    company, every = job.means.company, job.means.settings.every
+    plan, news = job.plan(), None
+    if seen is not None:
+        plan = replace(plan, stages=plan.stages[-1:], probe_after=0)
+
+    def reconstructed() -> State:
+        bench = job.bench()
+        frames, state = job.begin(bench, np.arange(len(job.scan.known)))
+        if seen is not None:
+            state.object, state.probe, state.errors = _placed(job, seen, bench.backend), seen[1].probe, seen[1].errors
+
+        def tell(done: int) -> bool:
+            nonlocal news
+            if done % every:
+                return False
+            if bench.team.rank == 0:
+                company.tell(answer.picture(job.scan, bench.backend, state), SHARE * feed.share)
+            more = feed.more(0.0)
+            news = news if more is None else more
+            return feed.over
+
+        reconstruct.run(bench, frames, state, plan, tell)
+        return state
+
+    return (job, job.fitting(reconstructed)), news
+
+
+def _placed(job: Job, seen: Seen, backend: Backend) -> Any:
+    """Return the object so far, at its place in the larger one; what was not seen yet is like the mean of what was."""
+    (before, state), (height, width) = seen, seen[0].scan.shape
+    row, column = (old - new for old, new in zip(before.scan.origin, job.scan.origin, strict=True))
+    old, probe = (np.asarray(backend.to_host(array)) for array in (state.object, state.probe))
+    inside, last = np.zeros((height, width)), (height - probe.shape[-2], width - probe.shape[-1])
+    op.add_everywhere(inside, corners_of(before.scan.pixels, last), op.squared(np, probe).sum(axis=0))
+    weight = inside / inside.sum()
+    mean = (np.abs(old) * weight).sum() * np.exp(1j * np.angle((old * weight).sum()))
+    whole = np.full(job.scan.shape, mean, np.complex64)
+    seen_well = inside > SEEN * inside.max()
+    whole[row : row + height, column : column + width][seen_well] = old[seen_well]
+    return backend.array(whole)

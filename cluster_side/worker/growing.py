@@ -1,0 +1,178 @@
+"""The inputs of a task that begins before its scan has ended: the worker looks for the rest itself.
+
+Theory: usable are the indexes, from 0 on, whose frames are there and whose needs are complete. Rank 0 looks how far that is and
+tells the others, so that all ranks take the same. Nothing more will come when the scan has ended, every need is complete, and
+all frames are there or no file has changed for `source.settle` seconds. Frames that never came are left out; what the result
+has per index is NaN there.
+
+Clock policy: durations from `beamtide.clock`.
+"""
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide import clock
+from beamtide.config import Deployment, Roots, Source
+from beamtide.errors import BadInput, NoAnswer
+from beamtide.files.pieces import Piece, input_files, pieces_of
+from beamtide.files.row import with_gaps
+from beamtide.files.watch import FileWatch
+from beamtide.formats.lazy import joined
+from beamtide.machine import Arrays
+from beamtide.messages.metadata import Scans, ScansRequest
+from beamtide.messages.results import ListRequest, Products
+from beamtide.messages.tasks import Task
+from beamtide.pump import Caller
+from cluster_side.modalities.base import Output, find_output
+from cluster_side.modalities.company import Team
+from cluster_side.worker import inputs
+
+PAUSE = 0.25
+PATIENCE = 5.0
+
+
+class News(msgspec.Struct, frozen=True, array_like=True):
+    """What rank 0 tells: the pieces up to which all inputs are there now, and whether that is all there will be."""
+
+    pieces: tuple[Piece, ...]
+    over: bool
+
+
+@dataclass(slots=True)
+class Services:
+    """Who is asked, and over which connection."""
+
+    caller: Caller
+    metadata: str
+    sink: str
+
+
+@dataclass(slots=True)
+class Growing:
+    """The inputs of one task, as far as they are there. Every method is called by all ranks, in the same order."""
+
+    task: Task
+    source: Source
+    roots: Roots
+    services: Services
+    team: Team
+    watch: FileWatch
+    over: bool = False
+    """Whether nothing more will come."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Of the datasets of other pipelines."""
+    taken: list[Piece] = field(default_factory=list)
+    parts: list[Arrays] = field(default_factory=list)
+    ended_at: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Return how much of the planned scan is there, from 0 to 1."""
+        return self.taken[-1].stop / self.task.stop if self.taken else 0.0
+
+    def begin(self) -> Arrays:
+        """Wait for the first indexes, and return their arrays; BadInput if none will ever come."""
+        while (arrays := self.more(PATIENCE)) is None:
+            pass
+        if not arrays:
+            raise BadInput(f"scan {self.task.scan} has ended, and there is no frame of it below {self.roots.raw}")
+        return arrays
+
+    def more(self, wait: float) -> Arrays | None:
+        """Return the arrays of all indexes so far once there are more, or will be no more of them; None after `wait` seconds."""
+        own = msgspec.msgpack.encode(self._await(wait)) if self.team.rank == 0 else b""
+        news = msgspec.msgpack.decode(self.team.told(own), type=News)
+        self.over = news.over
+        if not news.pieces and not news.over:
+            return None
+        for piece in news.pieces:
+            self.taken.append(piece)
+            if not piece.trouble:
+                given = msgspec.structs.replace(self.task, inputs=input_files([piece], self.source))
+                self.parts.append(inputs.read_files(given, self.roots))
+        return self._arrays()
+
+    def placed(self, outputs: Arrays, declared: tuple[Output, ...]) -> Arrays:
+        """Return a kernel's outputs with a row for every index of the task: NaN where no frame came."""
+        rows, count = self._rows(), self.task.stop
+        return {name: _spread(array, rows, count) if _per_index(name, declared) else array for name, array in outputs.items()}
+
+    def _rows(self) -> NDArray[np.int64]:
+        good = [np.arange(piece.start, piece.stop) for piece in self.taken if not piece.trouble]
+        return np.concatenate(good) if good else np.empty(0, np.int64)
+
+    def _arrays(self) -> Arrays:
+        if not self.parts:
+            return {}
+        rows, so_far = self._rows(), msgspec.structs.replace(self.task, stop=self.taken[-1].stop)
+        arrays = {name: joined([part[name] for part in self.parts]) for name in self.parts[0]}
+        for need in self.task.needs:
+            name = f"{need.pipeline}/{need.dataset}"
+            self.units[name], values = inputs.fetch(so_far, need, self.services.caller, self.services.sink)
+            arrays[name] = values[rows]
+        return arrays
+
+    def _await(self, wait: float) -> News:
+        """Look until there is something new, for `wait` seconds at most; a service that does not answer has nothing new."""
+        end = clock.monotonic() + wait
+        while True:
+            news = News((), False)
+            with contextlib.suppress(NoAnswer):
+                news = self._look(clock.monotonic())
+            if news.pieces or news.over or clock.monotonic() >= end:
+                return news
+            clock.pause(PAUSE)
+
+    def _look(self, now: float) -> News:
+        ask, had = self.services.caller.ask, self.taken[-1].stop if self.taken else 0
+        state = ask(self.services.metadata, ScansRequest(scan=self.task.scan), Scans, patience=PATIENCE).scans[0]
+        ended = state.phase == "ended"
+        if ended and self.ended_at is None:
+            self.ended_at = now
+        facts, points = self.watch.look(now), min(state.points, self.task.stop)
+        missing = sum(fact.frames for fact in facts) < points or any(fact.trouble for fact in facts)
+        quiet = now - max(self.ended_at or now, self.watch.changed_at) >= self.source.settle
+        closed = ended and (quiet or not missing)
+        pieces = list(pieces_of(with_gaps(facts, self.source, points, closed=closed), points, closed=closed))
+        usable = min(pieces[-1].stop if pieces else 0, *(self._complete(need.pipeline) for need in self.task.needs), points)
+        return News(tuple(_between(pieces, had, usable)), closed and usable == points)
+
+    def _complete(self, pipeline: Any) -> int:
+        """Return how far the newest product of a pipeline is complete."""
+        question = ListRequest(scan=self.task.scan, pipeline=pipeline)
+        found = self.services.caller.ask(self.services.sink, question, Products, patience=PATIENCE).products
+        return max(found, key=lambda state: state.version).complete if found else 0
+
+
+def growing_of(task: Task, deployment: Deployment, caller: Caller, team: Team) -> Growing | None:
+    """Return the inputs of a task that begins before its scan has ended; None for one that has all of them."""
+    source, roots, address = deployment.pipelines[task.pipeline].source, deployment.site.roots, deployment.address
+    if source.begin_with is None:
+        return None
+    services = Services(caller, address("metadata"), address("sink"))
+    return Growing(task, source, roots, services, team, FileWatch(roots.raw, task.scan, source))
+
+
+def _between(pieces: list[Piece], start: int, stop: int) -> list[Piece]:
+    """Return the parts of pieces that lie in `[start, stop)`."""
+    cut = []
+    for piece in pieces:
+        first, last = max(start, piece.start), min(stop, piece.stop)
+        if first < last:
+            cut.append(Piece(first, last, piece.path, piece.first + first - piece.start, piece.trouble))
+    return cut
+
+
+def _per_index(name: str, declared: tuple[Output, ...]) -> bool:
+    return find_output(declared, name).per == "index"
+
+
+def _spread(array: NDArray[Any], rows: NDArray[np.int64], count: int) -> NDArray[Any]:
+    whole = np.full((count, *array.shape[1:]), np.nan, np.result_type(array.dtype, np.float32))
+    whole[rows] = array
+    return whole
