@@ -9,6 +9,7 @@ Clock policy: durations from `beamtide.clock`.
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +21,13 @@ from beamtide import clock
 from beamtide.config import Deployment, Roots, Source
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.files.pieces import Piece, input_files, pieces_of
-from beamtide.files.row import with_gaps
+from beamtide.files.row import FileFact, with_gaps
 from beamtide.files.watch import FileWatch
 from beamtide.formats.lazy import joined
 from beamtide.machine import Arrays
-from beamtide.messages.metadata import Scans, ScansRequest
+from beamtide.messages.metadata import Scans, ScansRequest, ScanState
 from beamtide.messages.results import ListRequest, Products
-from beamtide.messages.tasks import Task
+from beamtide.messages.tasks import Need, Task
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Output, find_output
 from cluster_side.modalities.company import Team
@@ -41,6 +42,27 @@ class News(msgspec.Struct, frozen=True, array_like=True):
 
     pieces: tuple[Piece, ...]
     over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What was seen at one look: the scan, its files, how far all needs are complete, whether no file changes any more."""
+
+    state: ScanState
+    facts: Sequence[FileFact]
+    complete: int
+    quiet: bool
+
+
+def news_of(sight: Sight, source: Source, planned: int, had: int) -> News:
+    """Return what is usable beyond the first `had` indexes of a scan with so many planned, and whether that is all."""
+    points = min(sight.state.points, planned)
+    lacking = sum(fact.frames for fact in sight.facts) < points or any(fact.trouble for fact in sight.facts)
+    closed = sight.state.phase == "ended" and (sight.quiet or not lacking)
+    row = with_gaps(sight.facts, source, points, closed=closed)
+    pieces = list(pieces_of(row, points, closed=closed))
+    usable = min(pieces[-1].stop if pieces else 0, sight.complete)
+    return News(tuple(_between(pieces, had, usable)), closed and usable == points)
 
 
 @dataclass(slots=True)
@@ -129,24 +151,22 @@ class Growing:
             clock.pause(PAUSE)
 
     def _look(self, now: float) -> News:
-        ask, had = self.services.caller.ask, self.taken[-1].stop if self.taken else 0
+        ask = self.services.caller.ask
         state = ask(self.services.metadata, ScansRequest(scan=self.task.scan), Scans, patience=PATIENCE).scans[0]
-        ended = state.phase == "ended"
-        if ended and self.ended_at is None:
+        if state.phase == "ended" and self.ended_at is None:
             self.ended_at = now
-        facts, points = self.watch.look(now), min(state.points, self.task.stop)
-        missing = sum(fact.frames for fact in facts) < points or any(fact.trouble for fact in facts)
+        complete = [self._complete(need) for need in self.task.needs]
+        facts = self.watch.look(now)
         quiet = now - max(self.ended_at or now, self.watch.changed_at) >= self.source.settle
-        closed = ended and (quiet or not missing)
-        pieces = list(pieces_of(with_gaps(facts, self.source, points, closed=closed), points, closed=closed))
-        usable = min(pieces[-1].stop if pieces else 0, *(self._complete(need.pipeline) for need in self.task.needs), points)
-        return News(tuple(_between(pieces, had, usable)), closed and usable == points)
+        sight = Sight(state, facts, min(complete, default=self.task.stop), quiet)
+        return news_of(sight, self.source, self.task.stop, self.taken[-1].stop if self.taken else 0)
 
-    def _complete(self, pipeline: Any) -> int:
-        """Return how far the newest product of a pipeline is complete."""
-        question = ListRequest(scan=self.task.scan, pipeline=pipeline)
+    def _complete(self, need: Need) -> int:
+        """Return how far the product that is meant is complete."""
+        question = ListRequest(scan=self.task.scan, pipeline=need.pipeline)
         found = self.services.caller.ask(self.services.sink, question, Products, patience=PATIENCE).products
-        return max(found, key=lambda state: state.version).complete if found else 0
+        meant = [state for state in found if need.settings in ("", state.product.settings)]
+        return max(meant, key=lambda state: state.version).complete if meant else 0
 
 
 def growing_of(task: Task, deployment: Deployment, caller: Caller, team: Team) -> Growing | None:
@@ -156,6 +176,12 @@ def growing_of(task: Task, deployment: Deployment, caller: Caller, team: Team) -
         return None
     services = Services(caller, address("metadata"), address("sink"))
     return Growing(task, source, roots, services, team, FileWatch(roots.raw, task.scan, source))
+
+
+def as_begun(task: Task) -> Task:
+    """Return a task that began early with the indexes only that it was given: those whose frames it names."""
+    given = sum(part.last - part.first for part in task.inputs)
+    return msgspec.structs.replace(task, stop=task.start + given) if 0 < given < task.stop - task.start else task
 
 
 def _between(pieces: list[Piece], start: int, stop: int) -> list[Piece]:

@@ -11,18 +11,19 @@ from beamtide import bundle
 from beamtide.command_tell import read_tasks
 from cluster_side.modalities.base import checked
 from cluster_side.modalities.company import ALONE
-from cluster_side.worker import inputs, one_task, recipe
+from cluster_side.worker import growing, inputs, one_task, recipe
 
 
 def run(file: pathlib.Path, raw: pathlib.Path | None, find: recipe.FindModality = recipe.registered) -> tuple[int, str]:
     """Run a bundle, with its inputs below `raw` if given; return the exit code (1: it fails here, too) and what to say."""
     with bundle.opened(file) as folder, tempfile.TemporaryDirectory(prefix="beamtide-") as cache:
         prepared, roots = bundle.read_settings(folder), bundle.read_roots(folder, raw)
-        task = read_tasks(folder / "task.json")[0]
+        task = growing.as_begun(read_tasks(folder / "task.json")[0])
         try:
             ready = recipe.prepare(prepared, pathlib.Path(cache), find)
             needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}
-            frames = inputs.read_with(task, roots, {name: bundle.read_dataset(folder, name) for name in needed})
+            datasets = {name: bundle.read_dataset(folder, name)[: task.stop - task.start] for name in needed}
+            frames = inputs.read_with(task, roots, datasets)
             outputs = ready.compute(frames, ALONE)
             headers = checked(outputs, ready.declared, task.stop - task.start)
         except Exception as error:

@@ -315,7 +315,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "frames that never came are not covered",
-        "beamline_side/cores/file_tasks.py",
+        "beamtide/files/pieces.py",
         "        yield Piece(at, points, trouble=NO_FILE)",
         "        pass",
         ("tests/stories/test_file_tasks_story.py",),
@@ -662,5 +662,33 @@ SABOTAGES = (
         "os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC",
         "os.O_RDONLY | os.O_CLOEXEC",
         ("tests/security/test_key_files.py",),
+    ),
+    Sabotage(
+        "a task that began early takes frames without their positions",
+        "cluster_side/worker/growing.py",
+        "    usable = min(pieces[-1].stop if pieces else 0, sight.complete)",
+        "    usable = pieces[-1].stop if pieces else 0",
+        ("tests/stories/test_growing_story.py",),
+    ),
+    Sabotage(
+        "a task that begins early is another one after an early end",
+        "beamline_side/cores/file_tasks.py",
+        "    block = (0, planned)",
+        "    block = (0, state.points)",
+        ("tests/stories/test_file_tasks_story.py",),
+    ),
+    Sabotage(
+        "the object so far moves when the scan grows",
+        "cluster_side/modalities/ptychography/live.py",
+        "(old - new for old, new in zip(",
+        "(0 * (old - new) for old, new in zip(",
+        ("tests/unit/test_ptycho_live.py",),
+    ),
+    Sabotage(
+        "a pixel that goes bad late is believed in early frames",
+        "cluster_side/modalities/ptychography/frames.py",
+        "        counts[:, self._bad] = 0.0\n",
+        "",
+        ("tests/unit/test_ptycho_live.py",),
     ),
 )

@@ -86,6 +86,7 @@ def test_the_result_is_that_of_the_finished_scan_and_pictures_grow(truth: Truth)
 
 def test_what_was_seen_keeps_its_place_and_gets_better(truth: Truth) -> None:
     """What comes begins with what was found before: its misfit starts where a fresh start ends after some iterations."""
+    truth = replace(truth, frames=truth.frames[::-1], measured=truth.measured[::-1])  # towards the object's pixel (0, 0)
     beam = Beam(truth, [40, 64], idle=20)
     settings = PtychographySettings(**truth.settings(recipe="RAAR(0.85) 20 -> LSQML 10", every=5, device="cpu"))
     load(settings, {})(beam.arrays(), beam.company())
@@ -114,6 +115,7 @@ def test_frames_that_come_in_turn_are_cut_as_if_they_were_together(truth: Truth)
     np.testing.assert_array_equal(cutter.prepared().counts, together.counts)
     np.testing.assert_array_equal(cutter.prepared().good, together.good)
     assert not together.good[3, 4]
+    assert not together.counts[:, 3, 4].any()
 
 
 def test_a_scan_that_is_over_before_the_first_look_needs_no_pictures(truth: Truth) -> None:
