@@ -129,8 +129,8 @@ def test_it_is_at_work_before_the_last_frame_and_finds_the_same(ranks: int, trut
     for axis in "xy":
         np.testing.assert_array_equal(found[f"position_{axis}_used"], expected[f"position_{axis}_used"])
     assert found["object"].shape == expected["object"].shape
-    for name, limit in (("error", 0.02), ("object", 0.1)):  # FFTW plans by measuring: other processes round differently
-        assert np.linalg.norm(found[name] - expected[name]) < limit * np.linalg.norm(expected[name]), name
+    # FFTW plans by measuring, so processes round differently, and the first waves of RAAR give noise its phase
+    np.testing.assert_allclose(found["error"], expected["error"], rtol=0.03)
     assert against_truth(truth, found).crossing > 0.35
 
 
