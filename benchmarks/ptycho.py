@@ -70,11 +70,11 @@ def _engine(text: str, counts: NDArray[Any], positions: NDArray[Any], probe: NDA
     backend = numpy_backend()
     shape = counts.shape[1], counts.shape[2]
     bench = Bench(backend, far_field(backend, shape), Alone())
-    own = members(len(counts), 0, 1)
-    amplitudes = np.sqrt(counts[own] * np.float32(bench.propagator.gain))
+    ours = members(np.arange(len(counts)), len(counts), 0, 1)
+    amplitudes = np.sqrt(counts[ours.own] * np.float32(bench.propagator.gain))
     power = float((amplitudes.astype(float) ** 2).sum())
-    measured = Frames(amplitudes, None, power, len(counts))
-    pixels = (positions - np.floor(positions.min(axis=0)) + 2)[own]
+    measured = Frames(amplitudes, None, power, ours)
+    pixels = (positions - np.floor(positions.min(axis=0)) + 2)[ours.own]
     start = probe * np.sqrt(counts.sum(axis=(1, 2)).mean() / (np.abs(probe) ** 2).sum())
     size = np.ceil(pixels.max(axis=0)).astype(int) + np.asarray(shape) + 2
     state = State(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels, pixels.copy())

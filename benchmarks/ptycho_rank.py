@@ -18,15 +18,15 @@ def main() -> None:
     counts, positions, probe = frames()
     team, backend = Ranks(), numpy_backend()
     bench = Bench(backend, far_field(backend, (counts.shape[1], counts.shape[2])), team)
-    own = members(len(counts), team.rank, team.size)
-    amplitudes = np.sqrt(counts[own] * np.float32(bench.propagator.gain))
+    ours = members(np.arange(len(counts)), len(counts), team.rank, team.size)
+    amplitudes = np.sqrt(counts[ours.own] * np.float32(bench.propagator.gain))
     pixels = positions - np.floor(positions.min(axis=0)) + 2
     size = np.ceil(pixels.max(axis=0)).astype(int) + np.asarray(probe.shape) + 2
     start = probe * np.sqrt(counts.sum(axis=(1, 2)).mean() / (np.abs(probe) ** 2).sum())
-    state = State(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels[own], pixels[own].copy())
+    state = State(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels[ours.own], pixels[ours.own])
     power = float(counts.sum(dtype=float)) * bench.propagator.gain
     stage = recipe.parse("DM 1")[0]
-    engine = reconstruct.engine_for(stage, bench, Frames(amplitudes, None, power, len(counts)), state, reconstruct.Plan((stage,)))
+    engine = reconstruct.engine_for(stage, bench, Frames(amplitudes, None, power, ours), state, reconstruct.Plan((stage,)))
     taken = []
     for _ in range(2 * ROUNDS):
         began = clock.monotonic()

@@ -8,7 +8,7 @@ pipeline; other compressions go through HDF5, with the filters of hdf5plugin.
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class StoredFrames(LazyFrames):
             super().__init__((rows[1] - rows[0], *found.shape[1:]), found.dtype)
             self._plan = _plan(found)
 
-    def read(self, rows: range) -> Iterator[NDArray[Any]]:
+    def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
         """Yield these frames; the file is opened once for all of them."""
         with opened(self._path) as file:
             found = file[self._where]

@@ -20,8 +20,8 @@ class LazyFrames(ABC):
         self.shape, self.dtype, self.ndim, self.size = shape, dtype, len(shape), int(np.prod(shape))
 
     @abstractmethod
-    def read(self, rows: range) -> Iterator[NDArray[Any]]:
-        """Yield these frames, in this order; all of them are there."""
+    def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """Yield these frames, in rising order; all of them are there."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -55,18 +55,18 @@ class InTurn(LazyFrames):
                 )
         super().__init__((sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
 
-    def read(self, rows: range) -> Iterator[NDArray[Any]]:
+    def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
         """Yield these frames; files are opened in turn."""
         begins = 0
         for part in self._parts:
-            here = [row - begins for row in rows if begins <= row < begins + len(part)]
-            if here:
-                yield from (
-                    part[here[0] : here[-1] + 1 : rows.step]
-                    if isinstance(part, np.ndarray)
-                    else part.read(range(here[0], here[-1] + 1, rows.step))
-                )
+            if here := [row - begins for row in rows if begins <= row < begins + len(part)]:
+                yield from chosen(part, here)
             begins += len(part)
+
+
+def chosen(frames: Any, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Yield some frames, in rising order, of an array or of files: nothing else is read."""
+    return frames.read(rows) if isinstance(frames, LazyFrames) else (frames[row] for row in rows)
 
 
 def joined(parts: Sequence[Any]) -> Any:

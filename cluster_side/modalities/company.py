@@ -6,7 +6,15 @@ an MPI program that add up what each has summed; every operator that needs all i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+
+from beamtide.errors import BadInput
+
+Made = TypeVar("Made")
+LONGEST = 1000
+"""Bytes of a sentence that travels from one rank to the others."""
 
 
 class Team(Protocol):
@@ -26,13 +34,28 @@ class Team(Protocol):
         """Replace each array, in place, by its sum over all ranks; all call this with the same shapes in the same order."""
         ...
 
-    def gather_rows(self, rows: Any, total: int) -> Any:
-        """Return all ranks' rows (host arrays): row i of rank r is row i * size + r of the answer, which has `total` rows."""
-        ...
-
     def told(self, text: bytes) -> bytes:
         """Return what rank 0 says; the others say b""."""
         ...
+
+
+def together(team: Team, do: Callable[[], Made]) -> Made:
+    """Return what is done on each rank; BadInput on all of them, with the sentence of the first, where it is raised on one."""
+    made, said = None, b""
+    try:
+        made = do()
+    except BadInput as error:
+        said = str(error).encode()[:LONGEST]
+    failed = np.zeros(team.size, np.float32)
+    failed[team.rank] = bool(said)
+    team.add_up([failed])
+    if not failed.any():
+        return cast(Made, made)
+    text = np.zeros(LONGEST, np.float32)
+    if team.rank == int(np.argmax(failed)):
+        text[: len(said)] = list(said)
+    team.add_up([text])
+    raise BadInput(text.astype(np.uint8).tobytes().rstrip(b"\0").decode(errors="replace"))
 
 
 class Feed(Protocol):
@@ -60,10 +83,6 @@ class Alone:
 
     def add_up(self, arrays: list[Any]) -> None:
         """There is nobody to add to."""
-
-    def gather_rows(self, rows: Any, total: int) -> Any:
-        """All rows are here."""
-        return rows
 
     def told(self, text: bytes) -> bytes:
         """Return what we say."""

@@ -47,13 +47,6 @@ class Ranks:
                 _fill(array, packed[at : at + part.size])
                 at += part.size
 
-    def gather_rows(self, rows: NDArray[Any], total: int) -> NDArray[Any]:
-        """Return all ranks' rows, row i of rank r at i * size + r."""
-        whole = np.zeros((total, *rows.shape[1:]), rows.dtype)
-        whole[self.rank :: self.size] = rows
-        self._comm.Allreduce(self._mpi.IN_PLACE, whole)
-        return whole
-
     def told(self, text: bytes) -> bytes:
         """Return what rank 0 says; the others say b""."""
         length = np.array([len(text)], np.int64)

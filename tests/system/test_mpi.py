@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import h5py
+import hdf5plugin
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -24,6 +26,7 @@ from beamtide.messages.tasks import Beat, InputFile, Task, TaskDone, TaskFailed
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller, Pump
 from beamtide.session import Session
+from cluster_side.modalities.ptychography.state import members
 from cluster_side.worker import recipe
 from tests.ptycho_scans import simulate
 from tests.stories.shelf import Shelf
@@ -178,6 +181,31 @@ def test_a_killed_rank_gives_the_task_back(victim: str, tmp_path: pathlib.Path) 
         line.wait_for(lambda: line.of(TaskDone), 90)
         assert process.wait(30) == 0
         assert len(line.of(StoreRequest)) == 1
+
+
+@pytest.mark.long
+def test_what_one_rank_cannot_read_is_the_reason_for_all(tmp_path: pathlib.Path) -> None:
+    """Each rank reads its own frames; one of rank 1's is damaged. The task fails by that sentence, not by a rank that is gone."""
+    deployment = deployment_for(tmp_path, "LSQML 5")
+    number = int(members(np.arange(36), 36, 1, 2).own[0])
+    with h5py.File(tmp_path / "raw" / "scan.h5", "r+") as file:
+        frames = file["frames"][()]
+        del file["frames"]
+        stored = file.create_dataset("frames", data=frames, chunks=(1, *frames.shape[1:]), **hdf5plugin.Bitshuffle())
+        where = stored.id.get_chunk_info_by_coord((number, 0, 0))
+    with (tmp_path / "raw" / "scan.h5").open("r+b") as file:
+        file.seek(where.byte_offset + where.size // 2)
+        file.write(b"\xff" * (where.size // 3))
+    task = whole_scan(deployment)
+    eiger = msgspec.structs.replace(task.inputs[0], format="eiger", options={"frames": "frames"})
+    with beamline(deployment) as line:
+        line.tasks.append(msgspec.structs.replace(task, inputs=(eiger,)))
+        process = start(deployment, 2, tmp_path / "log")
+        line.wait_for(lambda: line.of(TaskFailed), 60)
+        process.wait(30)
+        (failed,) = line.of(TaskFailed)
+    assert failed.cause == "fault"
+    assert f"frame {number} of frames cannot be decompressed" in failed.reason
 
 
 @pytest.mark.long

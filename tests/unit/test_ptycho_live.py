@@ -108,12 +108,12 @@ def test_frames_that_come_in_turn_are_cut_as_if_they_were_together(truth: Truth)
     frames, cut = truth.frames.copy(), Cut("corner")
     frames[50, 3, 4] = -1  # bad in a late frame: bad in all
     cutter = cutter_for(frames[:20], cut)
-    cutter.take(frames[:20])
-    assert cutter.prepared().good.all()
-    cutter.take(InTurn([frames[:30], frames[30:]]), 20)
+    cutter.take(frames[:20], np.arange(20))
+    assert cutter.prepared(20).good.all()
+    cutter.take(InTurn([frames[:30], frames[30:]]), np.arange(20, 64))
     together = prepare(frames, cut)
-    np.testing.assert_array_equal(cutter.prepared().counts, together.counts)
-    np.testing.assert_array_equal(cutter.prepared().good, together.good)
+    np.testing.assert_array_equal(cutter.prepared(64).counts, together.counts)
+    np.testing.assert_array_equal(cutter.prepared(64).good, together.good)
     assert not together.good[3, 4]
     assert not together.counts[:, 3, 4].any()
 

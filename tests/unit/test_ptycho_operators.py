@@ -15,7 +15,7 @@ from cluster_side.modalities.ptychography.batched import Batched, Rule
 from cluster_side.modalities.ptychography.constraints import Limits, bound_object, bound_probe, orthogonal
 from cluster_side.modalities.ptychography.projection import Projection
 from cluster_side.modalities.ptychography.propagators import far_field, near_field
-from cluster_side.modalities.ptychography.state import Bench, Frames, State, batches, members
+from cluster_side.modalities.ptychography.state import Bench, Frames, State, members
 
 RNG = np.random.default_rng(5)
 AT = [(0, 0), (3, 1), (4, 5)]
@@ -139,14 +139,18 @@ def test_orthogonal_modes_are_the_same_mixed_state() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_ranks_share_out_every_batch(size: int) -> None:
+@pytest.mark.parametrize("part", ["whole", "half"])
+def test_ranks_share_out_every_batch(size: int, part: str) -> None:
     for total, length in ((23, 5), (24, 24), (7, 16)):
-        everyone = [members(total, rank, size) for rank in range(size)]
-        assert sorted(np.concatenate(everyone)) == list(range(total))
-        whole = members(total, 0, 1)
-        for number, first in enumerate(range(0, total, length)):
-            mine = [everyone[rank][batches(total, length, rank, size)[number]] for rank in range(size)]
-            assert sorted(np.concatenate(mine)) == sorted(whole[first : first + length])
+        which = np.arange(total) if part == "whole" else np.sort(np.random.default_rng(3).permutation(total)[::2])
+        everyone = [members(which, total, rank, size) for rank in range(size)]
+        assert sorted(np.concatenate([one.own for one in everyone])) == list(which)
+        alone = members(which, total, 0, 1).own
+        for number, first in enumerate(range(0, len(which), length)):
+            mine = [one.own[one.batches(length)[number]] for one in everyone]
+            assert sorted(np.concatenate(mine)) == sorted(alone[first : first + length])
+        for rank, one in enumerate(everyone):
+            assert set(one.own) <= set(members(np.arange(total), total, rank, size).own), "a half needs frames of other ranks"
 
 
 def test_rings_of_equal_and_of_unlike_objects() -> None:
@@ -199,7 +203,7 @@ def small_problem(backend: Backend) -> tuple[Bench, Frames, State]:
     amplitudes = backend.array(rng.random((6, 8, 8)).astype(np.float32) * 8)
     good = np.ones((8, 8), bool)
     good[2, 3] = False
-    frames = Frames(amplitudes, backend.array(good.astype(np.float32)), float(6 * 64), 6)
+    frames = Frames(amplitudes, backend.array(good.astype(np.float32)), float(6 * 64), members(np.arange(6), 6, 0, 1))
     positions = rng.uniform(1, 5, (6, 2))
     probe = (rng.standard_normal((2, 8, 8)) + 1j * rng.standard_normal((2, 8, 8))).astype(np.complex64)
     return (

@@ -23,7 +23,7 @@ from cluster_side.modalities.ptychography.arrays import Array
 from cluster_side.modalities.ptychography.constraints import Limits, bound_object, bound_probe
 from cluster_side.modalities.ptychography.fourier import Learned, ask, compare, learn
 from cluster_side.modalities.ptychography.moves import displacements, move
-from cluster_side.modalities.ptychography.state import SEED, Bench, Frames, State, Sums, batches, blocks, corners
+from cluster_side.modalities.ptychography.state import SEED, Bench, Frames, State, Sums, blocks, corners
 from cluster_side.modalities.ptychography.subpixel import learned_by_probe, moved, ramps, spectrum_of
 
 FLOOR = 0.1
@@ -54,7 +54,7 @@ class Batched:
 
     def __init__(self, bench: Bench, frames: Frames, rule: Rule) -> None:
         self._bench, self._frames, self._rule = bench, frames, rule
-        self._batches = batches(frames.total, rule.batch, bench.team.rank, bench.team.size)
+        self._batches = frames.members.batches(rule.batch)
         self._order = np.random.Generator(np.random.PCG64(SEED))
         self._done = 0
         self._drive: NDArray[np.float64] | float = 0.0

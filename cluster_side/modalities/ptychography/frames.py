@@ -2,7 +2,7 @@
 
 Bad pixels are those that a mask names, that are not numbers, negative (detectors mark gaps so), or at or above the saturation
 in any frame. They are filled with zero and left out of every comparison. A detector of megapixels is cut while it is
-read, so only what is used is ever in memory.
+read, so only what is used is ever in memory; and each rank reads its own share of the frames.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from beamtide.formats.lazy import LazyFrames
+from beamtide.formats.lazy import chosen
+from cluster_side.modalities.company import Alone, Team, together
 
 Image = NDArray[np.float32]
 DARK = 1.0
@@ -35,38 +36,58 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Counts (n, h, w), float32, zero frequency in the corner; good pixels (h, w); the centre that was found."""
+    """Frames that are ready to compute with, zero frequency in the corner."""
 
     counts: Image
+    """(rows, h, w), float32."""
     good: NDArray[np.bool_]
+    """(h, w): pixels that are good in all frames of the scan."""
     centre: tuple[float, float]
+    rows: NDArray[np.int64]
+    """Which frames of the scan are here, in rising order."""
+    total: int
+    """Frames of the scan."""
+
+    def of(self, which: NDArray[np.int64]) -> Image:
+        """Return the counts of some frames of the scan that are here."""
+        return self.counts[np.searchsorted(self.rows, which)]
 
 
-def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None) -> Prepared:
-    """Return the frames (n, rows, columns) ready to compute with; BadInput when there is nothing in them.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which frames of a scan one rank cuts, in rising order, and with whom it finds what all frames say."""
+
+    rows: NDArray[np.int64]
+    team: Team
+
+
+def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Share | None = None) -> Prepared:
+    """Return the frames (n, rows, columns) ready to compute with, or a share of them; BadInput when there is nothing in them.
 
     `raw` is read frame by frame, once; twice where the centre has to be found. `mask` is True where pixels are bad.
     """
-    cutter = cutter_for(raw, cut, mask)
-    cutter.take(raw)
-    return cutter.prepared()
+    share = share or Share(np.arange(len(raw)), Alone())
+    cutter = cutter_for(raw, cut, mask, share)
+    together(share.team, lambda: cutter.take(raw, share.rows))
+    return cutter.prepared(len(raw))
 
 
-def cutter_for(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None) -> "Cutter":
+def cutter_for(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Share | None = None) -> "Cutter":
     """Return what cuts frames like these, around their centre; BadInput if they cannot be cut so."""
+    share = share or Share(np.arange(len(raw)), Alone())
     if raw.ndim != 3:
         raise BadInput(f"frames: an array of shape {raw.shape} holds no images; name the dataset of the detector's frames")
     if mask is not None and mask.shape != raw.shape[1:]:
         raise BadInput(f"mask: it has shape {mask.shape}, the frames {raw.shape[1:]}; make it from the same detector")
     trusted, limit = np.ones(raw.shape[1:], bool) if mask is None else ~mask, _limit(raw.dtype, cut)
     if cut.centre == "corner":
-        return Cutter(_Window(slice(None), slice(None)), trusted, limit, (0.0, 0.0))
-    centre = _centre(_mean(raw, trusted, cut)) if cut.centre == "auto" else cut.centre
+        return Cutter(_Window(slice(None), slice(None)), trusted, limit, (0.0, 0.0), share.team)
+    centre = _centre(_mean(raw, trusted, limit, share)) if cut.centre == "auto" else cut.centre
     assert not isinstance(centre, str)
     window = _window(raw.shape[1:], centre, cut)
     height, width = ((one.stop - one.start) // cut.rebin for one in (window.rows, window.columns))
     shift = (0, 0) if cut.near else (-(height // 2), -(width // 2))
-    return Cutter(replace(window, rebin=cut.rebin, shift=shift), trusted, limit, centre)
+    return Cutter(replace(window, rebin=cut.rebin, shift=shift), trusted, limit, centre, share.team)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,43 +107,56 @@ class _Window:
 
 
 class Cutter:
-    """Cuts frames as they come; a pixel that is bad in one of them is zero in all."""
+    """Cuts frames as they come; a pixel that is bad in one of them, on any rank, is zero in all."""
 
-    def __init__(self, window: _Window, trusted: NDArray[np.bool_], limit: float, centre: tuple[float, float]) -> None:
-        self._window, self._limit, self._centre = window, limit, centre
+    def __init__(
+        self, window: _Window, trusted: NDArray[np.bool_], limit: float, centre: tuple[float, float], team: Team
+    ) -> None:
+        self._window, self._limit, self._centre, self._team = window, limit, centre, team
         self._bad = window.placed(~window.cut(trusted)) > 0
         self._parts: list[Image] = []
+        self._rows: list[NDArray[np.int64]] = []
 
-    def take(self, raw: Any, first: int = 0) -> None:
-        """Cut these frames (n, rows, columns) from the `first` on, behind those that were taken before."""
-        counts = np.empty((len(raw) - first, *self._bad.shape), np.float32)
-        rows = raw.read(range(first, len(raw))) if isinstance(raw, LazyFrames) else raw[first:]
-        for at, frame in enumerate(rows):
+    def take(self, raw: Any, rows: NDArray[np.int64]) -> None:
+        """Cut these frames of a scan (n, rows, columns), which come behind those that were taken before."""
+        counts = np.empty((len(rows), *self._bad.shape), np.float32)
+        for at, frame in enumerate(chosen(raw, rows.tolist())):
             part = self._window.cut(frame)
             if not (believed := _believed(part, self._limit)).all():
                 self._bad |= self._window.placed(~believed) > 0
                 part = np.where(believed, part, 0)
             counts[at] = self._window.placed(part)
         self._parts.append(counts)
+        self._rows.append(rows)
 
-    def prepared(self) -> Prepared:
-        """Return all frames so far; BadInput if they are dark."""
+    def prepared(self, total: int) -> Prepared:
+        """Return all frames so far, of a scan with so many; BadInput if they are dark."""
+        bad = self._bad.astype(np.float32)
+        self._team.add_up([bad])
+        self._bad = bad > 0
         counts = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         self._parts = [counts]
         counts[:, self._bad] = 0.0
-        _check_light(float(counts.sum(dtype=np.float64)) / len(counts), len(counts), float(1 - self._bad.mean()))
-        return Prepared(counts, ~self._bad, self._centre)
+        light = np.array([counts.sum(dtype=np.float64)])
+        self._team.add_up([light])
+        _check_light(float(light[0]) / total, total, float(1 - self._bad.mean()))
+        return Prepared(counts, ~self._bad, self._centre, np.concatenate(self._rows), total)
 
 
-def _mean(raw: Any, trusted: NDArray[np.bool_], cut: Cut) -> NDArray[np.float64]:
-    """Return the mean frame, zero where a pixel is bad in any."""
-    good, total, limit = trusted.copy(), np.zeros(raw.shape[1:]), _limit(raw.dtype, cut)
-    for frame in raw:
-        believed = _believed(frame, limit)
-        good &= believed
-        total += np.where(believed, frame, 0)
-    mean = np.where(good, total / len(raw), 0.0)
-    _check_light(float(mean.sum()), len(raw), float(good.mean()))
+def _mean(raw: Any, trusted: NDArray[np.bool_], limit: float, share: Share) -> NDArray[np.float64]:
+    """Return the mean frame of all ranks, zero where a pixel is bad in any."""
+    bad, total = (~trusted).astype(np.float32), np.zeros(raw.shape[1:])
+
+    def read() -> None:
+        for frame in chosen(raw, share.rows.tolist()):
+            believed = _believed(frame, limit)
+            bad[~believed] = 1.0
+            np.add(total, np.where(believed, frame, 0), out=total)
+
+    together(share.team, read)
+    share.team.add_up([bad, total])
+    mean = np.where(bad == 0, total / len(raw), 0.0)
+    _check_light(float(mean.sum()), len(raw), float((bad == 0).mean()))
     return mean
 
 

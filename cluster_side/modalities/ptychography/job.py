@@ -76,28 +76,27 @@ class Job:
             return False
 
         reconstruct.run(bench, frames, state, plan, tell)
-        now = np.empty((len(which), 2))
-        now[members(len(which), 0, 1)] = team.gather_rows(state.positions, len(which))
+        now = np.zeros((len(which), 2))
+        now[np.searchsorted(self.scan.known[which], frames.members.own)] = state.positions
+        team.add_up([now])
         return state, now
 
     def begin(self, bench: Bench, which: NDArray[np.int64]) -> tuple[Frames, State]:
         """Return this rank's frames of these known positions, and the state before the first iteration."""
-        scan, backend, settings = self.scan, self.means.backend, self.means.settings
-        own = which[members(len(which), bench.team.rank, bench.team.size)]
-        good, counts = scan.prepared.good, scan.prepared.counts
-        wanted = counts if len(which) == len(counts) else counts[scan.known[which]]  # all of them need no copy
-        power = float(wanted.sum(dtype=np.float64)) * bench.propagator.gain
-        amplitudes = backend.array(np.sqrt(counts[scan.known[own]] * np.float32(bench.propagator.gain)))
-        frames = Frames(
-            amplitudes, None if good.all() else backend.array(good.astype(np.float32)), power, len(which), settings.upsample
-        )
-        mean = wanted.mean(axis=0)
+        scan, backend, settings, team = self.scan, self.means.backend, self.means.settings, bench.team
+        ours, good = members(scan.known[which], scan.prepared.total, team.rank, team.size), scan.prepared.good
+        counts, pixels = scan.prepared.of(ours.own), scan.pixels[np.searchsorted(scan.known, ours.own)]
+        total = counts.sum(axis=0, dtype=np.float64)
+        team.add_up([total])
+        amplitudes = backend.array(np.sqrt(counts * np.float32(bench.propagator.gain)))
+        masked = None if good.all() else backend.array(good.astype(np.float32))
+        frames = Frames(amplitudes, masked, float(total.sum()) * bench.propagator.gain, ours, settings.upsample)
         state = State(
             backend.array(np.ones(scan.shape, np.complex64)),
-            backend.array(self._probe(mean)),
-            scan.pixels[own].copy(),
-            scan.pixels[own].copy(),
-            backend.array(np.ones(len(own))) if settings.refine.flux else None,
+            backend.array(self._probe((total / len(which)).astype(np.float32))),
+            pixels,
+            pixels.copy(),
+            backend.array(np.ones(len(pixels))) if settings.refine.flux else None,
             backend.array(np.zeros(good.shape)) if settings.refine.background else None,
         )
         return frames, state

@@ -30,7 +30,7 @@ def load(settings: PtychographySettings, calibration: Mapping[str, pathlib.Path]
         means = Means(settings, company, arrays.backend(settings.device, company.local_rank), former)
         if company.feed is not None:
             given = live.follow(given, means, company.feed, mask)
-        job = Job(means, scan_of(given, settings, mask), shown=live.SHARE if company.feed is not None else 0.0)
+        job = Job(means, scan_of(given, settings, mask, company.team), shown=live.SHARE if company.feed is not None else 0.0)
         every = np.arange(len(job.scan.known))
         datasets = answer.datasets(job.scan, means.backend, *job.solve(every, live=True))
         if settings.frc:

@@ -42,7 +42,7 @@ def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -
     while not feed.over:
         frames = frames_of(given)
         cutter = cutter or cutter_for(frames, cut_of(means.settings), mask_of(mask))
-        cutter.take(frames, taken)
+        cutter.take(frames, np.arange(taken, len(frames)))
         taken, news = len(frames), None
         if (job := _job(given, means, cutter)) is not None:
             seen, news = _grow(job, seen, feed)
@@ -55,7 +55,7 @@ def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -
 def _job(given: Arrays, means: Means, cutter: Cutter) -> Job | None:
     """Return what is there as something to reconstruct; None, with a note, while it is not enough."""
     try:
-        return Job(means, scan_with(given, means.settings, cutter.prepared()))
+        return Job(means, scan_with(given, means.settings, cutter.prepared(len(given["frames"]))))
     except BadInput as error:
         means.company.note(f"no picture of {len(given['frames'])} frames yet: {error}")
         return None

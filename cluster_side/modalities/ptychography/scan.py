@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities.company import Team
 from cluster_side.modalities.ptychography import geometry as geo
-from cluster_side.modalities.ptychography.frames import Cut, Prepared, prepare
+from cluster_side.modalities.ptychography.frames import Cut, Prepared, Share, prepare
 from cluster_side.modalities.ptychography.spec import PtychographySettings
+from cluster_side.modalities.ptychography.state import members
 
 Arrays = Mapping[str, NDArray[Any]]
 METRES = {"nm": 1e-9, "um": 1e-6, "mm": 1e-3, "m": 1.0}
@@ -53,9 +55,13 @@ class Scan:
         return np.asarray(distance_transform_edt(nowhere) <= radius, np.float32)
 
 
-def scan_of(arrays: Arrays, settings: PtychographySettings, mask: pathlib.Path | None) -> Scan:
-    """Return the scan; BadInput says what is wrong with it."""
-    return scan_with(arrays, settings, prepare(frames_of(arrays), cut_of(settings), mask_of(mask)))
+def scan_of(arrays: Arrays, settings: PtychographySettings, mask: pathlib.Path | None, team: Team | None = None) -> Scan:
+    """Return the scan, with a rank's share of its frames; BadInput says what is wrong with it."""
+    frames, share = frames_of(arrays), None
+    if team is not None:
+        every = np.arange(len(frames))
+        share = Share(np.sort(members(every, len(every), team.rank, team.size).own), team)
+    return scan_with(arrays, settings, prepare(frames, cut_of(settings), mask_of(mask), share))
 
 
 def cut_of(settings: PtychographySettings) -> Cut:
@@ -71,10 +77,8 @@ def mask_of(path: pathlib.Path | None) -> NDArray[np.bool_] | None:
 def scan_with(arrays: Arrays, settings: PtychographySettings, prepared: Prepared) -> Scan:
     """Return the scan of frames that are cut already; BadInput says what is wrong with it."""
     geometry, measured = _geometry(arrays, settings), _positions(arrays, settings)
-    if len(prepared.counts) != len(measured):
-        raise BadInput(
-            f"there are {len(prepared.counts)} frames and {len(measured)} positions; they must belong to the same exposures"
-        )
+    if prepared.total != len(measured):
+        raise BadInput(f"there are {prepared.total} frames and {len(measured)} positions; they must belong to the same exposures")
     height, width = prepared.counts.shape[1:]
     pixel = geometry.pixel(height * settings.rebin)
     known = np.flatnonzero(np.isfinite(measured).all(axis=1))

@@ -1,10 +1,12 @@
 """What is measured and what is sought: the frames of one rank, and object, probe and positions as they are now.
 
 Positions (n, 2) are in object pixels, (row, column) of the probe's pixel (0, 0), float64; the object pixel under it is the
-rounded position. The member order of the whole scan is one fixed shuffle: member i belongs to rank i modulo size, and batch k of
-a stage is a range of members, so that batches are spread over the sample and do not depend on the number of ranks.
+rounded position. The order of a scan's frames is one fixed shuffle: the i-th of it belongs to rank i modulo size, and batch k of
+a stage is a range of it, so that batches are spread over the sample and do not depend on the number of ranks. Part of a scan
+(half of it, or what has a position) keeps order and owners, so a rank needs no other frames for it than for the whole.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,10 +32,15 @@ class Frames:
     """(h, w), 1 where the detector is to be believed, 0 elsewhere; None: everywhere."""
     power: float
     """Sum of amplitudes² over good pixels and all ranks."""
-    total: int
-    """Positions of all ranks."""
+    members: "Members"
+    """Which positions they are, among those of all ranks."""
     binning: int = 1
     """Pixels of the computed wave per detector pixel, each way."""
+
+    @property
+    def total(self) -> int:
+        """Positions of all ranks."""
+        return len(self.members.before) - 1
 
 
 @dataclass(slots=True)
@@ -116,21 +123,29 @@ def corners(state: State, which: slice) -> Corners:
     return corners_of(state.positions[which], (rows - height, columns - width))
 
 
-def members(total: int, rank: int, size: int) -> NDArray[np.int64]:
-    """Return which indexes of the scan belong to a rank, in the order in which it keeps them."""
-    return np.random.Generator(np.random.PCG64(SEED)).permutation(total)[rank::size]
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A rank's part of some positions of a scan."""
+
+    own: NDArray[np.int64]
+    """Their indexes in the scan, in the order in which this rank keeps them."""
+    before: NDArray[np.int64]
+    """How many of the first k positions of all ranks are ours, k from 0 on."""
+
+    def batches(self, length: int) -> list[slice]:
+        """Return, for each batch of all positions, the slice of ours that is in it."""
+        total = len(self.before) - 1
+        edges = [*range(0, total, length), total]
+        return [slice(int(self.before[first]), int(self.before[last])) for first, last in itertools.pairwise(edges)]
 
 
-def batches(total: int, length: int, rank: int, size: int) -> list[slice]:
-    """Return, for each batch of the whole scan, the slice of this rank's members that is in it."""
-    return [slice(_own(first, rank, size), _own(min(total, first + length), rank, size)) for first in range(0, total, length)]
+def members(which: NDArray[np.int64], frames: int, rank: int, size: int) -> Members:
+    """Return which of these indexes of a scan with so many frames belong to a rank."""
+    order = np.random.Generator(np.random.PCG64(SEED)).permutation(frames)
+    chosen, ours = np.isin(order, which), np.arange(frames) % size == rank
+    return Members(order[chosen & ours], np.concatenate([[0], np.cumsum(ours[chosen])]))
 
 
 def blocks(which: slice, length: int) -> list[slice]:
     """Cut a slice into blocks of at most so many positions."""
     return [slice(first, min(which.stop, first + length)) for first in range(which.start, which.stop, length)]
-
-
-def _own(position: int, rank: int, size: int) -> int:
-    """Return how many members before a position of the shuffle belong to a rank."""
-    return (position - rank + size - 1) // size if position > rank else 0
