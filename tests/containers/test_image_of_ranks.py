@@ -30,8 +30,8 @@ def test_ranks_by_the_mpirun_of_the_image(apptainer: pathlib.Path, mpi_image: Im
 
 
 def test_ranks_by_the_srun_outside(apptainer: pathlib.Path, mpi_image: Image, real_slurm: Cluster) -> None:
-    if "pmix" not in real_slurm.run("srun", "--mpi=list"):
-        pytest.skip("NO PMIX in this Slurm: no ranks were started in an image by srun")
+    if why := real_slurm.lacks("pmix"):
+        pytest.skip(f"NO PMIX in this Slurm: no ranks were started in an image by srun: {why}")
     assert checks.mpi(runtime.detect(), mpi_image.path)["PMI of Slurm"] == ""
     found = lines(["srun", "-N2", "-n4", "--mpi=pmix", str(apptainer), "exec", str(mpi_image.path), *PYTHON])
     assert found == [f"rank {rank} of 4 sum 6" for rank in range(4)]

@@ -23,6 +23,8 @@ from beamtide import clock
 from tests.ports import free_ports
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+FOR_RANKS = "libpmix-dev"
+"""By which this Slurm starts ranks of Open MPI: it loads libpmix.so. Without it only the tests of that are skipped."""
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
 NODES, CPUS, MEMORY = 4, 8, 64000
 PATIENCE = 30.0
@@ -176,6 +178,14 @@ class Cluster:
             raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
+    def lacks(self, mpi: str) -> str:
+        """Return why ranks cannot be started by `srun --mpi=…`, or ""."""
+        try:
+            self.run("srun", "-n1", f"--mpi={mpi}", "true")
+        except RuntimeError as error:
+            return str(error).splitlines()[0]
+        return ""
+
     def idle(self) -> bool:
         """Whether all nodes are there and free."""
         try:
@@ -245,12 +255,11 @@ class Cluster:
 def require() -> None:
     """Install Slurm's packages where that is allowed; NoSlurm if there is none after all."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if not missing:
-        return
-    if os.getuid() != 0 or shutil.which("apt-get") is None:
+    missing, may = [name for name in PROGRAMS if shutil.which(name) is None], not os.getuid() and shutil.which("apt-get")
+    if missing and not may:
         raise NoSlurm(f"no {', '.join(missing)}, and only root on a Debian may install {' '.join(PACKAGES)}")
-    _install()
+    if missing or (may and not list(pathlib.Path("/usr/lib").glob("*/pmix2/lib/libpmix.so"))):
+        _install()
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
         raise NoSlurm(f"no {', '.join(missing)}, also after `apt-get install {' '.join(PACKAGES)}`")
 
@@ -263,9 +272,10 @@ def _install() -> None:
         policy.chmod(0o755)
     try:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for words in (("update",), ("install", "--yes", "--no-install-recommends", *PACKAGES)):
-            done = subprocess.run(["apt-get", "-qq", *words], env=environment, capture_output=True, text=True, check=False)
-            if done.returncode and words[0] == "install":
+        for words in (("update",), PACKAGES, (FOR_RANKS,)):
+            call = words if words[0] == "update" else ("install", "--yes", "--no-install-recommends", *words)
+            done = subprocess.run(["apt-get", "-qq", *call], env=environment, capture_output=True, text=True, check=False)
+            if done.returncode and words is PACKAGES:
                 raise NoSlurm(f"apt-get cannot install {' '.join(PACKAGES)}: {done.stderr.strip().splitlines()[-1:]}")
     finally:
         if ours:

@@ -1,0 +1,82 @@
+"""Ptychography as a site runs it: ranks on two nodes of a real Slurm, started by srun, each in the image of kind worker-mpi."""
+
+import json
+import os
+import pathlib
+from importlib import resources
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from beamline_side.hosts import embedded
+from beamtide import results, site
+from beamtide.config import Deployment
+from beamtide.messages.base import ScanId
+from beamtide.messages.metadata import Scan
+from tests.containers.conftest import Image
+from tests.ports import free_ports
+from tests.ptycho_scans import Truth, simulate
+from tests.slurm.cluster import Cluster
+from tests.unit.test_ptycho_engines import against_truth
+
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(300)]
+SIDE = 8
+SCAN = Scan(id=ScanId("scan_00009"), shape=(SIDE, SIDE), axes=("y", "x"))
+
+
+def deployment_for(folder: pathlib.Path, truth: Truth, image: Image) -> Deployment:
+    for name in ("raw", "logs", "templates"):
+        (folder / name).mkdir()
+    packaged = resources.files("sbatch_templates").joinpath("ptychography.sh.j2").read_text()
+    module = f"{{% block prepare %}}\nexport PATH={os.environ['PATH']}\n"  # where a site would load one
+    (folder / "templates" / "ptychography.sh.j2").write_text(packaged.replace("{% block prepare %}\n", module))
+    with h5py.File(folder / "raw" / f"{SCAN.id}.h5", "w") as file:
+        file["frames"], file["positions"] = truth.frames, truth.arrays()["positions"]
+    np.save(folder / "probe.npy", truth.start())
+    options = {"frames": "/frames", "positions": "/positions"}
+    pipeline = {
+        "pipeline": "ptycho",
+        "modality": "ptychography",
+        "source": {"match": "{scan}.h5", "frames_per_task": "scan", "options": options},
+        "settings": truth.settings(recipe="RAAR(0.85) 25 -> LSQML 10", device="cpu", probe={"kind": "former"}),
+        "calibration": {"probe": "probe.npy"},
+        "job": {"ranks": 4, "nodes": 2, "tasks_per_job": 1},
+    }
+    first = free_ports(20)
+    whole = {
+        "site": "cluster",
+        "roots": {"raw": "raw", "processed": "processed", "shared": "."},
+        "state": "state",
+        "pipelines": ["ptycho.yaml"],
+        "scaling": {"caps": {"jobs": 1, "node_hours_per_day": 24}, "tick": 0.2, "idle_exit": 3},
+        "launcher": "slurm",
+        "network": {"bind": "127.0.0.1", "ports": f"{first}-{first + 19}"},
+        "slurm": {"partitions": ["cpu"], "logs": str(folder / "logs"), "templates": str(folder / "templates"), "mpi": "pmix"},
+        "container": {"runtime": "apptainer", "image": str(image.path), "digest": image.digest},
+    }
+    (folder / "ptycho.yaml").write_text(yaml.safe_dump(pipeline))
+    (folder / "site.yaml").write_text(json.dumps(whole))
+    return site.load(folder / "site.yaml")
+
+
+def test_ranks_on_two_nodes_find_the_object(mpi_image: Image, real_slurm: Cluster, tmp_path: pathlib.Path) -> None:
+    if why := real_slurm.lacks("pmix"):
+        pytest.skip(f"NO PMIX in this Slurm: no ranks were started in an image by srun: {why}")
+    truth = simulate(side=SIDE)
+    deployment = deployment_for(tmp_path, truth, mpi_image)
+    nodes: set[str] = set()
+
+    def look(_: object) -> None:
+        nodes.update(real_slurm.run("squeue", "-h", "-o", "%D").split())
+
+    outcome = embedded.run_scan(deployment, SCAN, look)
+    logs = "\n".join(path.read_text(errors="replace") for path in deployment.site.slurm.logs.iterdir())
+    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"ptycho": (1, 0)}, logs
+    assert "ranks=4" in logs
+    assert nodes == {"2"}
+    kept = results.open(SCAN.id, processed=deployment.site.roots.processed)
+    found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept}
+    assert against_truth(truth, found).crossing > 0.35
+    assert all(mpi_image.digest.encode() in path.read_bytes() for path in outcome.files if path.suffix == ".h5")
