@@ -71,7 +71,7 @@ def demo(
 
 
 def run(  # noqa: PLR0913, PLR0917 - the options of a command
-    scan: Annotated[str, typer.Argument(help="The name of the scan, as in the names of its files.")],
+    scan: Annotated[str, typer.Argument(help="The name of the scan, as in the names of its files; scan_1+scan_2: both as one.")],
     config: SiteFile = DEFAULT_SITE,
     shape: Annotated[str, typer.Option(help="slow x fast, for example 11x101 (default: as the files say).")] = "",
     pipelines: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
@@ -112,16 +112,18 @@ def _serve_all(deployment: "Deployment") -> None:
 def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
     """Ask the first file of each pipeline for the shape of the scan."""
     from beamtide import registry
+    from beamtide.files.watch import members
     from beamtide.formats import confinement
 
     for pipeline in deployment.pipelines.values():
         if pipeline.source.kind == "scan":
             continue
-        files = sorted(deployment.site.roots.raw.glob(pipeline.source.match.replace("{scan}", scan)))
+        stitched = members(scan)
+        files = sorted(deployment.site.roots.raw.glob(pipeline.source.match.replace("{scan}", stitched[0])))
         if files:
             confinement.before_opening(files[0], deployment.site.roots.raw)
             if found := registry.find("formats", pipeline.source.format).shape_of(files[0]):
-                return tuple(found)
+                return (found[0] * len(stitched), *found[1:])
     raise BadInput(
         f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
     )

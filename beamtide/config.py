@@ -131,7 +131,8 @@ class Source(Section):
     kind: Literal["files", "scan"] = "files"
     """"scan": no files; one task for the whole scan once it has ended, made of other pipelines' datasets (`inputs`)."""
     match: str = ""
-    """Pattern of the files below roots.raw; "{scan}" stands for the scan's name. Files are taken in the order of their names."""
+    """Pattern of the files below roots.raw; "{scan}" stands for the scan's name (of "a+b": for a, then for b). Files are taken in
+    the order of their names."""
     format: Name = "hdf5"
     """How frames lie in the files: a name of the registry (`beamtide formats`)."""
     frames_per_task: Literal["file", "line", "scan"] | Annotated[int, Field(ge=1)] = "line"

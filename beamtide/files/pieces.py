@@ -4,7 +4,7 @@ Clock policy: none. Invariant: pieces follow each other without gap or overlap, 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beamtide.config import Source
 from beamtide.files.row import FileFact
@@ -25,7 +25,26 @@ class Piece:
 
 
 def pieces_of(files: Sequence[FileFact], points: int, *, closed: bool) -> Iterator[Piece]:
-    """Lay the files out over the indexes; what cannot be read stops the row, or is a gap once the scan is closed."""
+    """Lay the files out over the indexes; what cannot be read stops the row, or is a gap once the scan is closed.
+
+    Scans that are stitched together have the same number of indexes each: what one lacks is no gap of the next.
+    """
+    parts = max((file.part[1] for file in files), default=1)
+    if points % parts:
+        yield Piece(0, points, trouble=f"{points} points cannot be those of {parts} scans of the same size; say --shape")
+        return
+    for part in range(parts):
+        begin, end = part * points // parts, (part + 1) * points // parts
+        own = [file for file in files if file.part[0] == part]
+        stop = begin
+        for piece in _pieces_of_one(own, end - begin, closed=closed):
+            stop = begin + piece.stop
+            yield replace(piece, start=begin + piece.start, stop=stop)
+        if stop < end:
+            return
+
+
+def _pieces_of_one(files: Sequence[FileFact], points: int, *, closed: bool) -> Iterator[Piece]:
     at, typical = 0, next((file.frames for file in files if not file.trouble and file.frames), 0)
     last_good = max((number for number, file in enumerate(files) if not file.trouble), default=-1)
     for number, file in enumerate(files):

@@ -3,14 +3,15 @@
 Theory: detectors number their files one by one. A number that is missing between two others is a file that has not come yet, or
 never will. The first is `source.first`, or 0 or 1. A row that begins later than that lacks its beginning, or is numbered on from
 the scan before; which of the two it is shows when nothing more will come: then the frames that the scan lacks say how many
-files are missing. Until then nothing in it has a certain index.
+files are missing. Until then nothing in it has a certain index. Scans that are stitched together have a row each.
 
 Clock policy: none. Invariant: files keep their order.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beamtide.config import Source
 
@@ -23,6 +24,8 @@ class FileFact:
     """Relative to the raw root."""
     frames: int = 0
     trouble: str = ""
+    part: tuple[int, int] = (0, 1)
+    """Which of so many scans that are stitched together it belongs to."""
 
 
 def natural(path: str) -> list[tuple[int, str]]:
@@ -32,6 +35,19 @@ def natural(path: str) -> list[tuple[int, str]]:
 
 def with_gaps(files: Sequence[FileFact], source: Source, points: int, *, closed: bool) -> list[FileFact]:
     """Return the files with an unreadable one for each number that is missing between two that are there, or before them."""
+    found = []
+    for part, one in _parts(files):
+        gapless = _without_gaps(one, source, points // part[1], closed=closed)
+        found += [file if file.part == part else replace(file, part=part) for file in gapless]
+    return found
+
+
+def _parts(files: Sequence[FileFact]) -> list[tuple[tuple[int, int], list[FileFact]]]:
+    """Return the files of each scan that is stitched to others; of a usual scan, all."""
+    return [(part, list(one)) for part, one in itertools.groupby(files, lambda file: file.part)]
+
+
+def _without_gaps(files: Sequence[FileFact], source: Source, points: int, *, closed: bool) -> list[FileFact]:
     row: list[FileFact] = []
     for file in files:
         if row:
@@ -42,10 +58,11 @@ def with_gaps(files: Sequence[FileFact], source: Source, points: int, *, closed:
 
 def late_start(files: Sequence[FileFact], source: Source) -> str:
     """Say why nothing of a row that does not begin with its first file has a certain index yet; "" if it has."""
-    if source.first is not None or not _begins_late(files, source):
+    late = next((one[0] for _, one in _parts(files) if _begins_late(one, source)), None)
+    if source.first is not None or late is None:
         return ""
     return (
-        f"the first file is {files[0].path}: if its number should be 0 or 1, files are missing before it. It is known when the "
+        f"the first file is {late.path}: if its number should be 0 or 1, files are missing before it. It is known when the "
         "scan ends; source.first in the pipeline file says it at once"
     )
 

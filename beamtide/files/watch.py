@@ -1,7 +1,7 @@
 """Looks at the files of one pipeline and scan: which are there, what they hold, and since when nothing has changed."""
 
 import pathlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from beamtide import registry
 from beamtide.config import Source
@@ -9,6 +9,11 @@ from beamtide.errors import BadInput
 from beamtide.files.row import FileFact, late_start, natural
 from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat
+
+
+def members(scan: str) -> tuple[str, ...]:
+    """Return the scans that a name stitches together by "+"; of a usual name, itself."""
+    return tuple(filter(None, scan.split("+"))) or (scan,)
 
 
 @dataclass(slots=True)
@@ -27,10 +32,9 @@ class FileWatch:
         """Return what is known of all files, in the order of their names; nothing for a source without files."""
         if not self.source.match:
             return []
-        pattern = self.source.match.replace("{scan}", self.scan)
         known: FileFormat = registry.find("formats", self.source.format)
-        found = sorted((path.relative_to(self.raw).as_posix() for path in self.raw.glob(pattern) if path.is_file()), key=natural)
-        for name in found:
+        found = self._found()
+        for name, part in found.items():
             info = (self.raw / name).stat()
             stamp = (info.st_size, info.st_mtime_ns)
             if self._seen.get(name) != stamp:
@@ -38,13 +42,23 @@ class FileWatch:
             elif not self._facts[name].trouble:
                 continue
             self._seen[name] = stamp
-            self._facts[name] = self._probe(known, name)
+            self._facts[name] = replace(self._probe(known, name), part=part)
         return [self._facts[name] for name in found]
 
     def why(self) -> str:
         """Say why nothing can be made of the files that are there."""
-        found = [self._facts[name] for name in sorted(self._facts, key=natural)]
+        found = sorted(self._facts.values(), key=lambda fact: (fact.part, natural(fact.path)))
         return late_start(found, self.source)
+
+    def _found(self) -> dict[str, tuple[int, int]]:
+        """Return the names of the files in their order, and of which scan each is."""
+        scans = members(self.scan) if "{scan}" in self.source.match else (self.scan,)
+        found: dict[str, tuple[int, int]] = {}
+        for number, scan in enumerate(scans):
+            paths = self.raw.glob(self.source.match.replace("{scan}", scan))
+            names = sorted((path.relative_to(self.raw).as_posix() for path in paths if path.is_file()), key=natural)
+            found |= {name: (number, len(scans)) for name in names}
+        return found
 
     def _probe(self, known: FileFormat, name: str) -> FileFact:
         path = self.raw / name

@@ -222,3 +222,46 @@ def test_a_task_that_begins_early_is_one_whatever_comes(data: st.DataObject) -> 
 def test_a_task_that_should_begin_early_is_void_when_no_frame_came() -> None:
     tasks = plan(state((3, 4), 6, "ended"), pipeline("scan", begin_with=4), DIGEST, [], closed=True)
     assert [(task.start, task.stop, task.void) for task in tasks] == [(0, 6, "no file came for them")]
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_stitched_scans_never_mix_their_indexes(data: st.DataObject) -> None:
+    """Whatever one of them lacks or has too many of: a frame of scan k lies at the indexes of scan k, at its own place there."""
+    parts, lines, width = data.draw(st.integers(2, 3)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
+    share = lines * width
+    config = pipeline(data.draw(st.sampled_from(["line", "scan", 3])))
+    facts, numbers = [], {}
+    for part in range(parts):
+        counts = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))
+        lost = data.draw(st.sets(st.integers(0, len(counts) - 1), max_size=1)) if len(set(counts)) == 1 else set()
+        for number, count in enumerate(counts):
+            path = f"s{part}/s{part}_{number:05d}.nxs"
+            numbers |= {(path, frame): part * share + sum(counts[:number]) + frame for frame in range(count)}
+            facts += [FileFact(path, count, part=(part, parts))] if number not in lost else []
+    if len({fact.part for fact in facts}) < parts or any(not fact.path.endswith("00000.nxs") for fact in firsts(facts)):
+        return  # a scan of which no file came, or not the first: those have tests of their own
+    scan = state((parts * lines, width), parts * share, "ended")
+    tasks = plan(scan, config, DIGEST, facts, closed=True)
+    assert covered(tasks) == list(range(parts * share))
+    for index, frame in frames_of([task for task in tasks if not task.void]).items():
+        assert index == numbers[frame]
+
+
+def firsts(facts: list[FileFact]) -> list[FileFact]:
+    return [fact for at, fact in enumerate(facts) if at == 0 or facts[at - 1].part != fact.part]
+
+
+def test_a_stitched_scan_lacks_what_one_of_its_scans_lacks() -> None:
+    """The second scan's first file is missing: its other files stay where they belong."""
+    facts = [FileFact("a/a_0.nxs", 6, part=(0, 2)), FileFact("b/b_1.nxs", 3, part=(1, 2))]
+    begun = pipeline("line", first=0)
+    closed = plan(state((4, 3), 12, "ended"), begun, DIGEST, facts, closed=True)
+    assert [(task.start, task.stop, task.void) for task in closed] == [
+        (0, 3, ""),
+        (3, 6, ""),
+        (6, 9, "the file b/b_0.nxs never came"),
+        (9, 12, ""),
+    ]
+    odd = plan(state((1, 5), 5, "ended"), begun, DIGEST, facts, closed=True)
+    assert [task.void for task in odd] == ["5 points cannot be those of 2 scans of the same size; say --shape"]

@@ -54,7 +54,7 @@ def detector_files(folder: pathlib.Path, frames: np.ndarray, per_file: int) -> N
 def encoder_files(folder: pathlib.Path, positions: np.ndarray) -> None:
     """Write positions (n, 2) in um, vertical first, one file per line."""
     folder.mkdir(parents=True)
-    for row, line in enumerate(positions.reshape(SIDE, SIDE, 2)):
+    for row, line in enumerate(positions.reshape(-1, SIDE, 2)):
         with h5py.File(folder / f"{SCAN.id}_{row:05d}.nxs", "w") as file:
             for number, values in enumerate((0 * line[:, 0], line[:, 0], line[:, 1], 0 * line[:, 0]), 1):
                 file[f"entry/data/encoder_{number}"] = values
@@ -90,3 +90,20 @@ def test_eiger_frames_and_encoders_become_an_object(per_file: int, tmp_path: pat
     assert tifffile.imread(next(folder.rglob("*object_phase.tif*"))).shape == found["object_phase"].shape
     with Image.open(next(folder.rglob("*object_phase.jp*g"))) as picture:
         assert min(picture.size) >= min(found["object_phase"].shape)
+
+
+def test_two_scans_that_are_stitched_become_one_object(tmp_path: pathlib.Path) -> None:
+    """The upper half of the sample is one scan, the lower half another, measured with the same optics."""
+    truth = simulate(side=SIDE)
+    deployment = deployment_for(tmp_path, truth, 64)
+    raw, half = deployment.site.roots.raw, len(truth.frames) // 2
+    (raw / SCAN.id).rename(tmp_path / "unused")
+    for scan, part in (("scan_00021", slice(0, half)), ("scan_00022", slice(half, None))):
+        detector_files(raw / scan / "eiger_4m_01", truth.frames[part], 24)
+        encoder_files(raw / scan / "pilctriggergenerator_04", 1e6 * truth.measured[part] * truth.pixel)
+    both = Scan(id=ScanId("scan_00021+scan_00022"), shape=(SIDE, SIDE), axes=("scanv", "scanu"))
+    outcome = run_scan(deployment, both, lambda _: None)
+    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"encoders": (8, 0), "ptycho": (1, 0)}
+    kept = results.open(both.id, processed=deployment.site.roots.processed)
+    found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
+    assert against_truth(truth, found).crossing > 0.35
