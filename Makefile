@@ -34,7 +34,8 @@ tested = $(BIN)/python -m pytest $(1) || $(BIN)/python -m pytest $(1) -n 0 --las
 
 test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
 	@$(call tested,)
-	@$(call tested,-m long -n 0 --timeout 600)
+	@$(call tested,-m "long and not system" --timeout 600)
+	@$(call tested,-m "long and system" -n 0 --timeout 600)
 
 images: $(VENV)/.dev  ## build all images, also the large one for GPUs, and run jobs in them (about ten minutes the first time)
 	@BEAMTIDE_TEST_GPU_IMAGE=yes $(BIN)/python -m pytest -m long -n 0 --timeout 600 tests/containers

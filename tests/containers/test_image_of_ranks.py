@@ -10,7 +10,7 @@ from cluster_side.images import checks, runtime
 from tests.containers.conftest import Image
 from tests.slurm.cluster import Cluster
 
-pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 SUM = "from mpi4py.MPI import COMM_WORLD as all; print('rank', all.rank, 'of', all.size, 'sum', all.allreduce(all.rank))"
 PYTHON = ("/opt/beamtide/bin/python", "-c", SUM)
 
@@ -29,6 +29,7 @@ def test_ranks_by_the_mpirun_of_the_image(apptainer: pathlib.Path, mpi_image: Im
     assert said["MPI in the image"] == ""
 
 
+@pytest.mark.system
 def test_ranks_by_the_srun_outside(apptainer: pathlib.Path, mpi_image: Image, real_slurm: Cluster) -> None:
     if why := real_slurm.lacks("pmix"):
         pytest.skip(f"NO PMIX in this Slurm: no ranks were started in an image by srun: {why}")

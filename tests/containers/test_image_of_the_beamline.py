@@ -18,7 +18,7 @@ from tests.containers.conftest import Image
 from tests.system.deployments import REAL_SCAN, real_site
 from tests.system.test_real_scan import check_every_index_once, expected_maps, maps_of
 
-pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 PATIENCE = 120.0
 
 
@@ -68,6 +68,7 @@ def test_it_is_whole(beamline_image: Image) -> None:
     assert not [text for text in checks.image(runtime.detect(), beamline_image.path).values() if text]
 
 
+@pytest.mark.system
 def test_components_inside_write_what_workers_outside_computed(
     beamline_image: Image, tmp_path: pathlib.Path, test_data: pathlib.Path
 ) -> None:
