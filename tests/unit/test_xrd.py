@@ -85,6 +85,25 @@ def test_patterns_are_pyfais(
         np.testing.assert_allclose(array, ours[name], rtol=1e-6, err_msg=f"without a compiler: {name}")
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pyopencl tells of what the compiler of the device said
+@pytest.mark.parametrize("case", ["plain", "mask, dark, flat", "dummy and overflow", "full", "cake"])
+def test_opencl_finds_the_same(case: str, poni: pathlib.Path, image: np.ndarray, extras: dict[str, pathlib.Path]) -> None:
+    """On whatever device there is: a GPU, or this CPU by POCL; it computes with 32-bit numbers."""
+    pytest.importorskip("pyopencl", reason="OPENCL IS NOT TESTED: no pyopencl here")
+    (extra, all_files), frames = CASES[case], {"frames": np.stack([image, image // 2])}
+    calibration = {"poni": poni} | (extras if all_files else {})
+    try:
+        found = run(XRD, frames, CEO2 | extra | {"engine": "pyfai", "opencl": True}, calibration)
+    except BadInput as error:
+        pytest.skip(f"OPENCL IS NOT TESTED: {error}")
+    reference = run(XRD, frames, CEO2 | extra, calibration)
+    for name in ("azint1d/I", "azint1d/I_errors", *(["azint2d/I"] if "cake" in extra else [])):
+        there = np.isfinite(reference[name]) & (np.abs(reference[name]) > 1e-3 * np.nanmax(reference[name]))
+        assert there.mean() > 0.5
+        np.testing.assert_allclose(found[name][there], reference[name][there], rtol=1e-4, err_msg=name)
+
+
 def test_the_reference_pattern_and_its_peaks(poni: pathlib.Path, image: np.ndarray, test_data: pathlib.Path) -> None:
     reference = np.loadtxt(test_data / "xrd" / "CeO2_Pilatus1M.xy")
     peaks = {f"line{number}": (line - 0.25, line + 0.25) for number, line in enumerate(LINES)}
