@@ -187,7 +187,7 @@ class Job(Section):
         return self.slots * self.cpus_per_slot
 
 
-Format = Literal["hdf5", "tiff", "jpeg", "ptypy"]
+Format = Literal["hdf5", "tiff", "jpeg", "ptypy", "cxi"]
 
 
 class PipelineConfig(Section):

@@ -52,6 +52,11 @@ def preview_file(result: pathlib.Path, dataset: str) -> pathlib.Path:
     return result.parent / "preview" / f"{result.stem}_{_flat(dataset)}.jpg"
 
 
+def cxi_file(result: pathlib.Path) -> pathlib.Path:
+    """Return the CXI file of a reconstruction's result file."""
+    return result.with_suffix(".cxi")
+
+
 def positions_file(result: pathlib.Path) -> pathlib.Path:
     """Return the positions file, as ptypy reads it, of a result file."""
     return result.parent / f"{result.stem}_positions.h5"

@@ -11,6 +11,7 @@ import pathlib
 import h5py
 
 from beamline_side.writers.atomic import ensure_room, hidden, plainly, replacing
+from beamline_side.writers.cxi import write_cxi
 from beamline_side.writers.hdf5 import LiveFile
 from beamline_side.writers.jpeg import write_jpeg
 from beamline_side.writers.maps import Map
@@ -91,6 +92,9 @@ class ProductFiles:
         if "ptypy" in self.formats:
             with replacing(layout.positions_file(result)) as positions:
                 write_positions(positions, part, content.positions)
+        if "cxi" in self.formats:
+            with replacing(layout.cxi_file(result)) as reconstruction:
+                write_cxi(reconstruction, part, content.document)
         facts = {"scan": self.product.scan, "pipeline": self.product.pipeline, "settings": self.product.settings}
         for shown in drawn:
             if "tiff" in self.formats:

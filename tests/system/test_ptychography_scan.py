@@ -33,7 +33,7 @@ PTYCHO = {
     "source": {"match": "{scan}/eiger_4m_01/*_data_*.h5", "format": "eiger", "frames_per_task": 1000000},
     "inputs": ["encoders/y", "encoders/x"],
     "calibration": {"probe": "probe.npy"},
-    "write": ["hdf5", "tiff", "jpeg"],
+    "write": ["hdf5", "tiff", "jpeg", "cxi"],
 }
 
 
@@ -88,6 +88,8 @@ def test_eiger_frames_and_encoders_become_an_object(per_file: int, tmp_path: pat
     np.testing.assert_allclose(used, truth.measured * truth.pixel, atol=1e-12)
     folder = layout.scan_folder(deployment.site.roots.processed, SCAN.id)
     assert tifffile.imread(next(folder.rglob("*object_phase.tif*"))).shape == found["object_phase"].shape
+    with h5py.File(next(folder.glob("*.cxi"))) as file:
+        np.testing.assert_array_equal(file["entry_1/image_1/data"], found["object"])
     with Image.open(next(folder.rglob("*object_phase.jp*g"))) as picture:
         assert min(picture.size) >= min(found["object_phase"].shape)
 
