@@ -93,7 +93,10 @@ def see_out(child: Child) -> None:
 
 
 def be_one(parent: int, do: Callable[[], int]) -> NoReturn:
-    """Be a child: die with the parent, leave on SIGTERM, never return."""
+    """Be a child: die with the parent, leave on SIGTERM, never return.
+
+    SIGTERM may come at any instant, also while we are leaving; whatever it interrupts, we must not go on as our parent.
+    """
     code = 70
     try:
         signal.set_wakeup_fd(-1)
@@ -107,9 +110,13 @@ def be_one(parent: int, do: Callable[[], int]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        finally:  # `_leave` raises once at most: from here on nothing does
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
 
 
 def _leave(*_: object) -> None:

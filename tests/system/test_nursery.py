@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Pump
 from beamtide.session import Session
 from cluster_side.modalities.base import Kernel, Modality, Output, SettingsModel
-from cluster_side.worker import life, nursery
+from cluster_side.worker import child, life, nursery
 
 pytestmark = pytest.mark.system
 
@@ -398,6 +399,28 @@ def test_workers_die_with_their_parent(tmp_path: pathlib.Path, monkeypatch: pyte
             os.kill(pid, signal.SIGKILL)
             line.wait_for(lambda: line.of(TaskFailed))
     assert line.of(TaskFailed)[0].cause == "handback"
+
+
+class Loud:
+    """A stream during whose last flush the parent dies."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_child_that_is_told_to_leave_while_it_leaves_does_not_go_on_as_its_parent() -> None:
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        try:
+            sys.stdout = Loud()  # type: ignore[assignment]
+            child.be_one(parent, lambda: 3)
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
 
 
 def test_a_damaged_cache_is_not_believed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
