@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from beamtide import __version__, command_dead, command_explain, command_keys, command_look, command_tell
+from beamtide import __version__, command_dead, command_explain, command_keys, command_lavue, command_look, command_tell
 from beamtide.errors import BadInput, BeamtideError, Broken
 from beamtide.screen import complain, say
 
@@ -72,11 +72,8 @@ def build(wishes: _Wishes | None = None) -> typer.Typer:
                 raise
             continue  # only one of the two sides is installed here
         add_to(app)
-    command_look.add_to(app)
-    command_explain.add_to(app)
-    command_tell.add_to(app)
-    command_dead.add_to(app)
-    command_keys.add_to(app)
+    for commands in (command_look, command_lavue, command_explain, command_tell, command_dead, command_keys):
+        commands.add_to(app)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from beamtide.pump.caller import Answer, Caller
 from beamtide.pump.loop import Pump, Store, stop_on_signals
+from beamtide.pump.publisher import Publisher
 from beamtide.pump.sockets import CONTROL_MESSAGE, MAX_MESSAGE, Limits
 
-__all__ = ["CONTROL_MESSAGE", "MAX_MESSAGE", "Answer", "Caller", "Limits", "Pump", "Store", "stop_on_signals"]
+__all__ = ["CONTROL_MESSAGE", "MAX_MESSAGE", "Answer", "Caller", "Limits", "Publisher", "Pump", "Store", "stop_on_signals"]

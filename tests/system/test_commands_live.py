@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -190,6 +191,19 @@ def test_jobs_are_listed_limited_and_explained(live: Deployment, capsys: pytest.
     assert "xrf       done." in said
     assert told(live, "explain")["dead"] == []
     assert "there is no scan 'scan_9'" in words_of(capsys, "explain", "scan_9", "-c", live.file, code=2)
+
+
+def test_pictures_for_lavue_are_listed(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = told(live, "lavue", SCAN.id)["pictures"]
+    assert {"encoders_x", "xrf_area_Fe_K", "xrf_area_Zn_K"} <= set(pictures)  # type: ignore[call-overload]
+    assert "there is no scan 'scan_9'" in words_of(capsys, "lavue", "scan_9", "-c", live.file, code=2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = words_of(capsys, "lavue", "-c", live.file, "--port", port, code=2)
+    assert said.startswith(f"cannot listen on tcp://127.0.0.1:{port}: Address already in use")
+    assert "choose another --port" in said
 
 
 def test_what_a_job_would_be_is_shown_and_nothing_starts(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,119 @@
+"""Pictures of a scan while it runs: maps of its results so far, and what tasks at work show of theirs.
+
+A dataset with one number per index becomes a map by scan order; one of the whole scan is a picture or a curve as it is. Of
+complex ones the amplitude is shown, of several modes the first. What did not change is not asked for again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide import preview
+from beamtide.client import Client
+from beamtide.config import Deployment
+from beamtide.errors import BadInput
+from beamtide.gridding import by_order
+from beamtide.lavue import Picture, topic_of
+from beamtide.messages.metadata import ScanState
+from beamtide.messages.results import DatasetHeader, ProductState
+from beamtide.pump import Caller
+from beamtide.security.guard import identity_of
+
+MICROMETRES = 1e6
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(slots=True)
+class Gallery:
+    """The pictures of one scan."""
+
+    client: Client
+    caller: Caller
+    scan: str
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    """Of each pipeline's product, when it was looked at."""
+    previews: dict[str, int] = field(default_factory=dict)
+
+    def look(self) -> dict[str, Picture]:
+        """Return all pictures as they are now."""
+        state = self.client.scans(self.scan)[0]
+        for product in self.client.products(self.scan):
+            pipeline = product.product.pipeline
+            if self.versions.get(pipeline) != product.version:
+                self._take(state, product)
+                self.versions[pipeline] = product.version
+        for name in self.client.deployment.pipelines:
+            shown, arrays = preview.look(self.caller, self.client.deployment, self.scan, name, self.previews.get(name, 0))
+            if arrays:
+                self.previews[name] = shown.number
+                self._hang(name, arrays, shown.number, f"{self.scan} {name} {shown.progress:.0%}")
+        return self.pictures
+
+    def _take(self, state: ScanState, product: ProductState) -> None:
+        """Take the maps of a product, and what it has of the whole scan."""
+        pipeline, whole = product.product.pipeline, dict[str, NDArray[Any]]()
+        for header in product.datasets:
+            try:
+                rows = self.client.fetch(self.scan, f"{pipeline}/{header.name}").values
+            except BadInput:  # too large to be asked for at once: nothing to look at
+                continue
+            if header.per == "scan":
+                whole[header.name] = rows
+            elif rows.ndim == 1:
+                self.pictures[topic_of(f"{pipeline}_{header.name}")] = _map(rows, state, header, product.version)
+        self._hang(pipeline, whole, product.version, f"{self.scan} {pipeline}")
+
+    def _hang(self, pipeline: str, arrays: Arrays, version: int, title: str) -> None:
+        for name, values in arrays.items():
+            real = np.abs(values) if values.dtype.kind == "c" else values
+            real = real[0] if real.ndim == 3 else real
+            if 1 <= real.ndim <= 2 and real.size > 1:
+                labels, scales = _axes(arrays, name, real)
+                self.pictures[topic_of(f"{pipeline}_{name}")] = Picture(real, version, f"{title} {name}", labels, scales)
+
+
+class Galleries:
+    """The pictures of one scan, or always of the newest. Use it in a `with` block."""
+
+    def __init__(self, deployment: Deployment, scan: str = "") -> None:
+        self._scan, self._client, self._caller = scan, Client(deployment), Caller(identity_of(deployment, "user"))
+        self._now: Gallery | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        self._caller.close()
+
+    def look(self) -> dict[str, Picture]:
+        """Return all pictures as they are now; none before the first scan. BadInput: there is no such scan."""
+        known = self._client.scans(self._scan)
+        if self._scan and not known:
+            raise BadInput(f"there is no scan {self._scan!r}; see `beamtide scan list`")
+        if not known:
+            return {}
+        name = max(known, key=lambda state: state.version).scan.id
+        if self._now is None or self._now.scan != name:
+            self._now = Gallery(self._client, self._caller, name)
+        return self._now.look()
+
+
+def _map(rows: NDArray[Any], state: ScanState, header: DatasetHeader, version: int) -> Picture:
+    scan = state.scan
+    slow, fast = (*scan.axes, "line", "point")[-2:] if len(scan.axes) < 2 else scan.axes[-2:]
+    values = by_order(rows, scan.shape, snake=scan.snake)
+    return Picture(values, version, f"{scan.id} {header.name} ({header.units or '1'})", (fast, slow, "", ""))
+
+
+def _axes(arrays: Arrays, name: str, values: NDArray[Any]) -> tuple[tuple[str, str, str, str], tuple[float, float, float, float]]:
+    """Return labels and scales of a picture of an object, whose axes are in metres; plain ones of anything else."""
+    x, y = arrays.get("object_x"), arrays.get("object_y")
+    if x is None or y is None or not name.startswith("object") or values.shape != (len(y), len(x)):
+        return ("", "", "", ""), (0.0, 0.0, 1.0, 1.0)
+    steps = (float(x[1] - x[0]), float(y[1] - y[0]))
+    return ("x", "y", "um", "um"), tuple(MICROMETRES * one for one in (float(x[0]), float(y[0]), *steps))  # type: ignore[return-value]
