@@ -34,18 +34,19 @@ class Gallery:
     caller: Caller
     scan: str
     pictures: dict[str, Picture] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)
-    """Of each pipeline's product, when it was looked at."""
+    seen: dict[str, ProductState] = field(default_factory=dict)
+    """Each pipeline's product, as it was at the last look."""
+    rows: dict[str, NDArray[Any] | None] = field(default_factory=dict)
+    """Of each dataset with one number per index, those that are here; None: it has more than one, and is no map."""
     previews: dict[str, int] = field(default_factory=dict)
 
     def look(self) -> dict[str, Picture]:
-        """Return all pictures as they are now."""
+        """Return all pictures as they are now; only what is new is asked for."""
         state = self.client.scans(self.scan)[0]
-        for product in self.client.products(self.scan):
-            pipeline = product.product.pipeline
-            if self.versions.get(pipeline) != product.version:
+        for product in sorted(self.client.products(self.scan), key=lambda one: one.version):  # the newest settings last
+            if self.seen.get(product.product.pipeline) != product:
                 self._take(state, product)
-                self.versions[pipeline] = product.version
+                self.seen[product.product.pipeline] = product
         for name in self.client.deployment.pipelines:
             shown, arrays = preview.look(self.caller, self.client.deployment, self.scan, name, self.previews.get(name, 0))
             if arrays:
@@ -54,18 +55,32 @@ class Gallery:
         return self.pictures
 
     def _take(self, state: ScanState, product: ProductState) -> None:
-        """Take the maps of a product, and what it has of the whole scan."""
-        pipeline, whole = product.product.pipeline, dict[str, NDArray[Any]]()
+        """Take what is new of a product's maps; and what it has of the whole scan, which is merged anew each time, at the end."""
+        pipeline, before = product.product.pipeline, self.seen.get(product.product.pipeline)
+        same = before is not None and (before.product, before.corrections) == (product.product, product.corrections)
         for header in product.datasets:
-            try:
-                rows = self.client.fetch(self.scan, f"{pipeline}/{header.name}").values
-            except BadInput:  # too large to be asked for at once: nothing to look at
-                continue
-            if header.per == "scan":
-                whole[header.name] = rows
-            elif rows.ndim == 1:
+            name = f"{pipeline}/{header.name}"
+            if header.per == "index" and (rows := self._grown(name, product.complete, same=same)) is not None:
                 self.pictures[topic_of(f"{pipeline}_{header.name}")] = _map(rows, state, header, product.version)
-        self._hang(pipeline, whole, product.version, f"{self.scan} {pipeline}")
+        if product.complete >= state.points:
+            whole = [header.name for header in product.datasets if header.per == "scan"]
+            arrays = {name: self.client.fetch(self.scan, f"{pipeline}/{name}").values for name in whole}
+            self._hang(pipeline, arrays, product.version, f"{self.scan} {pipeline}")
+
+    def _grown(self, name: str, complete: int, *, same: bool) -> NDArray[Any] | None:
+        """Return the rows of a dataset so far, asking only for those that are new; None if there are none, or it is no map."""
+        if not same:
+            self.rows.pop(name, None)
+        if not complete:
+            return None
+        if name not in self.rows:  # one row tells whether it is a map
+            first = self.client.fetch(self.scan, name, 0, 1).values
+            self.rows[name] = None if first.ndim > 1 else first
+        have = self.rows[name]
+        if have is not None and complete > len(have):
+            new = self.client.fetch(self.scan, name, len(have), complete).values
+            self.rows[name] = have = np.concatenate([have, new])
+        return have
 
     def _hang(self, pipeline: str, arrays: Arrays, version: int, title: str) -> None:
         for name, values in arrays.items():

@@ -152,7 +152,10 @@ class Growing:
 
     def _look(self, now: float) -> News:
         ask = self.services.caller.ask
-        state = ask(self.services.metadata, ScansRequest(scan=self.task.scan), Scans, patience=PATIENCE).scans[0]
+        known = ask(self.services.metadata, ScansRequest(scan=self.task.scan), Scans, patience=PATIENCE).scans
+        if not known:
+            raise BadInput(f"the metadata server does not know scan {self.task.scan}, so nobody can say when it ends")
+        state = known[0]
         if state.phase == "ended" and self.ended_at is None:
             self.ended_at = now
         complete = [self._complete(need) for need in self.task.needs]
