@@ -10,13 +10,15 @@ import time
 import numpy as np
 import torch
 
-# a torch for CPUs beside a torchvision for GPUs lacks two operators, without which torchvision is not imported; nobody calls them
-_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+try:
+    import torchvision  # noqa: F401
+except RuntimeError:  # one for GPUs beside a torch for CPUs lacks two operators, which nobody calls
+    _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
+    for _name in ("nms", "qnms"):
+        _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from ptychi import api  # noqa: E402
-from ptychi.api.task import PtychographyTask  # noqa: E402
+from ptychi import api
+from ptychi.api.task import PtychographyTask
 
 WAVELENGTH, PIXEL = 1.5e-10, 1e-8
 
