@@ -4,19 +4,20 @@ Every method may raise NoAnswer (the service is not there) and BadInput (it refu
 """
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from beamtide import clock, settings, site
+from beamtide import clock, preview, settings, site
 from beamtide.config import Deployment, PipelineConfig
 from beamtide.errors import BadInput
 from beamtide.messages import Message, Ok, metadata, results, scaling, tasks, topology
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
+from beamtide.messages.previews import Preview
 from beamtide.portions import batches, portions
 from beamtide.pump import Answer, Caller
 from beamtide.security.guard import identity_of
@@ -165,6 +166,10 @@ class Client:
             self.deployment.address("sink"), question, results.Fetched, patience=self._patience
         )
         return FetchedArray(arrays["data"], answer.header, answer.start, answer.stop, answer.holes)
+
+    def preview(self, scan: str, pipeline: str, after: int = 0) -> tuple[Preview, Mapping[str, NDArray[Any]]]:
+        """Return what a task still at work shows, with its arrays (none: there is nothing newer than number `after`)."""
+        return preview.look(self._caller, self.deployment, scan, pipeline, after)
 
     # settings
 

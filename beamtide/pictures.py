@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide import preview
 from beamtide.client import Client
 from beamtide.config import Deployment
 from beamtide.errors import BadInput
@@ -19,8 +18,6 @@ from beamtide.gridding import by_order
 from beamtide.lavue import Picture, topic_of
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import DatasetHeader, ProductState
-from beamtide.pump import Caller
-from beamtide.security.guard import identity_of
 
 MICROMETRES = 1e6
 Arrays = Mapping[str, NDArray[Any]]
@@ -31,7 +28,6 @@ class Gallery:
     """The pictures of one scan."""
 
     client: Client
-    caller: Caller
     scan: str
     pictures: dict[str, Picture] = field(default_factory=dict)
     seen: dict[str, ProductState] = field(default_factory=dict)
@@ -43,12 +39,13 @@ class Gallery:
     def look(self) -> dict[str, Picture]:
         """Return all pictures as they are now; only what is new is asked for."""
         state = self.client.scans(self.scan)[0]
-        for product in sorted(self.client.products(self.scan), key=lambda one: one.version):  # the newest settings last
-            if self.seen.get(product.product.pipeline) != product:
+        products = sorted(self.client.products(self.scan), key=lambda one: one.version)
+        for pipeline, product in {one.product.pipeline: one for one in products}.items():  # of several settings the newest
+            if self.seen.get(pipeline) != product:
                 self._take(state, product)
-                self.seen[product.product.pipeline] = product
+                self.seen[pipeline] = product
         for name in self.client.deployment.pipelines:
-            shown, arrays = preview.look(self.caller, self.client.deployment, self.scan, name, self.previews.get(name, 0))
+            shown, arrays = self.client.preview(self.scan, name, self.previews.get(name, 0))
             if arrays:
                 self.previews[name] = shown.number
                 self._hang(name, arrays, shown.number, f"{self.scan} {name} {shown.progress:.0%}")
@@ -95,7 +92,7 @@ class Galleries:
     """The pictures of one scan, or always of the newest. Use it in a `with` block."""
 
     def __init__(self, deployment: Deployment, scan: str = "") -> None:
-        self._scan, self._client, self._caller = scan, Client(deployment), Caller(identity_of(deployment, "user"))
+        self._scan, self._client = scan, Client(deployment)
         self._now: Gallery | None = None
 
     def __enter__(self) -> Self:
@@ -103,7 +100,6 @@ class Galleries:
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
-        self._caller.close()
 
     def look(self) -> dict[str, Picture]:
         """Return all pictures as they are now; none before the first scan. BadInput: there is no such scan."""
@@ -114,7 +110,7 @@ class Galleries:
             return {}
         name = max(known, key=lambda state: state.version).scan.id
         if self._now is None or self._now.scan != name:
-            self._now = Gallery(self._client, self._caller, name)
+            self._now = Gallery(self._client, name)
         return self._now.look()
 
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from beamline_side.writers import rows
 from beamtide import clock
 from beamtide.errors import BadInput
+from beamtide.formats.ptychography import JOULE_PER_KEV
 from beamtide.messages.metadata import SettingsDocument
 
 VERSION = 160
-JOULE_PER_KEV = 1.602176634e-16
 NEEDED = ("object", "object_x", "object_y", "probe", "pixel_size", "error")
 PLACES = ("position_x", "position_y")
 

@@ -59,15 +59,19 @@ def _pieces_of_one(files: Sequence[FileFact], points: int, *, closed: bool) -> I
         yield Piece(at, points, trouble=NO_FILE)
 
 
+def between(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[Piece]:
+    """Return the parts of pieces that lie in `[start, stop)`."""
+    for piece in pieces:
+        first, last = max(start, piece.start), min(stop, piece.stop)
+        if first < last:
+            yield Piece(first, last, piece.path, piece.first + first - piece.start, piece.trouble)
+
+
 def runs(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[list[Piece]]:
     """Return the parts of a block: readable pieces that touch go together, unreadable ones stand alone."""
     together: list[Piece] = []
-    for piece in pieces:
-        first, last = max(start, piece.start), min(stop, piece.stop)
-        if first >= last:
-            continue
-        part = Piece(first, last, piece.path, piece.first + first - piece.start, piece.trouble)
-        if piece.trouble:
+    for part in between(pieces, start, stop):
+        if part.trouble:
             if together:
                 yield together
             yield [part]

@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from beamtide import clock
 from beamtide.config import Deployment, Roots, Source
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.files.pieces import Piece, input_files, pieces_of
+from beamtide.files.pieces import Piece, between, input_files, pieces_of
 from beamtide.files.row import FileFact, with_gaps
 from beamtide.files.watch import FileWatch
 from beamtide.formats.lazy import joined
 from beamtide.machine import Arrays
+from beamtide.messages.base import Digest, PipelineName
 from beamtide.messages.metadata import Scans, ScansRequest, ScanState
 from beamtide.messages.results import ListRequest, Products
-from beamtide.messages.tasks import Need, Task
+from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Output, find_output
 from cluster_side.modalities.company import Team
@@ -62,7 +63,7 @@ def news_of(sight: Sight, source: Source, planned: int, had: int) -> News:
     row = with_gaps(sight.facts, source, points, closed=closed)
     pieces = list(pieces_of(row, points, closed=closed))
     usable = min(pieces[-1].stop if pieces else 0, sight.complete)
-    return News(tuple(_between(pieces, had, usable)), closed and usable == points)
+    return News(tuple(between(pieces, had, usable)), closed and usable == points)
 
 
 @dataclass(slots=True)
@@ -158,24 +159,25 @@ class Growing:
         state = known[0]
         if state.phase == "ended" and self.ended_at is None:
             self.ended_at = now
-        complete = [self._complete(need) for need in self.task.needs]
+        complete = [self._complete(*wanted) for wanted in {(need.pipeline, need.settings) for need in self.task.needs}]
         facts = self.watch.look(now)
         quiet = now - max(self.ended_at or now, self.watch.changed_at) >= self.source.settle
         sight = Sight(state, facts, min(complete, default=self.task.stop), quiet)
         return news_of(sight, self.source, self.task.stop, self.taken[-1].stop if self.taken else 0)
 
-    def _complete(self, need: Need) -> int:
-        """Return how far the product that is meant is complete."""
-        question = ListRequest(scan=self.task.scan, pipeline=need.pipeline)
+    def _complete(self, pipeline: PipelineName, settings: Digest) -> int:
+        """Return how far a pipeline's product with these settings ("": the newest) is complete."""
+        question = ListRequest(scan=self.task.scan, pipeline=pipeline)
         found = self.services.caller.ask(self.services.sink, question, Products, patience=PATIENCE).products
-        meant = [state for state in found if need.settings in ("", state.product.settings)]
+        meant = [state for state in found if settings in ("", state.product.settings)]
         return max(meant, key=lambda state: state.version).complete if meant else 0
 
 
 def growing_of(task: Task, deployment: Deployment, caller: Caller, team: Team) -> Growing | None:
     """Return the inputs of a task that begins before its scan has ended; None for one that has all of them."""
     source, roots, address = deployment.pipelines[task.pipeline].source, deployment.site.roots, deployment.address
-    if source.begin_with is None:
+    early = as_begun(task) != task or any(need.upto < task.stop for need in task.needs)
+    if source.begin_with is None or not early:  # also one of before the pipeline file said begin_with
         return None
     services = Services(caller, address("metadata"), address("sink"))
     return Growing(task, source, roots, services, team, FileWatch(roots.raw, task.scan, source))
@@ -185,16 +187,6 @@ def as_begun(task: Task) -> Task:
     """Return a task that began early with the indexes only that it was given: those whose frames it names."""
     given = sum(part.last - part.first for part in task.inputs)
     return msgspec.structs.replace(task, stop=task.start + given) if 0 < given < task.stop - task.start else task
-
-
-def _between(pieces: list[Piece], start: int, stop: int) -> list[Piece]:
-    """Return the parts of pieces that lie in `[start, stop)`."""
-    cut = []
-    for piece in pieces:
-        first, last = max(start, piece.start), min(stop, piece.stop)
-        if first < last:
-            cut.append(Piece(first, last, piece.path, piece.first + first - piece.start, piece.trouble))
-    return cut
 
 
 def _per_index(name: str, declared: tuple[Output, ...]) -> bool:

@@ -1,17 +1,22 @@
 """Random stories of a task that begins before its scan has ended: files grow, needs lag, the scan ends early or as planned."""
 
+import pathlib
+
 import msgspec
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamtide.config import Source
+from beamtide.config import Leases, PipelineConfig, Source
 from beamtide.files.row import FileFact
-from beamtide.messages.base import ScanId
+from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState
+from beamtide.messages.tasks import Need
+from beamtide.pump import Caller
 from cluster_side.modalities.base import Output
 from cluster_side.modalities.company import Alone
-from cluster_side.worker.growing import Growing, News, Sight, as_begun, news_of
+from cluster_side.worker.growing import Growing, News, Sight, as_begun, growing_of, news_of
+from tests.faults import load
 from tests.unit.test_inputs import given as file
 from tests.unit.test_inputs import task_with
 
@@ -89,6 +94,18 @@ def test_a_bundle_of_a_task_that_began_early_has_what_it_began_with() -> None:
     assert as_begun(early).stop == 8
     whole = task_with(file("s/0.h5", 0, 6), stop=6)
     assert as_begun(whole) == whole
+
+
+def test_a_task_that_has_all_of_its_inputs_is_read_as_ever(tmp_path: pathlib.Path) -> None:
+    """Also where the pipeline file has come to say begin_with since it was submitted."""
+    pipeline = PipelineConfig(pipeline="p", modality="ptychography", source=SOURCE)
+    deployment = load.site(tmp_path, Leases()).model_copy(update={"pipelines": {"p": pipeline}})
+    with Caller() as caller:
+        assert growing_of(task_with(file("s/0.h5", 0, 6), stop=6), deployment, caller, Alone()) is None
+        early = task_with(file("s/0.h5", 0, 6), stop=PLANNED)
+        assert growing_of(early, deployment, caller, Alone()) is not None
+        waits = msgspec.structs.replace(early, stop=6, needs=(Need(pipeline=PipelineName("q"), dataset="x", upto=3),))
+        assert growing_of(waits, deployment, caller, Alone()) is not None
 
 
 def test_what_rank_0_tells_survives_the_wire() -> None:
