@@ -1,10 +1,11 @@
 """Messages and arrays to message parts and back: the only encoder.
 
-    part 0   magic "BTDE" | major u8 | minor u8 | message id u64 | reply-to id u64 (big endian) | kind (ASCII)
-    part 1   the struct, as a msgpack array
-    part 2   the array headers (name, shape, dtype, xxh3-64), as a msgpack array; absent without arrays
-    part 3…  one part per array: its bytes in C order
+    part 0   magic "BTDE" | major u8 | minor u8 | message id u64 | reply-to id u64 (big endian) | length of kind u8 | kind (ASCII)
+             | the struct, as a msgpack array
+    part 1   the array headers (name, shape, dtype, xxh3-64), as a msgpack array; absent without arrays
+    part 2…  one part per array: its bytes in C order
 
+Envelope and struct share a part because CURVE encrypts each part by itself: a second one makes an echo a fifth dearer.
 The same major version always talks: trailing fields that we do not know are ignored, missing ones take their default.
 Everything is limited before it is decoded: number of parts, size of the header, shape times item size against the length
 of the part (in Python integers), and dtypes from an allow-list without objects. A checksum that does not fit is an error.
@@ -25,11 +26,11 @@ from beamtide.errors import UnknownKind, WireError
 from beamtide.machine import Arrays, Parts
 from beamtide.messages import KINDS, Message
 
-MAJOR, MINOR = 1, 4
+MAJOR, MINOR = 2, 0
 MAGIC = b"BTDE"
-ENVELOPE = struct.Struct(">4sBBQQ")
+ENVELOPE = struct.Struct(">4sBBQQB")
 MAX_KIND = 64
-MAX_PARTS = 515
+MAX_PARTS = 514
 MAX_HEADER = 80 << 20
 """A header may carry a calibration file of 64 MiB; the pump refuses larger messages before they are allocated."""
 MAX_DIMENSIONS = 8
@@ -38,8 +39,8 @@ DTYPE_NAME = re.compile(r"[<>|][biufc](1|2|4|8|16|32)")
 MAX_ARRAY_HEADERS = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
-_kinds = {kind: name.encode() for name, kind in KINDS.items()}
-_decoders = {name: msgspec.msgpack.Decoder(kind) for name, kind in KINDS.items()}
+_kinds = {kind: (len(name), name.encode()) for name, kind in KINDS.items()}
+_decoders = {name.encode(): msgspec.msgpack.Decoder(kind).decode for name, kind in KINDS.items()}
 
 
 class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
@@ -63,9 +64,15 @@ class Letter(msgspec.Struct, frozen=True):
     arrays: dict[str, NDArray[Any]] = msgspec.field(default_factory=dict)
 
 
+def envelope(kind: bytes, id: int = 0, reply_to: int = 0, version: tuple[int, int] = (MAJOR, MINOR)) -> bytes:  # noqa: A002
+    """Return what stands before the struct of a message."""
+    return ENVELOPE.pack(MAGIC, *version, id, reply_to, len(kind)) + kind
+
+
 def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | None = None) -> list[Any]:  # noqa: A002
     """Return the parts of a message; array parts are views of the arrays' own memory where they are contiguous."""
-    parts: list[Any] = [ENVELOPE.pack(MAGIC, MAJOR, MINOR, id, reply_to) + _kinds[type(message)], _encode(message)]
+    length, kind = _kinds[type(message)]
+    parts: list[Any] = [ENVELOPE.pack(MAGIC, MAJOR, MINOR, id, reply_to, length) + kind + _encode(message)]
     if arrays:
         blocks = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         parts.append(_encode([_describe(name, block) for name, block in blocks.items()]))
@@ -73,25 +80,25 @@ def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | No
     return parts
 
 
+def kind_in(part: bytes) -> bytes:
+    """Return the kind of a message by its first part, for who counts messages without reading them."""
+    return part[ENVELOPE.size : ENVELOPE.size + part[ENVELOPE.size - 1]]
+
+
 def decode(parts: Sequence[bytes | memoryview]) -> Letter:
     """Return the message of these parts; WireError says what is wrong with them."""
     kind, message_id, reply_to = _open_envelope(parts)
     decoder = _decoders.get(kind)
     if decoder is None:
-        raise UnknownKind(kind, message_id)
+        raise UnknownKind(kind.decode("ascii", "replace"), message_id)
     try:
-        message = decoder.decode(parts[1])
-        headers = _decode_headers(parts[2]) if len(parts) > 2 else ()
+        message = decoder(parts[0][ENVELOPE.size + len(kind) :])
+        headers = _decode_headers(parts[1]) if len(parts) > 1 else ()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"{kind}: {error}") from error
-    if len(parts) == 2:
+        raise WireError(f"{kind.decode()}: {error}") from error
+    if len(parts) == 1:
         return Letter(message, message_id, reply_to)
-    if len(headers) != max(0, len(parts) - 3):
-        raise WireError(f"{kind}: {len(headers)} array headers for {max(0, len(parts) - 3)} array parts")
-    arrays = {header.name: _array(header, part) for header, part in zip(headers, parts[3:], strict=True)}
-    if len(arrays) != len(headers):
-        raise WireError(f"{kind}: two arrays have one name")
-    return Letter(message, message_id, reply_to, arrays)
+    return Letter(message, message_id, reply_to, _arrays(kind.decode(), headers, parts[2:]))
 
 
 def pack(message: Message, arrays: Arrays | None = None) -> Parts:
@@ -116,22 +123,31 @@ def unpack(block: bytes) -> Letter:
     return decode(parts)
 
 
-def _open_envelope(parts: Sequence[bytes | memoryview]) -> tuple[str, int, int]:
-    if not 2 <= len(parts) <= MAX_PARTS:
-        raise WireError(f"{len(parts)} parts, expected 2 to {MAX_PARTS}")
-    if not ENVELOPE.size < len(parts[0]) <= ENVELOPE.size + MAX_KIND:
-        raise WireError("the first part is not an envelope")
-    head = bytes(parts[0])
-    magic, major, _, message_id, reply_to = ENVELOPE.unpack_from(head)
+def _open_envelope(parts: Sequence[bytes | memoryview]) -> tuple[bytes, int, int]:
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise WireError(f"{len(parts)} parts, expected 1 to {MAX_PARTS}")
+    head = parts[0]
+    if not ENVELOPE.size < len(head) <= MAX_HEADER:
+        raise WireError(f"the first part has {len(head)} bytes, expected {ENVELOPE.size + 1} to {MAX_HEADER}")
+    magic, major, _, message_id, reply_to, length = ENVELOPE.unpack_from(head)
     if magic != MAGIC:
         raise WireError("not a Beamtide message")
     if major != MAJOR:
         raise WireError(f"protocol {major}, we speak {MAJOR}: update the older side")
-    if len(parts[1]) > MAX_HEADER:
-        raise WireError(f"a header of {len(parts[1])} bytes, at most {MAX_HEADER} allowed")
-    if len(parts) > 2 and len(parts[2]) > MAX_ARRAY_HEADERS:
-        raise WireError(f"array headers of {len(parts[2])} bytes, at most {MAX_ARRAY_HEADERS} allowed")
-    return head[ENVELOPE.size :].decode("ascii", "replace"), message_id, reply_to
+    if not 0 < length <= min(MAX_KIND, len(head) - ENVELOPE.size):
+        raise WireError(f"a kind of {length} bytes, at most {MAX_KIND} allowed")
+    if len(parts) > 1 and len(parts[1]) > MAX_ARRAY_HEADERS:
+        raise WireError(f"array headers of {len(parts[1])} bytes, at most {MAX_ARRAY_HEADERS} allowed")
+    return bytes(head[ENVELOPE.size : ENVELOPE.size + length]), message_id, reply_to
+
+
+def _arrays(kind: str, headers: Sequence[ArrayHeader], parts: Sequence[bytes | memoryview]) -> dict[str, NDArray[Any]]:
+    if len(headers) != len(parts):
+        raise WireError(f"{kind}: {len(headers)} array headers for {len(parts)} array parts")
+    arrays = {header.name: _array(header, part) for header, part in zip(headers, parts, strict=True)}
+    if len(arrays) != len(headers):
+        raise WireError(f"{kind}: two arrays have one name")
+    return arrays
 
 
 def _describe(name: str, block: NDArray[Any]) -> ArrayHeader:

@@ -21,7 +21,7 @@ from beamtide.security.key_files import Identity
 
 DIGEST = Digest("5" * 64)
 _lease = msgspec.msgpack.Decoder(Lease).decode
-_HEAD = codec.ENVELOPE.size
+_BODY = codec.ENVELOPE.size + len("Lease")
 Socket = Any
 
 
@@ -175,11 +175,11 @@ class Workers:
             self._distributor.serve()
 
     def _heard(self, socket: Socket) -> None:
-        head, body = socket.recv_multipart()
-        kind = head[_HEAD:]
+        part = socket.recv()
+        kind = codec.kind_in(part)
         if kind == b"Lease":
             now = clock.monotonic()
-            lease = _lease(body)
+            lease = _lease(part[_BODY:])
             self.tally.waits.append(now - self._asked[socket])
             self.tally.ages.append(now - self._distributor.due(lease.task.start))
             done = TaskDone(worker="node", task=lease.task.id, attempt=lease.attempt, seconds=0.001)

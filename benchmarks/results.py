@@ -101,7 +101,7 @@ def _store(place: load.Place) -> None:
         send(one)
     while waiting:
         for one, _ in poller.poll(1000):
-            kind = one.recv_multipart()[0][codec.ENVELOPE.size :]
+            kind = codec.kind_in(one.recv())
             assert kind == b"Ok", kind
             waiting -= 1
             send(one)

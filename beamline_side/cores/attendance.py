@@ -26,6 +26,7 @@ MOST_JOBS = 4096
 MARGIN = 5.0
 """Seconds for sending a result, beyond what a task usually takes."""
 FOR_EVER = 1e9
+NOTHING = CrewRequest()
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Attendance:
     """The jobs of one queue, and the questions of the autoscaler."""
 
     _heard: OrderedDict[str, tuple[float, StartStages | None]] = field(default_factory=OrderedDict)
-    _wish: CrewRequest = field(default_factory=CrewRequest)
+    _wish: CrewRequest = NOTHING
     _wished: float = -FOR_EVER
     _questions: Deferred[Peer, CrewRequest] = field(default_factory=Deferred)
 
@@ -85,4 +86,4 @@ class Attendance:
         return self._questions.wake()
 
     def _believed(self, now: float) -> CrewRequest:
-        return self._wish if now - self._wished < BELIEVED else CrewRequest()
+        return self._wish if now - self._wished < BELIEVED else NOTHING

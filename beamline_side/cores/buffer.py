@@ -22,11 +22,11 @@ from beamline_side.cores.intake import CREDIT, Intake
 from beamline_side.cores.lease_clock import LeaseClock
 from beamline_side.cores.lease_table import LeaseTable
 from beamline_side.cores.tempo import Tempo
-from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, ticket_of
+from beamline_side.cores.ticket import TABLE, Change, Ticket, ticket_of
 from beamline_side.cores.verdict_outbox import VerdictOutbox
 from beamline_side.cores.verdicts import Verdicts
 from beamtide.config import Leases, PipelineConfig
-from beamtide.machine import Effect, Event, Heard, Send, Shelf, Tick, Unreachable, WakeAt, link
+from beamtide.machine import Effect, Event, Heard, Keep, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.dead_letters import DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
@@ -99,19 +99,20 @@ class BufferMachine:
         assert not (self._workers and (self._table.ready or self._backlog)), "a task and a worker wait side by side"
 
     def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
-        match event:
-            case Heard(peer=peer, message=message) if not peer.startswith(b">"):
-                return self._asked(event, message, now)
-            case Heard(peer=peer, message=Pulled() as answer) if peer == DISTRIBUTOR:
+        peer = event.peer
+        if not peer.startswith(b">"):
+            return self._asked(event, event.message, now)
+        match event.message:
+            case Pulled() as answer if peer == DISTRIBUTOR:
                 return self._pulled(answer, now)
-            case Heard(peer=peer, message=FenceReached() | FencePending() as answer) if peer == FENCE:
+            case FenceReached() | FencePending() as answer if peer == FENCE:
                 admitted = [self._backlog.add(ticket.task, ticket.seq, self._time) for ticket in self._gate.reached(answer)]
                 return [*itertools.chain(*admitted)]
-            case Heard(peer=peer, message=FenceBroken() as answer) if peer == FENCE:
+            case FenceBroken() as answer if peer == FENCE:
                 return self._verdicts.abandon(self._gate.broken(answer), answer.reason)
-            case Heard(peer=peer, message=Ok() | Refused() as answer) if peer == SORTER:
+            case Ok() | Refused() as answer if peer == SORTER:
                 return self._outbox.heard(answer)
-            case Heard(peer=peer, message=Refused()) if peer == DISTRIBUTOR:
+            case Refused() if peer == DISTRIBUTOR:
                 return list(self._intake.refused(now))
         return []
 
@@ -184,10 +185,11 @@ class BufferMachine:
         while self._workers and (self._table.ready or self._backlog):
             self._backlog.lead(self._table, self._time)
             worker, asker = self._workers.newest()
-            changes = self._table.lease(worker, self._time, asker.message.host, asker.message.job)
-            effects += self._verdicts.settle(changes)
-            grants = (change for change in changes if isinstance(change, Grant))
-            effects += [self._workers.lease(asker.peer, asker.id, grant, self._table.ttl) for grant in grants]
+            for change in self._table.lease(worker, self._time, asker.message.host, asker.message.job):
+                if isinstance(change, Keep):
+                    effects.append(change)
+                else:
+                    effects.append(self._workers.lease(asker.peer, asker.id, change, self._table.ttl))
         return effects
 
     def _due(self, now: Seconds) -> list[Effect]:

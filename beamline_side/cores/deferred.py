@@ -1,7 +1,8 @@
 """Questions that are answered later: who asked, under which message id, and how long they wait.
 
 One question per key; a newer one replaces the older, whose asker has given it up. Clock policy: deadlines are times of the
-caller's monotonic clock; `expired` hands back what has waited long enough. Invariant: every question waits in one place.
+caller's monotonic clock; `expired` hands back what has waited long enough. Most questions are answered in the batch in which they
+came, so a deadline is only put in order when somebody asks for the next one. Invariant: every question waits in one place.
 """
 
 import heapq
@@ -35,6 +36,8 @@ class Deferred(Generic[K, M]):
 
     _askers: dict[K, Asker[M]] = field(default_factory=dict)
     _deadlines: list[tuple[float, int, K]] = field(default_factory=list)
+    _fresh: list[tuple[float, int, K]] = field(default_factory=list)
+    """Deadlines that are not in order yet."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def add(self, key: K, event: Heard, message: M, now: float, wait: float) -> float:
@@ -43,15 +46,27 @@ class Deferred(Generic[K, M]):
         self._askers.pop(key, None)
         self._askers[key] = Asker(event.peer, event.id, message, number)
         deadline = now + max(0.0, min(wait, LONGEST_WAIT))  # in this order NaN becomes 0
-        heapq.heappush(self._deadlines, (deadline, number, key))
+        self._fresh.append((deadline, number, key))
+        if len(self._fresh) > 4 * len(self._askers) + ROOM:
+            self._order()
+        return deadline
+
+    def _waits(self, number: int, key: K) -> bool:
+        asker = self._askers.get(key)
+        return asker is not None and asker.number == number
+
+    def _order(self) -> None:
+        """Put the deadlines in order of those who still wait."""
+        for entry in self._fresh:
+            if self._waits(*entry[1:]):
+                heapq.heappush(self._deadlines, entry)
+        self._fresh.clear()
         if len(self._deadlines) > 4 * len(self._askers) + ROOM:
             self._clear_up()
-        return deadline
 
     def _clear_up(self) -> None:
         """Forget the deadlines of those who were answered, or who asked anew."""
-        waiting = {(asker.number, key) for key, asker in self._askers.items()}
-        self._deadlines = [entry for entry in self._deadlines if entry[1:] in waiting]
+        self._deadlines = [entry for entry in self._deadlines if self._waits(*entry[1:])]
         heapq.heapify(self._deadlines)
 
     def take(self, key: K) -> Asker[M] | None:
@@ -65,10 +80,10 @@ class Deferred(Generic[K, M]):
     def expired(self, now: float) -> list[tuple[K, Asker[M]]]:
         """Take out the questions that have waited long enough."""
         over = []
+        self._order()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, number, key = heapq.heappop(self._deadlines)
-            asker = self._askers.get(key)
-            if asker is not None and asker.number == number:
+            if self._waits(number, key):
                 over.append((key, self._askers.pop(key)))
         return over
 
@@ -79,6 +94,7 @@ class Deferred(Generic[K, M]):
 
     def wake(self) -> float | None:
         """Return when a question may expire next."""
+        self._order()
         return self._deadlines[0][0] if self._deadlines else None
 
     def items(self) -> list[tuple[K, Asker[M]]]:

@@ -29,9 +29,9 @@ class LeaseClock:
 
     def at(self, now: Seconds) -> Seconds:
         """Return the time for leases."""
-        gap = 0.0 if self._last is None else max(0.0, now - self._last)
+        if self._last is not None and now - self._last > MOST:
+            self._stood_still += now - self._last - MOST
         self._last = now
-        self._stood_still += max(0.0, gap - MOST)
         return Seconds(now - self._stood_still)
 
     def when(self, time: float) -> float:

@@ -7,8 +7,9 @@ raised) makes it rest 1, 2, 4, then 8 s; an *infra* loss (no beat, dead worker) 
 does the same and counts for nothing. Losses on three different hosts are no accident of a host: together they count as a
 fault. Too many faults or losses and the task is abandoned, with the last reason and a dead letter.
 
-Clock policy: `now` is the caller's monotonic clock in seconds. A late `expire` delays a retry but never loses a task. After a
-restart all leases start anew, in full.
+Clock policy: `now` is the caller's monotonic clock in seconds, and never goes back. A late `expire` delays a retry but never
+loses a task. After a restart all leases start anew, in full. All leases are equally long, so they end in the order in which they
+began or had their last beat.
 Every operation is O(log n), except cancelling a scan, which looks at every task once.
 Invariants: each task is in exactly one state; counters stay below their limits while it is open.
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 
 from beamline_side.cores.buffer_policy import Key, Ordering
 from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, counts_as
-from beamtide.machine import Forget
+from beamtide.machine import Forget, Keep
 from beamtide.messages.base import ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Cause, Outcome, Task, TaskFailed
 
@@ -49,8 +50,8 @@ class LeaseTable:
     _ready: dict[TaskId, float] = field(default_factory=dict)
     _queue: list[tuple[int, Key, TaskId]] = field(default_factory=list)
     _resting: list[tuple[float, TaskId]] = field(default_factory=list)
-    _deadlines: list[tuple[float, TaskId, int]] = field(default_factory=list)
-    _leased: dict[TaskId, _Hold] = field(default_factory=dict)
+    _leased: OrderedDict[TaskId, _Hold] = field(default_factory=OrderedDict)
+    """By when they end: the next one first."""
     _workers: dict[str, TaskId] = field(default_factory=dict)
     _restored: list[TaskId] = field(default_factory=list)
     _endings: OrderedDict[tuple[TaskId, int], bool] = field(default_factory=OrderedDict)
@@ -89,33 +90,28 @@ class LeaseTable:
             if task_id in self._tickets:
                 self._enqueue(self._tickets[task_id], now)
         changes: list[Change] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, task_id, attempt = heapq.heappop(self._deadlines)
-            if not self.holds(task_id, attempt):
-                continue
-            if (expires := self._leased[task_id].expires) > now:
-                heapq.heappush(self._deadlines, (expires, task_id, attempt))
-            else:
-                changes += self._lost(self._tickets[task_id], "infra", f"no beat for {self.ttl:g} s", now)
+        while (ends := self._next_end()) is not None and ends <= now:
+            changes += self._lost(self._tickets[next(iter(self._leased))], "infra", f"no beat for {self.ttl:g} s", now)
         return changes
 
-    def lease(self, worker: str, now: Seconds, host: str = "", job: str = "") -> list[Change]:
+    def lease(self, worker: str, now: Seconds, host: str = "", job: str = "") -> tuple[Keep, Grant] | tuple[()]:
         """Hand the next task to a worker of some host and job; nothing if none is ready."""
         if self.first() is None:
-            return []
+            return ()
         _, _, task_id = heapq.heappop(self._queue)
         del self._ready[task_id]
         ticket = self._tickets[task_id]
         ticket.attempt += 1
         ticket.worker, ticket.host, ticket.job = worker, host, job
         self._hold(ticket, now)
-        return [ticket.row(), Grant(worker, ticket.task, ticket.attempt)]
+        return ticket.row(), Grant(worker, ticket.task, ticket.attempt)
 
     def beat(self, task: TaskId, attempt: int, now: Seconds) -> bool:
         """Prolong a lease; False if it is over."""
         if not self.holds(task, attempt):
             return False
         self._leased[task].expires = now + self.ttl
+        self._leased.move_to_end(task)
         return True
 
     def done(self, task: TaskId, attempt: int, outcome: Outcome) -> list[Change] | None:
@@ -163,7 +159,8 @@ class LeaseTable:
 
     def wake(self) -> float | None:
         """Return when `expire` has something to do, if ever."""
-        return min((heap[0][0] for heap in (self._deadlines, self._resting) if heap), default=None)
+        times = (self._next_end(), self._resting[0][0] if self._resting else None)
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def ready(self) -> int:
@@ -202,7 +199,8 @@ class LeaseTable:
         states = [set(self._ready), set(self._leased), resting, set(self._restored)]
         assert sum(map(len, states)) == len(self._tickets) == len(set().union(*states)), "a task is nowhere, or in two states"
         assert self._ready.keys() <= {task for *_, task in self._queue}, "a ready task will never be handed out"
-        assert self._leased.keys() <= {task for _, task, _ in self._deadlines}, "a lease that never ends"
+        ends = [hold.expires for hold in self._leased.values()]
+        assert ends == sorted(ends), "a lease that ends late"
         assert set(self._workers.values()) == set(self._leased), "a worker and its lease do not know each other"
         assert all(ticket.faults < self.faults and ticket.losses < self.losses for ticket in self._tickets.values())
 
@@ -213,7 +211,9 @@ class LeaseTable:
     def _hold(self, ticket: Ticket, now: float) -> None:
         self._leased[ticket.task.id] = _Hold(now, now + self.ttl)
         self._workers[ticket.worker] = ticket.task.id
-        heapq.heappush(self._deadlines, (now + self.ttl, ticket.task.id, ticket.attempt))
+
+    def _next_end(self) -> float | None:
+        return next(iter(self._leased.values())).expires if self._leased else None
 
     def _lost(self, ticket: Ticket, cause: Cause, reason: str, now: float) -> list[Change]:
         ticket.note = f"{ticket.worker}: {reason}"

@@ -29,6 +29,7 @@ from beamtide.session import Session
 BATCH = 256
 LONGEST_SLEEP = 1.0
 ROWS = (Keep, Forget)
+TOPOLOGY = link("topology")
 
 
 class Store(Shelf, Protocol):
@@ -108,19 +109,19 @@ class Pump:
             if self._weight > self._limits.batch:
                 break
             try:
-                frames = receive(self._socket, flags)
+                peer, frames = receive(self._socket, flags)
             except zmq.Again:
                 break
             flags = DONTWAIT
-            self._weight += sum(len(frame) for frame in frames[3:])
-            if (event := self._heard(frames)) is not None:
+            if len(frames) > 1:
+                self._weight += sum(map(len, frames))
+            if (event := self._heard(peer, frames)) is not None:
                 yield event
         yield Tick()
 
-    def _heard(self, frames: list[zmq.Frame]) -> Heard | None:
-        peer, parts = frames[0].bytes, [frame.buffer for frame in frames[1:]]
+    def _heard(self, peer: bytes, frames: list[zmq.Frame]) -> Heard | None:
         try:
-            letter = codec.decode(parts)
+            letter = codec.decode([frame.buffer for frame in frames])
         except UnknownKind as error:
             self._send(Send(peer, Unsupported(kind=error.kind[: codec.MAX_KIND]), error.message_id))
         except WireError as error:
@@ -145,10 +146,9 @@ class Pump:
 
     def _effects_of(self, events: Iterator[Event]) -> list[Effect]:
         outgoing: list[Effect] = []
-        topology = link("topology")
         for event in events:
             now = clock.monotonic()
-            if isinstance(event, Heard) and event.peer == topology:
+            if isinstance(event, Heard) and event.peer == TOPOLOGY:
                 self._session.heard(event.message)
                 continue
             if isinstance(event, Tick):

@@ -20,6 +20,8 @@ HANDSHAKE = 10_000
 """Milliseconds for a handshake: who has not shown a key by then is cut off."""
 WORTH_SHARING = 64 << 10
 """A part of so many bytes is lent to ZeroMQ; a smaller one is cheaper to copy."""
+_send = zmq.backend.Socket.send
+"""As the method `send`, which first looks whether the socket is of another kind than ours."""
 DONTWAIT, MORE = int(zmq.DONTWAIT), int(zmq.SNDMORE)
 
 
@@ -40,20 +42,24 @@ class Limits:
 ROOMY = Limits(MAX_MESSAGE)
 
 
-def receive(socket: "zmq.Socket[bytes]", flags: int) -> list[zmq.Frame]:
-    """Return the next message. As `recv_multipart`, but asks each frame whether more follow: the socket takes twice as long."""
+def receive(socket: "zmq.Socket[bytes]", flags: int) -> tuple[bytes, list[zmq.Frame]]:
+    """Return who sent the next message of a ROUTER, and its parts.
+
+    As `recv_multipart`, but asks each part whether more follow: the socket takes twice as long.
+    """
+    peer = socket.recv(flags)
     frames = [socket.recv(flags, copy=False)]
     while frames[-1].more:
         frames.append(socket.recv(flags, copy=False))
-    return frames
+    return peer, frames
 
 
 def post(socket: "zmq.Socket[bytes]", parts: list[Any]) -> None:
     """Send a message without waiting. As `send_multipart`, without looking at each part three times."""
     last = parts.pop()
     for part in parts:
-        socket.send(part, DONTWAIT | MORE, copy=len(part) < WORTH_SHARING)
-    socket.send(last, DONTWAIT, copy=len(last) < WORTH_SHARING)
+        _send(socket, part, DONTWAIT | MORE, len(part) < WORTH_SHARING)
+    _send(socket, last, DONTWAIT, len(last) < WORTH_SHARING)
 
 
 def tune(socket: "zmq.Socket[bytes]", limits: Limits = ROOMY) -> None:

@@ -30,6 +30,8 @@ class Guard:
     entries: dict[str, Entry] = field(default_factory=dict)
     """By public key, which is also the user id of a connection: a name may be given again, a key never is."""
     trouble: str = ""
+    _passed: set[tuple[str, type[Message]]] = field(default_factory=set)
+    """Who may say what, as found since the list was looked at last."""
     _seen: int = -1
     _next: float = 0.0
 
@@ -42,6 +44,9 @@ class Guard:
     def refusal(self, public: str, message: type[Message]) -> str:
         """Return why the owner of a key may not say this, or ""."""
         self._look()
+        passed = self._passed
+        if (public, message) in passed:
+            return ""
         entry = self.entries.get(public)
         if entry is None:
             return "your key is not on the list of this site any more; ask its staff for another"
@@ -49,6 +54,7 @@ class Guard:
             return f"your key {entry.name} does not open this site: {why}; ask its staff for another"
         if not may(entry.role, message):
             return f"your key {entry.name} is for a {entry.role}, who may not send {message.__name__}"
+        passed.add((public, message))
         return ""
 
     def _look(self) -> None:
@@ -58,12 +64,12 @@ class Guard:
         self._next = now + LOOK
         try:
             changed = os.stat(self.folder / "allowed").st_mtime_ns
-            if changed == self._seen and not self.trouble:
-                return
-            self.entries, self.trouble, self._seen = read_allowed(self.folder), "", changed
+            if changed != self._seen or self.trouble:
+                self.entries, self.trouble, self._seen = read_allowed(self.folder), "", changed
         except (BadInput, OSError) as error:
             own = self.identity.entry  # services must find each other again when somebody has mended the list
             self.entries, self.trouble = {own.public: own}, f"only components are let in: {error}"
+        self._passed = set()  # after the list, and a new one: the gatekeeper looks too, in its own thread
 
 
 def guard_of(deployment: Deployment) -> Guard | None:

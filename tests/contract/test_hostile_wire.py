@@ -20,43 +20,47 @@ from beamtide.messages import Ok
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / f"golden_{codec.MAJOR}_{codec.MINOR}.json").read_text())
 SAMPLES = [[bytes.fromhex(part) for part in parts] for parts in GOLDEN.values()]
-HEAD = bytes(codec.encode(Ok())[0])
-BODY = bytes(codec.encode(Ok())[1])
+HEAD = codec.envelope(b"Ok")
+OK = bytes(codec.encode(Ok())[0])
 EMPTY = xxhash.xxh3_64_intdigest(b"")
 pack = msgspec.msgpack.encode
 
 
 def with_array(shape: object, dtype: object, part: bytes = b"", name: object = "a", check: int | None = None) -> list[bytes]:
     digest = xxhash.xxh3_64_intdigest(part) if check is None else check
-    return [HEAD, BODY, pack([[name, shape, dtype, digest]]), part]
+    return [OK, pack([[name, shape, dtype, digest]]), part]
 
 
 CORPUS: dict[str, Sequence[bytes]] = {
     "nothing": [],
-    "one part": [HEAD],
-    "too many parts": [HEAD, BODY, *[b""] * codec.MAX_PARTS],
+    "empty part": [b""],
+    "too many parts": [OK, *[b""] * codec.MAX_PARTS],
     "empty parts": [b"", b""],
-    "short envelope": [HEAD[:10], BODY],
-    "envelope without kind": [HEAD[: codec.ENVELOPE.size], BODY],
-    "long kind": [HEAD + b"x" * 100, BODY],
-    "kind that is not ASCII": [HEAD[: codec.ENVELOPE.size] + b"\xff\xfe\x00", BODY],
-    "wrong magic": [b"EVIL" + HEAD[4:], BODY],
-    "other major": [HEAD[:4] + b"\x02" + HEAD[5:], BODY],
-    "no msgpack": [HEAD, b"\xc1"],
-    "empty body": [HEAD, b""],
-    "map for an array": [HEAD, pack({"note": "x"})],
-    "number for text": [HEAD, pack([3])],
-    "bad UTF-8": [HEAD, b"\x91\xa2\xff\xfe"],
-    "array of 4 billion": [HEAD, b"\xdd\xff\xff\xff\xff"],
-    "text of 4 GiB": [HEAD, b"\x91\xdb\xff\xff\xff\xff"],
-    "deep": [HEAD, b"\x91" * 200_000],
-    "deep in the unknown tail": [HEAD, b"\x92\xa0" + b"\x91" * 200_000],
-    "trailing bytes": [HEAD, BODY + b"\x00"],
-    "headers are no array": [HEAD, BODY, b"\x07"],
-    "4 billion headers": [HEAD, BODY, b"\xdd\xff\xff\xff\xff"],
-    "headers of 2 MiB": [HEAD, BODY, pack([["a" * (2 << 20), [0], "<f8", EMPTY]]), b""],
-    "header without part": with_array([0], "<f8")[:3],
-    "part without header": [HEAD, BODY, pack([]), b"x"],
+    "short envelope": [OK[:10]],
+    "envelope alone": [HEAD[: codec.ENVELOPE.size]],
+    "envelope without kind": [codec.envelope(b"") + pack([])],
+    "long kind": [codec.envelope(b"x" * 100) + pack([])],
+    "kind that is cut": [HEAD[:-1]],
+    "kind that is not ASCII": [codec.envelope(b"\xff\xfe\x00") + pack([])],
+    "envelope and struct apart": [HEAD, pack([])],
+    "wrong magic": [b"EVIL" + OK[4:]],
+    "older major": [codec.envelope(b"Ok", version=(codec.MAJOR - 1, 4)) + pack([])],
+    "newer major": [codec.envelope(b"Ok", version=(codec.MAJOR + 1, 0)) + pack([])],
+    "no msgpack": [HEAD + b"\xc1"],
+    "empty body": [HEAD],
+    "map for an array": [HEAD + pack({"note": "x"})],
+    "number for text": [HEAD + pack([3])],
+    "bad UTF-8": [HEAD + b"\x91\xa2\xff\xfe"],
+    "array of 4 billion": [HEAD + b"\xdd\xff\xff\xff\xff"],
+    "text of 4 GiB": [HEAD + b"\x91\xdb\xff\xff\xff\xff"],
+    "deep": [HEAD + b"\x91" * 200_000],
+    "deep in the unknown tail": [HEAD + b"\x92\xa0" + b"\x91" * 200_000],
+    "trailing bytes": [OK + b"\x00"],
+    "headers are no array": [OK, b"\x07"],
+    "4 billion headers": [OK, b"\xdd\xff\xff\xff\xff"],
+    "headers of 2 MiB": [OK, pack([["a" * (2 << 20), [0], "<f8", EMPTY]]), b""],
+    "header without part": with_array([0], "<f8")[:2],
+    "part without header": [OK, pack([]), b"x"],
     "too few bytes": with_array([3], "<f8", b"\0" * 16),
     "too many bytes": with_array([1], "<f8", b"\0" * 16),
     "negative length": with_array([-1], "<f8"),
@@ -82,7 +86,7 @@ CORPUS: dict[str, Sequence[bytes]] = {
     "name is a number": with_array([0], "<f8", name=3),
     "wrong checksum": with_array([1], "|u1", b"x", check=1),
     "negative checksum": with_array([1], "|u1", b"x", check=-1),
-    "one name twice": [HEAD, BODY, pack([["a", [0], "<f8", EMPTY]] * 2), b"", b""],
+    "one name twice": [OK, pack([["a", [0], "<f8", EMPTY]] * 2), b"", b""],
 }
 
 
@@ -93,9 +97,9 @@ def test_a_broken_message_is_a_wire_error(name: str) -> None:
 
 
 def test_an_unknown_kind_says_which_message_it_was() -> None:
-    head = codec.ENVELOPE.pack(codec.MAGIC, codec.MAJOR, 99, 2**64 - 1, 0) + b"Teleport"
+    head = codec.envelope(b"Teleport", 2**64 - 1, version=(codec.MAJOR, 99))
     with pytest.raises(UnknownKind) as caught:
-        codec.decode([head, b"anything"])
+        codec.decode([head + b"anything"])
     assert (caught.value.kind, caught.value.message_id) == ("Teleport", 2**64 - 1)
 
 
@@ -149,8 +153,8 @@ def test_thousands_of_mutations_never_surprise(seed: int) -> None:
     dtype=st.sampled_from(["<f8", "|u1", ">i4", "<c16", "<f16", "|b1", "<c32", "|f8", "<u32"]),
 )
 def test_any_body_of_any_kind_is_read_or_refused(body: object, kind: str, shape: list[int], dtype: str) -> None:
-    head = HEAD[: codec.ENVELOPE.size] + kind.encode()
-    for parts in ([head, pack(body)], with_array(shape, dtype), [head, pack(body), pack(body), b""]):
+    whole = codec.envelope(kind.encode()) + pack(body)
+    for parts in ([whole], with_array(shape, dtype), [whole, pack(body), b""]):
         with contextlib.suppress(WireError):
             codec.decode(parts)
 

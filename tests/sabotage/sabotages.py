@@ -239,14 +239,19 @@ SABOTAGES = (
         "return task in self._leased and self._tickets[task].attempt == attempt",
         "return task in self._leased",
     ),
-    Sabotage(
-        "a lease never expires", LEASES, "if (expires := self._leased[task_id].expires) > now:", "if (expires := now + 9) > now:"
-    ),
-    Sabotage("a lease is not on disk when it is heard of", LEASES, "return [ticket.row(), Grant(", "return [Grant("),
+    Sabotage("a lease never expires", LEASES, "and ends <= now:", "and ends <= now - 1e9:"),
+    Sabotage("a lease is not on disk when it is heard of", LEASES, "return ticket.row(), Grant(", "return *(), Grant("),
     Sabotage(
         "a beat does not prolong",
         LEASES,
         "        self._leased[task].expires = now + self.ttl\n",
+        "",
+        ("tests/stories/test_lease_table_story.py",),
+    ),
+    Sabotage(
+        "a lease that beats keeps the others from their end",
+        LEASES,
+        "        self._leased.move_to_end(task)\n",
         "",
         ("tests/stories/test_lease_table_story.py",),
     ),
@@ -379,8 +384,8 @@ SABOTAGES = (
     Sabotage(
         "a buffer that stood still blames its workers",
         "beamline_side/cores/lease_clock.py",
-        "max(0.0, gap - MOST)",
-        "max(0.0, gap - 1e9)",
+        "now - self._last > MOST:",
+        "now - self._last > 1e9:",
         ("tests/unit/test_lease_clock.py",),
     ),
     Sabotage(

@@ -176,3 +176,15 @@ def test_a_beat_prolongs_the_lease_by_its_whole_time() -> None:
         assert table.beat(TaskId("s/0"), 1, now)
     assert table.expire(Seconds(4 * TTL * 0.9 + TTL)), "without a beat it is lost after its time"
     assert not table.beat(TaskId("s/0"), 1, Seconds(9 * TTL))
+
+
+def test_a_lease_that_beats_does_not_keep_another_from_its_end() -> None:
+    table = LeaseTable(TTL, FAULTS, LOSSES, ORDERINGS["fifo"])
+    for number in range(2):
+        table.submit(task_of(number), number, Seconds(0.0))
+        table.lease(f"w{number}", Seconds(0.0))
+    assert table.beat(TaskId("s/0"), 1, Seconds(1.0))
+    assert table.wake() == TTL
+    assert {change.key for change in table.expire(Seconds(TTL)) if isinstance(change, Keep)} == {"s/1"}
+    assert table.wake() == TTL + 1.0
+    table.check()

@@ -119,10 +119,9 @@ def test_an_unknown_kind_is_answered_unsupported_and_nonsense_is_survived(addres
     with running(Echo(), address), zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger, socket.rcvtimeo = 0, 10_000
         socket.connect(address)
-        for nonsense in ([b""], [b"hello", b"you"], [codec.encode(Ok())[0], b"\xc1"], [b"x"] * 700):
+        for nonsense in ([b""], [b"hello", b"you"], [codec.envelope(b"Ok") + b"\xc1"], [b"x"] * 700):
             socket.send_multipart(nonsense)
-        head = codec.ENVELOPE.pack(codec.MAGIC, codec.MAJOR, 99, 77, 0)
-        socket.send_multipart([head + b"FromTheFuture", b"\x90"])
+        socket.send(codec.envelope(b"FromTheFuture", 77, version=(codec.MAJOR, 99)) + b"\x90")
         letter = codec.decode(socket.recv_multipart())
         assert letter.message == Unsupported(kind="FromTheFuture")
         assert letter.reply_to == 77
@@ -132,8 +131,8 @@ def test_a_newer_minor_version_is_understood_and_answered(address: str) -> None:
     with running(echo := Echo(), address), zmq.Context() as context, context.socket(zmq.DEALER) as newer:
         newer.linger, newer.rcvtimeo = 0, 10_000
         newer.connect(address)
-        head = codec.ENVELOPE.pack(codec.MAGIC, codec.MAJOR, codec.MINOR + 1, 77, 0)
-        newer.send_multipart([head + b"Ok", msgspec.msgpack.encode(["mine", {"from": "the future"}])])
+        head = codec.envelope(b"Ok", 77, version=(codec.MAJOR, codec.MINOR + 1))
+        newer.send(head + msgspec.msgpack.encode(["mine", {"from": "the future"}]))
         letter = codec.decode(newer.recv_multipart())
         assert (letter.message, letter.reply_to) == (Ok(note="echo"), 77)
         assert echo.heard == [Ok(note="mine")]
@@ -143,8 +142,7 @@ def test_another_major_version_is_not_understood(address: str) -> None:
     with running(echo := Echo(), address), Caller() as caller, zmq.Context() as context, context.socket(zmq.DEALER) as old:
         old.linger = 0
         old.connect(address)
-        head = codec.ENVELOPE.pack(codec.MAGIC, codec.MAJOR + 1, 0, 77, 0)
-        old.send_multipart([head + b"Ok", codec.encode(Ok())[1]])
+        old.send(codec.envelope(b"Ok", 77, version=(codec.MAJOR + 1, 0)) + msgspec.msgpack.encode([]))
         caller.ask(address, Ok(note="mine"), Ok)
         assert echo.heard == [Ok(note="mine")]
 

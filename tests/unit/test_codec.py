@@ -1,5 +1,6 @@
 """The codec gives back what it was given, and refuses what it does not understand."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,24 +32,22 @@ def test_what_goes_in_comes_out(array: np.ndarray, number: int) -> None:
 
 
 def test_an_unknown_kind_is_named_with_the_id_of_its_message() -> None:
-    parts = codec.encode(Ok(), id=9)
     with pytest.raises(UnknownKind, match="FromTheFuture") as caught:
-        codec.decode([parts[0][: codec.ENVELOPE.size] + b"FromTheFuture", parts[1]])
+        codec.decode([codec.envelope(b"FromTheFuture", 9) + b"\x90"])
     assert caught.value.message_id == 9
 
 
 def test_a_field_that_a_newer_minor_added_is_ignored() -> None:
-    parts = codec.encode(Ok(note="fine"))
-    longer = codec._encode(["fine", "a field of the future"])
-    assert codec.decode([parts[0], longer]).message == Ok(note="fine")
+    longer = codec.envelope(b"Ok") + msgspec.msgpack.encode(["fine", "a field of the future"])
+    assert codec.decode([longer]).message == Ok(note="fine")
 
 
 def test_one_flipped_bit_in_an_array_is_noticed() -> None:
     parts = [bytes(part) for part in codec.encode(Ok(), arrays={"a": np.arange(10.0)})]
-    damaged = bytearray(parts[3])
+    damaged = bytearray(parts[2])
     damaged[11] ^= 4
     with pytest.raises(WireError, match="checksum"):
-        codec.decode([*parts[:3], bytes(damaged)])
+        codec.decode([*parts[:2], bytes(damaged)])
 
 
 def test_every_kind_has_a_name_of_its_own() -> None:
