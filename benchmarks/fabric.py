@@ -1,8 +1,9 @@
 """How fast tasks go through the real buffer: durable, its own process, TCP loopback with CURVE, fed by the real pull protocol.
 
 A task's life is two round trips of a worker (lease, done) and its share of the pulls; the floor is two raw ROUTER echoes of 200
-bytes (CURVE too), measured in the same run with as many clients. Service, load and whoever else is on this machine share its
-cores: CPU per task is the number to carry elsewhere.
+bytes (CURVE too), measured in the same run with as many clients. A second floor keeps what it hears as simply as can be: all that
+waits is appended to a file, synced once and sent back; with one client, that is most of what a task costs.
+Service, load and whoever else is on this machine share its cores: CPU per task is the number to carry elsewhere.
 """
 
 import contextlib
@@ -50,6 +51,7 @@ def _streams(book: Book, folder: pathlib.Path) -> None:
     """Repeat: floor and ours with each number of workers, one after the other, then the open loop."""
     ours: dict[int, list[load.Tally]] = {count: [] for count in WORKERS}
     floor: dict[int, list[load.Tally]] = {count: [] for count in WORKERS}
+    kept: dict[int, list[load.Tally]] = {count: [] for count in WORKERS}
     paced: list[load.Tally] = []
     for repetition in range(REPETITIONS):
         deployment = services.deployment_in(folder / str(repetition), curve=True)
@@ -57,9 +59,15 @@ def _streams(book: Book, folder: pathlib.Path) -> None:
         with _buffer(deployment) as buffer:
             for count in WORKERS:
                 floor[count].append(_echo(deployment, count))
+                kept[count].append(_echo(deployment, count, str(folder / "echoed")))
                 ours[count].append(buffer.measure(count))
             paced.append(buffer.measure(500, 4000.0))
     _rates(book, ours, floor)
+    _cpu(book, ours, floor, "two raw ROUTER echoes, CPU", "")
+    _cpu(book, ours, kept, "two raw ROUTER echoes, each synced to disk, CPU", "_synced")
+    waits = [1e3 * percentile(tally.waits, 50) for tally in ours[1]]
+    beside = Beside("a raw ROUTER echo", [1e3 * tally.seconds / (2 * tally.done) for tally in floor[1]])
+    book.row("lease_p50_ms_1w", waits, "ms", "lower", floor=beside, notes=CURVE)
     ages = [1e3 * percentile(tally.ages, 99) for tally in paced]
     more = {"p50": statistics.median(1e3 * percentile(tally.ages, 50) for tally in paced)}
     more["tasks_per_s"] = statistics.median(tally.rate for tally in paced)
@@ -76,13 +84,13 @@ def _rates(book: Book, ours: dict[int, list[load.Tally]], floor: dict[int, list[
         book.row(
             f"tasks_per_s_{count}w", [tally.rate for tally in ours[count]], "1/s", "higher", floor=beside, notes=CURVE | more
         )
+
+
+def _cpu(book: Book, ours: dict[int, list[load.Tally]], floor: dict[int, list[load.Tally]], name: str, suffix: str) -> None:
     for count in WORKERS:
-        beside = Beside(f"{echo}, CPU", [tally.cpu_us for tally in floor[count]])
+        beside = Beside(name, [tally.cpu_us for tally in floor[count]])
         cpu = [tally.cpu_us for tally in ours[count]]
-        book.row(f"service_cpu_us_per_task_{count}w", cpu, "us", "lower", floor=beside, notes=CURVE)
-    waits = [1e3 * percentile(tally.waits, 50) for tally in ours[1]]
-    beside = Beside("a raw ROUTER echo", [1e3 * tally.seconds / (2 * tally.done) for tally in floor[1]])
-    book.row("lease_p50_ms_1w", waits, "ms", "lower", floor=beside, notes=CURVE)
+        book.row(f"service_cpu_us_per_task_{count}w{suffix}", cpu, "us", "lower", floor=beside, notes=CURVE)
 
 
 class _Buffer:
@@ -114,11 +122,12 @@ def _buffer(deployment: Deployment) -> Iterator[_Buffer]:
         context.destroy(linger=0)
 
 
-def _echo(deployment: Deployment, count: int) -> load.Tally:
+def _echo(deployment: Deployment, count: int, *file: str) -> load.Tally:
+    """Return what `count` clients get from a raw echo; with a file, from one that keeps there what it hears."""
     address, keys = deployment.address("sink"), deployment.site.network.keys
     context: zmq.Context[Any] = zmq.Context()
     context.max_sockets = 4096
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.echo", address, f"{keys}/component.key"])
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.echo", address, f"{keys}/component.key", *file])
     try:
         return load.echoes(
             load.Place(context, address, identity_of(deployment, "worker")), count, SECONDS / 2, lambda: cpu_seconds(process.pid)

@@ -92,10 +92,9 @@ class Backlog:
             heapq.heappop(self._queue)
         if not self._queue:
             return
-        *key, task_id = self._queue[0]
         first = table.first()
-        if first is None or (1, (key[0], key[1])) < first:
-            heapq.heappop(self._queue)
+        if first is None or (1, self._queue[0][:2]) < first:
+            *_, task_id = heapq.heappop(self._queue)
             del self._arrivals[task_id]
             table.adopt(self._ticket(task_id), now)
 

@@ -23,7 +23,7 @@ from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts,
 from beamtide.messages import Message, Refused, Unsupported
 from beamtide.messages.base import Handle
 from beamtide.pump.gatekeeper import Gatekeeper, knock
-from beamtide.pump.sockets import DONTWAIT, ROOMY, Limits, post, receive, router
+from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, post, receive, router
 from beamtide.session import Session
 
 BATCH = 256
@@ -103,7 +103,7 @@ class Pump:
     def _events(self) -> Iterator[Event]:
         now = clock.monotonic()
         patience = min(LONGEST_SLEEP, max(0.0, self._wakes[0] - now)) if self._wakes else LONGEST_SLEEP
-        self._socket.rcvtimeo = int(patience * 1000) + (patience > 0)
+        self._socket.set(RCVTIMEO, int(patience * 1000) + (patience > 0))
         flags, self._weight = 0, 0
         for _ in range(BATCH):
             if self._weight > self._limits.batch:
@@ -154,8 +154,8 @@ class Pump:
             if isinstance(event, Tick):
                 if self._gatekeeper is not None:
                     self._gatekeeper.check()
-                self._wakes = [wake for wake in self._wakes if wake > now]
-                heapq.heapify(self._wakes)
+                while self._wakes and self._wakes[0] <= now:
+                    heapq.heappop(self._wakes)
                 if self._linked and self._session.due(now):
                     outgoing += self._session.tick(now, "running", self._progress(), self._why())
             outgoing += self._apply(self._machine.handle(event, now))

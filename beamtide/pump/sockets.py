@@ -22,7 +22,7 @@ WORTH_SHARING = 64 << 10
 """A part of so many bytes is lent to ZeroMQ; a smaller one is cheaper to copy."""
 _send = zmq.backend.Socket.send
 """As the method `send`, which first looks whether the socket is of another kind than ours."""
-DONTWAIT, MORE = int(zmq.DONTWAIT), int(zmq.SNDMORE)
+DONTWAIT, MORE, RCVTIMEO = int(zmq.DONTWAIT), int(zmq.SNDMORE), int(zmq.RCVTIMEO)
 
 
 @dataclass(frozen=True, slots=True)
