@@ -9,7 +9,7 @@ Envelope and struct share a part because CURVE encrypts each part by itself: a s
 The same major version always talks: trailing fields that we do not know are ignored, missing ones take their default.
 Everything is limited before it is decoded: number of parts, size of the header, shape times item size against the length
 of the part (in Python integers), and dtypes from an allow-list without objects. A checksum that does not fit is an error.
-Source: reliability study, envelope and hostile-wire rules; ADR 0001.
+Source: reliability study, envelope and hostile-wire rules; ADR 0001, ADR 0032.
 """
 
 import re
