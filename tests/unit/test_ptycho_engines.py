@@ -40,7 +40,7 @@ def against_truth(truth: Truth, found: Datasets) -> quality.RingCorrelation:
     [
         pytest.param("ePIE(batch 4) 15", 0.22, marks=pytest.mark.long),
         ("rPIE(0.1, batch 4) 15", 0.3),
-        pytest.param("DM 25 -> LSQML 10", 0.35, marks=pytest.mark.long),
+        pytest.param("DM 25 -> LSQML 10", 0.3, marks=pytest.mark.long),
         ("RAAR(0.85) 25 -> LSQML 10", 0.35),
         pytest.param("LSQML 50", 0.22, marks=pytest.mark.long),
     ],
@@ -54,7 +54,7 @@ def test_every_engine_finds_the_object(recipe: str, crossing: float, tmp_path: p
     checked(found, PTYCHO.declared(truth.settings()), len(truth.frames))
 
 
-@pytest.mark.parametrize(("photons", "crossing"), [(1e3, 0.1), (1e4, 0.2), (1e6, 0.4)])
+@pytest.mark.parametrize(("photons", "crossing"), [(1e3, 0.1), (1e4, 0.2), (1e6, 0.33)])
 @pytest.mark.long
 def test_more_photons_show_more(photons: float, crossing: float, tmp_path: pathlib.Path) -> None:
     truth = simulate(side=8, photons=photons)
@@ -183,7 +183,7 @@ def test_a_finer_grid_explains_binned_frames(tmp_path: pathlib.Path) -> None:
 def test_supports_hold_and_do_not_spoil_what_is_inside(tmp_path: pathlib.Path) -> None:
     truth = simulate(side=8)
     found = solved(truth, tmp_path, recipe="RAAR(0.85) 25 -> LSQML 10", object_radius=26.0, probe_radius=26.0)
-    assert against_truth(truth, found).crossing > 0.35
+    assert against_truth(truth, found).crossing > 0.3
     rows, columns = (found[name] / truth.pixel for name in ("object_y", "object_x"))
     nearest = np.min([np.hypot(rows[:, None] - y, columns[None, :] - x) for y, x in truth.measured], axis=0)
     outside, amplitude = nearest > 27, found["object_amplitude"]

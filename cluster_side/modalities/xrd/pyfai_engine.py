@@ -51,9 +51,28 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
 
 def _method(settings: XrdSettings) -> tuple[str, str, str]:
     method = (settings.split, "csr", "opencl" if settings.opencl else "cython")
-    if not IntegrationMethod.select_method(1, *method):
+    found = IntegrationMethod.select_method(1, *method)
+    if not found:
         raise BadInput("opencl: pyFAI finds no OpenCL device here; install pyopencl and a driver, or leave opencl out")
+    if settings.opencl:
+        _build_something(*found[0].target)
     return method
+
+
+def _build_something(platform: int, device: int) -> None:
+    """BadInput if a device is there and its driver cannot compile for it, as with a driver that is older than the processor."""
+    import pyopencl
+    from silx.opencl.common import ocl
+
+    context = ocl.create_context(platformid=platform, deviceid=device)
+    try:
+        pyopencl.Program(context, "__kernel void nothing(__global int *x) { x[0] = 0; }").build()
+    except pyopencl.Error as error:
+        said = next((line for line in str(error).splitlines() if line.startswith("error:")), "it does not say why")
+        name = context.devices[0].name
+        raise BadInput(
+            f"opencl: the driver of {name} cannot compile for it ({said}); install a newer one, or leave opencl out"
+        ) from error
 
 
 def _one(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: Mapping[str, Any]) -> Any:
