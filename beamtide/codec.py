@@ -39,7 +39,7 @@ DTYPE_NAME = re.compile(r"[<>|][biufc](1|2|4|8|16|32)")
 MAX_ARRAY_HEADERS = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
-_kinds = {kind: (len(name), name.encode()) for name, kind in KINDS.items()}
+_kinds = {kind: name.encode() for name, kind in KINDS.items()}
 _decoders = {name.encode(): msgspec.msgpack.Decoder(kind).decode for name, kind in KINDS.items()}
 
 
@@ -71,8 +71,7 @@ def envelope(kind: bytes, id: int = 0, reply_to: int = 0, version: tuple[int, in
 
 def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | None = None) -> list[Any]:  # noqa: A002
     """Return the parts of a message; array parts are views of the arrays' own memory where they are contiguous."""
-    length, kind = _kinds[type(message)]
-    parts: list[Any] = [ENVELOPE.pack(MAGIC, MAJOR, MINOR, id, reply_to, length) + kind + _encode(message)]
+    parts: list[Any] = [envelope(_kinds[type(message)], id, reply_to) + _encode(message)]
     if arrays:
         blocks = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         parts.append(_encode([_describe(name, block) for name, block in blocks.items()]))

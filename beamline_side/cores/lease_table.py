@@ -50,8 +50,7 @@ class LeaseTable:
     _ready: dict[TaskId, float] = field(default_factory=dict)
     _queue: list[tuple[int, Key, TaskId]] = field(default_factory=list)
     _resting: list[tuple[float, TaskId]] = field(default_factory=list)
-    _leased: OrderedDict[TaskId, _Hold] = field(default_factory=OrderedDict)
-    """By when they end: the next one first."""
+    _leased: OrderedDict[TaskId, _Hold] = field(default_factory=OrderedDict)  # the next to end comes first
     _workers: dict[str, TaskId] = field(default_factory=dict)
     _restored: list[TaskId] = field(default_factory=list)
     _endings: OrderedDict[tuple[TaskId, int], bool] = field(default_factory=OrderedDict)

@@ -655,6 +655,20 @@ SABOTAGES = (
         ("tests/security/test_authentication.py",),
     ),
     Sabotage(
+        "who was let through once is let through for ever",
+        "beamtide/security/guard.py",
+        "        self._passed = set()  # after",
+        "        pass  # after",
+        ("tests/security/test_authentication.py",),
+    ),
+    Sabotage(
+        "a question that is not answered in its batch waits for ever",
+        "beamline_side/cores/deferred.py",
+        "                heapq.heappush(self._deadlines, entry)",
+        "                pass",
+        ("tests/unit/test_session.py",),
+    ),
+    Sabotage(
         "a key never ends",
         "beamtide/security/key_files.py",
         "        if utc >= self.expires:",
