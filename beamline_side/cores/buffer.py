@@ -30,6 +30,7 @@ from beamtide.machine import Effect, Event, Heard, Keep, Send, Shelf, Tick, Unre
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.dead_letters import DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
+from beamtide.messages.results import StoredBefore
 from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest
 from beamtide.messages.tasks import (
     Beat,
@@ -110,8 +111,8 @@ class BufferMachine:
                 return [*itertools.chain(*admitted)]
             case FenceBroken() as answer if peer == FENCE:
                 return self._verdicts.abandon(self._gate.broken(answer), answer.reason)
-            case Ok() | Refused() as answer if peer == SORTER:
-                return self._outbox.heard(answer)
+            case Ok() | Refused() | StoredBefore() as answer if peer == SORTER:
+                return self._verdicts.heard(answer)
             case Refused() if peer == DISTRIBUTOR:
                 return list(self._intake.refused(now))
         return []
@@ -142,7 +143,8 @@ class BufferMachine:
                 letters, effects = self._letters.take(tasks)
                 again = letters if isinstance(message, RetryRequest) else []
                 changes = [self._table.submit(one.task, one.seq, self._time, one.attempts) for one in again]
-                return [*effects, *self._verdicts.settle([*itertools.chain(*changes)]), Send(event.peer, Ok(), event.id)]
+                effects += [*self._verdicts.retried(again), *self._verdicts.settle([*itertools.chain(*changes)])]
+                return [*effects, Send(event.peer, Ok(), event.id)]
         return []
 
     def _finished(self, event: Heard, message: TaskDone) -> list[Effect]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamline_side.cores.deferred import Asker, Deferred
-from beamline_side.cores.product_ledger import Form, ProductLedger, Record
+from beamline_side.cores.product_ledger import Forms, ProductLedger, Record
 from beamtide import codec
 from beamtide.errors import WireError
 from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
@@ -36,14 +36,6 @@ RETRY = 2.0
 """Seconds after which the sorter may try again what found no room."""
 Part: TypeAlias = tuple[Record, NDArray[Any]]
 _encode = msgspec.msgpack.encode
-
-
-class Forms(msgspec.Struct, frozen=True, array_like=True):
-    """The datasets of a product; a row of the table "forms"."""
-
-    product: results.Product
-    modality: str
-    forms: tuple[Form, ...]
 
 
 @dataclass(slots=True)
@@ -101,14 +93,18 @@ class SinkMachine:
         self._version = max(self._version, record.version)
 
     def _take(self, event: Heard, result: results.StoreRequest, arrays: Arrays, held: Handle | None = None) -> list[Effect]:
-        answer = results.Released(task=result.task.id, generation=result.task.generation)
-        return [*self._keep(result, arrays, held), Send(event.peer, answer, event.id)]
+        task, rows = result.task, self._keep(result, arrays, held)
+        outcome = self._products[results.product_of(task)].outcome(task.start, task.stop)
+        answer = results.Released(task=task.id, generation=task.generation, outcome=outcome)
+        return [*rows, Send(event.peer, answer, event.id)]
 
     def _take_held(self, event: Heard, held: results.ReleaseHeld) -> list[Effect]:
         """Take a result from where the sorter has it; what we have already is not looked at: it may be gone there."""
         ledger = self._products.get(held.product)
         if ledger is not None and ledger.keeps(held.start, held.stop):
-            return [Send(event.peer, results.Released(task=held.task, generation=held.generation), event.id)]
+            outcome = ledger.outcome(held.start, held.stop)
+            answer = results.Released(task=held.task, generation=held.generation, outcome=outcome)
+            return [Send(event.peer, answer, event.id)]
         try:
             letter = codec.unpack(self.shelf.borrow(held.payload))
         except (KeyError, WireError):
@@ -126,7 +122,7 @@ class SinkMachine:
 
     def _keep(self, request: results.StoreRequest, arrays: Arrays, held: Handle | None) -> list[Effect]:
         task = request.task
-        product = results.Product(scan=task.scan, pipeline=task.pipeline, settings=task.settings)
+        product = results.product_of(task)
         ledger = self._products.setdefault(product, ProductLedger(product, task.modality))
         there = ledger.between(task.start, task.stop)
         if there and not (len(there) == 1 and there[0].gives_way_to(task)):
@@ -143,7 +139,7 @@ class SinkMachine:
         rows: list[Effect] = [Keep("result", record.key, _encode(record)), Keep("payload", record.key, payload)]
         if fresh:
             forms = Forms(product, task.modality, tuple(ledger.forms.values()))
-            rows.append(Keep("forms", f"{product.scan}/{product.pipeline}/{product.settings}", _encode(forms)))
+            rows.append(Keep("forms", product.key, _encode(forms)))
         return rows
 
     def _answer(self, event: Heard) -> tuple[Message, int, Arrays]:

@@ -101,6 +101,9 @@ class Corrections:
         del self._waiting[task]
         return [Forget("correction", task), Forget("corrected", task)]
 
+    def __contains__(self, task: TaskId) -> bool:
+        return task in self._waiting
+
     def again(self) -> None:
         """Send everything again, in another way."""
         for correction in self._waiting.values():

@@ -8,6 +8,7 @@ Clock policy: none. Invariants: records do not overlap; `complete` is the end of
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -34,7 +35,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     @property
     def key(self) -> str:
         """The key of its rows: sorts by product, then by index."""
-        return f"{self.product.scan}/{self.product.pipeline}/{self.product.settings}/{self.start:012d}"
+        return f"{self.product.key}/{self.start:012d}"
 
     def gives_way_to(self, task: Task) -> bool:
         """Whether a task's verdict corrects this one."""
@@ -48,6 +49,14 @@ class Form(msgspec.Struct, frozen=True, array_like=True):
     header: DatasetHeader
     dtype: str
     row: tuple[int, ...]
+
+
+class Forms(msgspec.Struct, frozen=True, array_like=True):
+    """The datasets of a product; a row of the table "forms"."""
+
+    product: Product
+    modality: str
+    forms: tuple[Form, ...]
 
 
 @dataclass(slots=True)
@@ -84,6 +93,11 @@ class ProductLedger:
     def at(self, start: int) -> Record | None:
         """Return the record that begins at an index."""
         return self._records.get(start)
+
+    def outcome(self, start: int, stop: int) -> Outcome | Literal[""]:
+        """Return the outcome of the record of exactly this range; "" if there is none."""
+        record = self._records.get(start)
+        return record.outcome if record is not None and record.stop == stop else ""
 
     def keeps(self, start: int, stop: int) -> bool:
         """Whether a range is there for good: not missing, and not a hole of exactly this range, which may be corrected."""

@@ -5,8 +5,9 @@ product (scan, pipeline, settings) that moves over contiguous ranges. Every inde
 (the source covers every index with a task, every task ends in one verdict), so the sorter waits without any time-out and a
 hole is a verdict with its reason. The first verdict of a task stays: a second one, of whatever attempt, changes nothing,
 for a complete result of an older attempt is as good as one of the newer. A higher *generation* of a task that is known is no
-repetition: it goes on to the sink as a correction (`corrections`), once its range was released. A sink on the same host is only
-told where a payload lies, and takes it from there; one that cannot gets it whole.
+repetition: it goes on to the sink as a correction (`corrections`), once its range was released. That a task was given up whose
+range is known raises the question whether it has a result (`doubts`). A sink on the same host is only told where a payload lies,
+and takes it from there; one that cannot gets it whole.
 
 Clock policy: `now` only spaces out repetitions of what the sink has not answered.
 Invariants: below the watermark everything was released; a range is stored once; ranges of one product do not overlap; at
@@ -18,13 +19,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from beamline_side.cores.corrections import SINK, Corrections, Parcels, Place
+from beamline_side.cores.doubts import Doubts
 from beamline_side.cores.release_queue import Line, ReleaseQueue, Row
 from beamline_side.cores.result_room import ResultRoom
 from beamtide import codec
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Ok, Refused, Unsupported
 from beamtide.messages.base import PipelineName, Seconds, TaskId, kind_of
-from beamtide.messages.results import NotHeld, Product, Released, RoomRequest, StoreRequest
+from beamtide.messages.results import NotHeld, Product, Released, RoomRequest, StoreRequest, product_of
 from beamtide.messages.scaling import GaugeRequest, SorterGauge
 
 CREDIT = 4
@@ -50,6 +52,7 @@ class SorterMachine:
     _places: dict[TaskId, Place] = field(default_factory=dict)
     _parcels: Parcels = field(init=False)
     _corrections: Corrections = field(init=False)
+    _doubts: Doubts = field(init=False)
     _stored: int = 0
     _released: int = 0
     _repeated: int = 0
@@ -60,6 +63,7 @@ class SorterMachine:
         decode = msgspec.msgpack.decode
         self._parcels = Parcels(self.shelf)
         self._corrections = Corrections(self.shelf, self._parcels)
+        self._doubts = Doubts(self.shelf)
         for _, body in self.shelf.rows("line"):
             line = decode(body, type=Line)
             self._lines[line.product] = line
@@ -79,8 +83,8 @@ class SorterMachine:
             case Heard(message=StoreRequest()):
                 self.room.came(event.peer)
                 return self._store(event)  # released on the tick that ends the batch, when the payload can be read back
-            case Heard(message=Released(task=task, generation=generation), peer=peer) if peer == SINK:
-                effects += [*self._corrections.released(task, generation), *self._drop(task)]
+            case Heard(message=Released(task=task, generation=generation) as answer, peer=peer) if peer == SINK:
+                effects += [*self._corrections.released(task, generation), *self._drop(task), *self._doubts.answered(answer)]
                 self._refused, self._silent = "", False
             case Heard(message=Refused(reason=reason), peer=peer) if peer == SINK:
                 self._refused = reason
@@ -132,28 +136,40 @@ class SorterMachine:
         request = event.message
         assert isinstance(request, StoreRequest)
         task = request.task
-        place = Place(Product(scan=task.scan, pipeline=task.pipeline, settings=task.settings), task.start, task.stop)
+        place = Place(product_of(task), task.start, task.stop)
         answer = Send(event.peer, Ok(note=task.id), event.id)
         trouble = self._trouble(task.id, place)
         if trouble:
             return [Send(event.peer, Refused(reason=trouble), event.id)]
         if self._is_known(task.id, place):
-            if task.generation:
-                return [*self._corrections.store(request, event.arrays, place), answer]
-            self._repeated += 1
-            return [answer]
+            given_up = request.outcome == "abandoned"
+            return self._given_up(event, request) if given_up else [*self._again(event, request, place), answer]
         size = sum(one.nbytes for one in event.arrays.values())
         if request.outcome != "abandoned" and (full := self._full(size, place)):
             return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
         kept: list[Effect] = []
         if place.product not in self._lines:
-            kept.append(Keep("line", _key(place.product), msgspec.msgpack.encode(Line(place.product))))
+            kept.append(Keep("line", place.product.key, msgspec.msgpack.encode(Line(place.product))))
         self._note(task.id, place, size)
         self._stored += 1
         row = Row(place.product, place.start, place.stop, size)
         kept.append(Keep("place", task.id, msgspec.msgpack.encode(row)))
         kept.append(Keep("payload", task.id, codec.pack(request, event.arrays)))
         return [*kept, answer]
+
+    def _again(self, event: Heard, request: StoreRequest, place: Place) -> list[Effect]:
+        """Take a result for a range that is known."""
+        if request.task.generation:
+            return self._corrections.store(request, event.arrays, place)
+        self._repeated += 1
+        return []
+
+    def _given_up(self, event: Heard, request: StoreRequest) -> list[Effect]:
+        """Take it that a task was given up whose range is known; while the sink judges a correction of it, wait."""
+        task = request.task.id
+        if task in self._corrections:
+            return []
+        return self._doubts.look(event, request) if task in self._places else self._doubts.ask(event, request)
 
     def _full(self, size: int, place: Place) -> str:
         """Why there is no room for a result now: a sentence, or ""."""
@@ -209,7 +225,7 @@ class SorterMachine:
             effects += [Forget("place", done), Forget("payload", done)]
         if not queue.stored:
             del self._queues[place.product]
-        return [*effects, Keep("line", _key(place.product), msgspec.msgpack.encode(line))] if effects else []
+        return [*effects, Keep("line", place.product.key, msgspec.msgpack.encode(line))] if effects else []
 
     def _release(self, now: Seconds) -> list[Effect]:
         """Send what is next in line, at most `CREDIT` at a time for all products; who has least on its way goes first."""
@@ -231,7 +247,3 @@ class SorterMachine:
         self._corrections.again()
         for queue in self._queues.values():
             queue.sent.clear()
-
-
-def _key(product: Product) -> str:
-    return f"{product.scan}/{product.pipeline}/{product.settings}"

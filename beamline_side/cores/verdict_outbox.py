@@ -3,7 +3,7 @@
 Theory: a verdict is a row of the spool until the sorter answers `Ok(note=task id)`. A few travel at once; one that stays
 unanswered is sent again, which is harmless: the sorter keeps the first verdict of a task's generation. The verdict of a later
 generation (a retry that failed again) takes the place of the one before; a late answer to that may take it away, which costs
-no more than the newer reason.
+no more than the newer reason. A task that is retried will have another verdict: the one before need not be told any more.
 
 Clock policy: `now` is the caller's monotonic clock. Invariant: every row is either unsent or under way.
 """
@@ -62,7 +62,18 @@ class VerdictOutbox:
         if isinstance(answer, Refused):
             self._complaint = answer.reason
             return []
-        task_id = TaskId(answer.note)
+        return self.forget(TaskId(answer.note))
+
+    def generation(self, task_id: TaskId) -> int | None:
+        """Return in which generation a task was given up whose verdict waits here; None if none does."""
+        if task_id not in self._under_way and task_id not in self._unsent:
+            return None
+        request = codec.unpack(self.shelf.read(TABLE, task_id)).message
+        assert isinstance(request, StoreRequest)
+        return request.task.generation
+
+    def forget(self, task_id: TaskId) -> list[Effect]:
+        """Take a verdict out: the sorter has it, or it does not count any more."""
         if self._under_way.pop(task_id, None) is None:
             if task_id not in self._unsent:
                 return []

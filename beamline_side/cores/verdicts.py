@@ -1,7 +1,8 @@
 """What follows when a task of a buffer is over: who is told, and what is kept.
 
 Theory: every verdict goes to the distributor (`intake`); an abandoned one to the sorter too (`verdict_outbox`), because nobody
-else would tell it; a task that failed too often stays as a dead letter (`dead_letters`). No clock.
+else would tell it; a task that failed too often stays as a dead letter (`dead_letters`). Should the sorter have its result all
+the same, then that is the verdict, told as one of the next generation, for which the first gives way. No clock.
 Invariant: each change of a ticket leaves as rows and messages of one batch, or not at all.
 """
 
@@ -13,6 +14,9 @@ from beamline_side.cores.intake import Intake
 from beamline_side.cores.ticket import Change, Grant, Ticket, Verdict
 from beamline_side.cores.verdict_outbox import VerdictOutbox
 from beamtide.machine import Effect
+from beamtide.messages.base import Ok, Refused
+from beamtide.messages.dead_letters import DeadLetter
+from beamtide.messages.results import StoredBefore
 from beamtide.messages.tasks import Closed
 
 
@@ -39,6 +43,20 @@ class Verdicts:
     def abandon(self, tickets: Iterable[Ticket], reason: str) -> list[Effect]:
         """End tasks that nobody holds."""
         return self.settle([change for ticket in tickets for change in ticket.over(reason)])
+
+    def retried(self, letters: Iterable[DeadLetter]) -> list[Effect]:
+        """Take back what was not told of tasks that will have another verdict."""
+        return [effect for letter in letters for effect in self.outbox.forget(letter.task.id)]
+
+    def heard(self, answer: Ok | Refused | StoredBefore) -> list[Effect]:
+        """Take the sorter's answer to an abandoned verdict."""
+        if not isinstance(answer, StoredBefore):
+            return self.outbox.heard(answer)
+        if (given_up := self.outbox.generation(answer.task)) is None:
+            return []
+        self.abandoned, self.done = self.abandoned - 1, self.done + 1
+        closed = Closed(task=answer.task, outcome=answer.outcome, generation=given_up + 1)
+        return [*self.outbox.forget(answer.task), *self.letters.drop([answer.task]), *self.intake.close(closed)]
 
     def _close(self, verdict: Verdict) -> list[Effect]:
         task = verdict.task

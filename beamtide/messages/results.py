@@ -24,6 +24,16 @@ class Product(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     pipeline: PipelineName
     settings: Digest
 
+    @property
+    def key(self) -> str:
+        """The key of its rows in a spool."""
+        return f"{self.scan}/{self.pipeline}/{self.settings}"
+
+
+def product_of(task: Task) -> Product:
+    """Return the product that a task's result is a part of."""
+    return Product(scan=task.scan, pipeline=task.pipeline, settings=task.settings)
+
 
 class DatasetHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What one named array is; the array itself travels as a part of the same message.
@@ -54,7 +64,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class StoreRequest(Message, frozen=True, kw_only=True):
     """Keep this result; answered `Ok` once it is on disk, so that the worker may acknowledge its lease.
 
-    The arrays of the message bear the names of `datasets`. An "abandoned" verdict comes from the buffer, without arrays.
+    The arrays of the message bear the names of `datasets`. An "abandoned" verdict comes from the buffer, without arrays;
+    it is answered `StoredBefore` if the task has a result all the same.
     """
 
     task: Task
@@ -63,6 +74,13 @@ class StoreRequest(Message, frozen=True, kw_only=True):
     reason: str = ""
     datasets: tuple[DatasetHeader, ...] = ()
     provenance: Provenance | None = None
+
+
+class StoredBefore(Message, frozen=True, kw_only=True):
+    """A task that was given up has a result: a worker stored it, and died before it could say so."""
+
+    task: TaskId
+    outcome: Outcome
 
 
 class RoomRequest(Message, frozen=True, kw_only=True):
@@ -102,10 +120,14 @@ class NotHeld(Message, frozen=True, kw_only=True):
 
 
 class Released(Message, frozen=True, kw_only=True):
-    """The sink keeps the result of this task, in this generation or a higher one."""
+    """The sink keeps the result of this task, in this generation or a higher one.
+
+    `outcome` is that of what it keeps for exactly the indexes of the task; "" if it keeps other results for them.
+    """
 
     task: TaskId
     generation: int = 0
+    outcome: Outcome | Literal[""] = ""
 
 
 # --- the sink's API ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from beamtide.errors import BeamtideError
 from beamtide.machine import Arrays
 from beamtide.messages import Message
 from beamtide.messages.previews import PreviewTold
-from beamtide.messages.results import Product
+from beamtide.messages.results import product_of
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Output, checked
@@ -33,7 +33,7 @@ class Stage:
 
 def teller(task: Task, caller: Caller, stage: Stage, progress: list[float]) -> Callable[[Arrays, float], None]:
     """Return what a kernel's company tells with."""
-    product = Product(scan=task.scan, pipeline=task.pipeline, settings=task.settings)
+    product = product_of(task)
     rests_until = [0.0]
 
     def tell(datasets: Arrays, share: float) -> None:

@@ -9,6 +9,7 @@ TICKET = "beamline_side/cores/ticket.py"
 LEASES = "beamline_side/cores/lease_table.py"
 QUEUE = "beamline_side/cores/release_queue.py"
 SORTER = "beamline_side/cores/sorter.py"
+DOUBTS, DOUBTED = "beamline_side/cores/doubts.py", ("tests/unit/test_doubts.py",)
 SPOOL = "beamline_side/spool/sqlite_spool.py"
 ROWS = "beamline_side/spool/rows.py"
 CONNECTION = "beamline_side/spool/connection.py"
@@ -310,13 +311,11 @@ SABOTAGES = (
         "        if self.wait:",
         ("tests/unit/test_session.py",),
     ),
-    Sabotage("a hole is not corrected", SORTER, "            if task.generation:", "            if not task:"),
     Sabotage(
-        "a result gives way to a later one",
-        "beamline_side/cores/product_ledger.py",
-        'same and self.outcome == "abandoned" and task.generation',
-        "same and task.generation",
-        ("tests/stories/test_catalogue_story.py", "tests/unit/test_dead_letter_cores.py", WORLD),
+        "a hole is not corrected",
+        SORTER,
+        "        if request.task.generation:",
+        "        if not request:",
     ),
     Sabotage(
         "frames that never came are not covered",
@@ -709,5 +708,32 @@ SABOTAGES = (
         "        counts[:, self._bad] = 0.0\n",
         "",
         ("tests/unit/test_ptycho_live.py",),
+    ),
+    Sabotage(
+        "a task whose result is there is given up all the same",
+        VERDICTS,
+        "generation=given_up + 1)",
+        "generation=given_up)",
+    ),
+    Sabotage(
+        "an old answer of the sink counts",
+        DOUBTS,
+        "        if generation != answer.generation:",
+        "        if generation < 0:",
+        DOUBTED,
+    ),
+    Sabotage(
+        "a hole that waits speaks for a retry",
+        DOUBTS,
+        '        if there.outcome == "abandoned" and there.task.generation < request.task.generation:',
+        "        if False:",
+        DOUBTED,
+    ),
+    Sabotage(
+        "a retry that is given up overtakes its result",
+        SORTER,
+        "        if task in self._corrections:\n            return []\n",
+        "",
+        DOUBTED,
     ),
 )

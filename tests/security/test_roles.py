@@ -13,6 +13,7 @@ ANSWERS = {
     *("Ok", "Refused", "Unsupported", "TaskStatus", "Pulled", "Lease", "NoTask", "Stale", "DeadLetters"),
     *("FenceReached", "FenceBroken", "FencePending", "Scans", "Put", "Settings", "File", "SettingsList"),
     *(
+        "StoredBefore",
         "NotHeld",
         "Released",
         "Products",

@@ -164,7 +164,7 @@ class CatalogueStory(RuleBasedStateMachine):
         self.kept[scan][start] = (start + length, outcome, reason, self.taken)
         self.formed |= {scan} if outcome == "result" else set()
         answer, _ = self.ask(r.Release(result=request), arrays)
-        assert answer == r.Released(task=request.task.id)
+        assert answer == r.Released(task=request.task.id, outcome=outcome)
 
     @rule(scan=SCANS, cut=st.lists(st.integers(1, 6), min_size=2, max_size=5))
     def measure(self, scan: str, cut: list[int]) -> None:
@@ -197,7 +197,7 @@ class CatalogueStory(RuleBasedStateMachine):
         request = request_of("a", start, self.kept["a"][start][0], outcome, attempt=2)
         arrays = {name: array + 1 for name, array in arrays_of(start, request.task.stop).items()}
         answer, _ = self.ask(r.Release(result=request), arrays if outcome == "result" else {})
-        assert answer == r.Released(task=request.task.id)
+        assert answer == r.Released(task=request.task.id, outcome=self.kept["a"][start][1])
 
     @rule(back=st.integers(-2, 3), wait=st.sampled_from([0.0, 5.0, 30.0]), scan=st.sampled_from(["", "a", "c"]), me=st.booleans())
     def watch(self, back: int, wait: float, scan: str, me: bool) -> None:

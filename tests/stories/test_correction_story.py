@@ -1,6 +1,9 @@
-"""Random stories of retried tasks between sorter and sink: whatever is lost, doubled or late, the last generation stays."""
+"""Random stories of retried tasks between sorter and sink: whatever is lost, doubled or late, a result fills its hole and stays.
 
-import msgspec
+A task may be given up although its worker has stored a result: who gave it up hears `StoredBefore` of a result that is visible in
+the end, and `Ok` only if no result of this generation or an older one ever is.
+"""
+
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,8 +23,7 @@ MACHINES = {"sorter": lambda shelf: SorterMachine("xrf", shelf), "sink": SinkMac
 TO = {link("sink"): "sink", b"sorter": "sorter"}
 
 
-def verdict(number: int, generation: int, last: int) -> r.StoreRequest:
-    """All generations of a range but the last one are abandoned."""
+def verdict(number: int, generation: int, outcome: r.Outcome) -> r.StoreRequest:
     task = Task(
         id=TaskId(f"s/{number}"),
         scan=ScanId("s"),
@@ -33,7 +35,7 @@ def verdict(number: int, generation: int, last: int) -> r.StoreRequest:
         settings=Digest("d"),
         generation=generation,
     )
-    if generation < last:
+    if outcome == "abandoned":
         return r.StoreRequest(task=task, attempt=generation + 1, outcome="abandoned", reason=f"failed {generation}")
     return r.StoreRequest(task=task, attempt=generation + 1, outcome="result", datasets=(HEADER,))
 
@@ -46,6 +48,9 @@ class CorrectionStory(RuleBasedStateMachine):
         self.machines = {name: make(self.shelves[name]) for name, make in MACHINES.items()}
         self.wire: list[tuple[str, Heard]] = []
         self.seen: r.ProductState | None = None
+        self.ids = 100
+        self.asked: dict[int, tuple[int, int]] = {}
+        self.told: dict[tuple[int, int], set[type]] = {}
 
     def restart(self, name: str) -> None:
         self.shelves[name].crash()
@@ -56,20 +61,32 @@ class CorrectionStory(RuleBasedStateMachine):
         self.shelves[name].commit()
         self.machines[name].check()
         for effect in effects:
+            if isinstance(effect, Send) and effect.peer == b"buffer":
+                self.told.setdefault(self.asked[effect.reply_to], set()).add(type(effect.message))
             if isinstance(effect, Send) and effect.peer in TO:
                 back = link("sink") if name == "sink" else name.encode()
                 self.wire.append((TO[effect.peer], Heard(back, effect.message, 1, effect.reply_to, effect.arrays)))
         return effects
 
     def store(self, number: int, generation: int) -> None:
-        request = verdict(number, generation, self.last[number])
-        arrays = {"value": np.arange(LENGTH) + request.task.start} if request.datasets else {}
+        request = verdict(number, generation, "result")
+        arrays = {"value": np.arange(LENGTH) + request.task.start}
         effects = self.tell("sorter", [Heard(b"worker", request, 5, 0, arrays)])
         assert [one.message for one in effects if isinstance(one, Send) and one.peer == b"worker"] == [Ok(note=request.task.id)]
 
-    @rule(number=st.integers(0, RANGES - 1), generation=st.integers(0, 3))
-    def verdict_comes(self, number: int, generation: int) -> None:
-        self.store(number, min(generation, self.last[number]))
+    def give_up(self, number: int, generation: int) -> None:
+        self.ids += 1
+        self.asked[self.ids] = number, generation
+        self.tell("sorter", [Heard(b"buffer", verdict(number, generation, "abandoned"), self.ids)])
+
+    @rule(number=st.integers(0, RANGES - 1), generation=st.integers(0, 3), late=st.sampled_from([False, False, True]))
+    def verdict_comes(self, number: int, generation: int, late: bool) -> None:
+        """All generations of a range but the last one are given up, though some of their workers had stored something."""
+        generation = min(generation, self.last[number])
+        if late or generation == self.last[number]:
+            self.store(number, generation)
+        else:
+            self.give_up(number, generation)
 
     @precondition(lambda self: self.wire)
     @rule(data=st.data(), fate=st.sampled_from(["arrive", "arrive", "arrive", "lost", "doubled", "crash"]))
@@ -112,13 +129,16 @@ class CorrectionStory(RuleBasedStateMachine):
         return answer.products[0] if answer.products else None
 
     def teardown(self) -> None:
-        """Every verdict comes once more, oldest last; then all that is on its way arrives."""
+        """Every verdict comes until it is answered, the oldest last; then all that is on its way arrives."""
         if not hasattr(self, "last"):
             return
         for number in range(RANGES):
-            for generation in range(self.last[number], -1, -1):
-                self.store(number, generation)
-        for _ in range(60):
+            self.store(number, self.last[number])
+        for turn in range(60):
+            for number in range(RANGES):
+                for generation in range(self.last[number] - 1, -1, -1):
+                    if turn < 50 and (turn == 0 or (number, generation) not in self.told):
+                        self.give_up(number, generation)
             while self.wire:
                 to, heard = self.wire.pop(0)
                 self.tell(to, [heard])
@@ -131,8 +151,8 @@ class CorrectionStory(RuleBasedStateMachine):
             state = self.look()
             assert state is not None
             assert (state.results, state.holes, state.complete) == (RANGES, (), RANGES * LENGTH)
-            assert state.corrections == sum(self.last)
-            product = msgspec.structs.asdict(state)["product"]
+            assert state.corrections <= sum(self.last)
+            product = state.product
             request = r.FetchRequest(product=product, dataset="value", start=0, stop=RANGES * LENGTH)
             (sent,) = [
                 one
@@ -141,6 +161,19 @@ class CorrectionStory(RuleBasedStateMachine):
             ]
             np.testing.assert_array_equal(sent.arrays["data"], np.arange(RANGES * LENGTH))
             self.restart("sink")
+        self.judge_answers(product)
+
+    def judge_answers(self, product: r.Product) -> None:
+        assert self.told.keys() >= {(number, one) for number in range(RANGES) for one in range(self.last[number])}
+        request = r.ResultsRequest(product=product, start=0)
+        effects = self.shelves["sink"].batch(self.machines["sink"], [Heard(b"me", request, 9)], self.time)
+        (answer,) = [one.message for one in effects if isinstance(one, Send) and one.peer == b"me"]
+        assert isinstance(answer, r.Results)
+        visible = {one.task.start // LENGTH: one.task.generation for one in answer.results}
+        for (number, generation), said in self.told.items():
+            assert said <= {Ok, r.StoredBefore}
+            if Ok in said:
+                assert visible[number] > generation, f"range {number}: given up in generation {generation}, and visible"
 
 
 TestCorrectionStory = CorrectionStory.TestCase

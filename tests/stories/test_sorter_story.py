@@ -78,6 +78,8 @@ class SorterStory(RuleBasedStateMachine):
         self.wire: list[tuple[str, Heard]] = []
         self.first: dict[str, r.StoreRequest] = {}
         self.answered: set[str] = set()
+        self.given_up: dict[int, TaskId] = {}
+        """Questions of the buffer: which task was given up."""
         self.begun: dict[str, list[int]] = {"a": [], "b": []}
         self.marks = {"a": 0, "b": 0}
         self.complete = {"a": 0, "b": 0}
@@ -124,6 +126,9 @@ class SorterStory(RuleBasedStateMachine):
     def judge(self, result: r.StoreRequest, arrays: Arrays) -> None:
         """A release is what was stored first, and no index begins before the one below it did."""
         task, begun = result.task, self.begun[result.task.scan]
+        if result.outcome == "abandoned" and task.stop <= self.mark(task.scan):
+            assert task.id in self.given_up.values(), "nobody asked"
+            return
         assert result == self.first[task.id], "another verdict than the first goes out"
         assert {name: array.tobytes() for name, array in arrays.items()} == {
             name: array.tobytes() for name, array in arrays_of(result).items()
@@ -134,6 +139,8 @@ class SorterStory(RuleBasedStateMachine):
 
     def say(self, message: Message, arrays: Arrays, peer: bytes = b"worker") -> None:
         self.ids += 1
+        if isinstance(message, r.StoreRequest) and message.outcome == "abandoned":
+            self.given_up[self.ids] = message.task.id
         self.wire.append(("sorter", Heard(peer, message, self.ids, 0, arrays)))
 
     def arrive(self, to: str, heard: list[Heard], mute: bool = False) -> None:
@@ -141,8 +148,12 @@ class SorterStory(RuleBasedStateMachine):
             self.tell(to, list(heard), mute)
             return
         for one in heard:
-            assert isinstance(one.message, Ok), one.message
-            self.answered.add(one.message.note)
+            assert isinstance(one.message, Ok | r.StoredBefore), one.message
+            task = TaskId(one.message.note) if isinstance(one.message, Ok) else one.message.task
+            self.answered.add(task)
+            if one.reply_to in self.given_up:
+                there = one.message.outcome if isinstance(one.message, r.StoredBefore) else "abandoned"
+                assert there == self.first[task].outcome, "the buffer believes something else than what is visible"
 
     # --- what may happen ---------------------------------------------------------------------------------------------
 
@@ -217,8 +228,7 @@ class SorterStory(RuleBasedStateMachine):
     @invariant()
     def marks_only_rise(self) -> None:
         for scan in CUTS:
-            line = self.shelves["sorter"].committed.get(("line", f"{scan}/xrf/d"))
-            mark = msgspec.msgpack.decode(line, type=Line).watermark if line else 0
+            mark = self.mark(scan)
             assert mark >= self.marks[scan], "the watermark went back"
             self.marks[scan] = mark
             complete = self.look(scan)
@@ -226,6 +236,10 @@ class SorterStory(RuleBasedStateMachine):
             self.complete[scan] = complete
             under_way = [start for start in self.begun[scan] if start >= mark]
             assert len(under_way) <= CREDIT
+
+    def mark(self, scan: str) -> int:
+        line = self.shelves["sorter"].committed.get(("line", f"{scan}/xrf/d"))
+        return msgspec.msgpack.decode(line, type=Line).watermark if line else 0
 
     def look(self, scan: str) -> int:
         ledger = self.ask_sink(r.ListRequest(scan=ScanId(scan)))[0]

@@ -78,7 +78,7 @@ def test_on_one_host_only_a_handle_travels_and_is_kept() -> None:
     assert isinstance(sent.message, ReleaseHeld)
     assert not sent.arrays
     said, effects = pair.deliver([sent])
-    assert said == [Released(task=TaskId("s/p/0"))]
+    assert said == [Released(task=TaskId("s/p/0"), outcome="result")]
     assert [effect.body for effect in effects if isinstance(effect, Keep) and effect.table == "payload"] == [sent.message.payload]
     pair.answers(*said)
     assert not pair.sorted.now.keys() & {("payload", "s/p/0"), ("place", "s/p/0")}
@@ -89,7 +89,9 @@ def test_on_one_host_only_a_handle_travels_and_is_kept() -> None:
     )
     assert np.array_equal(answer.arrays["0/x"], array_of(0)["x"])
     again, _ = pair.deliver([sent])
-    assert again == [Released(task=TaskId("s/p/0"))], "a payload that is gone at the sorter is not looked for when it is known"
+    assert again == [Released(task=TaskId("s/p/0"), outcome="result")], (
+        "a payload that is gone at the sorter is not looked for when it is known"
+    )
 
 
 @pytest.mark.parametrize("says", [NotHeld(task=TaskId("s/p/0")), Unsupported(kind="ReleaseHeld")])

@@ -13,7 +13,7 @@ LONGEST = 400.0
 """How long, in imaginary seconds, the site may take to come to rest in fine weather."""
 TROUBLES = (
     *("restart", "second attempt", "hole", "result of an older attempt", "Stale", "NoTask", "TaskFailed", "CancelRequest"),
-    *("retried", "correction", "FencePending", "FenceReached", "FenceBroken", "Release"),
+    *("retried", "correction", "StoredBefore", "FencePending", "FenceReached", "FenceBroken", "Release"),
 )
 
 
