@@ -95,6 +95,8 @@ class Budgets(Section):
     """The largest message, such as a result with its arrays."""
     backlog: int = Field(default=65536, ge=1)
     """Tasks or results on its disk that wait for the next component."""
+    results: int = Field(default=65536, ge=1)
+    """Results that the sink keeps on its disk; beyond that it lets go of scans that stand in files, the oldest first."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -5,36 +5,31 @@ nothing. Arrays stay on disk and are read when somebody asks; in memory are reco
 taken: whoever watches asks for what is newer than the version he has seen, so a late joiner gets the latest state of
 everything, a slow one the newest state of what changed, and nothing is lost, since arrays are fetched by index range.
 A hole is not for ever: a later arrival of exactly its range and of a higher generation is stored in its place and announced as
-a correction. Everything else that comes for a range that is there changes nothing.
+a correction. Everything else that comes for a range that is there changes nothing. What stands in files may be let go (`filing`).
 
 Clock policy: `now` only ends the waiting of watchers.
 Invariants: those of each `ProductLedger`; a result is on disk before `Released` is said.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from beamline_side.cores.deferred import Asker, Deferred
+from beamline_side.cores.fetching import Fetching
+from beamline_side.cores.filing import Filing
 from beamline_side.cores.product_ledger import Forms, ProductLedger, Record
 from beamtide import codec
 from beamtide.errors import WireError
-from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
-from beamtide.merge import blank, merge_parts, wide
-from beamtide.messages import Message, Refused, Unsupported, results
+from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Peer, Send, Shelf, Tick, Unreachable, WakeAt
+from beamtide.messages import Message, Ok, Refused, Unsupported, results
 from beamtide.messages.base import Handle, Seconds, kind_of
 
-MOST_ARRAYS, MOST_BYTES = 480, 128 << 20
-"""The most that one answer holds."""
+MOST_KEPT = 64 << 30
+"""Bytes of results that are kept although they stand in files."""
 MOST_POINTS = 100_000_000
 RETRY = 2.0
 """Seconds after which the sorter may try again what found no room."""
-Part: TypeAlias = tuple[Record, NDArray[Any]]
 _encode = msgspec.msgpack.encode
 
 
@@ -43,11 +38,18 @@ class SinkMachine:
     """The catalogue of one site."""
 
     shelf: Shelf
+    most: int = MOST_KEPT
     _products: dict[results.Product, ProductLedger] = field(default_factory=dict)
     _version: int = 0
     _waiting: Deferred[Peer, results.WatchRequest] = field(default_factory=Deferred)
+    _filing: Filing = field(init=False)
+    _fetching: Fetching = field(init=False)
 
     def __post_init__(self) -> None:
+        self._filing, self._fetching = Filing(self.shelf, self.most), Fetching(self.shelf, self._products)
+        for state in self._filing.states():
+            self._products[state.product] = ProductLedger.of_files(state)
+            self._version = max(self._version, state.version)
         for _, body in self.shelf.rows("forms"):
             known = msgspec.msgpack.decode(body, type=Forms)
             forms = {form.header.name: form for form in known.forms}
@@ -67,6 +69,11 @@ class SinkMachine:
                 effects += [Send(event.peer, refused, event.id)] if refused else self._take(event, result, event.arrays)
             case Heard(message=results.ReleaseHeld() as held):
                 effects += self._take_held(event, held)
+            case Heard(message=results.Filed() as filed):
+                effects += [*self._filing.note(filed), Send(event.peer, Ok(), event.id)]
+            case Tick() if rows := self._filing.step(self._products, self._version + 1):
+                self._version = max([self._version, *(ledger.version for ledger in self._products.values())])
+                effects += [*rows, WakeAt(now)]
             case Heard(message=results.WatchRequest() as request):
                 deadline = self._waiting.add(event.peer, event, request, now, request.wait)
                 effects.append(WakeAt(Seconds(deadline)))
@@ -76,20 +83,22 @@ class SinkMachine:
 
     def progress(self) -> dict[str, float]:
         """Return how many products and results there are."""
-        return {"products": len(self._products), "results": self._version}
+        results_kept = sum(len(ledger) for ledger in self._products.values())
+        return {"products": len(self._products), "results": results_kept, "kept_bytes": self._filing.kept}
 
     def why(self) -> str:
-        """Nothing moves here by itself."""
-        return ""
+        """Say that more is kept than should be."""
+        return self._filing.why()
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
         for ledger in self._products.values():
             ledger.check()
+        assert self._filing.kept == sum(ledger.bytes for ledger in self._products.values()), "bytes are miscounted"
 
     def _add(self, record: Record) -> None:
         ledger = self._products.setdefault(record.product, ProductLedger(record.product, record.modality))
-        ledger.add(record)
+        self._filing.add(ledger, record)
         self._version = max(self._version, record.version)
 
     def _take(self, event: Heard, result: results.StoreRequest, arrays: Arrays, held: Handle | None = None) -> list[Effect]:
@@ -116,16 +125,19 @@ class SinkMachine:
 
     def _refusal(self, request: results.StoreRequest) -> Refused | None:
         start, stop = request.task.start, request.task.stop
-        if 0 <= start < stop <= MOST_POINTS:
+        if not 0 <= start < stop <= MOST_POINTS:
+            return Refused(reason=f"{request.task.id}: indexes {start} to {stop - 1} are no range")
+        ledger = self._products.get(results.product_of(request.task))
+        if ledger is None or ledger.filed is None or stop <= ledger.complete:
             return None
-        return Refused(reason=f"{request.task.id}: indexes {start} to {stop - 1} are no range")
+        return Refused(reason=f"{request.task.id}: index {stop - 1} comes after all results of the scan were put into files")
 
     def _keep(self, request: results.StoreRequest, arrays: Arrays, held: Handle | None) -> list[Effect]:
         task = request.task
         product = results.product_of(task)
         ledger = self._products.setdefault(product, ProductLedger(product, task.modality))
         there = ledger.between(task.start, task.stop)
-        if there and not (len(there) == 1 and there[0].gives_way_to(task)):
+        if ledger.filed is not None or (there and not (len(there) == 1 and there[0].gives_way_to(task))):
             return []
         trouble, fresh = ledger.learn(request, arrays)
         if trouble:
@@ -148,9 +160,9 @@ class SinkMachine:
             case results.ListRequest(scan=scan, pipeline=pipeline):
                 answer: Message = self._state(scan, pipeline, -1)
             case results.FetchRequest() as request:
-                answer, arrays = self._fetch(request)
+                answer, arrays = self._fetching.fetch(request)
             case results.ResultsRequest() as request:
-                answer, arrays = self._whole(request)
+                answer, arrays = self._fetching.whole(request)
             case message:
                 answer = Unsupported(kind=kind_of(message))
         return answer, event.id, arrays
@@ -175,72 +187,3 @@ class SinkMachine:
 
     def _nothing_new(self, asker: Asker[results.WatchRequest]) -> Send:
         return Send(asker.peer, results.Products(products=(), version=self._version), asker.id)
-
-    def _fetch(self, request: results.FetchRequest) -> tuple[Message, Arrays]:
-        ledger = self._products.get(request.product)
-        form = ledger.forms.get(request.dataset) if ledger else None
-        if ledger is None or form is None:
-            return self._unknown(request), {}
-        start, stop = max(0, request.start), max(0, request.start, request.stop)
-        dtype = np.dtype(form.dtype)
-        size = max(1, math.prod(form.row)) * dtype.itemsize
-        if form.header.per == "index" and (stop - start) * size > MOST_BYTES:
-            return Refused(reason=f"{request.dataset}: more than {MOST_BYTES >> 20} MiB at once; fetch fewer indexes"), {}
-        parts = self._parts(ledger.between(start, stop), request.dataset)
-        if form.header.per == "scan":
-            some = next(parts, None)
-            merged = wide(dtype) if form.header.merge == "sum" else dtype
-            values = blank(form.row, merged) if some is None else merge_parts(form.header, _arrays(some, parts))
-        else:
-            values = blank((stop - start, *form.row), dtype)
-            for record, part in parts:
-                first, last = max(start, record.start), min(stop, record.stop)
-                values[first - start : last - start] = part[first - record.start : last - record.start]
-        answer = results.Fetched(header=form.header, start=start, stop=stop, holes=ledger.holes(start, stop))
-        return answer, {"data": values}
-
-    def _parts(self, records: list[Record], dataset: str) -> Iterator[Part]:
-        """Read one payload after the other, so that only one is in memory."""
-        for record in records:
-            part = self._load(record).arrays.get(dataset) if record.outcome == "result" else None
-            if part is not None:
-                yield record, part
-
-    def _whole(self, request: results.ResultsRequest) -> tuple[Message, Arrays]:
-        ledger = self._products.get(request.product)
-        if ledger is None:
-            return self._unknown(request), {}
-        found: list[results.StoreRequest] = []
-        arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
-        at, size = ledger.next_start(request.start), 0
-        while (record := ledger.at(at)) is not None and (not found or size + record.bytes <= min(request.limit, MOST_BYTES)):
-            letter = self._load(record)
-            assert isinstance(letter.message, results.StoreRequest)
-            if found and len(arrays) + len(letter.arrays) > MOST_ARRAYS:
-                break
-            arrays |= {f"{len(found)}/{name}": array for name, array in letter.arrays.items()}
-            found.append(letter.message)
-            at, size = record.stop, size + record.bytes
-        return results.Results(results=tuple(found), next=at), arrays
-
-    def _load(self, record: Record) -> codec.Letter:
-        return codec.unpack(self.shelf.read("payload", record.key))
-
-    def _unknown(self, request: results.FetchRequest | results.ResultsRequest) -> Refused:
-        product = request.product
-        ledger = self._products.get(product)
-        if ledger is None:
-            there = sorted({f"{other.scan}/{other.pipeline}" for other in self._products})
-            return Refused(reason=f"there is no {product.scan}/{product.pipeline} with these settings; there is: {_few(there)}")
-        name = request.dataset if isinstance(request, results.FetchRequest) else ""
-        return Refused(reason=f"{product.scan}/{product.pipeline} has no dataset {name!r}; it has: {_few(sorted(ledger.forms))}")
-
-
-def _arrays(first: Part, rest: Iterator[Part]) -> Iterator[NDArray[Any]]:
-    yield first[1]
-    for _, part in rest:
-        yield part
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") if names else "nothing yet"

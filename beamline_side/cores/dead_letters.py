@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from beamtide.machine import Effect, Forget, Keep, Shelf
-from beamtide.messages.base import TaskId
+from beamtide.messages.base import ScanId, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest
 from beamtide.messages.tasks import Task
 
@@ -40,20 +40,21 @@ class LetterBox:
     """The dead letters of one pipeline."""
 
     shelf: Shelf
-    _names: dict[TaskId, None] = field(default_factory=dict)
+    _names: dict[TaskId, ScanId] = field(default_factory=dict)
     _fresh: dict[TaskId, bytes] = field(default_factory=dict)
     _last: int = 0
 
     def __post_init__(self) -> None:
-        order = {TaskId(key): _decode(body).number for key, body in self.shelf.rows(TABLE)}
-        self._names = dict.fromkeys(sorted(order, key=lambda name: order[name]))
-        self._last = max(order.values(), default=0)
+        rows = (_decode(body) for _, body in self.shelf.rows(TABLE))
+        found = sorted((row.number, row.letter.task.id, row.letter.task.scan) for row in rows)
+        self._names = {name: scan for _, name, scan in found}
+        self._last = found[-1][0] if found else 0
 
     def add(self, letter: DeadLetter) -> list[Effect]:
         """Keep a letter; the oldest goes when there are too many."""
         name = letter.task.id
         self._names.pop(name, None)
-        self._names[name] = None
+        self._names[name] = letter.task.scan
         self._last += 1
         body = self._fresh[name] = _encode(Row(self._last, letter))
         oldest = [next(iter(self._names))] if len(self._names) > MOST else []
@@ -78,7 +79,8 @@ class LetterBox:
         if request.task:
             letters = (self._read(request.task),) if request.task in self._names else ()
             return DeadLetters(letters=letters, total=len(letters))
-        newest = list(self._names)[::-1][max(0, request.skip) :][:PAGE]
+        there = [name for name, scan in self._names.items() if request.scan in ("", scan)]
+        newest = there[::-1][max(0, request.skip) :][:PAGE]
         page: list[DeadLetter] = []
         size = 0
         for name in newest:
@@ -87,7 +89,7 @@ class LetterBox:
             if page and size > LARGEST_ANSWER:
                 break
             page.append(letter)
-        return DeadLetters(letters=tuple(page), total=len(self._names))
+        return DeadLetters(letters=tuple(page), total=len(there))
 
     def written(self) -> None:
         """Note that the shelf has all letters now."""

@@ -3,12 +3,13 @@
 Theory: facts are records, one per task; everything reported (complete watermark, holes, state) is derived from them. A dataset
 keeps the shape and type of its first part; a part that differs makes its result a hole with a reason, never a crash.
 A record without a result gives way to one of a higher generation for the same range; `corrections` grows with each.
+When the results stand in files they may be let go: then `filed`, what was reported last, is all that is left.
 Clock policy: none. Invariants: records do not overlap; `complete` is the end of the contiguous run from index 0.
 """
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
@@ -70,6 +71,9 @@ class ProductLedger:
     complete: int = 0
     corrections: int = 0
     """The sum of all generations."""
+    bytes: int = 0
+    """What the results take, in about so many bytes on disk."""
+    filed: ProductState | None = None
     _records: dict[int, Record] = field(default_factory=dict)
     _starts: list[int] = field(default_factory=list)
     _gone: list[int] = field(default_factory=list)
@@ -80,6 +84,7 @@ class ProductLedger:
         before = self._records.get(record.start)
         self._records[record.start] = record
         self.corrections += record.generation - (before.generation if before else 0)
+        self.bytes += record.bytes - (before.bytes if before else 0)
         if before is None:
             insort(self._starts, record.start)
         else:
@@ -89,6 +94,23 @@ class ProductLedger:
         self.version = max(self.version, record.version)
         while self.complete in self._records:
             self.complete = self._records[self.complete].stop
+
+    @classmethod
+    def of_files(cls, state: ProductState) -> Self:
+        """Return the ledger of a product whose results were let go."""
+        ledger = cls(state.product, state.modality, version=state.version, complete=state.complete, filed=state)
+        ledger.corrections = state.corrections
+        return ledger
+
+    def let_go(self, version: int) -> list[str]:
+        """Keep nothing but the state, whose version this is; return the keys of what need not be kept any more."""
+        state = self.state()
+        self.filed = msgspec.structs.replace(state, version=version, filed=True)
+        self.version, self.bytes = version, 0
+        keys = [self._records[start].key for start in self._starts]
+        for part in (self.forms, self._records, self._starts, self._gone):
+            part.clear()
+        return keys
 
     def at(self, start: int) -> Record | None:
         """Return the record that begins at an index."""
@@ -101,6 +123,8 @@ class ProductLedger:
 
     def keeps(self, start: int, stop: int) -> bool:
         """Whether a range is there for good: not missing, and not a hole of exactly this range, which may be corrected."""
+        if self.filed is not None:
+            return stop <= self.complete
         there = self.between(start, stop)
         hole = len(there) == 1 and there[0].outcome == "abandoned" and (there[0].start, there[0].stop) == (start, stop)
         return bool(there) and not hole
@@ -150,6 +174,8 @@ class ProductLedger:
 
     def state(self) -> ProductState:
         """Return what others are told."""
+        if self.filed is not None:
+            return self.filed
         return ProductState(
             product=self.product,
             modality=self.modality,
@@ -160,6 +186,9 @@ class ProductLedger:
             results=len(self._starts) - len(self._gone),
             corrections=self.corrections,
         )
+
+    def __len__(self) -> int:
+        return len(self._starts)
 
     def check(self) -> None:
         """Raise if an invariant is broken."""

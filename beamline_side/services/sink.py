@@ -10,7 +10,7 @@ from beamtide.pump import Store
 
 def build(deployment: Deployment, name: str, store: Store) -> Machine:
     """Make its core."""
-    return ShowingSink(SinkMachine(store))
+    return ShowingSink(SinkMachine(store, deployment.site.budgets.results << 20))
 
 
 SERVICE = Service(kind="sink", build=build, links=lambda name: {}, data=True)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import structlog
 
+from beamline_side.services.filed import FiledScans
 from beamline_side.services.sink_reader import SinkReader
 from beamline_side.writers.files import ProductFiles, finished_file
 from beamline_side.writers.product import Content
@@ -49,6 +50,7 @@ class Writer:
         self._processed, self._pipelines = deployment.site.roots.processed, deployment.pipelines
         self._settings = _settings_now(deployment)
         self._reader, self._pulse = SinkReader(deployment, caller, pulse), pulse
+        self._filed = FiledScans(deployment, caller)
         self._log = structlog.get_logger().bind(component="writer")
         self._seen = self._scans_seen = self._written = 0
         self._scans: dict[ScanId, ScanState] = {}
@@ -76,6 +78,7 @@ class Writer:
                 self._pulse()
                 if self._trouble.get(product, ("", 0.0))[1] <= clock.monotonic():
                     self._attempt(product)
+            self._filed.step(self._products, self._done)
             self._silent = self._told = ""
             self._answered = clock.monotonic()
         except NoAnswer as error:
@@ -92,7 +95,8 @@ class Writer:
 
     def _open_products(self) -> list[Product]:
         writing = {name for name, pipeline in self._pipelines.items() if pipeline.write}
-        return [product for product in self._products if product.pipeline in writing and product not in self._done]
+        there = [product for product, state in self._products.items() if product.pipeline in writing and not state.filed]
+        return [product for product in there if product not in self._done]
 
     def _learn(self) -> None:
         news = self._reader.products(self._seen)

@@ -6,7 +6,7 @@ takes the place of a hole, everywhere, and is announced as a correction.
 
 import msgspec
 
-from beamtide.messages.base import Message, TaskId
+from beamtide.messages.base import Message, ScanId, TaskId
 from beamtide.messages.tasks import Task
 
 
@@ -33,11 +33,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class DeadListRequest(Message, frozen=True, kw_only=True):
     """Which tasks are dead letters? Newest first, without the first `skip`. Answered `DeadLetters`.
 
-    `task` names one task, which comes whole; a list ("" = all) comes without traceback and stderr.
+    `task` names one task, which comes whole; a list ("" = all) comes without traceback and stderr. `scan` asks for one scan's.
     """
 
     task: TaskId = TaskId("")
     skip: int = 0
+    scan: ScanId = ScanId("")
 
 
 class DeadLetters(Message, frozen=True, kw_only=True):

@@ -119,6 +119,16 @@ class NotHeld(Message, frozen=True, kw_only=True):
     task: TaskId
 
 
+class Filed(Message, frozen=True, kw_only=True):
+    """A product as it was at this version stands in a file, and nothing of its scan is open or can be retried: answered `Ok`.
+
+    The sink may let go of its results when it needs the room.
+    """
+
+    product: Product
+    version: int
+
+
 class Released(Message, frozen=True, kw_only=True):
     """The sink keeps the result of this task, in this generation or a higher one.
 
@@ -144,7 +154,8 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class ProductState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """How far a product is: indexes `[0, complete)` have verdicts; `version` grows with every change of the sink.
 
-    `corrections` grows each time that a later result takes the place of a hole.
+    `corrections` grows each time that a later result takes the place of a hole. `filed`: the results stand in files, and the
+    sink has let them go; what is said here still holds.
     """
 
     product: Product
@@ -155,6 +166,7 @@ class ProductState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     holes: tuple[Hole, ...] = ()
     results: int = 0
     corrections: int = 0
+    filed: bool = False
 
 
 class ListRequest(Message, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ TICKET = "beamline_side/cores/ticket.py"
 LEASES = "beamline_side/cores/lease_table.py"
 QUEUE = "beamline_side/cores/release_queue.py"
 SORTER = "beamline_side/cores/sorter.py"
+FILING, FILED = "beamline_side/cores/filing.py", ("tests/stories/test_filing_story.py",)
 DOUBTS, DOUBTED = "beamline_side/cores/doubts.py", ("tests/unit/test_doubts.py",)
 SPOOL = "beamline_side/spool/sqlite_spool.py"
 ROWS = "beamline_side/spool/rows.py"
@@ -735,5 +736,33 @@ SABOTAGES = (
         "        if task in self._corrections:\n            return []\n",
         "",
         DOUBTED,
+    ),
+    Sabotage(
+        "results go although they changed since they were filed",
+        FILING,
+        " and ledger.version <= filed:",
+        ":",
+        FILED,
+    ),
+    Sabotage(
+        "what was on its way out before a restart stays for ever",
+        FILING,
+        "            self._leaving.append(record.key)\n",
+        "",
+        FILED,
+    ),
+    Sabotage(
+        "what is let go is forgotten with its state",
+        FILING,
+        "[Keep(STATES, product.key, _encode(ledger.state())), Forget",
+        "[Forget",
+        FILED,
+    ),
+    Sabotage(
+        "a scan with dead letters is filed",
+        "beamline_side/services/filed.py",
+        "        return any(self._ask",
+        "        return False and any(self._ask",
+        ("tests/system/test_writer_follows_the_sink.py",),
     ),
 )

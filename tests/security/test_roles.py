@@ -6,7 +6,7 @@ from beamtide.messages import KINDS, Message
 from beamtide.security.roles import MAY, READS, ROLES, STEERS, WORKS, Role, may
 
 AMONG_COMPONENTS = {
-    *("PullRequest", "CrewRequest", "Release", "ReleaseHeld", "Hello", "Heartbeat"),
+    *("PullRequest", "CrewRequest", "Release", "ReleaseHeld", "Filed", "Hello", "Heartbeat"),
 }
 """What only components ask each other."""
 ANSWERS = {

@@ -1,5 +1,6 @@
 """The writer with a real sink and metadata server: live file, final file, trouble, and services that come and go."""
 
+import importlib
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -10,15 +11,18 @@ import numpy as np
 import pytest
 
 import beamtide
-from beamline_side.hosts.process import SERVICES  # noqa: F401 - fails here, not in a thread, when the host is broken
-from beamline_side.services import metadata_server, sink, writer
+from beamline_side.hosts.process import SERVICES
+from beamline_side.services import filed, writer
 from beamline_side.services.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import layout, results, site
-from beamtide.config import Deployment
+from beamtide.config import Budgets, Deployment, Leases
+from beamtide.errors import BadInput
 from beamtide.messages import Ok
+from beamtide.messages.dead_letters import DropRequest
 from beamtide.messages.metadata import Put, PutFileRequest, PutSettingsRequest, ScanEnded, ScanStarted, SettingsDocument
-from beamtide.messages.results import DatasetHeader, Release, Released
+from beamtide.messages.results import DatasetHeader, ListRequest, Products, Release, Released, Results, ResultsRequest
+from beamtide.messages.tasks import Lease, LeaseRequest, StatusRequest, SubmitRequest, TaskFailed, TaskStatus, WatchTasksRequest
 from beamtide.presence import card_of
 from beamtide.pump import Caller, Pump
 from beamtide.session import Session
@@ -45,12 +49,13 @@ def deployment(tmp_path: pathlib.Path) -> Deployment:
 @contextmanager
 def serving(deployment: Deployment, name: str) -> Iterator[None]:
     """Run a real service in a thread, with its real spool."""
-    service = {"sink": sink.SERVICE, "metadata": metadata_server.SERVICE}[name]
+    service = importlib.import_module(f"beamline_side.services.{SERVICES[name.partition('.')[0]]}").SERVICE
+    links = {link: deployment.address(to) for link, to in service.links(name).items()}
     ready, pumps = threading.Event(), []
 
     def serve() -> None:
         spool = Spool(deployment.site.state / f"{name}.sqlite")
-        pumps.append(Pump(service.build(deployment, name, spool), Session(card_of(deployment, name)), {}, spool))
+        pumps.append(Pump(service.build(deployment, name, spool), Session(card_of(deployment, name)), links, spool))
         ready.set()
         pumps[0].run()
         spool.close()
@@ -174,3 +179,68 @@ def test_a_sink_that_is_away_is_a_sentence_and_comes_back(deployment: Deployment
             assert following.why() == ""
             assert layout.live_file(deployment.site.roots.processed, "scan_1", "xrf").exists()
         following.close()
+
+
+@pytest.fixture
+def small_sink(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Deployment, Caller]]:
+    """A site whose sink has no room for what stands in files, with a distributor and buffers that give up after one fault."""
+    monkeypatch.setattr(filed, "WHILE", 0.0)
+    changed = {"budgets": Budgets.model_construct(results=0), "leases": Leases(faults=1)}
+    small = deployment.model_copy(update={"site": deployment.site.model_copy(update=changed)})
+    with ExitStack() as stack:
+        for name in ("sink", "metadata", "distributor", "buffer.xrf", "buffer.encoders"):
+            stack.enter_context(serving(small, name))
+        caller = stack.enter_context(Caller())
+        assert caller.ask(small.address("metadata"), ScanStarted(scan=state_of().scan), Ok)
+        yield small, caller
+
+
+def test_what_stands_in_a_file_may_go_and_nobody_misses_it(small_sink: tuple[Deployment, Caller]) -> None:
+    site, caller = small_sink
+    following, final = Writer(site, caller), layout.result_file(site.site.roots.processed, "scan_1", "xrf")
+    release(caller, site, *(line(number) for number in range(4)))
+    release_positions(caller, site)
+    caller.ask(site.address("metadata"), ScanEnded(scan=state_of().scan.id), Ok)
+    for _ in range(3):
+        following.step()
+    before = final.stat().st_mtime_ns
+    assert filed_of(caller, site) == {"xrf": True, "encoders": False}, "what stands in no file of its own stays"
+    again = Writer(site, caller)
+    for _ in range(2):
+        again.step()
+    assert (again.why(), again.progress()["open"], final.stat().st_mtime_ns) == ("", 0, before)
+    with pytest.raises(BadInput, match="stand in its files"):
+        caller.ask(site.address("sink"), ResultsRequest(product=product_of(), start=0), Results)
+
+
+def test_nothing_goes_while_a_task_is_open_or_may_be_retried(small_sink: tuple[Deployment, Caller]) -> None:
+    site, caller = small_sink
+    following, task = Writer(site, caller), line(2)[0].task
+    caller.ask(site.address("distributor"), SubmitRequest(tasks=(task,)), Ok)
+    release(caller, site, *(lost(number, "broken") if number == 2 else line(number) for number in range(4)))
+    release_positions(caller, site)
+    caller.ask(site.address("metadata"), ScanEnded(scan=state_of().scan.id), Ok)
+    for _ in range(3):
+        following.step()
+    assert layout.result_file(site.site.roots.processed, "scan_1", "xrf").exists()
+    assert not filed_of(caller, site)["xrf"], "it is open"
+    buffer = site.address("buffer.xrf")
+    lease = caller.ask(buffer, LeaseRequest(worker="h-1", job="7", wait=10.0, host="h"), Lease)
+    failed = TaskFailed(worker="h-1", task=task.id, attempt=lease.attempt, cause="fault", reason="broken", host="h", job="7")
+    caller.ask(buffer, failed, Ok)
+    after = 0
+    while not caller.ask(site.address("distributor"), StatusRequest(), TaskStatus).tallies[0].abandoned:
+        after = caller.ask(
+            site.address("distributor"), WatchTasksRequest(scan=task.scan, after=after, wait=1.0), TaskStatus
+        ).version
+    for _ in range(3):
+        following.step()
+    assert not filed_of(caller, site)["xrf"], "it may be retried"
+    caller.ask(buffer, DropRequest(tasks=(task.id,)), Ok)
+    following.step()
+    assert filed_of(caller, site)["xrf"]
+
+
+def filed_of(caller: Caller, deployment: Deployment) -> dict[str, bool]:
+    answer = caller.ask(deployment.address("sink"), ListRequest(), Products)
+    return {state.product.pipeline: state.filed for state in answer.products}

@@ -101,7 +101,10 @@ def test_angles_are_pixels_times_size_over_distance() -> None:
 def test_a_moved_profile_is_found_where_it_went(length: int, moved: float, brightness: float, seed: int) -> None:
     random = np.random.default_rng(seed)
     at = np.arange(length)
-    bumps = [(random.uniform(0.4, 0.6) * length, random.uniform(1.5, 3.0), random.uniform(0.5, 2)) for _ in range(3)]
+    bumps = [
+        (random.uniform(0.4, 0.6) * length, random.uniform(1.5, max(1.5, 0.06 * length)), random.uniform(0.5, 2))
+        for _ in range(3)
+    ]
 
     def beam(shift: float) -> np.ndarray:
         return sum(height * np.exp(-(((at - place - shift) / width) ** 2) / 2) for place, width, height in bumps)

@@ -1,0 +1,81 @@
+"""Which results the sink need not keep any more, because they stand in files.
+
+Theory: the writer says that a product is filed: its file is there, its scan has ended, and no task of that scan is open or can be
+retried. As long as there is room its results stay all the same, for viewers and workers. When the sink keeps more than `most`
+bytes, what changed longest ago is let go: its state stays, so nothing changes for those who ask how far it is. Rows go in
+portions, some with each tick, so that nobody waits for them; after a restart it goes on with what is left.
+
+No clock. Invariants: a product that changed after it was filed is kept until it is filed anew; `kept` is the sum of all ledgers.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from beamline_side.cores.product_ledger import ProductLedger, Record
+from beamtide.machine import Effect, Forget, Keep, Shelf
+from beamtide.messages.results import Filed, Product, ProductState
+
+PORTION = 500
+FILED, STATES = "filed", "state"
+_encode = msgspec.msgpack.encode
+
+
+@dataclass(slots=True)
+class Filing:
+    """The products that stand in files, and the rows that are on their way out."""
+
+    shelf: Shelf
+    most: int
+    kept: int = 0
+    """Bytes of all results that are kept."""
+    _filed: dict[Product, int] = field(default_factory=dict)
+    """The version that stands in a file."""
+    _leaving: deque[str] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        found = (msgspec.msgpack.decode(body, type=Filed) for _, body in self.shelf.rows(FILED))
+        self._filed = {one.product: one.version for one in found}
+
+    def states(self) -> list[ProductState]:
+        """Return what is left of products that were let go before a restart."""
+        return [msgspec.msgpack.decode(body, type=ProductState) for _, body in self.shelf.rows(STATES)]
+
+    def note(self, filed: Filed) -> list[Effect]:
+        """Take it that a product is filed."""
+        self._filed[filed.product] = filed.version
+        return [Keep(FILED, filed.product.key, _encode(filed))]
+
+    def add(self, ledger: ProductLedger, record: Record) -> None:
+        """Give a record to its ledger; one of a product that was let go is on its way out since before a restart."""
+        if ledger.filed is not None:
+            self._leaving.append(record.key)
+            return
+        before = ledger.bytes
+        ledger.add(record)
+        self.kept += ledger.bytes - before
+
+    def step(self, ledgers: Mapping[Product, ProductLedger], version: int) -> list[Effect]:
+        """Go on with what is on its way out; when that is done, let go of a product if one must go.
+
+        `version` is that of the next change.
+        """
+        effects: list[Effect] = []
+        while not self._leaving and self._filed and self.kept > self.most:
+            product = min(self._filed, key=self._filed.__getitem__)
+            filed, ledger = self._filed.pop(product), ledgers.get(product)
+            effects.append(Forget(FILED, product.key))
+            if ledger is not None and ledger.filed is None and ledger.version <= filed:
+                self.kept -= ledger.bytes
+                self._leaving.extend(ledger.let_go(version))
+                effects += [Keep(STATES, product.key, _encode(ledger.state())), Forget("forms", product.key)]
+        keys = [self._leaving.popleft() for _ in range(min(PORTION, len(self._leaving)))]
+        return effects + [Forget(table, key) for key in keys for table in ("result", "payload")]
+
+    def why(self) -> str:
+        """Say that more is kept than should be, if nothing can be done about it."""
+        if self.kept <= self.most or self._filed:
+            return ""
+        return f"{self.kept >> 20} MiB of results are kept, more than budgets.results: they do not stand in files yet"
