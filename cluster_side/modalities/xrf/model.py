@@ -7,12 +7,14 @@
     cuts        (anchor)              channels between which SNIP works on its own
     fractions   (parameter)           mass fraction of one count; NaN where there is none; empty if they are not wanted
 
-With `calibrate`, zero, gain, noise and Fano factor come from one non-linear fit (PyMca's) of the reference spectrum.
+With `calibrate`, zero, gain, noise and Fano factor come from PyMca's non-linear fit of the reference spectrum, which is begun
+anew from what it found until the axis stays: PyMca may end it early, with the axis that it began with.
 """
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ WORST_CONDITION = 1e6
 """Above this condition number of the scaled templates some line groups cannot be told apart."""
 FLOOR = 0.01
 """Weights are 1 / (spectrum + FLOOR x its mean): an empty channel must not decide everything."""
+AGAIN, SETTLED = 5, 0.1
+"""How often the calibrating fit is begun anew at most, and by how many channels a settled axis moves."""
 CALIBRATED = ("Zero", "Gain", "Noise", "Fano")
 EXPONENTIAL = 5
 """PyMca's number of the continuum exp(polynomial), which is not linear."""
@@ -44,7 +48,9 @@ def prepare(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> d
     refuse_what_is_not_linear(config, path)
     spectrum = reference_spectrum.read(calibration["spectrum"]) if "spectrum" in calibration else None
     if settings.calibrate:
-        config["detector"].update(calibrated(config, _needed(spectrum, "calibrate: true", calibration, config)))
+        names = built(config, 0, path).names
+        found = calibrated(config, _needed(spectrum, "calibrate: true", calibration, config), names)
+        config["detector"].update(found)
     fit = built(config, settings.weight, path)
     fractions, reference = fit.mass_fractions(path, spectrum) if settings.mass_fractions else (np.empty(0), None)
     weights = np.ones(len(fit.channels))
@@ -85,16 +91,40 @@ def built(config: Mapping[str, Any], weight: int, path: pathlib.Path) -> KeptFit
     return fit
 
 
-def calibrated(config: Mapping[str, Any], spectrum: Values) -> dict[str, float]:
-    """Return zero, gain, noise and Fano factor of one non-linear fit of a spectrum with PyMca."""
+def calibrated(config: Mapping[str, Any], spectrum: Values, names: Collection[str]) -> dict[str, float]:
+    """Return zero, gain, noise and Fano factor of a spectrum; `names`: the line groups that have lines among the channels."""
     wanted = {section: dict(values) if isinstance(values, dict) else values for section, values in config.items()}
     wanted["fit"]["linearfitflag"] = 0
-    with silent():
-        theory = McaTheory()
-        theory.setConfiguration(wanted)
-        theory.setData(y=spectrum, xmin=config["fit"]["xmin"], xmax=config["fit"]["xmax"])
-        theory.estimate()
-        theory.startfit(digest=0)
+    wanted["peaks"] = {name: kept for name, groups in config["peaks"].items() if (kept := _named(name, groups, names))}
+    edges = np.array([config["fit"]["xmin"], config["fit"]["xmax"]])
+    found = _fitted(wanted, spectrum)
+    for _ in range(AGAIN):
+        wanted["detector"].update(zero=found["zero"], gain=found["gain"])
+        with contextlib.suppress(BadInput):  # then what was found before is the best that there is
+            found = _fitted(wanted, spectrum)
+        moved = found["zero"] - wanted["detector"]["zero"] + (found["gain"] - wanted["detector"]["gain"]) * edges
+        if np.abs(moved).max() < SETTLED * found["gain"]:
+            break
+    return found
+
+
+def _named(element: str, groups: str | list[str], names: Collection[str]) -> list[str]:
+    """Return those line groups of an element that are named."""
+    return [group for group in ([groups] if isinstance(groups, str) else groups) if f"{element} {group}" in names]
+
+
+def _fitted(config: Mapping[str, Any], spectrum: Values) -> dict[str, float]:
+    try:
+        with silent(), np.errstate(all="ignore"):  # it tries widths that have no square root
+            theory = McaTheory()
+            theory.setConfiguration(config)
+            theory.setData(y=spectrum, xmin=config["fit"]["xmin"], xmax=config["fit"]["xmax"])
+            theory.estimate()
+            theory.startfit(digest=0)
+    except np.linalg.LinAlgError as error:
+        raise BadInput(
+            f"calibrate: PyMca cannot fit the reference spectrum ({error}); take out line groups that it does not show, in PyMca"
+        ) from error
     found = dict(zip(theory.PARAMETERS, theory.fittedpar, strict=True))
     if not all(np.isfinite(found[name]) for name in CALIBRATED) or found["Gain"] <= 0:
         raise BadInput(f"calibrate: PyMca's fit of the reference spectrum did not converge (gain {found['Gain']:g})")
