@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from beamtide import clock
 from beamtide.config import Deployment
+from beamtide.errors import NoAnswer
 from beamtide.messages import Message, Ok
 from beamtide.messages.base import ScanId
 from beamtide.messages.dead_letters import DeadLetters, DeadListRequest
@@ -49,9 +50,14 @@ class FiledScans:
             version = max(state.version for state in states)
             if self._told.get(scan) != version:
                 self._look_later(scan, version)
+        self._looks = {scan: look for scan, look in self._looks.items() if scan in whole}
         due = [scan for scan, (_, at) in self._looks.items() if at <= clock.monotonic()]
-        for scan in due[:FEW]:
-            self._look(scan, whole.get(scan, []))
+        try:
+            for scan in due[:FEW]:
+                self._look(scan, whole[scan])
+        except NoAnswer:  # nobody waits for silence once per scan
+            self._looks = {scan: (version, clock.monotonic() + WHILE) for scan, (version, _) in self._looks.items()}
+            raise
 
     def _look_later(self, scan: ScanId, version: int) -> None:
         if self._looks.get(scan, (0, 0.0))[0] != version:
