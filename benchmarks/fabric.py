@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 
 from beamline_side.cores.distributor import DistributorMachine
+from beamline_side.cores.ticket import Ticket
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import clock
 from beamtide.config import Deployment
@@ -45,6 +46,8 @@ def run(book: Book) -> None:
         _streams(book, pathlib.Path(folder))
     with scratch() as folder:
         _restart(book, pathlib.Path(folder))
+    with scratch() as folder:
+        _restart_newest_first(book, pathlib.Path(folder))
 
 
 def _streams(book: Book, folder: pathlib.Path) -> None:
@@ -152,6 +155,25 @@ def _restart(book: Book, folder: pathlib.Path) -> None:
     memory = [max(0, full - empty[0]) / QUEUED for _, full in starts]
     book.row("bytes_per_queued_task", memory, "B", "lower", notes=how | {"what": "resident memory, both services"})
     book.row("disk_bytes_per_queued_task", [disk], "B", "lower", notes=how)
+
+
+def _restart_newest_first(book: Book, folder: pathlib.Path) -> None:
+    """The same where the buffer hands out the newest first, and so holds all tasks itself."""
+    deployment = services.deployment_in(folder / "site", curve=True, order="lifo")
+    empty = _first_lease(deployment, answered=False)[1]
+    store = Spool(deployment.site.state / "spool" / "buffer.encoders.sqlite")
+    for first in range(0, QUEUED, 1000):
+        for number in range(first, first + 1000):
+            row = Ticket(load.task_of(number), number + 1).row()
+            store.keep(row.table, row.key, row.body)
+        store.commit()
+    store.close()
+    starts = [_first_lease(deployment, answered=True) for _ in range(3)]
+    how = {"queued": QUEUED, "where": "the buffer, which hands out the newest first"}
+    book.sync(folder)
+    book.row("restart_1m_lifo_s", [seconds for seconds, _ in starts], "s", "lower", notes=how)
+    memory = [max(0, full - empty) / QUEUED for _, full in starts]
+    book.row("bytes_per_queued_task_lifo", memory, "B", "lower", notes=how | {"what": "resident memory, both services"})
 
 
 def _fill(deployment: Deployment, count: int) -> None:

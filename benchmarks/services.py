@@ -28,22 +28,23 @@ leases: {{ttl: 60, beat: 20}}
 ENCODERS = """
 pipeline: encoders
 modality: encoders
-source: {match: "*.csv", format: bench, frames_per_task: 1}
-settings: {axes: {x: {field: x}}}
+source: {{match: "*.csv", format: bench, frames_per_task: 1}}
+buffer: {{order: {order}}}
+settings: {{axes: {{x: {{field: x}}}}}}
 """
 COMPONENTS = 10
 FAR = 4e9
 
 
-def deployment_in(folder: pathlib.Path, *, curve: bool) -> Deployment:
-    """Write a site with one pipeline below `folder`, with keys or without."""
+def deployment_in(folder: pathlib.Path, *, curve: bool, order: str = "fifo") -> Deployment:
+    """Write a site with one pipeline below `folder`, with keys or without; `order` is that of its buffer."""
     for name in ("raw", "processed", "state"):
         (folder / name).mkdir(parents=True)
     first = _free_ports()
     (folder / "site.yaml").write_text(
         SITE.format(folder=folder, first=first, last=first + COMPONENTS - 1, keys=", keys: keys" if curve else "")
     )
-    (folder / "encoders.yaml").write_text(ENCODERS)
+    (folder / "encoders.yaml").write_text(ENCODERS.format(order=order))
     if curve:
         _keys(folder / "keys")
     return site.load(folder / "site.yaml")

@@ -143,7 +143,7 @@ def a_sink(deployment: Deployment) -> Iterator[None]:
 
 @pytest.mark.long
 def test_two_ranks_do_a_task_and_report_progress(tmp_path: pathlib.Path) -> None:
-    deployment = deployment_for(tmp_path, "LSQML 40")
+    deployment = deployment_for(tmp_path, "LSQML 1500")  # enough for a few beats on any processor
     with beamline(deployment) as line, a_sink(deployment):
         line.tasks.append(whole_scan(deployment))
         process = start(deployment, 2, tmp_path / "log")
