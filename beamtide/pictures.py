@@ -41,7 +41,7 @@ class Gallery:
         state = self.client.scans(self.scan)[0]
         products = sorted(self.client.products(self.scan), key=lambda one: one.version)
         for pipeline, product in {one.product.pipeline: one for one in products}.items():  # of several settings the newest
-            if self.seen.get(pipeline) != product:
+            if self.seen.get(pipeline) != product and not product.filed:
                 self._take(state, product)
                 self.seen[pipeline] = product
         for name in self.client.deployment.pipelines:

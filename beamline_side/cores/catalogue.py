@@ -71,8 +71,7 @@ class SinkMachine:
                 effects += self._take_held(event, held)
             case Heard(message=results.Filed() as filed):
                 effects += [*self._filing.note(filed), Send(event.peer, Ok(), event.id)]
-            case Tick() if rows := self._filing.step(self._products, self._version + 1):
-                self._version = max([self._version, *(ledger.version for ledger in self._products.values())])
+            case Tick() if rows := self._filing.step(self._products):
                 effects += [*rows, WakeAt(now)]
             case Heard(message=results.WatchRequest() as request):
                 deadline = self._waiting.add(event.peer, event, request, now, request.wait)

@@ -57,10 +57,10 @@ class Filing:
         ledger.add(record)
         self.kept += ledger.bytes - before
 
-    def step(self, ledgers: Mapping[Product, ProductLedger], version: int) -> list[Effect]:
+    def step(self, ledgers: Mapping[Product, ProductLedger]) -> list[Effect]:
         """Go on with what is on its way out; when that is done, let go of a product if one must go.
 
-        `version` is that of the next change.
+        That is no change of the product: a newer version would make it the newest of its scan and pipeline.
         """
         effects: list[Effect] = []
         while not self._leaving and self._filed and self.kept > self.most:
@@ -69,7 +69,7 @@ class Filing:
             effects.append(Forget(FILED, product.key))
             if ledger is not None and ledger.filed is None and ledger.version <= filed:
                 self.kept -= ledger.bytes
-                self._leaving.extend(ledger.let_go(version))
+                self._leaving.extend(ledger.let_go())
                 effects += [Keep(STATES, product.key, _encode(ledger.state())), Forget("forms", product.key)]
         keys = [self._leaving.popleft() for _ in range(min(PORTION, len(self._leaving)))]
         return effects + [Forget(table, key) for key in keys for table in ("result", "payload")]

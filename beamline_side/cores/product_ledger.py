@@ -102,11 +102,10 @@ class ProductLedger:
         ledger.corrections = state.corrections
         return ledger
 
-    def let_go(self, version: int) -> list[str]:
-        """Keep nothing but the state, whose version this is; return the keys of what need not be kept any more."""
-        state = self.state()
-        self.filed = msgspec.structs.replace(state, version=version, filed=True)
-        self.version, self.bytes = version, 0
+    def let_go(self) -> list[str]:
+        """Keep nothing but the state; return the keys of what need not be kept any more."""
+        self.filed = msgspec.structs.replace(self.state(), filed=True)
+        self.bytes = 0
         keys = [self._records[start].key for start in self._starts]
         for part in (self.forms, self._records, self._starts, self._gone):
             part.clear()

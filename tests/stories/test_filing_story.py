@@ -55,6 +55,7 @@ class FilingStory(RuleBasedStateMachine):
         self.shelf = Shelf()
         self.machine = SinkMachine(self.shelf, MOST)
         self.came = dict.fromkeys(NAMES, 0)
+        self.versions: dict[str, int] = {}
         self.filed: list[str] = []
         """What stands in files as it is; what changed longest ago comes first."""
         self.order: dict[str, int] = {}
@@ -117,6 +118,7 @@ class FilingStory(RuleBasedStateMachine):
         if not crash:
             self.filed = [one for one in self.filed if one != name]
             self.came[name] += 1
+            self.versions[name] = max(self.versions.values(), default=0) + 1
         self.tell([heard], crash)
 
     @rule(name=NAME, old=st.booleans(), crash=st.booleans(), then=st.booleans())
@@ -151,6 +153,8 @@ class FilingStory(RuleBasedStateMachine):
     def the_books_stay(self) -> None:
         states = self.states()
         assert set(states) == {name for name in NAMES if self.came[name]}
+        order = sorted(states, key=lambda name: states[name].version)
+        assert order == sorted(self.versions, key=self.versions.__getitem__), "another product is the newest now"
         for name, state in states.items():
             holes = tuple(
                 r.Hole(start=one * LENGTH, stop=one * LENGTH + LENGTH, reason="lost") for one in range(3, self.came[name], 4)
