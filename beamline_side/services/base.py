@@ -29,7 +29,9 @@ class Service:
 
     def limits(self, budgets: Budgets) -> Limits:
         """Return what it takes in."""
-        return Limits(budgets.message << 20, DATA_QUEUED, budgets.memory << 16) if self.data else Limits()
+        if not self.data:
+            return Limits()
+        return Limits(budgets.message << 20, DATA_QUEUED, budgets.memory << 16, lent=budgets.memory << 19)
 
 
 def pipeline_of(name: str) -> str:

@@ -23,11 +23,14 @@ from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts,
 from beamtide.messages import Message, Refused, Unsupported
 from beamtide.messages.base import Handle
 from beamtide.pump.gatekeeper import Gatekeeper, knock
-from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, post, receive, router
+from beamtide.pump.lent import Lent
+from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, lend, post, receive, router
 from beamtide.session import Session
 
 BATCH = 256
 LONGEST_SLEEP = 1.0
+BUSY = 1.0
+"""Seconds after which somebody may ask again who could not be lent an answer."""
 ROWS = (Keep, Forget)
 TOPOLOGY = link("topology")
 
@@ -66,7 +69,7 @@ class Pump:
         import structlog  # here, because workers have no pump, and their start should not wait for it
 
         self._machine, self._session, self._store, self._limits = machine, session, store, limits
-        self._weight = 0
+        self._weight, self._lent = 0, Lent(limits.lent)
         self._log = structlog.get_logger().bind(component=session.card.name)
         self._context = zmq.Context()
         self._gatekeeper = Gatekeeper(self._context, limits.guard) if limits.guard else None
@@ -195,9 +198,15 @@ class Pump:
                 self._send(effect)
 
     def _send(self, effect: Send) -> None:
-        parts = codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)
+        counted = bool(effect.arrays) and effect.reply_to != 0
+        if counted and (full := self._lent.refusal(effect.peer, sum(array.nbytes for array in effect.arrays.values()))):
+            effect, counted = Send(effect.peer, Refused(reason=full, retry_after=BUSY), effect.reply_to), False
+        parts = [effect.peer, *codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)]
         try:
-            post(self._socket, [effect.peer, *parts])
+            if counted:
+                self._lent.note(effect.peer, lend(self._socket, parts))
+            else:
+                post(self._socket, parts)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

@@ -12,6 +12,7 @@ import zmq
 
 from beamtide.errors import BadInput
 from beamtide.pump.gatekeeper import secure_client, secure_server
+from beamtide.pump.lent import Loan
 from beamtide.security.guard import Guard
 
 MAX_MESSAGE = 256 << 20
@@ -35,6 +36,8 @@ class Limits:
     """Messages under way to or from one peer. ZeroMQ counts them per peer, whatever their size."""
     batch: int = 128 << 20
     """Bytes of messages, coming and going, after which a batch ends."""
+    lent: int = 512 << 20
+    """Bytes of answers that all peers together may have asked for and not read."""
     guard: Guard | None = None
     """Who is let in; None: everybody who can reach the address."""
 
@@ -60,6 +63,16 @@ def post(socket: "zmq.Socket[bytes]", parts: list[Any]) -> None:
     for part in parts:
         _send(socket, part, DONTWAIT | MORE, len(part) < WORTH_SHARING)
     _send(socket, last, DONTWAIT, len(last) < WORTH_SHARING)
+
+
+def lend(socket: "zmq.Socket[bytes]", parts: list[Any]) -> list[Loan]:
+    """As `post`; return each large part's size, with what tells when the peer has taken it."""
+    loans: list[Loan] = []
+    for number, part in enumerate(parts, 1):
+        large, more = len(part) >= WORTH_SHARING, MORE if number < len(parts) else 0
+        tracker = _send(socket, part, DONTWAIT | more, not large, large)
+        loans += [(tracker, len(part))] if large else []
+    return loans
 
 
 def tune(socket: "zmq.Socket[bytes]", limits: Limits = ROOMY) -> None:

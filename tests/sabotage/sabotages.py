@@ -765,4 +765,11 @@ SABOTAGES = (
         "        return False and any(self._ask",
         ("tests/system/test_writer_follows_the_sink.py",),
     ),
+    Sabotage(
+        "who never reads is answered again and again",
+        "beamtide/pump/lent.py",
+        "        if not mine:\n",
+        "        if True:\n",
+        ("tests/unit/test_lent.py",),
+    ),
 )

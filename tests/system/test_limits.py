@@ -3,6 +3,7 @@
 import pathlib
 import resource
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ import zmq
 from beamline_side.hosts import process
 from beamtide import clock, codec
 from beamtide.client import Client
-from beamtide.config import Leases
+from beamtide.config import Budgets, Leases
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.machine import Effect, Event, Heard
 from beamtide.messages import Ok
@@ -103,6 +104,35 @@ def test_a_viewer_that_never_reads_costs_a_few_answers_and_slows_nobody(
         assert grown < 280 << 20, f"{grown >> 20} MiB for somebody who never reads"
         assert slowest < 2.5, f"a good peer waited {slowest:.1f} s"
         _, values = good.converse(sink, fetch, r.Fetched, patience=30)
+        np.testing.assert_array_equal(values["data"], arrays["value"])
+
+
+@pytest.mark.long
+def test_many_viewers_that_never_read_share_one_budget_and_starve_nobody(tmp_path: pathlib.Path) -> None:
+    deployment = load.site(tmp_path, Leases(), Budgets(memory=64, message=16))
+    task = load.task("scan_0", "p", 0, 60)
+    arrays = {"value": np.arange(60 * 20_000, dtype=np.float64).reshape(60, 20_000)}  # 9 MiB
+    result = r.StoreRequest(task=task, attempt=1, outcome="result", datasets=load.HEADERS)
+    product = r.Product(scan=ScanId("scan_0"), pipeline=PipelineName("p"), settings=load.SETTINGS)
+    fetch = r.FetchRequest(product=product, dataset="value", start=0, stop=60)
+    with Hatchery(deployment, tmp_path) as hatchery, Caller() as good, ExitStack() as deaf_ones:
+        context = deaf_ones.enter_context(zmq.Context())
+        (pid,) = hatchery.start("sink")
+        sink = deployment.address("sink")
+        good.ask(sink, r.Release(result=result), r.Released, arrays=arrays, patience=30)
+        good.converse(sink, fetch, r.Fetched, patience=30)
+        before = resident(pid)
+        for _ in range(8):
+            viewer = deaf_ones.enter_context(context.socket(zmq.DEALER))
+            viewer.linger, viewer.rcvhwm, viewer.sndhwm = 0, 1, 1000
+            viewer.connect(sink)
+            for number in range(20):
+                viewer.send_multipart(codec.encode(fetch, number + 1))
+        for _ in range(8 * 20):  # it has answered all of them when it has answered so many that came later
+            good.ask(sink, r.ListRequest(), r.Products, patience=30)
+        grown = resident(pid) - before
+        assert grown < 150 << 20, f"{grown >> 20} MiB for eight who never read"
+        _, values = good.converse(sink, fetch, r.Fetched, patience=5)
         np.testing.assert_array_equal(values["data"], arrays["value"])
 
 
