@@ -1,29 +1,20 @@
 """A worker stores its result and dies before it can say so; its task is given up. What does the buffer hear?"""
 
 import msgspec
-import numpy as np
 
 from beamline_side.cores.catalogue import SinkMachine
 from beamline_side.cores.sorter import AGAIN_AFTER, SINK, SorterMachine
 from beamtide.machine import Heard, Send
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, TaskId
-from beamtide.messages.results import DatasetHeader, Released, StoredBefore, StoreRequest
-from beamtide.messages.tasks import Task
+from beamtide.messages.base import Message, Ok, TaskId
+from beamtide.messages.results import Released, StoredBefore, StoreRequest
 from tests.stories.shelf import Shelf
+from tests.unit.test_release import array_of, request_of
 
 
-def task_of(number: int, generation: int) -> Task:
-    return Task(
-        id=TaskId(f"s/{number}"),
-        scan=ScanId("s"),
-        pipeline=PipelineName("p"),
-        modality="m",
-        start=number,
-        stop=number + 1,
-        inputs=(),
-        settings=Digest("d"),
-        generation=generation,
-    )
+def verdict(number: int, generation: int, **more: object) -> StoreRequest:
+    """What is said of the task of one index."""
+    request = request_of(number, **more)
+    return msgspec.structs.replace(request, task=msgspec.structs.replace(request.task, generation=generation))
 
 
 class Pair:
@@ -44,13 +35,11 @@ class Pair:
         return [one.message for one in sends if one.peer != SINK]
 
     def store(self, number: int, generation: int = 0) -> None:
-        request = StoreRequest(
-            task=task_of(number, generation), attempt=1, outcome="result", datasets=(DatasetHeader(name="x", units="1"),)
-        )
-        assert self.hear(Heard(b"worker", request, 1, arrays={"x": np.ones(1)})) == [Ok(note=request.task.id)]
+        request = verdict(number, generation)
+        assert self.hear(Heard(b"worker", request, 1, arrays=array_of(number))) == [Ok(note=request.task.id)]
 
     def give_up(self, number: int, generation: int = 0) -> list[Message]:
-        request = StoreRequest(task=task_of(number, generation), attempt=1, outcome="abandoned", reason="lost")
+        request = verdict(number, generation, outcome="abandoned", reason="lost", datasets=())
         return self.hear(Heard(b"buffer", request, 2))
 
     def answers(self) -> list[Released]:
@@ -69,8 +58,8 @@ class Pair:
         return said
 
 
-STORED = StoredBefore(task=TaskId("s/0"), outcome="result")
-LOST = Ok(note="s/0")
+STORED = StoredBefore(task=TaskId("s/p/0"), outcome="result")
+LOST = Ok(note="s/p/0")
 
 
 def test_a_result_that_is_visible_is_the_verdict() -> None:
@@ -85,7 +74,7 @@ def test_a_result_that_is_visible_is_the_verdict() -> None:
 def test_so_is_one_that_waits_for_others() -> None:
     pair = Pair()
     pair.store(1)
-    assert pair.give_up(1) == [msgspec.structs.replace(STORED, task=TaskId("s/1"))]
+    assert pair.give_up(1) == [msgspec.structs.replace(STORED, task=TaskId("s/p/1"))]
 
 
 def test_a_hole_stays_one() -> None:
@@ -111,13 +100,13 @@ def test_what_the_sink_said_of_an_older_generation_counts_no_more() -> None:
 
 def test_a_hole_that_waits_says_nothing_of_a_retry() -> None:
     pair = Pair()
-    assert pair.give_up(1) == [Ok(note="s/1")]
+    assert pair.give_up(1) == [Ok(note="s/p/1")]
     assert pair.give_up(1, generation=1) == [], "its worker may still store something, which would count"
     pair.store(1, generation=1)
     pair.store(0)
     pair.settle()
     pair.give_up(1, generation=1)
-    assert pair.settle() == [msgspec.structs.replace(STORED, task=TaskId("s/1"))]
+    assert pair.settle() == [msgspec.structs.replace(STORED, task=TaskId("s/p/1"))]
 
 
 def test_a_correction_that_may_come_too_late_says_nothing() -> None:
