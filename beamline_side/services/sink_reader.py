@@ -22,6 +22,7 @@ from beamtide.messages.metadata import (
 from beamtide.messages.results import (
     Fetched,
     FetchRequest,
+    ListRequest,
     Product,
     Products,
     ProductState,
@@ -49,6 +50,12 @@ class SinkReader:
     def products(self, after: int) -> Products:
         """Return the products that changed after a version of the sink."""
         return self._caller.ask(self._sink, WatchRequest(after=after, wait=WAIT), Products, patience=PATIENCE)
+
+    def is_filed(self, product: Product) -> bool:
+        """Whether the sink has let go of the results of a product, which is no news to who watches."""
+        question = ListRequest(scan=product.scan, pipeline=product.pipeline)
+        found = self._caller.ask(self._sink, question, Products, patience=PATIENCE).products
+        return any(state.filed for state in found if state.product == product)
 
     def scans(self, after: int) -> Scans:
         """Return the scans that changed after a version of the metadata server."""

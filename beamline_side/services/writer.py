@@ -115,12 +115,17 @@ class Writer:
         scans = self._reader.scans(self._scans_seen)
         self._scans_seen = scans.version if scans.version >= self._scans_seen else 0
         self._scans.update({state.scan.id: state for state in scans.scans})
-        for product, (then, *drawn) in list(
-            self._done.items()
-        ):  # measured again, corrected, or on other positions: written again
+        for product, (then, *drawn) in list(self._done.items()):
             now = self._scans[product.scan]
             if (now.started, now.points) != (then.started, then.points) or drawn != [*self._drawn_with(product)]:
-                del self._done[product]
+                self._write_again(product, now)
+
+    def _write_again(self, product: Product, scan: ScanState) -> None:
+        """Open what was measured again, corrected, or is on other positions; what the sink has let go stays as it is."""
+        if self._reader.is_filed(product):
+            self._done[product] = scan, *self._drawn_with(product)
+        else:
+            del self._done[product]
 
     def _attempt(self, product: Product) -> None:
         """Advance one product; whatever goes wrong with it is noted, and tried again after a rest."""
