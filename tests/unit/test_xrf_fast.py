@@ -170,6 +170,31 @@ def test_dead_time_widens_the_uncertainty(plain_cfg: pathlib.Path) -> None:
     assert twice["sigma/Cu_K"] == pytest.approx(2 * once["sigma/Cu_K"])
 
 
+@pytest.mark.parametrize("kind", ["u1", "u2", "<u4", ">u4", "i4", "f4", "f8", "u8"])
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_sum_is_the_formula(kind: str, corrected: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sum over the chosen elements of f x counts, and of f^2 x counts; more exposures than a block has."""
+    if not compiled:
+        monkeypatch.setattr(native, "library", lambda: None)
+    rng = np.random.default_rng(6)
+    counts = rng.poisson(20.0, (elements.BLOCK + 9, 4, 37))
+    counts[3:6, 1] = 0  # an element that does not count needs no factor, one that counts does
+    factors = rng.uniform(1.0, 1.3, counts.shape[:2]) if corrected else np.ones(counts.shape[:2])
+    factors[4, 1], factors[5, 0] = np.nan, np.nan if corrected else 1.0
+    settings = XrfSettings(detectors=[1, 0, 3], dead_time=corrected)
+    found = [
+        (block.counts.copy(), block.variance.copy(), block.live.copy())
+        for block in elements.blocks({"spectra": counts.astype(kind), "dead_time_factor": factors}, settings, (0.0, 1.0))
+    ]
+    spectra, variance, live = map(np.concatenate, zip(*found, strict=True))
+    used = np.where(counts.any(axis=2), factors, 0.0)[:, :, None]
+    for array, power in ((spectra, 1), (variance, 2)):
+        np.testing.assert_allclose(array, (counts * used**power)[:, [0, 1, 3]].sum(axis=1), rtol=1e-14)
+    np.testing.assert_array_equal(live, counts[:, [0, 1, 3]].any(axis=2).sum(axis=1))
+    assert np.isnan(spectra[5]).all() == corrected
+
+
 def test_elements_with_their_own_energy_axis() -> None:
     """A peak stands at the same energy, with the same counts, whatever the gain of the element that saw it."""
     energies = np.arange(1000)[:, None] * np.array([0.010, 0.0125]) + np.array([0.0, 0.05])

@@ -1,4 +1,4 @@
-"""Loads the compiled loops of `kernels.c`; compiles them once for this kind of processor where that has not been done yet.
+"""Loads the compiled loops of the `.c` files beside it; compiles them once for this kind of processor where that has not been done yet.
 
 On x86 there are two kinds, those with AVX2 (all servers since 2015) and those without, so that what one machine compiled serves
 all others of its kind; elsewhere the compiler takes what the machine has. The library is found by the content of its source, the
@@ -21,8 +21,8 @@ import tempfile
 import numpy as np
 from numpy.typing import NDArray
 
-SOURCE = pathlib.Path(__file__).with_name("kernels.c")
-BUILT = SOURCE.parent / "_built"
+SOURCES = sorted(pathlib.Path(__file__).parent.glob("*.c"))
+BUILT = pathlib.Path(__file__).with_name("_built")
 OPTIONS = ("-O3", "-funroll-loops", "-std=c99", "-shared", "-fPIC")
 X86 = {"x86-avx2": ("-mavx2", "-mfma", "-mbmi2"), "x86": ()}
 """Kinds of x86 processors and what the compiler is told; said flag by flag, for compilers of before 2021."""
@@ -44,7 +44,7 @@ def library() -> ctypes.CDLL | None:
 def built(kind: str, folder: pathlib.Path) -> pathlib.Path | None:
     """Return the library for a kind of processor in a folder, compiled if it is not there; None if it cannot be."""
     options = (*OPTIONS, *X86.get(kind, ("-march=native",)))
-    key = hashlib.sha256("\0".join((SOURCE.read_text(), *options, kind)).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join((*(source.read_text() for source in SOURCES), *options, kind)).encode()).hexdigest()[:16]
     file = folder / f"kernels-{key}.so"
     compiler = shutil.which(os.environ.get("CC", "cc"))
     return file if file.is_file() or (compiler and _compiled((compiler, *options), file)) else None
@@ -87,7 +87,7 @@ def _compiled(command: tuple[str, ...], file: pathlib.Path) -> bool:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             made = pathlib.Path(folder) / file.name
-            whole = [*command, "-o", str(made), str(SOURCE), "-lm"]
+            whole = [*command, "-o", str(made), *map(str, SOURCES), "-lm"]
             if subprocess.run(whole, capture_output=True, timeout=PATIENCE, check=False).returncode:
                 return False
             made.replace(file)

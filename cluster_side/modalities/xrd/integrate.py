@@ -52,7 +52,7 @@ class FrameSums:
 
 
 class _Table(ctypes.Structure):
-    """`struct table` of kernels.c."""
+    """`struct table` of xrd.c."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("first", "more_pixels", "more_first", "pairs", "more_pairs", "weight", "dark")),

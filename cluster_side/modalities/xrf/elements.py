@@ -15,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities import native
 from cluster_side.modalities.xrf.spec import XrfSettings
 
 Frames = Mapping[str, NDArray[Any]]
 Values = NDArray[np.float64]
+Shifts = Mapping[int, tuple[float, float]]
+COMPILED = frozenset({"u1", "u2", "u4", "i4", "f4", "f8"})
+"""Types of counts that the compiled sum takes; all others are summed by NumPy."""
 BLOCK = 128
 """Spectra that are summed at once: they and what is made of them stay in the processor's cache."""
 
@@ -37,18 +41,25 @@ class Sums:
 
 def summed(frames: Frames, settings: XrfSettings) -> Values:
     """Return the sum of the chosen detector elements, each times its dead-time factor; a row without one is NaN."""
-    parts = [block.counts for block in blocks(frames, settings, (0.0, 1.0))]
+    parts = [block.counts.copy() for block in blocks(frames, settings, (0.0, 1.0))]
     return np.concatenate(parts)
 
 
 def blocks(frames: Frames, settings: XrfSettings, axis: tuple[float, float]) -> Iterator[Sums]:
-    """Yield the sums of a task in blocks of consecutive exposures; `axis` is (zero, gain) in keV of the channels wanted."""
+    """Yield the sums of a task in blocks of consecutive exposures; `axis` is (zero, gain) in keV of the channels wanted.
+
+    The arrays of a block are written over by the next one: fresh memory for each costs more than the sums.
+    """
     spectra = spectra_of(frames)
     factors = _factors(frames, spectra.shape[:2]) if settings.dead_time else None
-    chosen = _chosen(settings, spectra.shape[1])
+    chosen, shifts = _chosen(settings, spectra.shape[1]), _shifts(settings, axis)
+    room = [np.empty((min(BLOCK, len(spectra)), spectra.shape[2])) for _ in range(1 if factors is None else 2)]
     for start in range(0, len(spectra), BLOCK):
         rows = slice(start, start + BLOCK)
-        yield _sum(spectra[rows], None if factors is None else factors[rows], chosen, _shifts(settings, axis))
+        count = len(spectra[rows])
+        sums = Sums(room[0][:count], room[-1][:count], np.empty(count, dtype=np.int64))
+        _add(sums, spectra[rows], None if factors is None else factors[rows], chosen, shifts)
+        yield sums
 
 
 def spectra_of(frames: Frames) -> NDArray[Any]:
@@ -78,27 +89,38 @@ def rebinned(counts: Values, shift: tuple[float, float]) -> Values:
     return np.diff(until[:, below] + counts[:, below] * (edges - below), axis=1)
 
 
-def _sum(spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Mapping[int, tuple[float, float]]) -> Sums:
-    total = np.zeros((len(spectra), spectra.shape[2]))
-    variance = total if factors is None else np.zeros_like(total)
-    live = np.zeros(len(spectra), dtype=np.int64)
+def _add(sums: Sums, spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Shifts) -> None:
+    """Write the sums over the chosen elements; in one pass over the counts where that is compiled."""
+    library, kind = native.library(), spectra.dtype.str[1:]
+    if library is None or shifts or kind not in COMPILED or not (spectra.flags.c_contiguous and spectra.dtype.isnative):
+        _add_plain(sums, spectra, factors, chosen, shifts)
+        return
+    given = None if factors is None else native.pointer(np.ascontiguousarray(factors))
+    lists = np.array(chosen, dtype=np.int64), np.array([*spectra.shape, len(chosen)], dtype=np.int64)
+    results = map(native.pointer, (*lists, sums.counts, sums.variance, sums.live))
+    getattr(library, f"sum_elements_{kind}")(native.pointer(spectra), given, *results)
+
+
+def _add_plain(sums: Sums, spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Shifts) -> None:
+    """Do the same in NumPy."""
+    for array in (sums.counts, sums.variance, sums.live):
+        array[:] = 0
     for element in chosen:
         counts = spectra[:, element].astype(np.float64)
         counted = counts.any(axis=1)
         if not counted.any():
             continue
-        live += counted
+        sums.live[:] += counted
         if element in shifts:
             counts = rebinned(counts, shifts[element])
         if factors is None:
-            total += counts
+            sums.counts[:] += counts
             continue
         factor = np.where(counted, factors[:, element], 0.0)[:, None]
         counts *= factor
-        total += counts
+        sums.counts[:] += counts
         counts *= factor
-        variance += counts
-    return Sums(total, variance, live)
+        sums.variance[:] += counts
 
 
 def _chosen(settings: XrfSettings, elements: int) -> list[int]:
@@ -109,7 +131,7 @@ def _chosen(settings: XrfSettings, elements: int) -> list[int]:
     return chosen
 
 
-def _shifts(settings: XrfSettings, axis: tuple[float, float]) -> dict[int, tuple[float, float]]:
+def _shifts(settings: XrfSettings, axis: tuple[float, float]) -> Shifts:
     """Return, for each element with an energy axis of its own, where the edges of the wanted channels lie in its channels.
 
     A channel's energy belongs to its centre, its edges lie half a channel beside it.

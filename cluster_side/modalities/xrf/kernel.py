@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities import native
 from cluster_side.modalities.base import Kernel
 from cluster_side.modalities.xrf import elements
 from cluster_side.modalities.xrf.fast_fit import FastModel, Fit
@@ -39,8 +40,8 @@ def _fast(settings: XrfSettings, model: FastModel) -> Kernel:
         live = list[NDArray[np.int64]]()
         for block in elements.blocks(frames, settings, model.axis):
             counts = scan.add(block.counts)
-            variance = block.variance if block.variance is block.counts else np.nan_to_num(block.variance, copy=False)
-            parts.append(model.fit(counts[:, model.fitted], variance[:, model.fitted]))
+            block.variance[np.isnan(block.variance[:, 0])] = 0.0
+            parts.append(model.fit(counts[:, model.fitted], block.variance[:, model.fitted]))
             live.append(block.live)
         return _datasets(settings, model, (frames, scan, parts), np.concatenate(live))
 
@@ -77,7 +78,7 @@ def _pymca(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Ke
     def kernel(frames: Frames) -> dict[str, Array]:
         pymca_file.check_channels(config, elements.spectra_of(frames).shape[2])
         scan = _ScanSpectra()
-        spectra = np.concatenate([scan.add(block.counts) for block in elements.blocks(frames, settings, axis)])
+        spectra = np.concatenate([scan.add(block.counts).copy() for block in elements.blocks(frames, settings, axis)])
         areas, sigmas = fit.fit(spectra, settings.refit)
         factor = monitor_factor(frames, settings, len(spectra)) * np.where(scan.known, 1.0, np.nan)
         return scan.datasets(energy(*axis, scan.channels)) | _maps(fit.names, (areas * factor).T, (sigmas * factor).T)
@@ -90,25 +91,25 @@ class _ScanSpectra:
 
     def __init__(self) -> None:
         self._totals: list[Values] = []
-        self._known: list[NDArray[np.bool_]] = []
         self._sum: Values | None = None
         self._max: Values | None = None
 
     def add(self, counts: Values) -> Values:
         """Take in spectra and return them, those that are not known as zeros."""
-        known = np.isfinite(counts[:, 0])
-        counts[~known] = 0.0
-        self._known.append(known)
-        self._totals.append(np.where(known, counts.sum(axis=1), np.nan))
-        total, largest = counts.sum(axis=0), counts.max(axis=0)
-        self._sum = total if self._sum is None else self._sum + total
-        self._max = largest if self._max is None else np.maximum(self._max, largest)
+        if self._sum is None or self._max is None:
+            self._sum, self._max = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+        library, totals = native.library(), np.empty(len(counts))
+        if library is None:
+            _collect(counts, (self._sum, self._max, totals))
+        else:
+            library.collect(*map(native.pointer, (counts, self._sum, self._max, totals)), *map(native.size, counts.shape))
+        self._totals.append(totals)
         return counts
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which spectra are known."""
-        return np.concatenate(self._known)
+        return np.isfinite(np.concatenate(self._totals))
 
     @property
     def channels(self) -> int:
@@ -126,6 +127,16 @@ class _ScanSpectra:
             "energy": energies,
             "total_counts": np.concatenate(self._totals),
         }
+
+
+def _collect(counts: Values, sums: tuple[Values, Values, Values]) -> None:
+    """Take spectra into sum and maximum, and write their totals; in NumPy, the same as `collect` of xrf_spectra.c."""
+    total, most, totals = sums
+    known = np.isfinite(counts[:, 0])
+    counts[~known] = 0.0
+    totals[:] = np.where(known, counts.sum(axis=1), np.nan)
+    total += counts.sum(axis=0)
+    np.maximum(most, counts.max(axis=0), out=most)
 
 
 def energy(zero: float, gain: float, channels: int) -> Values:

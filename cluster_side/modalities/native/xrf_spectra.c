@@ -1,0 +1,73 @@
+/* The loops over all channels of all detector elements. Plain C99, as xrf.c. */
+
+#include <math.h>
+#include <string.h>
+
+/* Sum the `chosen` elements of spectra (count, elements, channels), `shape` = count, elements, channels, chosen elements. Each is
+   multiplied by its factor (count, elements), where there are factors; `variance` then gets factor^2 x counts. An element without
+   counts adds nothing, whatever its factor is; `live` says how many counted. */
+#define SUM(NAME, TYPE)                                                                                                             \
+    void NAME(const TYPE *spectra, const double *factors, const long *chosen, const long *shape, double *total, double *variance,   \
+              long *live)                                                                                                           \
+    {                                                                                                                               \
+        const long count = shape[0], elements = shape[1], channels = shape[2];                                                      \
+        for (long n = 0; n < count; n++) {                                                                                          \
+            double *restrict sum = total + n * channels, *restrict spread = variance + n * channels;                                \
+            memset(sum, 0, channels * sizeof(double));                                                                              \
+            if (factors)                                                                                                            \
+                memset(spread, 0, channels * sizeof(double));                                                                       \
+            live[n] = 0;                                                                                                            \
+            for (long c = 0; c < shape[3]; c++) {                                                                                   \
+                const TYPE *restrict counts = spectra + (n * elements + chosen[c]) * channels;                                      \
+                int any = 0;                                                                                                        \
+                for (long i = 0; i < channels; i++)                                                                                 \
+                    any |= counts[i] != 0;                                                                                          \
+                if (!any)                                                                                                           \
+                    continue;                                                                                                       \
+                live[n]++;                                                                                                          \
+                if (!factors) {                                                                                                     \
+                    for (long i = 0; i < channels; i++)                                                                             \
+                        sum[i] += (double)counts[i];                                                                                \
+                    continue;                                                                                                       \
+                }                                                                                                                   \
+                const double factor = factors[n * elements + chosen[c]];                                                            \
+                for (long i = 0; i < channels; i++) {                                                                               \
+                    const double corrected = factor * (double)counts[i];                                                            \
+                    sum[i] += corrected;                                                                                            \
+                    spread[i] += factor * corrected;                                                                                \
+                }                                                                                                                   \
+            }                                                                                                                       \
+        }                                                                                                                           \
+    }
+
+SUM(sum_elements_u1, unsigned char)
+SUM(sum_elements_u2, unsigned short)
+SUM(sum_elements_u4, unsigned int)
+SUM(sum_elements_i4, int)
+SUM(sum_elements_f4, float)
+SUM(sum_elements_f8, double)
+
+/* Take spectra (count, channels) into the `sum` and the `most` of each channel, and put the sum of each spectrum into `totals`. One
+   that is not known (NaN in its first channel) becomes zeros, and its total NaN. */
+void collect(double *spectra, double *restrict sum, double *restrict most, double *totals, long count, long channels)
+{
+    for (long n = 0; n < count; n++) {
+        double *restrict counts = spectra + n * channels, lanes[8] = {0};
+        const int known = isfinite(counts[0]);
+        if (!known)
+            memset(counts, 0, channels * sizeof(double));
+        for (long i = 0; i < channels; i++) {
+            sum[i] += counts[i];
+            most[i] = counts[i] > most[i] ? counts[i] : most[i];
+        }
+        long i = 0;
+        for (; i + 8 <= channels; i += 8)
+            for (long l = 0; l < 8; l++)
+                lanes[l] += counts[i + l];
+        for (; i < channels; i++)
+            lanes[0] += counts[i];
+        for (long l = 1; l < 8; l++)
+            lanes[0] += lanes[l];
+        totals[n] = known ? lanes[0] : NAN;
+    }
+}
