@@ -15,8 +15,8 @@ from beamtide.errors import BadInput
 from cluster_side.modalities import native
 from cluster_side.modalities.base import checked, run
 from cluster_side.modalities.registry import modality
-from cluster_side.modalities.xrf import elements, model, nnls, snip
-from cluster_side.modalities.xrf.fast_fit import FastModel, chi_square
+from cluster_side.modalities.xrf import elements, model, nnls, snip, sparse
+from cluster_side.modalities.xrf.fast_fit import FastModel
 from cluster_side.modalities.xrf.spec import XrfSettings
 
 XRF = modality("xrf")
@@ -111,20 +111,38 @@ def test_snip_is_pymcas() -> None:
         np.testing.assert_allclose(total, expected.sum(axis=0), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("free_terms", "compiled"), [(0, True), (2, True), (2, False)])
-def test_nnls_is_scipys(free_terms: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("free_terms", "width", "compiled"), [(0, 11, True), (2, 11, True), (2, 19, True), (2, 11, False)])
+def test_nnls_is_scipys(free_terms: int, width: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where lines overlap so much that the inverse is not used, and for spectra that do not fill a group of four."""
     if not compiled:
         monkeypatch.setattr(native, "library", lambda: None)
     rng = np.random.default_rng(3)
-    matrix = np.exp(-0.5 * ((np.arange(200)[:, None] - np.linspace(20, 180, 12)) / 11) ** 2)
-    spectra = rng.poisson(np.maximum(rng.normal(0, 40, (400, 12)), 0) @ matrix.T).astype(float)
+    matrix = np.exp(-0.5 * ((np.arange(200)[:, None] - np.linspace(20, 180, 12)) / width) ** 2)
+    lengths = np.linalg.norm(matrix, axis=0)
+    condition = np.linalg.cond((matrix / lengths).T @ (matrix / lengths))
+    assert (condition < nnls.WELL_CONDITIONED) == (width == 11), condition
+    spectra = rng.poisson(np.maximum(rng.normal(0, 40, (402, 12)), 0) @ matrix.T).astype(float)
     free = np.arange(12) < free_terms
-    found = nnls.solve(matrix.T @ matrix, spectra @ matrix, free)
+    problem, right = nnls.Problem(matrix.T @ matrix, free), spectra @ matrix
+    found = problem.solve(right)
     both = np.hstack([matrix, -matrix[:, :free_terms]])  # a free parameter is the difference of two positive ones
     expected = np.array([scipy_nnls(both, spectrum)[0] for spectrum in spectra])
     expected[:, :free_terms] -= expected[:, 12:]
     np.testing.assert_allclose(found, expected[:, :12], rtol=1e-6, atol=1e-6 * spectra.max())
+    alone = np.concatenate([problem.solve(right[at : at + 1]) for at in range(len(right))])
+    np.testing.assert_allclose(alone, found, rtol=0.0 if compiled else 1e-9, atol=0.0 if compiled else 1e-9)
     assert (found[:, ~free] == 0).any(axis=1).mean() > 0.5, "the bound must matter in this test"
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_nnls_ends_even_where_rounding_errors_keep_it_going(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that look so much alike that `prepare` would refuse them; without an end this test hangs."""
+    if not compiled:
+        monkeypatch.setattr(native, "library", lambda: None)
+    matrix = np.exp(-0.5 * ((np.arange(200)[:, None] - np.linspace(20, 180, 12)) / 40) ** 2)
+    spectra = np.random.default_rng(1).poisson(np.maximum(np.random.default_rng(2).normal(0, 4e9, (500, 12)), 0) @ matrix.T)
+    found = nnls.Problem(matrix.T @ matrix, np.zeros(12, dtype=bool)).solve(spectra @ matrix)
+    assert (found >= 0).all()
 
 
 @pytest.mark.long
@@ -343,10 +361,22 @@ def test_wrong_settings_are_one_sentence(cfg: pathlib.Path) -> None:
         XRF.load({"element_energy": {"0": {"gain": 0}}}, {"cfg": cfg})
 
 
-def test_chi_square_is_the_formula() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
+def test_products_with_sparse_templates_are_the_formula(count: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For any number of spectra, and channels that fill no whole block, that lie between other channels."""
+    if not compiled:
+        monkeypatch.setattr(native, "library", lambda: None)
     rng = np.random.default_rng(5)
-    net, fitted, variance = (rng.uniform(0, 5, (3, 21)) for _ in range(3))
+    dense = rng.normal(0, 1, (37, 5)) * (rng.random((37, 5)) < 0.3)
+    dense[:, 2], dense[:, 3] = 0.0, 1.0
+    spectra, areas = rng.poisson(3.0, (count, 50)).astype(float)[:, 6:43], rng.normal(0, 2, (count, 5))
+    variance = rng.uniform(0, 5, (count, 40))[:, :37]
+    for kind, close in (("f8", 1e-13), ("f4", 1e-5)):
+        found = sparse.Table(dense.astype(kind)).project(spectra)
+        np.testing.assert_allclose(found, [[sum(y * dense[:, j]) for j in range(5)] for y in spectra], rtol=close, atol=close)
     expected = [
-        sum((a - b) ** 2 / max(v, 1.0) for a, b, v in zip(*rows, strict=True)) for rows in zip(net, fitted, variance, strict=True)
+        sum((y - sum(a * dense[i])) ** 2 / max(v, 1.0) for i, (y, v) in enumerate(zip(row, wide, strict=True)))
+        for row, wide, a in zip(spectra, variance, areas, strict=True)
     ]
-    np.testing.assert_allclose(chi_square(net, fitted.astype("f4"), variance.astype("f4")), expected, rtol=1e-5)
+    np.testing.assert_allclose(sparse.Table(dense.astype("f4")).chi_square(spectra, variance, areas), expected, rtol=1e-5)

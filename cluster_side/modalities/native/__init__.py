@@ -1,4 +1,4 @@
-"""Loads the compiled loops of the `.c` files beside it; compiles them once for this kind of processor where that has not been done yet.
+"""Loads the compiled loops of the `.c` files here; compiles them once for this kind of processor where they are not there yet.
 
 On x86 there are two kinds, those with AVX2 (all servers since 2015) and those without, so that what one machine compiled serves
 all others of its kind; elsewhere the compiler takes what the machine has. The library is found by the content of its source, the
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 SOURCES = sorted(pathlib.Path(__file__).parent.glob("*.c"))
 BUILT = pathlib.Path(__file__).with_name("_built")
-OPTIONS = ("-O3", "-funroll-loops", "-std=c99", "-shared", "-fPIC")
+OPTIONS = ("-O3", "-funroll-loops", "-ffp-contract=fast", "-std=c99", "-shared", "-fPIC")
 X86 = {"x86-avx2": ("-mavx2", "-mfma", "-mbmi2"), "x86": ()}
 """Kinds of x86 processors and what the compiler is told; said flag by flag, for compilers of before 2021."""
 PATIENCE = 120.0
