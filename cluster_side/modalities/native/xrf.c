@@ -243,6 +243,29 @@ static int exchange(const struct problem *p, struct room *r, int lane, double to
     return 1;
 }
 
+/* Let `start` be the unconstrained solution, and choose which parameters to solve for first: clip it, and go down the gradient once.
+   That is right for most spectra where lines do not overlap much. */
+static void begin(const struct problem *p, const struct room *r)
+{
+    const long k = p->k;
+    quad *restrict start = r->start, *restrict clipped = r->x;
+    for (long i = 0; i < k; i++) {
+        quad sum = {0};
+        for (long j = 0; j < k; j++)
+            sum += p->inverse[i * k + j] * r->right[j];
+        start[i] = sum;
+        for (int l = 0; l < FOUR; l++)
+            clipped[i][l] = p->free[i] || sum[l] > 0.0 ? sum[l] : 0.0;
+    }
+    for (long i = 0; i < k; i++) {
+        quad down = clipped[i] + r->right[i];
+        for (long j = 0; j < k; j++)
+            down -= p->gram[i * k + j] * clipped[j];
+        for (int l = 0; l < FOUR; l++)
+            r->mask[i][l] = (p->free[i] || down[l] > 0.0) != (p->through_inverse != 0);
+    }
+}
+
 /* The non-negative solutions `x` (count, k) for `right` (count, k), which are not scaled. `spare`: k * k + 6 k vectors; `at`: k. */
 void nnls(const struct problem *given, const double *right, double *x, double *spare, long *at, long count)
 {
@@ -263,14 +286,7 @@ void nnls(const struct problem *given, const double *right, double *x, double *s
             fewest[l] = k + 1;
             lives[l] = 3;
         }
-        for (long i = 0; i < k; i++) {
-            quad sum = {0};
-            for (long j = 0; j < k; j++)
-                sum += p.inverse[i * k + j] * r.right[j];
-            r.start[i] = sum;
-            for (int l = 0; l < FOUR; l++)
-                r.mask[i][l] = (p.free[i] || sum[l] > 0.0) != (p.through_inverse != 0);
-        }
+        begin(&p, &r);
         for (int open = FOUR; open;) {
             step(&p, &r);
             open = 0;
