@@ -3,9 +3,10 @@
 Theory: minimise |A x - y| with x >= 0 needs only the normal equations, gram = A'A and right = A'y. The unconstrained solution
 of all spectra is one product; those with a negative value go on by block principal pivoting: the sets of positive ("passive")
 parameters are exchanged until no condition of Karush, Kuhn and Tucker is broken, all broken ones at once while that helps, else
-one at a time, which always ends. The first sets are those of the unconstrained solution, clipped, after one step down the gradient:
-where lines do not overlap much, these are right for most spectra. In NumPy, spectra with equal sets share one inverse; the compiled loop takes four at a time, and
-goes through the inverse of gram where that is good enough: then only the parameters that are not positive are solved for.
+one at a time, which always ends. The first sets are those of the unconstrained solution, clipped, after one step down the
+gradient: where lines do not overlap much, these are right for most spectra. In NumPy, spectra with equal sets share one inverse;
+the compiled loop takes four at a time, and goes through the inverse of gram where that is good enough: then only the parameters
+that are not positive are solved for.
 Source: J. Kim and H. Park, SIAM J. Sci. Comput. 33 (2011) 3261.
 
 Invariant: the solution of a spectrum depends on that spectrum alone.
