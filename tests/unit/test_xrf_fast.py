@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -90,10 +91,26 @@ def test_the_result_of_a_spectrum_does_not_depend_on_its_task(kernel: Kernel, fr
 
 def test_the_fitted_sum_spectrum_is_the_sum_of_its_components(kernel: Kernel, frames: dict[str, np.ndarray]) -> None:
     found = kernel(frames)
-    components = [array for name, array in found.items() if name.startswith("fit/") and name[4:] not in {"total", "energy"}]
+    others = {"fit/total", "fit/energy", "fit/residual"}
+    components = [array for name, array in found.items() if name.startswith("fit/") and name not in others]
     assert len(components) == 23
     np.testing.assert_allclose(found["fit/total"], np.sum(components, axis=0))
     np.testing.assert_allclose(found["fit/Cu_K"].sum(), found["area/Cu_K"].sum(), rtol=0.03)
+
+
+def test_the_residual_shows_the_line_that_the_configuration_does_not_name(
+    cfg: pathlib.Path, frames: dict[str, np.ndarray], tmp_path: pathlib.Path
+) -> None:
+    text = cfg.read_text()
+    without = tmp_path / "without_zinc.cfg"
+    without.write_text(re.sub(r"^Zn = .*$", "", text, flags=re.MULTILINE))
+    assert without.read_text() != text
+    whole, poor = (XRF.load({**SETTINGS, "mass_fractions": False}, {"cfg": path})(frames) for path in (cfg, without))
+    for found in (whole, poor):
+        within = np.isin(found["energy"], found["fit/energy"])
+        np.testing.assert_allclose(found["fit/total"] + found["fit/residual"], found["spectrum/sum"][within], rtol=1e-9)
+    more = poor["fit/residual"] - whole["fit/residual"]
+    assert poor["fit/energy"][more.argmax()] == pytest.approx(8.64, abs=0.05), "Zn K alpha"
 
 
 def test_snip_is_pymcas() -> None:

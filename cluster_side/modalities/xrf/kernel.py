@@ -64,6 +64,7 @@ def _datasets(
     datasets["fit/energy"] = datasets["energy"][model.fitted]
     datasets["fit/continuum"] = np.sum([part.continuum for part in parts], axis=0)
     datasets["fit/total"] = np.sum([datasets["fit/continuum"], *components.values()], axis=0)
+    datasets["fit/residual"] = datasets["spectrum/sum"][model.fitted] - datasets["fit/total"]
     return datasets | {f"fit/{_dataset(name)}": component for name, component in components.items()}
 
 

@@ -72,6 +72,7 @@ def outputs(settings: XrfSettings) -> tuple[Output, ...]:
         Output("spectrum/max", "counts", per="scan", merge="max", long_name="largest value of each channel"),
         Output("energy", "keV", per="scan", merge="first", long_name="photon energy of each channel"),
         Output("fit/energy", "keV", per="scan", merge="first", long_name="photon energy of each fitted channel"),
+        Output("fit/residual", "counts", per="scan", merge="sum", long_name="sum spectrum less its fit", attributes=FIT_AXIS),
         Output("fit/*", "counts", per="scan", merge="sum", long_name="in the fit of the sum spectrum", attributes=FIT_AXIS),
     )
 
