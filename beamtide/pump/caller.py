@@ -49,6 +49,11 @@ class Caller:
         self._sockets.clear()
         self._context.term()
 
+    def connect(self, address: str) -> None:
+        """Connect to a service that will be asked later; it need not be there."""
+        if address not in self._sockets:
+            self._open(address)
+
     def ask(
         self,
         address: str,

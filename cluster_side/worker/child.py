@@ -1,8 +1,8 @@
 """The processes of a nursery, from birth to last word.
 
-Theory: a fork of a process that has loaded much takes milliseconds on both sides. So a child is born first and started later: it
-waits for one byte, and until then it holds nothing, asks nobody, and costs only its process. It writes facts, one JSON object a
-line, into a pipe that its parent reads. A child dies with its parent and never returns from here.
+Theory: a fork of a process that has loaded much takes milliseconds on both sides, and so does the way to the queue. So a child is
+born first and started later: it connects and waits for one byte, and until then it holds nothing and asks nobody. It writes
+facts, one JSON object a line, into a pipe that its parent reads. A child dies with its parent and never returns from here.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ from cluster_side.worker import last_words, life, one_task
 
 Tell: TypeAlias = Callable[[dict[str, Any]], None]
 """Passes a fact on to the parent."""
+Begun: TypeAlias = Callable[[], bool]
+"""Waits for the word to start; False: it will not come."""
 
 
 @dataclass(slots=True)
@@ -41,8 +43,8 @@ class Child:
     """Why it was killed: it took more memory than it may."""
 
 
-def bear(work: Callable[[Tell], int]) -> Child:
-    """Fork a child that waits to be let go, then does `work` and exits with the code that it returns."""
+def bear(work: Callable[[Tell, Begun], int]) -> Child:
+    """Fork a child that does `work`, which waits to be let go, and exits with the code that it returns."""
     (reading, writing), (started, start) = os.pipe(), os.pipe()
     parent = os.getpid()
     sys.stdout.flush()
@@ -56,11 +58,7 @@ def bear(work: Callable[[Tell], int]) -> Child:
         return Child(pid, reading, start, words)
     os.close(start)
     last_words.adopt(words)
-
-    def when_started() -> int:
-        return work(lambda fact: _tell(writing, fact)) if os.read(started, 1) else 0
-
-    be_one(parent, when_started)
+    be_one(parent, lambda: work(lambda fact: _tell(writing, fact), lambda: bool(os.read(started, 1))))
 
 
 def let_go(child: Child) -> None:

@@ -5,7 +5,7 @@ a fork would break: no socket, no thread, no open file but the pipes of its chil
 holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out, with what the
 dead one wrote last (`last_words`).
 A fork of a process that has loaded much takes milliseconds on both sides, in which a room would be empty; so one more child is
-born before it is needed, and waits for the word to start (`spare`). It holds nothing, and nobody knows of it.
+born before it is needed, connects to the queue, and waits for the word to start (`spare`). It holds nothing, and asks nobody.
 All decisions are in `life.py`.
 
 Clock policy: `beamtide.clock.monotonic`, passed on to `life`.
@@ -130,8 +130,8 @@ class Nursery:
         child.let_go(one)
         return one
 
-    def _work_alone(self, tell: child.Tell) -> int:
-        return one_task.run(self.work, tell)
+    def _work_alone(self, tell: child.Tell, begun: child.Begun) -> int:
+        return one_task.run(self.work, tell, begun)
 
     def _report(self, loss: life.ReportLoss) -> None:
         def report() -> int:

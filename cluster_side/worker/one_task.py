@@ -37,8 +37,7 @@ TRY = 15.0
 LONGEST_WAIT = 2.0
 WORTH_ASKING = 4 << 20
 """A result of more bytes asks for room before it is sent."""
-MAX_TRACE = 8000
-MAX_REASON = 2000
+MAX_TRACE, MAX_REASON = 8000, 2000
 Answer = TypeVar("Answer", bound=Message)
 
 
@@ -93,10 +92,13 @@ def name() -> str:
     return f"{platform.node()}-{os.getpid()}"
 
 
-def run(work: Work, tell: Callable[[dict[str, Any]], None]) -> int:
-    """Take one task and do it; return the exit code. `tell` passes facts on to the parent."""
+def run(work: Work, tell: Callable[[dict[str, Any]], None], begun: Callable[[], bool] = lambda: True) -> int:
+    """Take one task and do it; return the exit code. `tell` passes facts on to the parent, whose word to start `begun` awaits."""
     lease: Lease | None = None
     with Caller(work.identity) as caller:
+        caller.connect(work.buffer)
+        if not begun():
+            return 0
         try:
             found = _lease(work, caller)
             if isinstance(found, NoTask):

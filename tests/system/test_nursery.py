@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 from numpy.typing import NDArray
+from zmq.utils.monitor import recv_monitor_message
 
 from beamtide import clock, settings
 from beamtide.config import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
@@ -26,7 +28,7 @@ from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Pump
 from beamtide.session import Session
 from cluster_side.modalities.base import Kernel, Modality, Output, SettingsModel
-from cluster_side.worker import child, life, nursery
+from cluster_side.worker import child, life, nursery, one_task
 
 pytestmark = pytest.mark.system
 
@@ -369,6 +371,22 @@ def test_the_next_worker_is_born_before_it_is_needed_and_may_die_before(
             assert code_of(pid) == 0
     assert [failed.task for failed in line.of(TaskFailed)] == ["s/0"], "nobody is told of a spare that died"
     assert spare not in {int(worker.rpartition("-")[2]) for worker, _ in line.leases}
+
+
+def test_a_child_connects_before_it_may_start_and_asks_for_nothing(tmp_path: pathlib.Path) -> None:
+    work = one_task.Work(deployment_in(tmp_path), "toy", "job-1", idle_exit=0.0)
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as buffer, buffer.get_monitor_socket() as seen:
+        buffer.bind(work.buffer)
+
+        def begun() -> bool:
+            events = iter(lambda: recv_monitor_message(seen)["event"] if seen.poll(5000) else None, None)
+            assert zmq.Event.HANDSHAKE_SUCCEEDED in events
+            assert not buffer.poll(0)
+            return False
+
+        assert one_task.run(work, pytest.fail, begun) == 0
+        assert not buffer.poll(0), "nor when it may not start"
+        buffer.disable_monitor()
 
 
 def test_no_spare_is_born_for_a_job_without_a_further_task(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
