@@ -218,11 +218,12 @@ def test_the_sum_is_the_formula(kind: str, corrected: bool, compiled: bool, monk
     factors = rng.uniform(1.0, 1.3, counts.shape[:2]) if corrected else np.ones(counts.shape[:2])
     factors[4, 1], factors[5, 0] = np.nan, np.nan if corrected else 1.0
     settings = XrfSettings(detectors=[1, 0, 3], dead_time=corrected)
+    frames = {"spectra": counts.astype(kind), "dead_time_factor": factors}
     found = [
-        (block.counts.copy(), block.variance.copy(), block.live.copy())
-        for block in elements.blocks({"spectra": counts.astype(kind), "dead_time_factor": factors}, settings, (0.0, 1.0))
+        (block.counts.copy(), block.variance.copy(), block.live.copy()) for block in elements.blocks(frames, settings, (0.0, 1.0))
     ]
     spectra, variance, live = map(np.concatenate, zip(*found, strict=True))
+    np.testing.assert_array_equal(elements.summed(frames, settings), spectra)
     used = np.where(counts.any(axis=2), factors, 0.0)[:, :, None]
     for array, power in ((spectra, 1), (variance, 2)):
         np.testing.assert_allclose(array, (counts * used**power)[:, [0, 1, 3]].sum(axis=1), rtol=1e-14)
