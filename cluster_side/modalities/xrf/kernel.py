@@ -1,6 +1,6 @@
 """XRF, heavy half: spectra become areas of line groups.
 
-Each detector element is corrected for its dead time, the chosen elements are summed in float64 (`elements`), and all spectra
+Each detector element is corrected for its dead time, the chosen elements are summed (`elements`), and all spectra
 of a task are fitted at once, by the prepared model (`fast_fit`) or by PyMca (`pymca_fit`, the reference). A spectrum without
 a positive dead-time factor has no value: its rows are NaN, and it is left out of the scan's spectra; areas without a positive
 monitor are NaN too. `load` builds what can be built without spectra, so a process that forks after it has children that
@@ -24,6 +24,7 @@ from cluster_side.modalities.xrf.spec import XrfSettings
 Array = NDArray[Any]
 Frames = Mapping[str, Array]
 Values = NDArray[np.float64]
+Spectra = NDArray[np.float32]
 
 
 def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
@@ -79,7 +80,8 @@ def _pymca(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Ke
     def kernel(frames: Frames) -> dict[str, Array]:
         pymca_file.check_channels(config, elements.spectra_of(frames).shape[2])
         scan = _ScanSpectra()
-        spectra = np.concatenate([scan.add(block.counts).copy() for block in elements.blocks(frames, settings, axis)])
+        blocks = elements.blocks(frames, settings, axis)
+        spectra = np.concatenate([scan.add(block.counts).astype(np.float64) for block in blocks])
         areas, sigmas = fit.fit(spectra, settings.refit)
         factor = monitor_factor(frames, settings, len(spectra)) * np.where(scan.known, 1.0, np.nan)
         return scan.datasets(energy(*axis, scan.channels)) | _maps(fit.names, (areas * factor).T, (sigmas * factor).T)
@@ -93,17 +95,17 @@ class _ScanSpectra:
     def __init__(self) -> None:
         self._totals: list[Values] = []
         self._sum: Values | None = None
-        self._max: Values | None = None
+        self._max: Spectra | None = None
 
-    def add(self, counts: Values) -> Values:
+    def add(self, counts: Spectra) -> Spectra:
         """Take in spectra and return them, those that are not known as zeros."""
         if self._sum is None or self._max is None:
-            self._sum, self._max = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+            self._sum, self._max = np.zeros(counts.shape[1]), np.zeros(counts.shape[1], np.float32)
         library, totals = native.library(), np.empty(len(counts))
         if library is None:
             _collect(counts, (self._sum, self._max, totals))
         else:
-            library.collect(*map(native.pointer, (counts, self._sum, self._max, totals)), *map(native.size, counts.shape))
+            library.collect(*native.pointers(counts, self._sum, self._max, totals), *map(native.size, counts.shape))
         self._totals.append(totals)
         return counts
 
@@ -124,19 +126,19 @@ class _ScanSpectra:
         assert self._max is not None
         return {
             "spectrum/sum": self._sum,
-            "spectrum/max": self._max,
+            "spectrum/max": self._max.astype(np.float64),
             "energy": energies,
             "total_counts": np.concatenate(self._totals),
         }
 
 
-def _collect(counts: Values, sums: tuple[Values, Values, Values]) -> None:
+def _collect(counts: Spectra, sums: tuple[Values, Spectra, Values]) -> None:
     """Take spectra into sum and maximum, and write their totals; in NumPy, the same as `collect` of xrf_spectra.c."""
     total, most, totals = sums
     known = np.isfinite(counts[:, 0])
     counts[~known] = 0.0
-    totals[:] = np.where(known, counts.sum(axis=1), np.nan)
-    total += counts.sum(axis=0)
+    totals[:] = np.where(known, counts.sum(axis=1, dtype=np.float64), np.nan)
+    total += counts.sum(axis=0, dtype=np.float64)
     np.maximum(most, counts.max(axis=0), out=most)
 
 

@@ -33,7 +33,7 @@ GIVE_UP = 20
 
 
 class _Problem(ctypes.Structure):
-    """`struct problem` of xrf.c."""
+    """`struct problem` of xrf.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("gram", "inverse", "scale", "free")),
@@ -51,10 +51,17 @@ class Problem:
         self._inverse, self._free = np.linalg.inv(self._gram), free
         good = np.linalg.cond(self._gram) < WELL_CONDITIONED
         self._marks = free.astype(np.int8)
-        room: list[NDArray[Any]] = [np.empty(4 * len(gram) * (len(gram) + 6)), np.empty(len(gram), dtype=np.int64)]
+        self.spare = 4 * len(gram) * (len(gram) + 6)
+        """How many doubles the compiled loop works in."""
+        room: list[NDArray[Any]] = [np.empty(self.spare), np.empty(len(gram), dtype=np.int64)]
         arrays: list[NDArray[Any]] = [self._gram, self._inverse, self._scale, self._marks]
-        self._given = _Problem(*map(native.pointer, arrays), len(gram), int(good))
-        self._room, self._spare = room, [native.pointer(array) for array in room]
+        self._given = _Problem(*native.pointers(*arrays), len(gram), int(good))
+        self._room, self._spare = room, native.pointers(*room)
+
+    @property
+    def address(self) -> ctypes.c_void_p:
+        """Where the compiled loops find the problem; it lives as long as this object."""
+        return ctypes.cast(ctypes.pointer(self._given), ctypes.c_void_p)
 
     def solve(self, right: Values) -> Values:
         """Return x (spectrum, parameter) for `right` = A'y (spectrum, parameter)."""
@@ -62,7 +69,7 @@ class Problem:
         if library is None:
             return self._plain(right)
         x = np.empty_like(right)
-        library.nnls(ctypes.byref(self._given), *map(native.pointer, (right, x)), *self._spare, native.size(len(right)))
+        library.nnls(ctypes.byref(self._given), *native.pointers(right, x), *self._spare, native.size(len(right)))
         return x
 
     def _plain(self, right: Values) -> Values:
