@@ -28,6 +28,7 @@ OPTIONS = ("-O3", "-funroll-loops", "-ffp-contract=fast", "-std=c99", "-shared",
 X86 = {"x86-avx2": ("-mavx2", "-mfma", "-mbmi2"), "x86": ()}
 """Kinds of x86 processors and what the compiler is told; said flag by flag, for compilers of before 2021."""
 LINE = 64
+"""Bytes of a line of the processor's cache."""
 PATIENCE = 120.0
 
 

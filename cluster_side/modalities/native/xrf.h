@@ -5,8 +5,8 @@ typedef float octet __attribute__((vector_size(32), aligned(4)));
 typedef long bits __attribute__((vector_size(32)));
 typedef int marks __attribute__((vector_size(32)));
 
-/* A problem of `nnls`, scaled. Where `inverse`, that of `gram`, is good enough (`through_inverse`), only those parameters are solved
-   for that are not positive, usually the fewer. */
+/* A problem of `nnls`, scaled. `through_inverse`: `inverse`, that of `gram`, is good enough to solve for the parameters that are not
+   positive, where those are fewer. */
 struct problem {
     const double *gram, *inverse, *scale;
     const char *free;

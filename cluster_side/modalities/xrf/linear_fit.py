@@ -28,8 +28,8 @@ channel beside a peak of 10^10."""
 NEGLIGIBLE = 1e-5
 """What S has below this part of its largest value is left out: even with a contrast of 10^5 between channels that changes a
 standard uncertainty by less than 10^-3 of itself."""
-TOGETHER, FOUR, BLOCK, LINE = 8, 4, 16, 64
-"""Spectra and channels that xrf_fit.c takes at once, and bytes of a table that it multiplies at once."""
+TOGETHER, FOUR, BLOCK = 8, 4, 16
+"""Spectra and channels that xrf_fit.c takes at once; of a table it multiplies `native.LINE` bytes at once."""
 Found = tuple[Values, Values, Values]
 
 
@@ -46,7 +46,7 @@ class LinearFit:
         weighted = templates * weights[:, None]
         gram = templates.T @ weighted
         estimator = trimmed(np.linalg.solve(gram, weighted.T).T, NEGLIGIBLE)
-        self._problem, self._count = nnls.Problem(gram, free), templates.shape[1]
+        self._problem = nnls.Problem(gram, free)
         self._weighted, self._shapes = weighted, templates.astype(np.float32)
         self._squares = np.square(estimator).astype(np.float32)
         self._compiled = _Compiled(self._problem, (self._weighted, self._squares, self._shapes))
@@ -121,7 +121,7 @@ def _by_parameter(dense: Array, padded: int) -> list[Array]:
     blocks, used = _blocks(dense, padded)
     which, block = np.nonzero(used.T)
     first = np.searchsorted(which, np.arange(dense.shape[1] + 1))
-    return [_entries(blocks[block, which]), first.astype(np.int64), block.astype(np.int64) * (LINE // dense.itemsize)]
+    return [_entries(blocks[block, which]), first.astype(np.int64), block.astype(np.int64) * (native.LINE // dense.itemsize)]
 
 
 def _by_block(dense: Array, padded: int) -> list[Array]:
@@ -136,7 +136,7 @@ def _blocks(dense: Array, padded: int) -> tuple[Array, Flags]:
     """Return a table as (block, parameter, channel of the block), and which blocks are not zero."""
     filled = np.zeros((padded, dense.shape[1]), dense.dtype)
     filled[: len(dense)] = dense
-    blocks = filled.reshape(-1, LINE // dense.itemsize, dense.shape[1]).transpose(0, 2, 1)
+    blocks = filled.reshape(-1, native.LINE // dense.itemsize, dense.shape[1]).transpose(0, 2, 1)
     return blocks, np.asarray(blocks.any(axis=2))
 
 

@@ -5,8 +5,8 @@ of all spectra is one product; those with a negative value go on by block princi
 parameters are exchanged until no condition of Karush, Kuhn and Tucker is broken, all broken ones at once while that helps, else
 one at a time, which always ends. The first sets are those of the unconstrained solution, clipped, after one step down the
 gradient: where lines do not overlap much, these are right for most spectra. In NumPy, spectra with equal sets share one inverse;
-the compiled loop takes four at a time, and goes through the inverse of gram where that is good enough: then only the parameters
-that are not positive are solved for.
+the compiled loop takes four at a time. Each of them is solved for its positive parameters, or, where the inverse of gram is good
+enough and they are fewer, for those that are not.
 Source: J. Kim and H. Park, SIAM J. Sci. Comput. 33 (2011) 3261.
 
 Invariant: the solution of a spectrum depends on that spectrum alone.
