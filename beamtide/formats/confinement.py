@@ -64,7 +64,7 @@ def check(path: pathlib.Path, root: pathlib.Path) -> None:
         seen.add(file)
         try:
             with h5py.File(file, "r") as opened:
-                targets, count = _targets(opened, MAX_OBJECTS - objects)
+                targets, count = leads(opened, MAX_OBJECTS - objects)
         except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py makes of HDF5's complaints
             raise Unfinished(f"{file} cannot be read; it is still being written, or damaged ({error})") from error
         objects += count
@@ -73,7 +73,7 @@ def check(path: pathlib.Path, root: pathlib.Path) -> None:
             raise BadInput(f"{path} holds or leads to more than {MAX_OBJECTS} objects or {MAX_FILES} files; split it")
 
 
-def _targets(file: h5py.File, limit: int) -> tuple[list[tuple[str, str]], int]:
+def leads(file: h5py.File, limit: int) -> tuple[list[tuple[str, str]], int]:
     """Return (what, file name) of everything that leads out of one file, and how many links it has.
 
     By h5py's low level, which makes no Python object of every group and dataset: each worker does this for each file.

@@ -5,7 +5,8 @@ a fork would break: no socket, no thread, no open file but the pipes of its chil
 holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out, with what the
 dead one wrote last (`last_words`).
 A fork of a process that has loaded much takes milliseconds on both sides, in which a room would be empty; so one more child is
-born before it is needed, connects to the queue, and waits for the word to start (`spare`). It holds nothing, and asks nobody.
+born before it is needed, connects to the queue, rehearses, and waits for the word to start (`spare`). It holds nothing, and asks
+nobody.
 All decisions are in `life.py`.
 
 Clock policy: `beamtide.clock.monotonic`, passed on to `life`.
@@ -22,7 +23,7 @@ from beamtide import clock, registry, settings, site
 from beamtide.config import Deployment
 from beamtide.errors import BadInput
 from beamtide.pump import Caller
-from cluster_side.worker import child, last_words, life, one_task, recipe, weight
+from cluster_side.worker import child, last_words, life, one_task, recipe, rehearsal, weight
 from cluster_side.worker.child import Child
 from cluster_side.worker.one_task import End, Work
 
@@ -45,6 +46,8 @@ class Nursery:
     told: bool = False
     memory_mb: int = 0
     """What a worker may take beyond what it shares with us, in MiB (0: as much as there is)."""
+    script: int = field(default_factory=rehearsal.script)
+    """What a spare child rehearses with."""
     pins: tuple[frozenset[int], ...] = ()
     """The CPUs of each room; empty where workers are not pinned."""
 
@@ -62,7 +65,7 @@ class Nursery:
             for event in self._events():
                 exit_wish = self._apply(self.plan.handle(event, clock.monotonic())) or exit_wish
             if self.spare is None and self.plan.wants_more and not self.plan.idle:  # those who ask for a task need the CPU now
-                self.spare = child.bear(self._work_alone)
+                self.spare = child.bear(self._work_rehearsed)
         self._see_off()
         return exit_wish
 
@@ -132,6 +135,13 @@ class Nursery:
 
     def _work_alone(self, tell: child.Tell, begun: child.Begun) -> int:
         return one_task.run(self.work, tell, begun)
+
+    def _work_rehearsed(self, tell: child.Tell, begun: child.Begun) -> int:
+        def ready() -> bool:
+            rehearsal.play(self.script)
+            return begun()
+
+        return one_task.run(self.work, tell, ready)
 
     def _report(self, loss: life.ReportLoss) -> None:
         def report() -> int:
