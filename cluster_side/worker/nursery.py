@@ -1,7 +1,7 @@
 """The nursery: a parent that has loaded everything, and forks workers that take one task each.
 
 Theory: imports and calibration cost seconds, a fork costs milliseconds. So the parent loads the kernel once and owns nothing that
-a fork would break: no socket, no thread, no open file but the pipes of its children. It learns from a pipe what each child
+a fork would break: no socket, no thread, no open file but the pipes of its children and what they rehearse with. It learns from a pipe what each child
 holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out, with what the
 dead one wrote last (`last_words`).
 A fork of a process that has loaded much takes milliseconds on both sides, in which a room would be empty; so one more child is
