@@ -27,9 +27,10 @@ def script() -> int:
     return descriptor
 
 
-def play(descriptor: int) -> None:
-    """Open the file, see where it leads, and read it; where that cannot be done, the task only takes longer."""
+def play(descriptor: int) -> bool:
+    """Open the file, see where it leads, and read it; False where that cannot be done: the task only takes longer."""
     with contextlib.suppress(OSError), h5py.File(f"/proc/self/fd/{descriptor}", "r") as file:
         confinement.leads(file, 100)
         file["entry/data"][()]
-        dict(file["entry"].attrs)
+        return bool(dict(file["entry"].attrs))
+    return False

@@ -1,7 +1,5 @@
 /* Non-negative least squares, as `by_sets` of xrf/nnls.py. Plain C99, no Python; nothing is allocated. */
 
-#include <math.h>
-
 #include "xrf.h"
 
 /* Four spectra at once, one in each lane, from here on. What a lane has does not depend on the others: what they add to it is zero. */
