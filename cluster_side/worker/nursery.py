@@ -1,9 +1,9 @@
 """The nursery: a parent that has loaded everything, and forks workers that take one task each.
 
 Theory: imports and calibration cost seconds, a fork costs milliseconds. So the parent loads the kernel once and owns nothing that
-a fork would break: no socket, no thread, no open file but the pipes of its children and what they rehearse with. It learns from a
-pipe what each child holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out,
-with what the dead one wrote last (`last_words`).
+a fork would break: no socket, no thread, no open file but the pipes of its children. It learns from a pipe what each child
+holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out, with what the
+dead one wrote last (`last_words`).
 A fork of a process that has loaded much takes milliseconds on both sides, in which a room would be empty; so one more child is
 born before it is needed, connects to the queue, rehearses, and waits for the word to start (`spare`). It holds nothing, and asks
 nobody.
@@ -46,7 +46,7 @@ class Nursery:
     told: bool = False
     memory_mb: int = 0
     """What a worker may take beyond what it shares with us, in MiB (0: as much as there is)."""
-    script: int = field(default_factory=rehearsal.script)
+    script: bytes = field(default_factory=rehearsal.script)
     """What a spare child rehearses with."""
     pins: tuple[frozenset[int], ...] = ()
     """The CPUs of each room; empty where workers are not pinned."""
