@@ -39,6 +39,7 @@ DTYPE_NAME = re.compile(r"[<>|][biufc](1|2|4|8|16|32)")
 MAX_ARRAY_HEADERS = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
+_pack_envelope, _unpack_envelope, _SIZE = ENVELOPE.pack, ENVELOPE.unpack_from, ENVELOPE.size
 _kinds = {kind: name.encode() for name, kind in KINDS.items()}
 _decoders = {name.encode(): msgspec.msgpack.Decoder(kind).decode for name, kind in KINDS.items()}
 
@@ -66,7 +67,7 @@ class Letter(msgspec.Struct, frozen=True):
 
 def envelope(kind: bytes, id: int = 0, reply_to: int = 0, version: tuple[int, int] = (MAJOR, MINOR)) -> bytes:  # noqa: A002
     """Return what stands before the struct of a message."""
-    return ENVELOPE.pack(MAGIC, *version, id, reply_to, len(kind)) + kind
+    return _pack_envelope(MAGIC, version[0], version[1], id, reply_to, len(kind)) + kind
 
 
 def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | None = None) -> list[Any]:  # noqa: A002
@@ -86,18 +87,23 @@ def kind_in(part: bytes) -> bytes:
 
 def decode(parts: Sequence[bytes | memoryview]) -> Letter:
     """Return the message of these parts; WireError says what is wrong with them."""
-    kind, message_id, reply_to = _open_envelope(parts)
-    decoder = _decoders.get(kind)
-    if decoder is None:
+    head = parts[0] if parts else b""
+    if not _SIZE < len(head) <= MAX_HEADER:
+        raise WireError(f"the first part has {len(head)} bytes, expected {_SIZE + 1} to {MAX_HEADER}")
+    magic, major, _, message_id, reply_to, length = _unpack_envelope(head)
+    body = _SIZE + length
+    if magic != MAGIC or major != MAJOR or not 0 < length <= MAX_KIND or body > len(head):
+        raise WireError(_fault_of_envelope(magic, major, length))
+    kind = bytes(head[_SIZE:body])
+    if (decoder := _decoders.get(kind)) is None:
         raise UnknownKind(kind.decode("ascii", "replace"), message_id)
     try:
-        message = decoder(parts[0][ENVELOPE.size + len(kind) :])
-        headers = _decode_headers(parts[1]) if len(parts) > 1 else ()
+        message = decoder(head[body:])
+        return Letter(message, message_id, reply_to, _arrays(parts) if len(parts) > 1 else {})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"{kind.decode()}: {error}") from error
-    if len(parts) == 1:
-        return Letter(message, message_id, reply_to)
-    return Letter(message, message_id, reply_to, _arrays(kind.decode(), headers, parts[2:]))
+    except WireError as error:
+        raise WireError(f"{kind.decode()}: {error}") from None
 
 
 def pack(message: Message, arrays: Arrays | None = None) -> Parts:
@@ -122,30 +128,26 @@ def unpack(block: bytes) -> Letter:
     return decode(parts)
 
 
-def _open_envelope(parts: Sequence[bytes | memoryview]) -> tuple[bytes, int, int]:
-    if not 1 <= len(parts) <= MAX_PARTS:
-        raise WireError(f"{len(parts)} parts, expected 1 to {MAX_PARTS}")
-    head = parts[0]
-    if not ENVELOPE.size < len(head) <= MAX_HEADER:
-        raise WireError(f"the first part has {len(head)} bytes, expected {ENVELOPE.size + 1} to {MAX_HEADER}")
-    magic, major, _, message_id, reply_to, length = ENVELOPE.unpack_from(head)
+def _fault_of_envelope(magic: bytes, major: int, length: int) -> str:
     if magic != MAGIC:
-        raise WireError("not a Beamtide message")
+        return "not a Beamtide message"
     if major != MAJOR:
-        raise WireError(f"protocol {major}, we speak {MAJOR}: update the older side")
-    if not 0 < length <= min(MAX_KIND, len(head) - ENVELOPE.size):
-        raise WireError(f"a kind of {length} bytes, at most {MAX_KIND} allowed")
-    if len(parts) > 1 and len(parts[1]) > MAX_ARRAY_HEADERS:
+        return f"protocol {major}, we speak {MAJOR}: update the older side"
+    return f"a kind of {length} bytes, at most {MAX_KIND} allowed"
+
+
+def _arrays(parts: Sequence[bytes | memoryview]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a message of two parts or more."""
+    if len(parts) > MAX_PARTS:
+        raise WireError(f"{len(parts)} parts, expected 1 to {MAX_PARTS}")
+    if len(parts[1]) > MAX_ARRAY_HEADERS:
         raise WireError(f"array headers of {len(parts[1])} bytes, at most {MAX_ARRAY_HEADERS} allowed")
-    return bytes(head[ENVELOPE.size : ENVELOPE.size + length]), message_id, reply_to
-
-
-def _arrays(kind: str, headers: Sequence[ArrayHeader], parts: Sequence[bytes | memoryview]) -> dict[str, NDArray[Any]]:
-    if len(headers) != len(parts):
-        raise WireError(f"{kind}: {len(headers)} array headers for {len(parts)} array parts")
-    arrays = {header.name: _array(header, part) for header, part in zip(headers, parts, strict=True)}
+    headers = _decode_headers(parts[1])
+    if len(headers) != len(parts) - 2:
+        raise WireError(f"{len(headers)} array headers for {len(parts) - 2} array parts")
+    arrays = {header.name: _array(header, part) for header, part in zip(headers, parts[2:], strict=True)}
     if len(arrays) != len(headers):
-        raise WireError(f"{kind}: two arrays have one name")
+        raise WireError("two arrays have one name")
     return arrays
 
 

@@ -47,7 +47,7 @@ class Attendance:
         """Note that a worker asks for a task; return what to say if it should get none."""
         self._heard[request.job] = (now, request.stages)
         self._heard.move_to_end(request.job)
-        while len(self._heard) > MOST_JOBS:
+        if len(self._heard) > MOST_JOBS:
             self._heard.popitem(last=False)
         if self.leaves(request.job, now):
             return NoTask(leave=True, reason="the job is not wanted any more")

@@ -14,12 +14,10 @@ from collections import deque
 
 import msgspec
 
-from beamline_side.cores.buffer_policy import Ordering
-from beamline_side.cores.lease_table import LeaseTable
+from beamline_side.cores.buffer_policy import Key, Ordering
 from beamline_side.cores.ticket import TABLE, Change, Ticket, ticket_of
 from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.base import ScanId, Seconds, TaskId
-from beamtide.messages.tasks import Task
 
 HOT = 1000
 AT_ONCE = 200
@@ -73,30 +71,28 @@ class Backlog:
             arrival.time = now
         self._restored.clear()
 
-    def add(self, task: Task, seq: int, now: Seconds) -> list[Effect]:
+    def add(self, ticket: Ticket, now: Seconds) -> list[Effect]:
         """Take a new task; one that is known already changes nothing."""
+        task = ticket.task
         if task.id in self._arrivals:
             return []
-        ticket = Ticket(task, seq)
         if (self._latest.scan, self._latest.time) != (task.scan, now):
             self._latest = Arrival(task.scan, now)
         self._arrivals[task.id] = self._latest
-        heapq.heappush(self._queue, (*self._ordering(task, seq), task.id))
+        heapq.heappush(self._queue, (*self._ordering(task, ticket.seq), task.id))
         if len(self._hot) < HOT:
             self._hot[task.id] = ticket
         return [ticket.row()]
 
-    def lead(self, table: LeaseTable, now: Seconds) -> None:
-        """Give the lease table our first task, unless it has one of its own that comes before."""
+    def take(self, before: tuple[int, Key] | None) -> Ticket | None:
+        """Take out our first task, if it comes before the first that the lease table has, which stands at `before`."""
         while self._queue and self._queue[0][2] not in self._arrivals:
             heapq.heappop(self._queue)
-        if not self._queue:
-            return
-        first = table.first()
-        if first is None or (1, self._queue[0][:2]) < first:
-            *_, task_id = heapq.heappop(self._queue)
-            del self._arrivals[task_id]
-            table.adopt(self._ticket(task_id), now)
+        if not self._queue or (before is not None and before < (1, self._queue[0][:2])):
+            return None
+        *_, task_id = heapq.heappop(self._queue)
+        del self._arrivals[task_id]
+        return self._ticket(task_id)
 
     def cancel(self, scan: ScanId, before: int, reason: str) -> list[Effect]:
         """Doom the tasks of a scan that stand before `before` in the journal."""

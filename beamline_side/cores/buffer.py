@@ -26,21 +26,13 @@ from beamline_side.cores.ticket import TABLE, Change, Ticket, ticket_of
 from beamline_side.cores.verdict_outbox import VerdictOutbox
 from beamline_side.cores.verdicts import Verdicts
 from beamtide.config import Leases, PipelineConfig
-from beamtide.machine import Effect, Event, Heard, Keep, Send, Shelf, Tick, Unreachable, WakeAt, link
+from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.dead_letters import DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
 from beamtide.messages.results import StoredBefore
 from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest
-from beamtide.messages.tasks import (
-    Beat,
-    Entry,
-    LeaseRequest,
-    Pulled,
-    Stale,
-    TaskDone,
-    TaskFailed,
-)
+from beamtide.messages.tasks import Beat, Entry, LeaseRequest, Pulled, Stale, TaskDone, TaskFailed
 
 MOST_WAITING = 1 << 20
 """Tasks that a buffer takes in which does not hand them out in the order of arrival."""
@@ -58,9 +50,8 @@ class BufferMachine:
         self._intake = Intake(self._name, shelf, CREDIT if pipeline.buffer.order == "fifo" else most)
         self._outbox = VerdictOutbox(shelf)
         self._workers, self._tempo, self._clock = IdleWorkers(), Tempo(), LeaseClock()
-        self._time = Seconds(0.0)
+        self._time, self._begun, self._armed = Seconds(0.0), False, 0.0
         self._verdicts = Verdicts(self._intake, self._letters, self._outbox)
-        self._armed = 0.0
         for ticket in (ticket_of(body) for _, body in shelf.rows(TABLE)):
             if ticket.attempt:
                 self._table.restore(ticket)
@@ -69,18 +60,15 @@ class BufferMachine:
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
-        starts, self._time = not self._clock.runs, self._clock.at(now)
-        if starts:
-            self._backlog.begin(self._time)
-        effects: list[Effect] = []
-        if starts or isinstance(event, Tick):
-            effects += self._verdicts.settle([*self._table.expire(self._time), *self._backlog.end_doomed()])
+        self._time = self._clock.at(now)
+        effects = [] if self._begun and not isinstance(event, Tick) else self._in_time()
         if isinstance(event, Heard):
             self._workers.heard(event.peer)
             effects += self._heard(event, now)
         elif isinstance(event, Unreachable):
             effects += self._unreachable(event, now)
-        effects += self._dispatch()
+        if self._workers:
+            effects += self._dispatch()
         return effects + self._due(now) if isinstance(event, Tick) else effects
 
     def progress(self) -> dict[str, float]:
@@ -93,11 +81,16 @@ class BufferMachine:
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        self._table.check()
-        self._gate.check()
-        self._backlog.check()
-        self._letters.check()
+        for part in (self._table, self._gate, self._backlog, self._letters):
+            part.check()
         assert not (self._workers and (self._table.ready or self._backlog)), "a task and a worker wait side by side"
+
+    def _in_time(self) -> list[Effect]:
+        """Do what only time brings about."""
+        if not self._begun:
+            self._backlog.begin(self._time)
+            self._begun = True
+        return self._verdicts.settle([*self._table.expire(self._time), *self._backlog.end_doomed()])
 
     def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
         peer = event.peer
@@ -107,7 +100,7 @@ class BufferMachine:
             case Pulled() as answer if peer == DISTRIBUTOR:
                 return self._pulled(answer, now)
             case FenceReached() | FencePending() as answer if peer == FENCE:
-                admitted = [self._backlog.add(ticket.task, ticket.seq, self._time) for ticket in self._gate.reached(answer)]
+                admitted = [self._backlog.add(ticket, self._time) for ticket in self._gate.reached(answer)]
                 return [*itertools.chain(*admitted)]
             case FenceBroken() as answer if peer == FENCE:
                 return self._verdicts.abandon(self._gate.broken(answer), answer.reason)
@@ -119,11 +112,8 @@ class BufferMachine:
 
     def _asked(self, event: Heard, message: Message, now: Seconds) -> list[Effect]:
         match message:
-            case LeaseRequest(worker=worker):
-                if (grant := self._table.lease_of(worker)) is None:
-                    return self._workers.ask(event, message, self._tempo, now)
-                self._table.beat(grant.task.id, grant.attempt, self._time)
-                return [self._workers.lease(event.peer, event.id, grant, self._table.ttl)]
+            case LeaseRequest():
+                return self._wanted(event, message, now)
             case TaskDone():
                 return self._finished(event, message)
             case Beat(task=task, attempt=attempt):
@@ -146,6 +136,16 @@ class BufferMachine:
                 effects += [*self._verdicts.retried(again), *self._verdicts.settle([*itertools.chain(*changes)])]
                 return [*effects, Send(event.peer, Ok(), event.id)]
         return []
+
+    def _wanted(self, event: Heard, request: LeaseRequest, now: Seconds) -> list[Effect]:
+        if (grant := self._table.lease_of(request.worker)) is not None:
+            self._table.beat(grant.task.id, grant.attempt, self._time)
+            return [self._workers.lease(event.peer, event.id, grant, self._table.ttl)]
+        if (farewell := self._workers.farewell(request, self._tempo, now)) is not None:
+            return [Send(event.peer, farewell, event.id)]
+        if self._table.ready or self._backlog:
+            return self._lease(event.peer, event.id, request)
+        return self._workers.wait(event, request, now)
 
     def _finished(self, event: Heard, message: TaskDone) -> list[Effect]:
         if self._table.holds(message.task, message.attempt):
@@ -172,7 +172,7 @@ class BufferMachine:
         if entry.task.needs:
             self._gate.hold(ticket)
             return [ticket.row()]
-        return self._backlog.add(entry.task, entry.seq, self._time)
+        return self._backlog.add(ticket, self._time)
 
     def _cancel(self, entry: Entry) -> list[Effect]:
         if entry.cancelled is None:
@@ -185,14 +185,16 @@ class BufferMachine:
     def _dispatch(self) -> list[Effect]:
         effects: list[Effect] = []
         while self._workers and (self._table.ready or self._backlog):
-            self._backlog.lead(self._table, self._time)
-            worker, asker = self._workers.newest()
-            for change in self._table.lease(worker, self._time, asker.message.host, asker.message.job):
-                if isinstance(change, Keep):
-                    effects.append(change)
-                else:
-                    effects.append(self._workers.lease(asker.peer, asker.id, change, self._table.ttl))
+            asker = self._workers.newest()
+            effects += self._lease(asker.peer, asker.id, asker.message)
         return effects
+
+    def _lease(self, peer: Peer, question: int, request: LeaseRequest) -> list[Effect]:
+        """Hand the first of all tasks to a worker; there is one."""
+        ticket = self._backlog.take(self._table.first())
+        changes = self._table.lease(request.worker, self._time, request.host, request.job, ticket)
+        assert changes, "there was no task"
+        return [changes[0], self._workers.lease(peer, question, changes[1], self._table.ttl)]
 
     def _due(self, now: Seconds) -> list[Effect]:
         """Ask, report and refuse, once for all messages of a batch: the pump ends each with a tick."""

@@ -17,7 +17,7 @@ from beamline_side.cores.ticket import Grant
 from beamtide.machine import Effect, Heard, Peer, Send, Unreachable
 from beamtide.messages.base import Seconds, TaskId
 from beamtide.messages.scaling import CrewRequest, StartStages
-from beamtide.messages.tasks import Lease, LeaseRequest
+from beamtide.messages.tasks import Lease, LeaseRequest, NoTask
 
 REMEMBERED = 8192
 
@@ -30,11 +30,15 @@ class IdleWorkers:
     _unheard: dict[Peer, tuple[TaskId, int]] = field(default_factory=dict)
     _attendance: Attendance = field(default_factory=Attendance)
 
-    def ask(self, event: Heard, request: LeaseRequest, tempo: Tempo, now: Seconds) -> list[Effect]:
-        """Let a worker wait, or tell it to leave."""
-        if (farewell := self._attendance.came(request, tempo, now)) is not None:
+    def farewell(self, request: LeaseRequest, tempo: Tempo, now: Seconds) -> NoTask | None:
+        """Note that a worker asks; return what to say if it should leave."""
+        farewell = self._attendance.came(request, tempo, now)
+        if farewell is not None:
             self._asking.take(request.worker)
-            return [Send(event.peer, farewell, event.id)]
+        return farewell
+
+    def wait(self, event: Heard, request: LeaseRequest, now: Seconds) -> list[Effect]:
+        """Let a worker wait."""
         self._asking.add(request.worker, event, request, now, request.wait)
         return []
 
@@ -57,9 +61,9 @@ class IdleWorkers:
         """Return how jobs started that were heard a short while ago."""
         return self._attendance.starts()
 
-    def newest(self) -> tuple[str, Asker[LeaseRequest]]:
+    def newest(self) -> Asker[LeaseRequest]:
         """Take out the one that is served next."""
-        return self._asking.newest()
+        return self._asking.newest()[1]
 
     def lease(self, peer: Peer, question: int, grant: Grant, ttl: float) -> Send:
         """Tell a worker what it holds."""

@@ -29,6 +29,7 @@ WIDEST = 4
 """Bytes of a character."""
 PACE = 0.05
 PATIENCE = 2.0
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class Intake:
     def close(self, verdict: Closed) -> list[Effect]:
         """Take a verdict to report."""
         self._closed[verdict.task] = verdict
-        return [Keep("closed", verdict.task, msgspec.msgpack.encode(verdict))]
+        return [Keep("closed", verdict.task, _encode(verdict))]
 
     def questions(self, now: Seconds, waiting: int) -> list[Effect]:
         """Ask and report, if it is time to; `waiting` tasks have not been handed out."""

@@ -8,6 +8,7 @@ Clock policy: `now` is the caller's monotonic clock in seconds; the pump looks a
 Invariant: lease time never runs faster than `now`, and stands still only when the buffer does.
 """
 
+import math
 from dataclasses import dataclass
 
 from beamtide.messages.base import Seconds
@@ -19,20 +20,15 @@ MOST = 1.5
 class LeaseClock:
     """Counts the time in which the buffer listens."""
 
-    _last: float | None = None
+    _last: float = math.inf
     _stood_still: float = 0.0
-
-    @property
-    def runs(self) -> bool:
-        """Whether the time is known already."""
-        return self._last is not None
 
     def at(self, now: Seconds) -> Seconds:
         """Return the time for leases."""
-        if self._last is not None and now - self._last > MOST:
+        if now - self._last > MOST:
             self._stood_still += now - self._last - MOST
         self._last = now
-        return Seconds(now - self._stood_still)
+        return Seconds(now - self._stood_still) if self._stood_still else now
 
     def when(self, time: float) -> float:
         """Return when on the caller's clock a time for leases comes, if nothing stands still until then."""

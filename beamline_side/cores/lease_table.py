@@ -19,8 +19,8 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from beamline_side.cores.buffer_policy import Key, Ordering
-from beamline_side.cores.ticket import TABLE, Change, Grant, Ticket, Verdict, counts_as
-from beamtide.machine import Forget, Keep
+from beamline_side.cores.ticket import TABLE, Change, Grant, Hold, Leased, Ticket, Verdict, counts_as
+from beamtide.machine import Forget
 from beamtide.messages.base import ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Cause, Outcome, Task, TaskFailed
 
@@ -29,12 +29,6 @@ REMEMBERED = 8192
 LONGEST_REST = 8.0
 MOST_LEFT = 8192
 """Characters of a traceback, and of standard error output, that are kept."""
-
-
-@dataclass(slots=True)
-class _Hold:
-    granted: float
-    expires: float
 
 
 @dataclass(slots=True)
@@ -50,7 +44,7 @@ class LeaseTable:
     _ready: dict[TaskId, float] = field(default_factory=dict)
     _queue: list[tuple[int, Key, TaskId]] = field(default_factory=list)
     _resting: list[tuple[float, TaskId]] = field(default_factory=list)
-    _leased: OrderedDict[TaskId, _Hold] = field(default_factory=OrderedDict)  # the next to end comes first
+    _leased: OrderedDict[TaskId, Hold] = field(default_factory=OrderedDict)  # the next to end comes first
     _workers: dict[str, TaskId] = field(default_factory=dict)
     _restored: list[TaskId] = field(default_factory=list)
     _endings: OrderedDict[tuple[TaskId, int], bool] = field(default_factory=OrderedDict)
@@ -65,13 +59,9 @@ class LeaseTable:
         if task.id in self._tickets:
             return []
         ticket = Ticket(task, seq, attempt)
-        self.adopt(ticket, now)
-        return [ticket.row()]
-
-    def adopt(self, ticket: Ticket, now: Seconds) -> None:
-        """Take a task whose row is on the shelf."""
         self._tickets[ticket.task.id] = ticket
         self._enqueue(ticket, now)
+        return [ticket.row()]
 
     def first(self) -> tuple[int, Key] | None:
         """Return what sorts the task that would be leased next; None if none is ready."""
@@ -93,13 +83,16 @@ class LeaseTable:
             changes += self._lost(self._tickets[next(iter(self._leased))], "infra", f"no beat for {self.ttl:g} s", now)
         return changes
 
-    def lease(self, worker: str, now: Seconds, host: str = "", job: str = "") -> tuple[Keep, Grant] | tuple[()]:
-        """Hand the next task to a worker of some host and job; nothing if none is ready."""
-        if self.first() is None:
-            return ()
-        _, _, task_id = heapq.heappop(self._queue)
-        del self._ready[task_id]
-        ticket = self._tickets[task_id]
+    def lease(self, worker: str, now: Seconds, host: str = "", job: str = "", ticket: Ticket | None = None) -> Leased:
+        """Hand a task to a worker of some host and job: `ticket`, which is ours from now on, or our first, if any is ready."""
+        if ticket is None:
+            if self.first() is None:
+                return ()
+            *_, task_id = heapq.heappop(self._queue)
+            del self._ready[task_id]
+            ticket = self._tickets[task_id]
+        else:
+            self._tickets[ticket.task.id] = ticket
         ticket.attempt += 1
         ticket.worker, ticket.host, ticket.job = worker, host, job
         self._hold(ticket, now)
@@ -153,7 +146,7 @@ class LeaseTable:
 
     def lease_of(self, worker: str) -> Grant | None:
         """Return the lease that a worker has, for one that asks again because it never heard of it."""
-        ticket = self._tickets.get(self._workers.get(worker, TaskId("")))
+        ticket = self._tickets[self._workers[worker]] if worker in self._workers else None
         return Grant(worker, ticket.task, ticket.attempt) if ticket else None
 
     def wake(self) -> float | None:
@@ -208,7 +201,7 @@ class LeaseTable:
         heapq.heappush(self._queue, (0 if front else 1, self.ordering(ticket.task, ticket.seq), ticket.task.id))
 
     def _hold(self, ticket: Ticket, now: float) -> None:
-        self._leased[ticket.task.id] = _Hold(now, now + self.ttl)
+        self._leased[ticket.task.id] = Hold(now, now + self.ttl)
         self._workers[ticket.worker] = ticket.task.id
 
     def _next_end(self) -> float | None:

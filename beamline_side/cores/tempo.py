@@ -32,7 +32,8 @@ class Tempo:
         """Note how long one task took from lease to verdict; what is no time at all (NaN) would stay in the mean for ever."""
         if not 0.0 <= seconds < math.inf:
             return
-        self._count = min(PLAIN, self._count + 1)
+        if self._count < PLAIN:
+            self._count += 1
         self.service_time += (seconds - self.service_time) / self._count
         self._last.append(seconds)
 

@@ -68,6 +68,13 @@ class Grant(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class Hold(msgspec.Struct):
+    """When a lease began, and when it ends if nothing is heard."""
+
+    granted: float
+    expires: float
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """`task` is over; with a `letter` if it was given up because it failed or was lost too often."""
 
@@ -78,6 +85,7 @@ class Verdict(msgspec.Struct, frozen=True):
     letter: DeadLetter | None = None
 
 
+Leased: TypeAlias = tuple[Keep, Grant] | tuple[()]
 Change: TypeAlias = Keep | Forget | Grant | Verdict
 _encode = msgspec.msgpack.Encoder().encode
 ticket_of = msgspec.msgpack.Decoder(Ticket).decode

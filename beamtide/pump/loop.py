@@ -24,14 +24,13 @@ from beamtide.messages import Message, Refused, Unsupported
 from beamtide.messages.base import Handle
 from beamtide.pump.gatekeeper import Gatekeeper, knock
 from beamtide.pump.lent import Lent
-from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, lend, post, receive, router
+from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, lend, post, receive, router
 from beamtide.session import Session
 
 BATCH = 256
 LONGEST_SLEEP = 1.0
 BUSY = 1.0
 """Seconds after which somebody may ask again who could not be lent an answer."""
-ROWS = (Keep, Forget)
 TOPOLOGY = link("topology")
 
 
@@ -124,7 +123,7 @@ class Pump:
 
     def _heard(self, peer: bytes, frames: list[zmq.Frame]) -> Heard | None:
         try:
-            letter = codec.decode([frame.buffer for frame in frames])
+            letter = codec.decode(contents(frames))
         except UnknownKind as error:
             self._send(Send(peer, Unsupported(kind=error.kind[: codec.MAX_KIND]), error.message_id))
         except WireError as error:
@@ -161,7 +160,7 @@ class Pump:
                     heapq.heappop(self._wakes)
                 if self._linked and self._session.due(now):
                     outgoing += self._session.tick(now, "running", self._progress(), self._why())
-            outgoing += self._apply(self._machine.handle(event, now))
+            self._apply(self._machine.handle(event, now), outgoing)
         return outgoing
 
     def _progress(self) -> dict[str, float]:
@@ -172,21 +171,20 @@ class Pump:
         full = self._store.room(0) if self._store else ""
         return "; ".join(filter(None, (full, self._machine.why())))
 
-    def _apply(self, effects: list[Effect]) -> list[Effect]:
-        """Put rows into the open transaction at once, so that the core can read them back; return what waits for the commit."""
-        rest: list[Effect] = []
+    def _apply(self, effects: list[Effect], outgoing: list[Effect]) -> None:
+        """Put rows into the open transaction at once, so that the core can read them back; the rest waits for the commit."""
+        store = self._store
         for effect in effects:
-            if isinstance(effect, ROWS):
-                assert self._store is not None, "a core without a spool wants to keep something"
-                if isinstance(effect, Keep):
-                    self._store.keep(effect.table, effect.key, effect.body)
-                else:
-                    self._store.forget(effect.table, effect.key)
+            if type(effect) is Keep:
+                assert store is not None, "a core without a spool wants to keep something"
+                store.keep(effect.table, effect.key, effect.body)
+            elif type(effect) is Forget:
+                assert store is not None, "a core without a spool wants to forget something"
+                store.forget(effect.table, effect.key)
             else:
-                if isinstance(effect, Send) and effect.arrays:
+                if type(effect) is Send and effect.arrays:
                     self._weight += sum(array.nbytes for array in effect.arrays.values())
-                rest.append(effect)
-        return rest
+                outgoing.append(effect)
 
     def _perform(self, effects: list[Effect]) -> None:
         if self._store is not None:
@@ -210,8 +208,9 @@ class Pump:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
-            gone = self._machine.handle(Unreachable(effect.peer), clock.monotonic())
-            self._perform(self._apply(gone))
+            rest: list[Effect] = []
+            self._apply(self._machine.handle(Unreachable(effect.peer), clock.monotonic()), rest)
+            self._perform(rest)
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:

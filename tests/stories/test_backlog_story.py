@@ -8,7 +8,7 @@ from beamline_side.cores.backlog import DOOM, Backlog
 from beamline_side.cores.buffer import BufferMachine
 from beamline_side.cores.buffer_policy import ORDERINGS
 from beamline_side.cores.lease_table import LeaseTable
-from beamline_side.cores.ticket import TABLE, Grant, Verdict, ticket_of
+from beamline_side.cores.ticket import TABLE, Grant, Ticket, Verdict, ticket_of
 from beamtide.config import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Forget, Keep
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
@@ -61,12 +61,11 @@ class Story:
                 self.ended.add(change.task.id)
 
     def add(self, task: Task, seq: int) -> None:
-        self.keep(self.backlog.add(task, seq, Seconds(self.now)))
+        self.keep(self.backlog.add(Ticket(task, seq), Seconds(self.now)))
         self.open[task.id] = (ORDERINGS[self.order](task, seq), seq)
 
     def lease(self, worker: str) -> TaskId | None:
-        self.backlog.lead(self.table, Seconds(self.now))
-        changes = self.table.lease(worker, Seconds(self.now))
+        changes = self.table.lease(worker, Seconds(self.now), ticket=self.backlog.take(self.table.first()))
         self.keep([change for change in changes if not isinstance(change, Grant)])
         return next((change.task.id for change in changes if isinstance(change, Grant)), None)
 
