@@ -62,7 +62,7 @@ class Attendance:
 
     def leaves(self, job: str, now: float) -> bool:
         """Whether the workers of a job should get no further task."""
-        return job in self._believed(now).leaving
+        return job in self._wish.leaving and now - self._wished < BELIEVED
 
     def answerable(self, ready: int, now: float) -> list[Asker[CrewRequest]]:
         """Take out the autoscaler's questions that should be answered now."""
