@@ -76,7 +76,7 @@ class Backlog:
         task = ticket.task
         if task.id in self._arrivals:
             return []
-        if (self._latest.scan, self._latest.time) != (task.scan, now):
+        if self._latest.time != now or self._latest.scan != task.scan:
             self._latest = Arrival(task.scan, now)
         self._arrivals[task.id] = self._latest
         heapq.heappush(self._queue, (*self._ordering(task, ticket.seq), task.id))

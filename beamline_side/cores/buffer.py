@@ -164,14 +164,13 @@ class BufferMachine:
     def _enter(self, entry: Entry) -> list[Effect]:
         if entry.task is None:
             return self._cancel(entry)
-        if entry.task.id in self._gate or self._table.knows(entry.task.id):
+        if self._table.knows(entry.task.id):
             return []
         ticket = Ticket(entry.task, entry.seq)
         if entry.task.void:
             return self._verdicts.abandon([ticket], entry.task.void)
         if entry.task.needs:
-            self._gate.hold(ticket)
-            return [ticket.row()]
+            return self._gate.hold(ticket)
         return self._backlog.add(ticket, self._time)
 
     def _cancel(self, entry: Entry) -> list[Effect]:

@@ -57,6 +57,10 @@ class Deferred(Generic[K, M]):
 
     def _order(self) -> None:
         """Put the deadlines in order of those who still wait."""
+        if not self._askers:
+            self._fresh.clear()
+            self._deadlines.clear()
+            return
         for entry in self._fresh:
             if self._waits(*entry[1:]):
                 heapq.heappush(self._deadlines, entry)

@@ -34,8 +34,15 @@ class Gate:
     _held: dict[TaskId, Ticket] = field(default_factory=dict)
     _fences: dict[tuple[ScanId, PipelineName, Digest], _Fence] = field(default_factory=dict)
 
-    def hold(self, ticket: Ticket, position: int = 0) -> None:
-        """Hold a task until its needs from `position` on are met."""
+    def hold(self, ticket: Ticket) -> list[Effect]:
+        """Hold a task until its needs are met; one that is held already changes nothing."""
+        if ticket.task.id in self._held:
+            return []
+        self._queue(ticket, 0)
+        return [ticket.row()]
+
+    def _queue(self, ticket: Ticket, position: int) -> None:
+        """Let a task wait for its need at `position`."""
         need = ticket.task.needs[position]
         self._held[ticket.task.id] = ticket
         fence = self._fences.setdefault((ticket.task.scan, need.pipeline, need.settings), _Fence())
@@ -68,7 +75,7 @@ class Gate:
             *_, task_id, position = heapq.heappop(fence.queue)
             ticket = self._held.pop(task_id, None)
             if ticket is not None and position + 1 < len(ticket.task.needs):
-                self.hold(ticket, position + 1)
+                self._queue(ticket, position + 1)
             elif ticket is not None:
                 free.append(ticket)
         return free
@@ -91,9 +98,6 @@ class Gate:
         """Ask again in a moment: the fence is not there."""
         for fence in self._fences.values():
             fence.poll.rest(now, 1.0)
-
-    def __contains__(self, task: TaskId) -> bool:
-        return task in self._held
 
     def __len__(self) -> int:
         return len(self._held)

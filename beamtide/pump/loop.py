@@ -190,10 +190,10 @@ class Pump:
         if self._store is not None:
             self._store.commit()
         for effect in effects:
-            if isinstance(effect, WakeAt):
-                heapq.heappush(self._wakes, effect.deadline)
-            elif isinstance(effect, Send):
+            if type(effect) is Send:
                 self._send(effect)
+            elif type(effect) is WakeAt:
+                heapq.heappush(self._wakes, effect.deadline)
 
     def _send(self, effect: Send) -> None:
         counted = effect.arrays and effect.reply_to

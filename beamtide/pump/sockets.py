@@ -24,6 +24,7 @@ WORTH_SHARING = 64 << 10
 _send = zmq.backend.Socket.send
 """As the method `send`, which first looks whether the socket is of another kind than ours."""
 DONTWAIT, MORE, RCVTIMEO = int(zmq.DONTWAIT), int(zmq.SNDMORE), int(zmq.RCVTIMEO)
+DONTWAIT_MORE = DONTWAIT | MORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,11 @@ def receive(socket: "zmq.Socket[bytes]", flags: int) -> tuple[bytes, list[zmq.Fr
     As `recv_multipart`, but asks each part whether more follow: the socket takes twice as long.
     """
     peer = socket.recv(flags)
-    frames = [socket.recv(flags, copy=False)]
-    while frames[-1].more:
-        frames.append(socket.recv(flags, copy=False))
+    frame = socket.recv(flags, copy=False)
+    frames = [frame]
+    while frame.more:
+        frame = socket.recv(flags, copy=False)
+        frames.append(frame)
     return peer, frames
 
 
@@ -68,7 +71,7 @@ def post(socket: "zmq.Socket[bytes]", parts: list[Any]) -> None:
     """Send a message without waiting. As `send_multipart`, without looking at each part three times."""
     last = parts.pop()
     for part in parts:
-        _send(socket, part, DONTWAIT | MORE, len(part) < WORTH_SHARING)
+        _send(socket, part, DONTWAIT_MORE, len(part) < WORTH_SHARING)
     _send(socket, last, DONTWAIT, len(last) < WORTH_SHARING)
 
 
@@ -76,8 +79,8 @@ def lend(socket: "zmq.Socket[bytes]", parts: list[Any]) -> list[Loan]:
     """As `post`; return each large part's size, with what tells when the peer has taken it."""
     loans: list[Loan] = []
     for number, part in enumerate(parts, 1):
-        large, more = len(part) >= WORTH_SHARING, MORE if number < len(parts) else 0
-        tracker = _send(socket, part, DONTWAIT | more, not large, large)
+        large, flags = len(part) >= WORTH_SHARING, DONTWAIT_MORE if number < len(parts) else DONTWAIT
+        tracker = _send(socket, part, flags, not large, large)
         loans += [(tracker, len(part))] if large else []
     return loans
 
