@@ -81,7 +81,7 @@ class BufferMachine:
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        for part in (self._table, self._gate, self._backlog, self._letters):
+        for part in (self._table, self._gate, self._backlog, self._letters, self._intake.closings):
             part.check()
         assert not (self._workers and (self._table.ready or self._backlog)), "a task and a worker wait side by side"
 

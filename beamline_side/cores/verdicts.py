@@ -56,12 +56,12 @@ class Verdicts:
             return []
         self.abandoned, self.done = self.abandoned - 1, self.done + 1
         closed = Closed(task=answer.task, outcome=answer.outcome, generation=given_up + 1)
-        return [*self.outbox.forget(answer.task), *self.letters.drop([answer.task]), *self.intake.close(closed)]
+        return [*self.outbox.forget(answer.task), *self.letters.drop([answer.task]), *self.intake.closings.add(closed)]
 
     def _close(self, verdict: Verdict) -> list[Effect]:
         task = verdict.task
         closed = Closed(task=task.id, outcome=verdict.outcome, reason=verdict.reason, generation=task.generation)
-        effects = self.intake.close(closed)
+        effects = self.intake.closings.add(closed)
         effects += self.letters.add(verdict.letter) if verdict.letter else []
         if verdict.outcome != "abandoned":
             self.done += 1

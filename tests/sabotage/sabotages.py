@@ -370,6 +370,13 @@ SABOTAGES = (
     Sabotage(
         "a retry starts counting attempts anew", BUFFER, "one.seq, self._time, one.attempts)", "one.seq, self._time, 0)", DEAD
     ),
+    Sabotage(
+        "a page of verdicts goes with the first that is confirmed",
+        "beamline_side/cores/closings.py",
+        "        if self._left[page]:\n            return []\n",
+        "",
+        ("tests/stories/test_closings_story.py",),
+    ),
     Sabotage("a dead letter is not kept", VERDICTS, "self.letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD),
     Sabotage(
         "losses on many hosts are bad luck", "beamline_side/cores/ticket.py", "len(ticket.hosts) < GUILTY", "ticket.hosts", DEAD

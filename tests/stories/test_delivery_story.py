@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from beamline_side.cores.buffer import BufferMachine
+from beamline_side.cores.closings import verdicts_of
 from beamline_side.cores.distributor import DistributorMachine
 from beamtide.config import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, link
@@ -83,7 +84,7 @@ class DeliveryStory(RuleBasedStateMachine):
         for effect in effects:
             if isinstance(effect, Keep):
                 shelf.keep(effect.table, effect.key, effect.body)
-                closed += [effect.key] if effect.table == "closed" else []
+                closed += [verdicts_of(effect.body)[-1].task] if effect.table == "closed" else []
             elif isinstance(effect, Forget):
                 shelf.now.pop((effect.table, effect.key), None)
         return effects

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.cores.closings import verdicts_of
 from beamline_side.cores.distributor import DistributorMachine
 from beamline_side.cores.product_ledger import Record
 from beamline_side.cores.tallies import Known
@@ -49,6 +50,8 @@ class Watchful:
     """Attempts whose end was accepted."""
     closed: dict[str, Closed] = field(default_factory=dict)
     """The newest verdict of each task: of a retried one, that of its highest generation."""
+    pages: dict[tuple[str, str], tuple[Closed, ...]] = field(default_factory=dict)
+    """The rows in which a buffer keeps verdicts."""
     stored: dict[str, bytes] = field(default_factory=dict)
     corrected: dict[str, bytes] = field(default_factory=dict)
     in_sink: dict[str, Record] = field(default_factory=dict)
@@ -85,19 +88,18 @@ class Watchful:
         repeated = isinstance(said, TaskFailed) or (isinstance(said, TaskDone) and (said.task, said.attempt) in self.over)
         assert isinstance(answer, Stale) or repeated, f"{process.name} took a stale {said}"
         for effect in effects:
-            if isinstance(effect, Keep) and effect.key == said.task:
-                if effect.table == "closed":
-                    verdict = msgspec.msgpack.decode(effect.body, type=Closed)
-                    assert verdict.outcome == "abandoned", f"a stale {said} closed its task"
-                elif effect.table == "tasks" and isinstance(said, TaskFailed):
-                    assert said.reason not in ticket_of(effect.body).note, f"a stale {said} was counted"
+            if isinstance(effect, Keep) and effect.table == "closed":
+                verdict = verdicts_of(effect.body)[-1]
+                assert verdict.task != said.task or verdict.outcome == "abandoned", f"a stale {said} closed its task"
+            elif isinstance(effect, Keep) and (effect.table, effect.key) == ("tasks", said.task) and isinstance(said, TaskFailed):
+                assert said.reason not in ticket_of(effect.body).note, f"a stale {said} was counted"
 
     def committed(self, process: Process, effects: list[Effect]) -> None:
         """Rows that may be written once, and rows that may go only when somebody else has them."""
         kind = process.name.partition(".")[0]
         for effect in effects:
             if isinstance(effect, Keep):
-                self._kept(kind, effect)
+                self._kept(process.name, kind, effect)
             elif isinstance(effect, Forget) and kind == "sorter" and effect.table == "payload":
                 assert effect.key in self.in_sink, f"{effect.key} is in nobody's hands"
             elif isinstance(effect, Forget) and kind == "sorter" and effect.table == "corrected":
@@ -114,17 +116,20 @@ class Watchful:
                 verdict = self.closed[effect.key]
                 self.known[effect.key] = msgspec.structs.replace(told, outcome=verdict.outcome, generation=verdict.generation)
             elif isinstance(effect, Forget) and kind == "buffer" and effect.table == "closed":
-                told, verdict = self.known[effect.key], self.closed[effect.key]
-                assert told.outcome, f"the verdict of {effect.key} is in nobody's hands"
-                assert told.outcome != "abandoned" or told.generation >= verdict.generation, "a newer verdict is lost"
+                for task in {verdict.task for verdict in self.pages.pop((process.name, effect.key))}:
+                    told, verdict = self.known[task], self.closed[task]
+                    assert told.outcome, f"the verdict of {task} is in nobody's hands"
+                    assert told.outcome != "abandoned" or told.generation >= verdict.generation, "a newer verdict is lost"
 
-    def _kept(self, kind: str, row: Keep) -> None:
+    def _kept(self, name: str, kind: str, row: Keep) -> None:
         match kind, row.table:
             case "buffer", "closed":
-                verdict = msgspec.msgpack.decode(row.body, type=Closed)
-                before = self.closed.get(row.key)
-                assert before is None or _corrects(before, verdict), f"{row.key} got two verdicts in the buffer"
-                self.closed[row.key] = verdict
+                *before, verdict = page = verdicts_of(row.body)
+                assert tuple(before) == self.pages.get((name, row.key), ()), "a page lost a verdict"
+                self.pages[name, row.key] = page
+                was = self.closed.get(verdict.task)
+                assert was is None or _corrects(was, verdict), f"{verdict.task} got two verdicts in the buffer"
+                self.closed[verdict.task] = verdict
                 self.seen["retried"] += verdict.generation > 0
             case "sorter", "payload":
                 assert row.key not in self.stored, f"{row.key} was stored twice"
