@@ -69,7 +69,9 @@ class BufferMachine:
             effects += self._unreachable(event, now)
         if self._workers:
             effects += self._dispatch()
-        return effects + self._due(now) if isinstance(event, Tick) else effects
+        if isinstance(event, Tick):
+            effects += self._due(now)
+        return effects
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show in the topology."""

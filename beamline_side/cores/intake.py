@@ -47,9 +47,12 @@ class Intake:
     def questions(self, now: Seconds, waiting: int) -> list[Effect]:
         """Ask and report, if it is time to; `waiting` tasks have not been handed out."""
         credit = min(CREDIT, self.most - waiting) if waiting <= self.most - REFILL else 0
-        credit = 0 if credit and self.shelf.room(0) else credit
         report = bool(self.closings) and now >= self._report_at
-        if not (report or self._poll.due(now) or (credit and not self._asked_credit)):
+        due = report or self._poll.due(now)
+        if not due and (self._asked_credit or not credit):
+            return []
+        credit = 0 if credit and self.shelf.room(0) else credit
+        if not (due or credit):
             return []
         closed = self.closings.report() if report else ()
         if report:
