@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from beamtide.errors import Broken
 from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.base import TaskId
 from beamtide.messages.tasks import Closed
@@ -49,6 +50,10 @@ class Closings:
 
     def __post_init__(self) -> None:
         for key, body in self.shelf.rows(TABLE):
+            if not key.isdigit():
+                raise Broken(
+                    f"the spool has a verdict of an earlier version, {key}: let that version end its scans before the update"
+                )
             self._page = int(key)
             for verdict in verdicts_of(body):
                 self._enter(verdict)

@@ -1,10 +1,13 @@
 """The pages of verdicts against a dictionary: nothing that is not confirmed is lost, over restarts and retries."""
 
+import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from beamline_side.cores.closings import FULL, LARGEST_REPORT, LONG, TABLE, Closings, verdicts_of
+from beamtide.errors import Broken
 from beamtide.machine import Effect, Forget, Keep
 from beamtide.messages.base import TaskId
 from beamtide.messages.tasks import Closed
@@ -81,6 +84,13 @@ def test_verdicts_share_a_page_until_it_is_full_and_it_goes_as_one() -> None:
     assert [key for key, _ in shelf.rows(TABLE)] == [f"{1:012d}"]
     written(shelf, closings.confirm(verdicts[0].task, 0))
     assert not shelf.now
+
+
+def test_a_row_of_an_earlier_version_is_a_sentence() -> None:
+    shelf = Shelf()
+    shelf.keep(TABLE, "scan/1", msgspec.msgpack.encode(Closed(task=TaskId("scan/1"), outcome="result")))
+    with pytest.raises(Broken, match=r"earlier version, scan/1: let that version end its scans"):
+        Closings(shelf)
 
 
 def test_a_report_fits_into_a_message() -> None:
