@@ -3,7 +3,7 @@
 Eight simulated workers store one result after the other; the clock stops when the sink has them all. A result crosses TCP once
 and is synced once, at the sorter, before the worker hears `Ok`; the sink takes a name of its own for it (docs/adr/0010).
 The floor is the slower of one plain TCP connection on loopback and one synced write of the same bytes, the mean of one before and
-one after.
+one after; with CURVE it is bare messages over one connection.
 """
 
 import os
@@ -24,7 +24,7 @@ from beamtide.pump.gatekeeper import new_pair
 from beamtide.security.guard import identity_of
 from beamtide.security.key_files import Entry, Identity
 from benchmarks import load, services
-from benchmarks.measure import Beside, Book, cpu_seconds, scratch
+from benchmarks.measure import Beside, Book, HeldMemory, cpu_seconds, scratch
 
 MIB = 1 << 20
 COUNT = 256
@@ -81,9 +81,10 @@ def _through(deployment: Deployment) -> tuple[float, float, float]:
     ):
         for name in ("sink", "sorter.encoders"):
             services.await_answer(deployment, name)
+        memory = HeldMemory(2 * COUNT * MIB)
         before = sum(cpu_seconds(process.pid) for process in running.values())
         began = clock.monotonic()
-        _store(load.Place(context, deployment.address("sorter.encoders"), identity_of(deployment, "worker")))
+        _store(load.Place(context, deployment.address("sorter.encoders"), identity_of(deployment, "worker")), memory)
         acknowledged = clock.monotonic() - began
         version = complete = 0
         while complete < COUNT:
@@ -96,7 +97,7 @@ def _through(deployment: Deployment) -> tuple[float, float, float]:
     return size / visible, size / acknowledged, used / size
 
 
-def _store(place: load.Place) -> None:
+def _store(place: load.Place, memory: HeldMemory) -> None:
     """Store all results: each worker sends its next one when the last is on disk."""
     array, poller, sent = np.random.default_rng(1).random((1, MIB // 8)), zmq.Poller(), 0
     sockets = [place.connected() for _ in range(WORKERS)]
@@ -107,6 +108,7 @@ def _store(place: load.Place) -> None:
         if sent < COUNT:
             to.send_multipart(codec.encode(_result(sent), 1, arrays={"x": array}), copy=False)
             sent, waiting = sent + 1, waiting + 1
+            memory.give(2 * MIB)
 
     for one in sockets:
         poller.register(one, zmq.POLLIN)
@@ -177,9 +179,11 @@ def _send_all(address: tuple[str, int], block: bytes) -> None:
 
 def _synced(folder: pathlib.Path) -> float:
     """Return GB/s of appends of 1 MiB, each synced, as many at once as there are workers."""
-    block, began = os.urandom(MIB * WORKERS), clock.monotonic()
+    block, memory = os.urandom(MIB * WORKERS), HeldMemory(2 * COUNT * MIB)
+    began = clock.monotonic()
     with (folder / "floor").open("wb", buffering=0) as file:
         for _ in range(COUNT // WORKERS):
+            memory.give(2 * len(block))
             file.write(block)
             os.fdatasync(file.fileno())
     return COUNT * MIB / 1e9 / (clock.monotonic() - began)
