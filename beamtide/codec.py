@@ -98,8 +98,8 @@ def decode(parts: Sequence[bytes | memoryview]) -> Letter:
     if (decoder := _decoders.get(kind)) is None:
         raise UnknownKind(kind.decode("ascii", "replace"), message_id)
     try:
-        message = decoder(head[body:])
-        return Letter(message, message_id, reply_to, _arrays(parts) if len(parts) > 1 else {})
+        arrays = _arrays(parts) if len(parts) > 1 else {}
+        return Letter(decoder(head[body:]), message_id, reply_to, arrays)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"{kind.decode()}: {error}") from error
     except WireError as error:

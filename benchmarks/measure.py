@@ -126,7 +126,8 @@ class HeldMemory:
     """Memory that this machine has, given up piece by piece for what is stored meanwhile.
 
     A virtual machine gives what is free back to its host within seconds, and pays for the next touch of each page: seen here,
-    6 to 10 us instead of 2, which halves the rate of a gigabyte stored, depending on what ran before.
+    6 to 10 us instead of 2, which halves the rate of a gigabyte stored, depending on what ran before. Twice what is stored is
+    enough: messages need memory too.
     """
 
     def __init__(self, size: int) -> None:

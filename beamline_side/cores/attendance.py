@@ -47,7 +47,7 @@ class Attendance:
         """Note that a worker asks for a task; return what to say if it should get none."""
         self._heard[request.job] = (now, request.stages)
         self._heard.move_to_end(request.job)
-        if len(self._heard) > MOST_JOBS:
+        while len(self._heard) > MOST_JOBS:
             self._heard.popitem(last=False)
         if self.leaves(request.job, now):
             return NoTask(leave=True, reason="the job is not wanted any more")
@@ -62,7 +62,7 @@ class Attendance:
 
     def leaves(self, job: str, now: float) -> bool:
         """Whether the workers of a job should get no further task."""
-        return job in self._wish.leaving and now - self._wished < BELIEVED
+        return job in self._believed(now).leaving
 
     def answerable(self, ready: int, now: float) -> list[Asker[CrewRequest]]:
         """Take out the autoscaler's questions that should be answered now."""

@@ -67,8 +67,7 @@ class BufferMachine:
             effects += self._heard(event, now)
         elif isinstance(event, Unreachable):
             effects += self._unreachable(event, now)
-        if self._workers:
-            effects += self._dispatch()
+        effects += self._dispatch()
         if isinstance(event, Tick):
             effects += self._due(now)
         return effects
@@ -95,8 +94,7 @@ class BufferMachine:
         return self._verdicts.settle([*self._table.expire(self._time), *self._backlog.end_doomed()])
 
     def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
-        peer = event.peer
-        if not peer.startswith(b">"):
+        if not (peer := event.peer).startswith(b">"):
             return self._asked(event, event.message, now)
         match event.message:
             case Pulled() as answer if peer == DISTRIBUTOR:
@@ -147,7 +145,8 @@ class BufferMachine:
             return [Send(event.peer, farewell, event.id)]
         if self._table.ready or self._backlog:
             return self._lease(event.peer, event.id, request)
-        return self._workers.wait(event, request, now)
+        self._workers.wait(event, request, now)
+        return []
 
     def _finished(self, event: Heard, message: TaskDone) -> list[Effect]:
         if self._table.holds(message.task, message.attempt):

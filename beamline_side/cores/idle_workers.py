@@ -37,10 +37,9 @@ class IdleWorkers:
             self._asking.take(request.worker)
         return farewell
 
-    def wait(self, event: Heard, request: LeaseRequest, now: Seconds) -> list[Effect]:
+    def wait(self, event: Heard, request: LeaseRequest, now: Seconds) -> None:
         """Let a worker wait."""
         self._asking.add(request.worker, event, request, now, request.wait)
-        return []
 
     def attend(self, event: Heard, request: CrewRequest, now: Seconds) -> list[Effect]:
         """Take a question of the autoscaler, and send those who wait away whose job should leave."""

@@ -196,7 +196,7 @@ class Pump:
                 heapq.heappush(self._wakes, effect.deadline)
 
     def _send(self, effect: Send) -> None:
-        counted = effect.arrays and effect.reply_to
+        counted = bool(effect.arrays and effect.reply_to)
         if counted and (full := self._lent.refusal(effect.peer, sum(array.nbytes for array in effect.arrays.values()))):
             effect, counted = Send(effect.peer, Refused(reason=full, retry_after=BUSY), effect.reply_to), False
         parts = [effect.peer, *codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)]

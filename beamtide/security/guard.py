@@ -37,15 +37,13 @@ class Guard:
 
     def entry(self, public: str) -> Entry | None:
         """Return whose key this is, if it opens this door now."""
-        if clock.monotonic() >= self._next:
-            self._look()
+        self._look()
         entry = self.entries.get(public)
         return entry if entry is not None and not entry.refusal(self.beamtime, clock.utc()) else None
 
     def refusal(self, public: str, message: type[Message]) -> str:
         """Return why the owner of a key may not say this, or ""."""
-        if clock.monotonic() >= self._next:
-            self._look()
+        self._look()
         passed = self._passed
         if (public, message) in passed:
             return ""
@@ -60,7 +58,10 @@ class Guard:
         return ""
 
     def _look(self) -> None:
-        self._next = clock.monotonic() + LOOK
+        now = clock.monotonic()
+        if now < self._next:
+            return
+        self._next = now + LOOK
         try:
             changed = os.stat(self.folder / "allowed").st_mtime_ns
             if changed != self._seen or self.trouble:
