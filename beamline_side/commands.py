@@ -118,10 +118,11 @@ def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
     for pipeline in deployment.pipelines.values():
         if pipeline.source.kind == "scan":
             continue
-        stitched = members(scan)
-        files = sorted(deployment.site.roots.raw.glob(pipeline.source.match.replace("{scan}", stitched[0])))
+        raw, match = deployment.site.roots.raw, pipeline.source.match
+        stitched = members(scan, raw, match)
+        files = sorted(raw.glob(match.replace("{scan}", stitched[0])))
         if files:
-            confinement.before_opening(files[0], deployment.site.roots.raw)
+            confinement.before_opening(files[0], raw)
             if found := registry.find("formats", pipeline.source.format).shape_of(files[0]):
                 return (found[0] * len(stitched), *found[1:])
     raise BadInput(

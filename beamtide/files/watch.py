@@ -11,9 +11,12 @@ from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat
 
 
-def members(scan: str) -> tuple[str, ...]:
-    """Return the scans that a name stitches together by "+"; of a usual name, itself."""
-    return tuple(filter(None, scan.split("+"))) or (scan,)
+def members(scan: str, raw: pathlib.Path, match: str) -> tuple[str, ...]:
+    """Return the scans that a name stitches together by "+"; of a usual name, or one that has files of its own, itself."""
+    stitched = tuple(filter(None, scan.split("+")))
+    if len(stitched) < 2 or "{scan}" not in match or any(raw.glob(match.replace("{scan}", scan))):
+        return (scan,)
+    return stitched
 
 
 @dataclass(slots=True)
@@ -52,7 +55,7 @@ class FileWatch:
 
     def _found(self) -> dict[str, tuple[int, int]]:
         """Return the names of the files in their order, and of which scan each is."""
-        scans = members(self.scan) if "{scan}" in self.source.match else (self.scan,)
+        scans = members(self.scan, self.raw, self.source.match)
         found: dict[str, tuple[int, int]] = {}
         for number, scan in enumerate(scans):
             paths = self.raw.glob(self.source.match.replace("{scan}", scan))

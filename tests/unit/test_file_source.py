@@ -18,8 +18,8 @@ def write(path: pathlib.Path, frames: int) -> None:
             file[f"entry/data/encoder_{number}"] = np.zeros(frames)
 
 
-def watch(raw: pathlib.Path) -> FileWatch:
-    return FileWatch(raw, "scan_1", Source(match="{scan}/pilc/*.nxs", format="p06_pilc"))
+def watch(raw: pathlib.Path, scan: str = "scan_1") -> FileWatch:
+    return FileWatch(raw, scan, Source(match="{scan}/pilc/*.nxs", format="p06_pilc"))
 
 
 def test_files_are_seen_in_the_order_of_their_numbers(tmp_path: pathlib.Path) -> None:
@@ -27,6 +27,14 @@ def test_files_are_seen_in_the_order_of_their_numbers(tmp_path: pathlib.Path) ->
         write(tmp_path / f"scan_1/pilc/a_{number}.nxs", number)
     write(tmp_path / "scan_2/pilc/a_1.nxs", 3)
     assert [fact.frames for fact in watch(tmp_path).look(0.0)] == [1, 9, 10]
+
+
+def test_a_plus_stitches_scans_unless_it_stands_in_the_name_of_a_scan(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "Fe/pilc/a_1.nxs", 3)
+    write(tmp_path / "Cu/pilc/a_1.nxs", 4)
+    assert [(fact.frames, fact.part) for fact in watch(tmp_path, "Fe+Cu").look(0.0)] == [(3, (0, 2)), (4, (1, 2))]
+    write(tmp_path / "Fe+Cu/pilc/a_1.nxs", 5)
+    assert [(fact.frames, fact.part) for fact in watch(tmp_path, "Fe+Cu").look(0.0)] == [(5, (0, 1))]
 
 
 def test_a_truncated_file_has_a_sentence_and_is_read_again_when_it_is_whole(tmp_path: pathlib.Path) -> None:
