@@ -153,12 +153,16 @@ class Client:
             yield from answer.products
             after = answer.version
 
-    def fetch(self, scan: str, dataset: str, start: int = 0, stop: int | None = None) -> FetchedArray:
-        """Return indexes `[start, stop)` of "pipeline/dataset" (default: all that is complete), of its newest product."""
+    def fetch(self, scan: str, dataset: str, start: int = 0, stop: int | None = None, settings: str = "") -> FetchedArray:
+        """Return indexes `[start, stop)` of "pipeline/dataset" (default: all that is complete).
+
+        Of the product that was made with the settings of this digest; without one, of the newest.
+        """
         pipeline, _, name = dataset.partition("/")
-        found = self.products(scan, pipeline)
+        found = [state for state in self.products(scan, pipeline) if settings in ("", state.product.settings)]
         if not found:
-            raise BadInput(f"there is nothing of pipeline {pipeline!r} for scan {scan!r} yet")
+            made = f" with settings {settings[:8]}" if settings else ""
+            raise BadInput(f"there is nothing of pipeline {pipeline!r} for scan {scan!r}{made} yet")
         newest = max(found, key=lambda state: state.version)
         end = newest.complete if stop is None else stop
         question = results.FetchRequest(product=newest.product, dataset=name, start=start, stop=end)

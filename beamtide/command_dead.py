@@ -139,8 +139,9 @@ def _bundle(client: "Client", task: str) -> "bundle.Bundle":
     letter = client.dead_letter(task)
     one, document = letter.task, client.settings(letter.task.settings)
     datasets = {}
-    for name in (f"{need.pipeline}/{need.dataset}" for need in one.needs if need.dataset):
-        datasets[name] = client.fetch(one.scan, name, one.start, one.stop).values
+    for need in (need for need in one.needs if need.dataset):
+        name = f"{need.pipeline}/{need.dataset}"
+        datasets[name] = client.fetch(one.scan, name, one.start, one.stop, need.settings).values
     files = {name: client.file(digest) for name, digest in document.calibration.items()}
     return bundle.Bundle(letter, document, files, client.deployment.site.roots, datasets)
 

@@ -4,6 +4,7 @@ A dataset with one number per index becomes a map by scan order; one of the whol
 complex ones the amplitude is shown, of several modes the first. What did not change is not asked for again.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -42,7 +43,8 @@ class Gallery:
         products = sorted(self.client.products(self.scan), key=lambda one: one.version)
         for pipeline, product in {one.product.pipeline: one for one in products}.items():  # of several settings the newest
             if self.seen.get(pipeline) != product and not product.filed:
-                self._take(state, product)
+                with contextlib.suppress(BadInput):  # they were put into files since we asked: what hangs stays
+                    self._take(state, product)
                 self.seen[pipeline] = product
         for name in self.client.deployment.pipelines:
             shown, arrays = self.client.preview(self.scan, name, self.previews.get(name, 0))
@@ -57,27 +59,30 @@ class Gallery:
         same = before is not None and (before.product, before.corrections) == (product.product, product.corrections)
         for header in product.datasets:
             name = f"{pipeline}/{header.name}"
-            if header.per == "index" and (rows := self._grown(name, product.complete, same=same)) is not None:
+            if header.per == "index" and (rows := self._grown(name, product, same=same)) is not None:
                 self.pictures[topic_of(f"{pipeline}_{header.name}")] = _map(rows, state, header, product.version)
         if product.complete >= state.points:
             whole = [header.name for header in product.datasets if header.per == "scan"]
-            arrays = {name: self.client.fetch(self.scan, f"{pipeline}/{name}").values for name in whole}
+            arrays = {name: self._fetch(f"{pipeline}/{name}", product, 0, product.complete) for name in whole}
             self._hang(pipeline, arrays, product.version, f"{self.scan} {pipeline}")
 
-    def _grown(self, name: str, complete: int, *, same: bool) -> NDArray[Any] | None:
+    def _grown(self, name: str, product: ProductState, *, same: bool) -> NDArray[Any] | None:
         """Return the rows of a dataset so far, asking only for those that are new; None if there are none, or it is no map."""
         if not same:
             self.rows.pop(name, None)
-        if not complete:
+        if not product.complete:
             return None
         if name not in self.rows:  # one row tells whether it is a map
-            first = self.client.fetch(self.scan, name, 0, 1).values
+            first = self._fetch(name, product, 0, 1)
             self.rows[name] = None if first.ndim > 1 else first
         have = self.rows[name]
-        if have is not None and complete > len(have):
-            new = self.client.fetch(self.scan, name, len(have), complete).values
+        if have is not None and product.complete > len(have):
+            new = self._fetch(name, product, len(have), product.complete)
             self.rows[name] = have = np.concatenate([have, new])
         return have
+
+    def _fetch(self, name: str, product: ProductState, start: int, stop: int) -> NDArray[Any]:
+        return self.client.fetch(self.scan, name, start, stop, product.product.settings).values
 
     def _hang(self, pipeline: str, arrays: Arrays, version: int, title: str) -> None:
         for name, values in arrays.items():

@@ -5,21 +5,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from beamline_side.hosts.process import PARENT
 from beamtide import clock
 from beamtide.client import Client
 from beamtide.errors import BadInput, NoAnswer
+from beamtide.messages import results
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.tasks import StatusRequest, Task
+from beamtide.pictures import Galleries
+from beamtide.pump import Caller
 
 pytestmark = pytest.mark.system
 SITE = "site: t\nroots: {raw: raw, processed: out}\nstate: s\npipelines: [one.yaml]\n"
 SITE += "scaling: {caps: {jobs: 0, node_hours_per_day: 9}}\n"
 PIPELINE = "pipeline: one\nmodality: encoders\nsource: {match: x.h5}\nsettings: {axes: {}}\n"
-SCAN = Scan(id=ScanId("s1"), shape=(2, 3))
+SCAN, TWICE = Scan(id=ScanId("s1"), shape=(2, 3)), Scan(id=ScanId("s2"), shape=(2, 3))
 TASK = Task(
     id=TaskId("s1/one/abababab/000000-000003"),
     scan=SCAN.id,
@@ -87,6 +91,34 @@ def test_nothing_to_fetch_is_said(client: Client) -> None:
     assert client.products("s1") == ()
     with pytest.raises(BadInput, match="nothing of pipeline 'one'"):
         client.fetch("s1", "one/x")
+
+
+def store(client: Client, settings: str, start: int, stop: int, value: float) -> None:
+    """Be the sorter: hand a result of pipeline one to the sink."""
+    one = {"scan": TWICE.id, "pipeline": PipelineName("one"), "modality": "m", "inputs": (), "settings": Digest(settings)}
+    task = Task(id=TaskId(f"s2/one/{settings}/{start}"), start=start, stop=stop, **one)  # type: ignore[arg-type]
+    header = results.DatasetHeader(name="x", units="um")
+    result = results.StoreRequest(task=task, attempt=1, outcome="result", datasets=(header,))
+    arrays = {"x": np.full(stop - start, value)}
+    with Caller() as caller:
+        caller.ask(client.deployment.address("sink"), results.Release(result=result), results.Released, arrays=arrays)
+
+
+def test_results_of_two_settings_stay_apart(client: Client) -> None:
+    """The old settings' results go on coming while those of new ones are there: whoever looks sees one of both, whole."""
+    client.scan_started(TWICE)
+    with Galleries(client.deployment, TWICE.id) as galleries:
+        store(client, "old", 0, 3, 1.0)
+        np.testing.assert_array_equal(galleries.look()["one_x"].values, [[1, 1, 1], [np.nan] * 3])
+        store(client, "new", 0, 2, 2.0)
+        np.testing.assert_array_equal(galleries.look()["one_x"].values, [[2, 2, np.nan], [np.nan] * 3])
+        np.testing.assert_array_equal(client.fetch(TWICE.id, "one/x", settings="old").values, [1, 1, 1])
+        np.testing.assert_array_equal(client.fetch(TWICE.id, "one/x").values, [2, 2])
+        store(client, "old", 3, 6, 1.0)
+        np.testing.assert_array_equal(galleries.look()["one_x"].values, np.ones(TWICE.shape))
+        np.testing.assert_array_equal(client.fetch(TWICE.id, "one/x", settings="new").values, [2, 2])
+    with pytest.raises(BadInput, match="with settings other yet"):
+        client.fetch(TWICE.id, "one/x", settings="other")
 
 
 def test_the_topology_names_the_components(client: Client) -> None:
