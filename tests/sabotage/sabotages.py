@@ -793,4 +793,11 @@ SABOTAGES = (
         "        if True:\n",
         ("tests/unit/test_lent.py",),
     ),
+    Sabotage(
+        "a bundle holds what is newest, and not what its task needs",
+        "beamtide/command_dead.py",
+        "one.stop, need.settings).values",
+        "one.stop).values",
+        ("tests/system/test_client.py",),
+    ),
 )

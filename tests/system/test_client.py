@@ -1,29 +1,31 @@
 """The client against the real services, each in a process of its own."""
 
 import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 
 from beamline_side.hosts.process import PARENT
-from beamtide import clock
+from beamtide import cli, clock
 from beamtide.client import Client
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.messages import results
+from beamtide.messages import Ok, results
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import Scan
-from beamtide.messages.tasks import StatusRequest, Task
+from beamtide.messages.tasks import Lease, LeaseRequest, Need, StatusRequest, Task, TaskFailed
 from beamtide.pictures import Galleries
 from beamtide.pump import Caller
 
 pytestmark = pytest.mark.system
 SITE = "site: t\nroots: {raw: raw, processed: out}\nstate: s\npipelines: [one.yaml]\n"
-SITE += "scaling: {caps: {jobs: 0, node_hours_per_day: 9}}\n"
+SITE += "scaling: {caps: {jobs: 0, node_hours_per_day: 9}}\nleases: {faults: 1}\n"
 PIPELINE = "pipeline: one\nmodality: encoders\nsource: {match: x.h5}\nsettings: {axes: {}}\n"
-SCAN, TWICE = Scan(id=ScanId("s1"), shape=(2, 3)), Scan(id=ScanId("s2"), shape=(2, 3))
+SCAN, TWICE, FAILED = (Scan(id=ScanId(name), shape=(2, 3)) for name in ("s1", "s2", "s3"))
 TASK = Task(
     id=TaskId("s1/one/abababab/000000-000003"),
     scan=SCAN.id,
@@ -46,7 +48,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     environment = os.environ | {PARENT: str(os.getpid())}
     children = [
         subprocess.Popen([*command, name, "-c", str(folder / "site.yaml")], env=environment, stdout=subprocess.DEVNULL)
-        for name in ("topology", "metadata", "distributor", "sink", "buffer.one")
+        for name in ("topology", "metadata", "distributor", "sink", "fence", "buffer.one")
     ]
     with Client(folder / "site.yaml", patience=20) as opened:
         yield opened
@@ -93,13 +95,16 @@ def test_nothing_to_fetch_is_said(client: Client) -> None:
         client.fetch("s1", "one/x")
 
 
-def store(client: Client, settings: str, start: int, stop: int, value: float) -> None:
+def task_of(scan: Scan, settings: str, start: int, stop: int) -> Task:
+    one = {"scan": scan.id, "pipeline": PipelineName("one"), "modality": "encoders", "inputs": (), "settings": Digest(settings)}
+    return Task(id=TaskId(f"{scan.id}/one/{settings[:8]}/{start}"), start=start, stop=stop, **one)  # type: ignore[arg-type]
+
+
+def store(client: Client, task: Task, value: float) -> None:
     """Be the sorter: hand a result of pipeline one to the sink."""
-    one = {"scan": TWICE.id, "pipeline": PipelineName("one"), "modality": "m", "inputs": (), "settings": Digest(settings)}
-    task = Task(id=TaskId(f"s2/one/{settings}/{start}"), start=start, stop=stop, **one)  # type: ignore[arg-type]
     header = results.DatasetHeader(name="x", units="um")
     result = results.StoreRequest(task=task, attempt=1, outcome="result", datasets=(header,))
-    arrays = {"x": np.full(stop - start, value)}
+    arrays = {"x": np.full(task.stop - task.start, value)}
     with Caller() as caller:
         caller.ask(client.deployment.address("sink"), results.Release(result=result), results.Released, arrays=arrays)
 
@@ -108,17 +113,34 @@ def test_results_of_two_settings_stay_apart(client: Client) -> None:
     """The old settings' results go on coming while those of new ones are there: whoever looks sees one of both, whole."""
     client.scan_started(TWICE)
     with Galleries(client.deployment, TWICE.id) as galleries:
-        store(client, "old", 0, 3, 1.0)
+        store(client, task_of(TWICE, "old", 0, 3), 1.0)
         np.testing.assert_array_equal(galleries.look()["one_x"].values, [[1, 1, 1], [np.nan] * 3])
-        store(client, "new", 0, 2, 2.0)
+        store(client, task_of(TWICE, "new", 0, 2), 2.0)
         np.testing.assert_array_equal(galleries.look()["one_x"].values, [[2, 2, np.nan], [np.nan] * 3])
         np.testing.assert_array_equal(client.fetch(TWICE.id, "one/x", settings="old").values, [1, 1, 1])
         np.testing.assert_array_equal(client.fetch(TWICE.id, "one/x").values, [2, 2])
-        store(client, "old", 3, 6, 1.0)
+        store(client, task_of(TWICE, "old", 3, 6), 1.0)
         np.testing.assert_array_equal(galleries.look()["one_x"].values, np.ones(TWICE.shape))
         np.testing.assert_array_equal(client.fetch(TWICE.id, "one/x", settings="new").values, [2, 2])
     with pytest.raises(BadInput, match="with settings other yet"):
         client.fetch(TWICE.id, "one/x", settings="other")
+
+
+def test_a_bundle_holds_what_its_task_needs_and_not_what_is_newest(client: Client, tmp_path: pathlib.Path) -> None:
+    client.scan_started(FAILED)
+    store(client, task_of(FAILED, "old", 0, 3), 1.0)
+    store(client, task_of(FAILED, "new", 0, 3), 2.0)
+    digest = client.put_settings(client.deployment.pipelines["one"])
+    need = Need(pipeline=PipelineName("one"), dataset="x", upto=3, settings=Digest("old"))
+    client.submit([task := msgspec.structs.replace(task_of(FAILED, digest, 0, 3), needs=(need,))])
+    with Caller() as caller:
+        buffer = client.deployment.address("buffer.one")
+        lease = caller.ask(buffer, LeaseRequest(worker="w", job="j", wait=5.0), Lease)
+        failure = TaskFailed(worker="w", task=lease.task.id, attempt=lease.attempt, cause="fault", reason="it is bad")
+        caller.ask(buffer, failure, Ok)
+    assert lease.task.id == task.id
+    assert cli.run(["dlq", "export", task.id, "--to", str(tmp_path / "b"), "-c", str(client.deployment.file)]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "b/datasets/one/x.npy"), [1, 1, 1])
 
 
 def test_the_topology_names_the_components(client: Client) -> None:
