@@ -117,6 +117,11 @@ def be_one(parent: int, do: Callable[[], int]) -> NoReturn:
             os._exit(code)
 
 
+def line(fact: dict[str, Any]) -> bytes:
+    """Return a fact as one line for the parent's pipe."""
+    return json.dumps(fact).encode() + b"\n"
+
+
 def _leave(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: handing back must not be interrupted
     raise one_task.Leave
@@ -124,6 +129,6 @@ def _leave(*_: object) -> None:
 
 def _tell(pipe: int, fact: dict[str, Any]) -> None:
     try:
-        os.write(pipe, one_task.line(fact))
+        os.write(pipe, line(fact))
     except BrokenPipeError:
         pass  # the parent is gone; we are about to be told

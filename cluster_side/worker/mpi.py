@@ -30,7 +30,7 @@ from beamtide.errors import BadInput, BeamtideError
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from cluster_side.modalities.company import Company
-from cluster_side.worker import allocation, one_task, stages
+from cluster_side.worker import allocation, child, one_task, stages
 from cluster_side.worker.one_task import End, Leave, Work
 from cluster_side.worker.ranks import Ranks
 
@@ -131,7 +131,7 @@ def _witness(work: Work) -> Callable[[dict[str, Any]], None]:
         os.close(writing)
         _watch(work, reading)
     os.close(reading)
-    return lambda fact: _write(writing, one_task.line(fact))
+    return lambda fact: _write(writing, child.line(fact))
 
 
 def _watch(work: Work, reading: int) -> NoReturn:

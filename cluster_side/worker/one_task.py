@@ -7,7 +7,6 @@ is `Stale`, somebody else has the task, and the process ends at once without sto
 Clock policy: times are durations in seconds from `beamtide.clock`.
 """
 
-import json
 import os
 import platform
 import traceback
@@ -72,6 +71,11 @@ class Work:
         return self.deployment.address(f"buffer.{self.pipeline}")
 
     @property
+    def sorter(self) -> str:
+        """The address that results go to."""
+        return self.deployment.address(f"sorter.{self.pipeline}")
+
+    @property
     def identity(self) -> Identity | None:
         """The key that this worker shows; None where sockets need none."""
         return identity_of(self.deployment, "worker")
@@ -105,6 +109,7 @@ def run(work: Work, tell: Callable[[dict[str, Any]], None], begun: Callable[[], 
                 tell({"said": "leave" if found.leave else "notask", "reason": found.reason})
                 return 0
             lease = found
+            caller.connect(work.sorter)  # while the task is computed
             tell({"leased": lease.task.id, "attempt": lease.attempt, "worker": name()})
             progress = beating.begin(work, name(), lease, tell)
             tell({"said": _attempt(work, lease, caller, progress)})
@@ -152,10 +157,9 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
                 worker=name(), host=platform.node(), job=work.job, attempt=lease.attempt, seconds=seconds, versions=versions
             ),
         )
-        sorter = work.deployment.address(f"sorter.{work.pipeline}")
         if (size := sum(array.nbytes for array in arrays.values())) > WORTH_ASKING:
-            _insist(caller, sorter, RoomRequest(task=lease.task.id, size=size), Message)
-        _insist(caller, sorter, result, Ok, arrays=arrays)
+            _insist(caller, work.sorter, RoomRequest(task=lease.task.id, size=size), Message)
+        _insist(caller, work.sorter, result, Ok, arrays=arrays)
     except NoAnswer:
         raise
     except Exception as error:
@@ -243,8 +247,3 @@ def sentence(error: Exception) -> str:
     """Return what went wrong as one line, our own errors as they are."""
     text = " ".join(str(error).split())[:MAX_REASON]
     return text if isinstance(error, BeamtideError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def line(fact: dict[str, Any]) -> bytes:
-    """Return a fact as one line for the parent's pipe."""
-    return json.dumps(fact).encode() + b"\n"

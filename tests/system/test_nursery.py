@@ -147,9 +147,9 @@ class Shelves:
 
 
 @contextmanager
-def beamline(deployment: Deployment) -> Iterator[Beamline]:
+def beamline(deployment: Deployment, *, sorter: bool = True) -> Iterator[Beamline]:
     machine = Beamline()
-    parts = {"buffer.toy": machine, "sorter.toy": Shelves(machine)}
+    parts = {"buffer.toy": machine} | ({"sorter.toy": Shelves(machine)} if sorter else {})
     pumps = [
         Pump(part, Session(ComponentCard(name=name, kind="toy", address=deployment.address(name))), {})
         for name, part in parts.items()
@@ -387,6 +387,20 @@ def test_a_child_connects_before_it_may_start_and_asks_for_nothing(tmp_path: pat
         assert one_task.run(work, pytest.fail, begun) == 0
         assert not buffer.poll(0), "nor when it may not start"
         buffer.disable_monitor()
+
+
+def test_a_worker_connects_to_the_sorter_while_it_computes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = deployment_in(tmp_path, mood="slow")
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as sorter, sorter.get_monitor_socket() as seen:
+        sorter.bind(deployment.address("sorter.toy"))
+        with beamline(deployment, sorter=False) as line:
+            line.tasks = [task(deployment, 0)]
+            with job(deployment, monkeypatch, life.Life(1, 1)):
+                line.wait_for(lambda: line.of(Beat))
+                events = iter(lambda: recv_monitor_message(seen)["event"] if seen.poll(5000) else None, None)
+                assert zmq.Event.HANDSHAKE_SUCCEEDED in events
+                assert not sorter.poll(0), "there is nothing to say yet"
+        sorter.disable_monitor()
 
 
 def test_no_spare_is_born_for_a_job_without_a_further_task(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
