@@ -328,8 +328,8 @@ SABOTAGES = (
     Sabotage(
         "a worker acknowledges before it stores",
         WORKER,
-        "        _insist(caller, sorter, result,",
-        "        _done(work, lease, caller, (result.outcome, 0.0))\n        _insist(caller, sorter, result,",
+        "        _insist(caller, work.sorter, result,",
+        "        _done(work, lease, caller, (result.outcome, 0.0))\n        _insist(caller, work.sorter, result,",
         ("tests/system/test_nursery.py::test_each_task_has_a_process_of_its_own",),
     ),
     Sabotage(
