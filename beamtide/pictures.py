@@ -45,7 +45,7 @@ class Gallery:
             if self.seen.get(pipeline) != product and not product.filed:
                 with contextlib.suppress(BadInput):  # they were put into files since we asked: what hangs stays
                     self._take(state, product)
-                self.seen[pipeline] = product
+                    self.seen[pipeline] = product
         for name in self.client.deployment.pipelines:
             shown, arrays = self.client.preview(self.scan, name, self.previews.get(name, 0))
             if arrays:
