@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+from tests.sabotage import anchors  # noqa: E402
 from tests.sabotage.sabotages import SABOTAGES, Sabotage  # noqa: E402
 
 PARTS = ("beamtide", "beamline_side", "cluster_side", "tests", "examples", "sbatch_templates")
@@ -84,11 +85,10 @@ def commit(sabotage: Sabotage, folder: pathlib.Path) -> Fate:
     """Sabotage a fresh copy, and see."""
     began = time.perf_counter()
     copy_to(folder)
-    path = folder / sabotage.file
-    text = path.read_text()
-    if text.count(sabotage.old) != 1:
-        return Fate(sabotage.name, "", f"does not fit any more: {sabotage.file} was changed, write it anew", 0.0)
-    path.write_text(text.replace(sabotage.old, sabotage.new))
+    found = anchors.places(folder, sabotage.function, sabotage.old)
+    if len(found) != 1:
+        return Fate(sabotage.name, "", f"does not fit any more: {sabotage.function} was changed, write it anew", 0.0)
+    found[0].path.write_text(anchors.replaced(found[0], sabotage.new))
     code, said = tests(folder, sabotage.tests)
     shutil.rmtree(folder)
     seconds = time.perf_counter() - began
