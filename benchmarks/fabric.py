@@ -18,8 +18,8 @@ from typing import Any
 
 import zmq
 
-from beamline_side.cores.distributor import DistributorMachine
-from beamline_side.cores.ticket import Ticket
+from beamline_side.cores.buffer.open_task import Ticket
+from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import clock
 from beamtide.config import Deployment

@@ -10,7 +10,7 @@ Invariants: per asker, scan, pipeline and settings at most one question waits; n
 
 from dataclasses import dataclass, field
 
-from beamline_side.cores.deferred import Asker, Deferred
+from beamline_side.cores.pending_requests import Asker, Deferred
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Unreachable, WakeAt, link
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest

@@ -11,7 +11,7 @@ Invariants: one report per name; the newest boot of a name wins; the version gro
 from collections import deque
 from dataclasses import dataclass, field
 
-from beamline_side.cores.deferred import Asker, Deferred
+from beamline_side.cores.pending_requests import Asker, Deferred
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.base import Seconds

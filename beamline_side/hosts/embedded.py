@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
-from beamline_side.cores.file_tasks import bound, plan
+from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.services.source import MOST_AT_ONCE
 from beamline_side.sources import simulate

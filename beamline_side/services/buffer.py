@@ -1,6 +1,6 @@
 """The buffer service of one pipeline."""
 
-from beamline_side.cores.buffer import BufferMachine
+from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.services.base import Service, pipeline_of
 from beamtide.config import Deployment
 from beamtide.machine import Machine

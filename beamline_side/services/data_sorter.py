@@ -1,7 +1,7 @@
 """The data sorter of one pipeline."""
 
-from beamline_side.cores.result_room import ResultRoom
-from beamline_side.cores.sorter import SorterMachine
+from beamline_side.cores.sorter.byte_budget import ResultRoom
+from beamline_side.cores.sorter.sorter import SorterMachine
 from beamline_side.services.base import Service, pipeline_of
 from beamtide.config import Deployment
 from beamtide.machine import Machine

@@ -1,6 +1,6 @@
 """The metadata server."""
 
-from beamline_side.cores.settings_store import MetadataMachine
+from beamline_side.cores.metadata import MetadataMachine
 from beamline_side.services.base import Service
 from beamtide.config import Deployment
 from beamtide.machine import Machine

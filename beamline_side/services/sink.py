@@ -1,7 +1,7 @@
 """The sink."""
 
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.previews import ShowingSink
+from beamline_side.cores.sink.previews import ShowingSink
+from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.services.base import Service
 from beamtide.config import Deployment
 from beamtide.machine import Machine

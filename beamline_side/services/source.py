@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from beamline_side.cores.file_tasks import bound, plan, surplus, void_plan
+from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
 from beamtide import clock
 from beamtide.client import Client
 from beamtide.config import Deployment, PipelineConfig

@@ -1,6 +1,6 @@
 """The task distributor service: the one entry for tasks."""
 
-from beamline_side.cores.distributor import DistributorMachine
+from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.services.base import Service
 from beamtide.config import Deployment
 from beamtide.machine import Machine

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamline_side.cores.backlog import DOOM, Backlog
-from beamline_side.cores.buffer import BufferMachine
-from beamline_side.cores.buffer_policy import ORDERINGS
-from beamline_side.cores.lease_table import LeaseTable
-from beamline_side.cores.ticket import TABLE, Grant, Ticket, Verdict, ticket_of
+from beamline_side.cores.buffer.backlog import DOOM, Backlog
+from beamline_side.cores.buffer.buffer import BufferMachine
+from beamline_side.cores.buffer.lease_table import LeaseTable
+from beamline_side.cores.buffer.open_task import TABLE, Grant, Ticket, Verdict, ticket_of
+from beamline_side.cores.buffer.orderings import ORDERINGS
 from beamtide.config import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Forget, Keep
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from numpy.typing import NDArray
 
-from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.machine import Arrays, Effect, Event, Heard, Send, Tick, Unreachable
 from beamtide.messages import results as r
 from beamtide.messages.base import Digest, Message, PipelineName, Refused, ScanId, Seconds, TaskId, Unsupported

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beamline_side.cores.closings import FULL, LARGEST_REPORT, LONG, TABLE, Closings, verdicts_of
+from beamline_side.cores.buffer.verdicts_to_distributor import FULL, LARGEST_REPORT, LONG, TABLE, Closings, verdicts_of
 from beamtide.errors import Broken
 from beamtide.machine import Effect, Forget, Keep
 from beamtide.messages.base import TaskId

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.sorter import SorterMachine
+from beamline_side.cores.sink.sink import SinkMachine
+from beamline_side.cores.sorter.sorter import SorterMachine
 from beamtide.machine import Effect, Heard, Send, link
 from beamtide.messages import results as r
 from beamtide.messages.base import Digest, Ok, PipelineName, ScanId, TaskId

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from beamline_side.cores.buffer import BufferMachine
-from beamline_side.cores.closings import verdicts_of
-from beamline_side.cores.distributor import DistributorMachine
+from beamline_side.cores.buffer.buffer import BufferMachine
+from beamline_side.cores.buffer.verdicts_to_distributor import verdicts_of
+from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamtide.config import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, link
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId

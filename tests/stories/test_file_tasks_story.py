@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamline_side.cores.file_tasks import bound, plan, surplus, void_plan
+from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
 from beamtide.config import PipelineConfig
 from beamtide.files.row import FileFact, late_start, natural
 from beamtide.messages.base import Digest, ScanId

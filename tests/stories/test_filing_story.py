@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beamline_side.cores import filing
-from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.cores.sink import retention
+from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.machine import Arrays, Event, Heard, Keep, Send, Tick
 from beamtide.messages import results as r
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, TaskId
@@ -50,7 +50,7 @@ def arrays_of(name: str, number: int) -> Arrays:
 class FilingStory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.small = mock.patch.object(filing, "PORTION", 1)
+        self.small = mock.patch.object(retention, "PORTION", 1)
         self.small.start()
         self.shelf = Shelf()
         self.machine = SinkMachine(self.shelf, MOST)
@@ -194,7 +194,7 @@ def test_it_says_that_there_is_too_much_and_nothing_may_go() -> None:
 
 
 def test_after_a_restart_it_goes_on_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filing, "PORTION", 1)
+    monkeypatch.setattr(retention, "PORTION", 1)
     shelf = Shelf()
     machine = SinkMachine(shelf, 400)
     for number in range(3):

@@ -4,9 +4,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from beamline_side.cores.buffer_policy import ORDERINGS
-from beamline_side.cores.lease_table import LeaseTable
-from beamline_side.cores.ticket import Change, Grant, Verdict, ticket_of
+from beamline_side.cores.buffer.lease_table import LeaseTable
+from beamline_side.cores.buffer.open_task import Change, Grant, Verdict, ticket_of
+from beamline_side.cores.buffer.orderings import ORDERINGS
 from beamtide.machine import Forget, Keep
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Task

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.previews import MOST, MOST_BYTES, ShowingSink
+from beamline_side.cores.sink.previews import MOST, MOST_BYTES, ShowingSink
+from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.machine import Heard, Send
 from beamtide.messages import Ok, Refused, results
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds

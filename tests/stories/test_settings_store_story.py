@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from beamline_side.cores.settings_store import MetadataMachine
+from beamline_side.cores.metadata import MetadataMachine
 from beamtide.machine import Effect, Event, Heard, Send, Unreachable
 from beamtide.messages import metadata as m
 from beamtide.messages.base import Digest, Message, Ok, Refused, ScanId, Unsupported

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.sorter import CREDIT, Line, SorterMachine
+from beamline_side.cores.sink.sink import SinkMachine
+from beamline_side.cores.sorter.sorter import CREDIT, Line, SorterMachine
 from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Machine, Send, link
 from beamtide.messages import results as r
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, TaskId

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.previews import ShowingSink
+from beamline_side.cores.sink.previews import ShowingSink
+from beamline_side.cores.sink.sink import SinkMachine
 from beamtide import preview, settings, site
 from beamtide.config import Deployment
 from beamtide.messages.base import PipelineName, ScanId, TaskId

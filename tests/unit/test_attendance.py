@@ -1,8 +1,8 @@
 """Who should stay at a queue and who should leave: what the autoscaler says to a buffer, and what workers hear of it."""
 
-from beamline_side.cores.attendance import BELIEVED, HEARD, MARGIN
-from beamline_side.cores.buffer import BufferMachine
-from beamline_side.cores.tempo import Tempo
+from beamline_side.cores.buffer.buffer import BufferMachine
+from beamline_side.cores.buffer.jobs_heard import BELIEVED, HEARD, MARGIN
+from beamline_side.cores.buffer.rates import Tempo
 from beamtide.config import Leases, PipelineConfig, Source
 from beamtide.machine import Heard, Send, Tick
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds, TaskId

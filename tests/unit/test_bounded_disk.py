@@ -5,9 +5,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamline_side.cores.covered import BLOCK, Covered, merged
-from beamline_side.cores.distributor import DistributorMachine
-from beamline_side.cores.sorter import SINK, SorterMachine
+from beamline_side.cores.distributor.distributor import DistributorMachine
+from beamline_side.cores.distributor.finished_ranges import BLOCK, Covered, merged
+from beamline_side.cores.sorter.sorter import SINK, SorterMachine
 from beamtide.machine import Heard, Keep, Send
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, TaskId
 from beamtide.messages.results import Released, StoreRequest

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from beamline_side.cores.buffer import DISTRIBUTOR, FENCE, SORTER, BufferMachine
-from beamline_side.cores.distributor import DistributorMachine
+from beamline_side.cores.buffer.buffer import DISTRIBUTOR, FENCE, SORTER, BufferMachine
+from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.config import Leases, PipelineConfig, Source
 from beamtide.machine import Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable

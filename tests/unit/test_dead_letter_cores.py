@@ -4,15 +4,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from beamline_side.cores import dead_letters
-from beamline_side.cores.buffer import DISTRIBUTOR, SORTER, BufferMachine
-from beamline_side.cores.buffer_policy import fifo
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.distributor import DistributorMachine
-from beamline_side.cores.lease_table import LeaseTable
-from beamline_side.cores.sorter import SorterMachine
-from beamline_side.cores.ticket import Verdict, ticket_of
-from beamline_side.cores.verdict_outbox import WINDOW, VerdictOutbox
+from beamline_side.cores.buffer.buffer import DISTRIBUTOR, SORTER, BufferMachine, dead_letters
+from beamline_side.cores.buffer.lease_table import LeaseTable
+from beamline_side.cores.buffer.open_task import Verdict, ticket_of
+from beamline_side.cores.buffer.orderings import fifo
+from beamline_side.cores.buffer.verdicts_to_sorter import WINDOW, VerdictOutbox
+from beamline_side.cores.distributor.distributor import DistributorMachine
+from beamline_side.cores.sink.sink import SinkMachine
+from beamline_side.cores.sorter.sorter import SorterMachine
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.config import Leases, PipelineConfig, Source
 from beamtide.machine import Forget, Heard, Keep, Send, Tick, link

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.sorter import AGAIN_AFTER, SINK, SorterMachine
+from beamline_side.cores.sink.sink import SinkMachine
+from beamline_side.cores.sorter.sorter import AGAIN_AFTER, SINK, SorterMachine
 from beamtide.machine import Heard, Send
 from beamtide.messages.base import Message, Ok, TaskId
 from beamtide.messages.results import Released, StoredBefore, StoreRequest

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from beamline_side.cores.file_tasks import FileFact
+from beamline_side.cores.task_plan import FileFact
 from beamtide import registry
 from beamtide.config import Roots, Source
 from beamtide.errors import BadInput

@@ -1,6 +1,6 @@
 """F9: a buffer that stood still does not blame its workers for a silence that was its own."""
 
-from beamline_side.cores.lease_clock import MOST, LeaseClock
+from beamline_side.cores.buffer.lease_clock import MOST, LeaseClock
 from beamtide.machine import Tick
 from beamtide.messages.base import Ok, Seconds
 from beamtide.messages.tasks import Beat, Stale

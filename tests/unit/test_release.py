@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.sorter import AGAIN_AFTER, CREDIT, SINK, SorterMachine
+from beamline_side.cores.sink.sink import SinkMachine
+from beamline_side.cores.sorter.sorter import AGAIN_AFTER, CREDIT, SINK, SorterMachine
 from beamtide import codec
 from beamtide.machine import Effect, Heard, Keep, Send, Tick
 from beamtide.messages.base import Digest, Handle, Message, Ok, PipelineName, Refused, ScanId, TaskId, Unsupported

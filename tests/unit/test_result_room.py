@@ -3,9 +3,9 @@
 import msgspec
 import numpy as np
 
-from beamline_side.cores.distributor import ROW, DistributorMachine
-from beamline_side.cores.result_room import PROMISE, ResultRoom
-from beamline_side.cores.sorter import CREDIT, SINK, SorterMachine
+from beamline_side.cores.distributor.distributor import ROW, DistributorMachine
+from beamline_side.cores.sorter.byte_budget import PROMISE, ResultRoom
+from beamline_side.cores.sorter.sorter import CREDIT, SINK, SorterMachine
 from beamtide.machine import Event, Heard, Keep, Send, Tick
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.results import DatasetHeader, Release, Released, RoomRequest, StoreRequest

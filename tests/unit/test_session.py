@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from beamline_side.cores.deferred import LONGEST_WAIT, Deferred
+from beamline_side.cores.pending_requests import LONGEST_WAIT, Deferred
 from beamtide.machine import Effect, Heard, Send, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, Refused, Seconds
 from beamtide.messages.topology import ComponentCard, Heartbeat, Hello, TopologyRequest, Unregistered

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from beamline_side.cores.tempo import PLAIN, Tempo
+from beamline_side.cores.buffer.rates import PLAIN, Tempo
 
 
 def test_the_mean_follows_what_tasks_took() -> None:

@@ -4,9 +4,9 @@ import pathlib
 
 import pytest
 
-from beamline_side.cores.buffer import DISTRIBUTOR, BufferMachine
-from beamline_side.cores.distributor import DistributorMachine
-from beamline_side.cores.sorter import AGAIN_AFTER, SorterMachine
+from beamline_side.cores.buffer.buffer import DISTRIBUTOR, BufferMachine
+from beamline_side.cores.distributor.distributor import DistributorMachine
+from beamline_side.cores.sorter.sorter import AGAIN_AFTER, SorterMachine
 from beamline_side.cores.topology import TopologyMachine
 from beamline_side.hosts.embedded import check_shape
 from beamtide.config import Leases, PipelineConfig, Source

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.closings import verdicts_of
-from beamline_side.cores.distributor import DistributorMachine
-from beamline_side.cores.product_ledger import Record
-from beamline_side.cores.tallies import Known
-from beamline_side.cores.ticket import ticket_of
+from beamline_side.cores.buffer.open_task import ticket_of
+from beamline_side.cores.buffer.verdicts_to_distributor import verdicts_of
+from beamline_side.cores.distributor.distributor import DistributorMachine
+from beamline_side.cores.distributor.tallies import Known
+from beamline_side.cores.sink.product_ledger import Record
+from beamline_side.cores.sink.sink import SinkMachine
 from beamtide import codec
 from beamtide.machine import Arrays, Effect, Event, Forget, Heard, Keep, Send
 from beamtide.messages import results as r

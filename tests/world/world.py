@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from beamline_side.cores.buffer import BufferMachine
-from beamline_side.cores.catalogue import SinkMachine
-from beamline_side.cores.distributor import DistributorMachine
+from beamline_side.cores.buffer.buffer import BufferMachine
+from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.fence import FenceMachine
-from beamline_side.cores.settings_store import MetadataMachine
-from beamline_side.cores.sorter import SorterMachine
+from beamline_side.cores.metadata import MetadataMachine
+from beamline_side.cores.sink.sink import SinkMachine
+from beamline_side.cores.sorter.sorter import SorterMachine
 from beamtide.config import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Arrays, Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Seconds

@@ -13,8 +13,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from beamline_side.cores.deferred import Asker, Deferred
-from beamline_side.cores.tempo import Tempo
+from beamline_side.cores.buffer.rates import Tempo
+from beamline_side.cores.pending_requests import Asker, Deferred
 from beamtide.machine import Heard, Peer
 from beamtide.messages.scaling import CrewRequest, StartStages
 from beamtide.messages.tasks import LeaseRequest, NoTask

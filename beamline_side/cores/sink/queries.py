@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from beamline_side.cores.product_ledger import ProductLedger, Record
+from beamline_side.cores.sink.product_ledger import ProductLedger, Record
 from beamtide import codec
 from beamtide.machine import Arrays, Shelf
 from beamtide.merge import blank, merge_parts, wide

@@ -11,7 +11,7 @@ Invariant: a held task stands in the queue of exactly one fence.
 import heapq
 from dataclasses import dataclass, field
 
-from beamline_side.cores.ticket import Ticket
+from beamline_side.cores.buffer.open_task import Ticket
 from beamtide.machine import Effect, Send, link
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from beamline_side.cores.deferred import Deferred
-from beamline_side.cores.journal import Journal
-from beamline_side.cores.tallies import Tallies
+from beamline_side.cores.distributor.tallies import Tallies
+from beamline_side.cores.distributor.task_log import Journal
+from beamline_side.cores.pending_requests import Deferred
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages.base import Ok, PipelineName, Refused, Seconds
 from beamtide.messages.tasks import (

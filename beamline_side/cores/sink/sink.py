@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.deferred import Asker, Deferred
-from beamline_side.cores.fetching import Fetching
-from beamline_side.cores.filing import Filing
-from beamline_side.cores.product_ledger import Forms, ProductLedger, Record
+from beamline_side.cores.pending_requests import Asker, Deferred
+from beamline_side.cores.sink.product_ledger import Forms, ProductLedger, Record
+from beamline_side.cores.sink.queries import Fetching
+from beamline_side.cores.sink.retention import Filing
 from beamtide import codec
 from beamtide.errors import WireError
 from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Peer, Send, Shelf, Tick, Unreachable, WakeAt

@@ -10,10 +10,10 @@ Clock policy: `now` is the caller's monotonic clock. Invariant: a worker waits o
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from beamline_side.cores.attendance import Attendance
-from beamline_side.cores.deferred import Asker, Deferred
-from beamline_side.cores.tempo import Tempo
-from beamline_side.cores.ticket import Grant
+from beamline_side.cores.buffer.jobs_heard import Attendance
+from beamline_side.cores.buffer.open_task import Grant
+from beamline_side.cores.buffer.rates import Tempo
+from beamline_side.cores.pending_requests import Asker, Deferred
 from beamtide.machine import Effect, Heard, Peer, Send, Unreachable
 from beamtide.messages.base import Seconds, TaskId
 from beamtide.messages.scaling import CrewRequest, StartStages

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.closings import Closings
+from beamline_side.cores.buffer.verdicts_to_distributor import Closings
 from beamtide.machine import Effect, Keep, Send, Shelf, WakeAt, link
 from beamtide.messages.base import PipelineName, Seconds
 from beamtide.messages.tasks import Entry, Pulled, PullRequest

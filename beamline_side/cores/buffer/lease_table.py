@@ -18,8 +18,8 @@ import heapq
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
-from beamline_side.cores.buffer_policy import Key, Ordering
-from beamline_side.cores.ticket import TABLE, Change, Grant, Hold, Leased, Ticket, Verdict, counts_as
+from beamline_side.cores.buffer.open_task import TABLE, Change, Grant, Hold, Leased, Ticket, Verdict, counts_as
+from beamline_side.cores.buffer.orderings import Key, Ordering
 from beamtide.machine import Forget
 from beamtide.messages.base import ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Cause, Outcome, Task, TaskFailed

@@ -14,8 +14,8 @@ from collections import deque
 
 import msgspec
 
-from beamline_side.cores.buffer_policy import Key, Ordering
-from beamline_side.cores.ticket import TABLE, Change, Ticket, ticket_of
+from beamline_side.cores.buffer.open_task import TABLE, Change, Ticket, ticket_of
+from beamline_side.cores.buffer.orderings import Key, Ordering
 from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.base import ScanId, Seconds, TaskId
 

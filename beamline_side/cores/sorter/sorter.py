@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.corrections import SINK, Corrections, Parcels, Place
-from beamline_side.cores.doubts import Doubts
-from beamline_side.cores.release_queue import Line, ReleaseQueue, Row
-from beamline_side.cores.result_room import ResultRoom
+from beamline_side.cores.sorter.byte_budget import ResultRoom
+from beamline_side.cores.sorter.corrections import SINK, Corrections, Parcels, Place
+from beamline_side.cores.sorter.given_up_tasks import Doubts
+from beamline_side.cores.sorter.release_queue import Line, ReleaseQueue, Row
 from beamtide import codec
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Ok, Refused, Unsupported

@@ -13,18 +13,18 @@ when confirmed.
 
 import itertools
 
-from beamline_side.cores.backlog import Backlog
-from beamline_side.cores.buffer_policy import ORDERINGS
-from beamline_side.cores.dead_letters import LetterBox
-from beamline_side.cores.gate import Gate
-from beamline_side.cores.idle_workers import IdleWorkers
-from beamline_side.cores.intake import CREDIT, Intake
-from beamline_side.cores.lease_clock import LeaseClock
-from beamline_side.cores.lease_table import LeaseTable
-from beamline_side.cores.tempo import Tempo
-from beamline_side.cores.ticket import TABLE, Change, Ticket, ticket_of
-from beamline_side.cores.verdict_outbox import VerdictOutbox
-from beamline_side.cores.verdicts import Verdicts
+from beamline_side.cores.buffer.backlog import Backlog
+from beamline_side.cores.buffer.dead_letters import LetterBox
+from beamline_side.cores.buffer.fenced_tasks import Gate
+from beamline_side.cores.buffer.idle_workers import IdleWorkers
+from beamline_side.cores.buffer.intake import CREDIT, Intake
+from beamline_side.cores.buffer.lease_clock import LeaseClock
+from beamline_side.cores.buffer.lease_table import LeaseTable
+from beamline_side.cores.buffer.open_task import TABLE, Change, Ticket, ticket_of
+from beamline_side.cores.buffer.orderings import ORDERINGS
+from beamline_side.cores.buffer.rates import Tempo
+from beamline_side.cores.buffer.verdicts import Verdicts
+from beamline_side.cores.buffer.verdicts_to_sorter import VerdictOutbox
 from beamtide.config import Leases, PipelineConfig
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds

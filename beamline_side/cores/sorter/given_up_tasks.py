@@ -11,7 +11,7 @@ No clock. Invariant: `StoredBefore` is said of a result that is, or will be, vis
 
 from dataclasses import dataclass, field
 
-from beamline_side.cores.corrections import SINK
+from beamline_side.cores.sorter.corrections import SINK
 from beamtide import codec
 from beamtide.machine import Effect, Heard, Peer, Send, Shelf
 from beamtide.messages.base import Ok, TaskId

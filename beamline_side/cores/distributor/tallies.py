@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.covered import Covered
+from beamline_side.cores.distributor.finished_ranges import Covered
 from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import Closed, Tally, Task, TaskStatus

@@ -9,10 +9,10 @@ Invariant: each change of a ticket leaves as rows and messages of one batch, or 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from beamline_side.cores.dead_letters import LetterBox
-from beamline_side.cores.intake import Intake
-from beamline_side.cores.ticket import Change, Grant, Ticket, Verdict
-from beamline_side.cores.verdict_outbox import VerdictOutbox
+from beamline_side.cores.buffer.dead_letters import LetterBox
+from beamline_side.cores.buffer.intake import Intake
+from beamline_side.cores.buffer.open_task import Change, Grant, Ticket, Verdict
+from beamline_side.cores.buffer.verdicts_to_sorter import VerdictOutbox
 from beamtide.machine import Effect
 from beamtide.messages.base import Ok, Refused
 from beamtide.messages.dead_letters import DeadLetter

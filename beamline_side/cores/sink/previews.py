@@ -9,7 +9,7 @@ Invariants: at most `MOST` previews of at most `MOST_BYTES` each are kept, the l
 
 from dataclasses import dataclass, field
 
-from beamline_side.cores.catalogue import SinkMachine
+from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.machine import Arrays, Effect, Event, Heard, Send
 from beamtide.messages import Message, Ok, Refused, results
 from beamtide.messages.base import PipelineName, ScanId, Seconds

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.product_ledger import ProductLedger, Record
+from beamline_side.cores.sink.product_ledger import ProductLedger, Record
 from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.results import Filed, Product, ProductState
 

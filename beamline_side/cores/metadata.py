@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.deferred import Asker, Deferred
+from beamline_side.cores.pending_requests import Asker, Deferred
 from beamtide.machine import Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused, Unsupported
 from beamtide.messages import metadata as m

@@ -1,0 +1,1 @@
+"""The buffer of a pipeline: queued tasks, leases, verdicts, and dead letters."""
