@@ -10,7 +10,7 @@ from beamtide.errors import BadInput
 from beamtide.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, duration, log_lines, progress, remarks_of, say
 
 if TYPE_CHECKING:
-    from beamline_side.hosts.embedded import Outcome
+    from beamline_side.hosts.one_scan import Outcome
     from beamtide.config import Deployment
 
 START, SERVE = "Start here", "Serve"
@@ -51,7 +51,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Simulate a scan and process it while it is measured: files, tasks, workers, maps."""
-    from beamline_side.hosts import embedded
+    from beamline_side.hosts import demo
     from beamtide import site
     from beamtide.command_tell import parse_shape
 
@@ -61,9 +61,9 @@ def demo(
     if not as_json:
         say(f"Beamtide demo · scan_00001 · {points[0]} × {points[1]} points · simulated P06 layout in {folder / 'raw'}")
     with progress(quiet=as_json) as show:
-        outcome = embedded.demo(folder.resolve(), (points[0], points[1]), show)
+        outcome = demo.demo(folder.resolve(), (points[0], points[1]), show)
     deployment = site.load(folder / "site" / "site.yaml")
-    ratios = embedded.recovered_and_true(deployment, outcome.scan)
+    ratios = demo.recovered_and_true(deployment, outcome.scan)
     words = "   ".join(f"{element} {ratio:.3f} ±{max(spread, 0.001):.3f}" for element, ratio, spread in ratios)
     value = _plain(outcome) | {"recovered": {element: {"ratio": ratio, "sigma": spread} for element, ratio, spread in ratios}}
     lines = [*_summary(outcome), f" recovered / true   {words}", *_where(outcome, folder / "processed")]
@@ -81,7 +81,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     as_json: Json = False,
 ) -> None:
     """Process one scan whose files are there already, on this machine."""
-    from beamline_side.hosts import embedded
+    from beamline_side.hosts import one_scan
     from beamtide import site
     from beamtide.command_tell import parse_shape
     from beamtide.layout import checked
@@ -94,7 +94,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         deployment = site.derived(deployment, site.Changes(raw=raw, processed=processed, jobs=workers, pipelines=wanted))
     points = parse_shape(shape) if shape else _shape_of(deployment, checked(scan))
     with progress(quiet=as_json) as show:
-        outcome = embedded.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points), show)
+        outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points), show)
     answer(_plain(outcome), [*_summary(outcome), *_where(outcome, deployment.site.roots.processed)], as_json=as_json)
 
 

@@ -13,12 +13,12 @@ import time
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from beamline_side.hosts import embedded
-from beamline_side.sources import simulate
+from beamline_side.hosts import demo
+from beamline_side.simulation import beamline
 from beamtide import site
 from beamtide.config import Deployment
-from benchmarks import start
 from benchmarks.measure import Beside, Book, scratch
+from benchmarks.start_rig import POINTS, SCAN, forked, strict, task_of
 from cluster_side.images import build, enter
 
 TIMES, TASKS = 20, 40
@@ -32,8 +32,8 @@ def run(book: Book) -> None:
         print("not measured in a container: set BEAMTIDE_IMAGE_FILE to an image, with apptainer or singularity on PATH")
         return
     with scratch() as folder:
-        deployment = _in_image(embedded.prepare_demo(pathlib.Path(folder)), program, image)
-        simulate.simulate(deployment.site.roots.raw, start.SCAN, seconds_per_line=0.0)
+        deployment = _in_image(demo.prepare_demo(pathlib.Path(folder)), program, image)
+        beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0.0)
         deployment.site.state.mkdir(exist_ok=True)
         script = enter.script(deployment, ("true",))
         ours, bare = [], []
@@ -42,15 +42,15 @@ def run(book: Book) -> None:
             bare.append(_seconds([program, "exec", str(image), "true"]))
         ratio = [one / other for one, other in zip(ours, bare, strict=True)]
         book.row("exec_ratio", ratio, "", "lower", floor=Beside(f"{program} exec IMAGE true, in s", bare))
-        lives, free = start.forked(deployment, start.task_of(deployment), TASKS)
-        jobs = [start.strict(deployment, start.task_of(deployment)) for _ in range(TIMES)]
+        lives, free = forked(deployment, task_of(deployment), TASKS)
+        jobs = [strict(deployment, task_of(deployment)) for _ in range(TIMES)]
     with scratch() as folder:
         staged = {"digest": build.file_digest(image), "stage": f"{folder}/node", "unpack": True}
-        deployment = _in_image(embedded.prepare_demo(pathlib.Path(folder)), program, image, staged)
-        simulate.simulate(deployment.site.roots.raw, start.SCAN, seconds_per_line=0.0)
+        deployment = _in_image(demo.prepare_demo(pathlib.Path(folder)), program, image, staged)
+        beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0.0)
         deployment.site.state.mkdir(exist_ok=True)
-        unpacked = [start.strict(deployment, start.task_of(deployment)) for _ in range(TIMES + 1)][1:]  # the first one unpacks
-    book.row("forked_worker_in_image_p50_ms", lives, "ms", "lower", notes={"spectra_per_task": start.POINTS})
+        unpacked = [strict(deployment, task_of(deployment)) for _ in range(TIMES + 1)][1:]  # the first one unpacks
+    book.row("forked_worker_in_image_p50_ms", lives, "ms", "lower", notes={"spectra_per_task": POINTS})
     book.row("slot_free_to_lease_in_image_p50_ms", free, "ms", "lower")
     floor = Beside(f"{program} exec IMAGE true", bare)
     book.row("strict_job_in_image_s", jobs, "s", "lower", floor=floor)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PyMca5.PyMcaPhysics.xrf.FastXRFLinearFit import FastXRFLinearFit
 
-from beamline_side.sources import simulate
+from beamline_side.simulation import beamline
 from beamtide import clock, registry
 from benchmarks.measure import Beside, Book, private_peaks, scratch
 from cluster_side.modalities.registry import modality
@@ -141,7 +141,7 @@ def _measured() -> tuple[pathlib.Path, Spectra, str]:
 
 
 def _made_up() -> tuple[pathlib.Path, Spectra, str]:
-    cfg = pathlib.Path(simulate.__file__).parent / "demo" / "sample.cfg"
+    cfg = pathlib.Path(beamline.__file__).parent / "demo" / "sample.cfg"
     fit, rng = FastModel(model.prepare(XrfSettings(), {"cfg": cfg})), np.random.default_rng(0)
     areas = rng.exponential(300.0, (1111 * COPIES, len(fit.names))) * (rng.random(len(fit.names)) < 0.6)
     spectra = np.zeros((len(areas), 2048), np.float32)

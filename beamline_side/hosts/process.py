@@ -16,7 +16,7 @@ from typing import cast
 
 import structlog
 
-from beamline_side.services.base import NoStore, Service
+from beamline_side.services.components import SERVICES, NoStore, Service
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import lifeline, state_folder
 from beamtide.config import Deployment
@@ -28,16 +28,7 @@ from beamtide.session import Session
 
 Loop = Callable[[Deployment, Callable[[], bool]], None]
 
-SERVICES = {
-    "topology": "topology_manager",
-    "metadata": "metadata_server",
-    "distributor": "task_distributor",
-    "sink": "sink",
-    "fence": "fence",
-    "buffer": "buffer",
-    "sorter": "data_sorter",
-}
-LOOPS = {"source": "source", "writer": "writer"}
+LOOPS = {"source": "file_source", "writer": "writer.writer"}
 SPARE_DESCRIPTORS = 512
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT, LARGEST_BLOCK = 64 << 20, 32 << 20
@@ -62,7 +53,7 @@ def serve(deployment: Deployment, component: str) -> None:
         run = cast(Loop, importlib.import_module(f"beamline_side.services.{LOOPS[kind]}").run)
         run(deployment, lambda: bool(stopped))
     elif kind in SERVICES:
-        _pump(deployment, component, importlib.import_module(f"beamline_side.services.{SERVICES[kind]}").SERVICE)
+        _pump(deployment, component, SERVICES[kind])
     else:
         raise BadInput(f"{component} is started by its own command: beamtide autoscale")
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from beamline_side.hosts import embedded
+from beamline_side.hosts import one_scan
 from beamtide import cli, site
 from beamtide.config import Deployment
 from cluster_side.images import admission, checks, enter, runtime
@@ -49,7 +49,7 @@ def test_the_image_is_whole_and_says_what_is_in_it(worker_image: Image) -> None:
 
 
 def test_a_measured_scan_is_processed_inside_of_it(deployment: Deployment) -> None:
-    outcome = embedded.run_scan(deployment, REAL_SCAN, lambda _: None)
+    outcome = one_scan.run_scan(deployment, REAL_SCAN, lambda _: None)
     rows = outcome.last.pipelines
     assert {name: (row.done, row.lost) for name, row in rows.items()} == {"encoders": (11, 0), "xrf": (11, 0)}
     text = next(path for path in outcome.files if path.name == "xrf.h5").read_bytes()

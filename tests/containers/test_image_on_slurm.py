@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from beamline_side.hosts import embedded
+from beamline_side.hosts import one_scan
 from beamtide import site
 from beamtide.config import Deployment
 from tests.containers.conftest import Image
@@ -80,7 +80,7 @@ def test_workers_in_an_image_are_jobs_of_a_user(deployment: Deployment, real_slu
     def look(_: object) -> None:
         users.update(real_slurm.run("squeue", "-h", "-o", "%u").split())
 
-    outcome = embedded.run_scan(deployment, REAL_SCAN, look)
+    outcome = one_scan.run_scan(deployment, REAL_SCAN, look)
     rows = outcome.last.pipelines
     assert {name: (row.done, row.lost) for name, row in rows.items()} == {"encoders": (11, 0), "xrf": (11, 0)}, _logs(deployment)
     assert users == {USER}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from beamline_side.hosts import embedded
+from beamline_side.hosts import one_scan
 from beamtide import results, site
 from beamtide.config import Deployment
 from beamtide.messages.base import ScanId
@@ -72,7 +72,7 @@ def test_ranks_on_two_nodes_find_the_object(mpi_image: Image, real_slurm: Cluste
         jobs = [line.split() for line in real_slurm.run("squeue", "-h", "-o", "%D %j").splitlines()]
         nodes.update(count for count, name in jobs if "ptycho" in name)  # another test's jobs may still be leaving
 
-    outcome = embedded.run_scan(deployment, SCAN, look)
+    outcome = one_scan.run_scan(deployment, SCAN, look)
     logs = "\n".join(path.read_text(errors="replace") for path in deployment.site.slurm.logs.iterdir())
     assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"ptycho": (1, 0)}, logs
     assert "ranks=4" in logs

@@ -150,8 +150,10 @@ class Hatchery:
 
 def main() -> None:
     """Obey until the input ends."""
-    for module in (*process.SERVICES.values(), *process.LOOPS.values()):
+    for module in process.LOOPS.values():
         importlib.import_module(f"beamline_side.services.{module}")
+    for room in ("buffer.buffer", "sorter.sorter", "sink.sink", "distributor.distributor", "fence", "metadata", "topology"):
+        importlib.import_module(f"beamline_side.cores.{room}")
     importlib.import_module("tests.faults.load")
     lifeline.die_with(os.getppid(), signal.SIGKILL)
     brood = Brood(Deployment.model_validate_json(sys.argv[1]), pathlib.Path(sys.argv[2]))

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from beamline_side.hosts import embedded
+from beamline_side.hosts import one_scan
 from beamtide import site
 from beamtide.client import Client
 from beamtide.errors import BadInput
@@ -34,7 +34,7 @@ def test_a_scan_with_keys(tmp_path: pathlib.Path, test_data: pathlib.Path, monke
             refused.append(str(error.value))
         monkeypatch.delenv("BEAMTIDE_KEY")
 
-    outcome = embedded.run_scan(deployment, REAL_SCAN, as_viewer)
+    outcome = one_scan.run_scan(deployment, REAL_SCAN, as_viewer)
     rows = outcome.last.pipelines
     assert {name: (row.done, row.lost, row.doubled) for name, row in rows.items()} == {"encoders": (11, 0, 0), "xrf": (11, 0, 0)}
     assert set(refused) == {"your key viewer is for a viewer, who may not send ScanStarted"}

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import tempfile
 
-from beamline_side.hosts import embedded
+from beamline_side.hosts import demo
 from beamtide import clock, site
 from beamtide.config import Deployment
 from beamtide.watching import Snapshot
@@ -74,11 +74,11 @@ def main() -> None:
 def _demo(cluster: Cluster) -> None:
 
     os.environ["SLURM_CONF"] = str(cluster.conf)
-    deployment = embedded.prepare_demo(FOLDER.resolve())
+    deployment = demo.prepare_demo(FOLDER.resolve())
     deployment.file.write_text(deployment.file.read_text() + SLURM)
     deployment = site.load(deployment.file)
     show = Show(cluster, deployment)
-    outcome = embedded.measure(deployment, SHAPE, show)
+    outcome = demo.measure(deployment, SHAPE, show)
     rows = outcome.last.pipelines.values()
     lost, doubled = (sum(getattr(row, name) for row in rows) for name in ("lost", "doubled"))
     print(f"Done in {outcome.seconds:.0f} s: {sum(row.total for row in rows)} tasks, {lost} lost, {doubled} doubled.")
@@ -89,7 +89,7 @@ def _demo(cluster: Cluster) -> None:
         show(None)
         clock.pause(0.5)
     print(f"No jobs left {clock.monotonic() - ended:.0f} s after the end; at most {show.most} at once.")
-    for element, ratio, spread in embedded.recovered_and_true(deployment, outcome.scan):
+    for element, ratio, spread in demo.recovered_and_true(deployment, outcome.scan):
         print(f" recovered / true   {element} {ratio:.3f} ±{max(spread, 0.001):.3f}")
 
 

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.hosts.embedded import follow, prepare_demo, run_scan
+from beamline_side.hosts.demo import prepare_demo
+from beamline_side.hosts.one_scan import follow, run_scan
 from beamline_side.hosts.process import PARENT
-from beamline_side.sources import simulate
+from beamline_side.simulation import beamline
 from beamtide import cli, clock, layout, site
 from beamtide.client import Client
 from beamtide.config import Deployment
@@ -38,7 +39,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
 LINES, COLUMNS = 7, 8
 MISSING, MISMATCH, TRUNCATED, GROWING = 1, 2, 3, 5
 SCAN = Scan(id=ScanId("scan_00001"), shape=(LINES, COLUMNS), axes=("scanv", "scanu"))
-XSPRESS, ENCODERS = simulate.DETECTOR, simulate.ENCODERS
+XSPRESS, ENCODERS = beamline.DETECTOR, beamline.ENCODERS
 WRONG = """
 pipeline: wrong
 modality: encoders
@@ -54,7 +55,7 @@ write: [tiff]
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     raw = tmp_path_factory.mktemp("simulated")
-    simulate.simulate(raw, SCAN, seconds_per_line=0)
+    beamline.simulate(raw, SCAN, seconds_per_line=0)
     return raw
 
 
@@ -196,7 +197,7 @@ def test_a_file_that_is_written_while_the_scan_runs_is_read_when_it_is_whole(nig
     assert sorted(holes_of(night, "encoders")) == [(MISSING, MISSING + 1)]
     with h5py.File(layout.result_file(night.deployment.site.roots.processed, SCAN.id, "encoders")) as file:
         x = file["entry/data/x"][()].reshape(LINES, COLUMNS)
-    np.testing.assert_allclose(x[GROWING], np.arange(COLUMNS) * simulate.STEP, atol=0.05)
+    np.testing.assert_allclose(x[GROWING], np.arange(COLUMNS) * beamline.STEP, atol=0.05)
 
 
 @pytest.mark.long

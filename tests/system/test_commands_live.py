@@ -15,8 +15,9 @@ import pytest
 import tifffile
 
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.hosts.embedded import follow, prepare_demo
-from beamline_side.sources import simulate
+from beamline_side.hosts.demo import prepare_demo
+from beamline_side.hosts.one_scan import follow
+from beamline_side.simulation import beamline
 from beamtide import cli, clock, layout, results, site
 from beamtide.client import Client
 from beamtide.config import Deployment
@@ -34,7 +35,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     deployment = prepare_demo(tmp_path_factory.mktemp("live"))
     deployment.file.write_text(deployment.file.read_text().replace("reserve: 4", "reserve: 4, durability: relaxed"))
     deployment = site.load(deployment.file)
-    simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
+    beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
     with Host(deployment) as host:
         assert told(deployment, "scan", "start", SCAN.id, "--shape", "3x8", "--axes", "scanv,scanu")["shape"] == [3, 8]
         assert told(deployment, "scan", "stop", SCAN.id)["ended"] == SCAN.id
@@ -116,7 +117,7 @@ def test_settings(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_task_of_ones_own(live: Deployment, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "tasks.json"
-    given = {"root": "raw", "path": f"{SCAN.id}/{simulate.ENCODERS}/{SCAN.id}_00000.nxs", "format": "p06_pilc"}
+    given = {"root": "raw", "path": f"{SCAN.id}/{beamline.ENCODERS}/{SCAN.id}_00000.nxs", "format": "p06_pilc"}
     task = {"scan": "mine", "pipeline": "encoders", "modality": "encoders", "start": 0, "stop": 8}
     task["settings"], task["inputs"] = told(live, "settings", "put", "encoders")["digest"], [given | {"first": 0, "last": 8}]
     file.write_text(json.dumps([task]))
@@ -127,7 +128,7 @@ def test_a_task_of_ones_own(live: Deployment, tmp_path: pathlib.Path, capsys: py
         for state in client.subscribe("mine", "encoders"):
             if state.complete == 8:
                 break
-        np.testing.assert_allclose(client.fetch("mine", "encoders/x").values, np.arange(8) * simulate.STEP, atol=0.05)
+        np.testing.assert_allclose(client.fetch("mine", "encoders/x").values, np.arange(8) * beamline.STEP, atol=0.05)
     file.write_text("[{}]")
     assert "tasks.json, task 0" in words_of(capsys, "submit", file, "-c", live.file, code=2)
 
@@ -227,7 +228,7 @@ def test_a_second_host_on_the_same_state_is_refused(live: Deployment, capsys: py
 def own(tmp_path: pathlib.Path) -> Deployment:
     """A site of its own, with files of a scan and nothing running."""
     deployment = prepare_demo(tmp_path)
-    simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
+    beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
     return site.load(deployment.file)
 
 

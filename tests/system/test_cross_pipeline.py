@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from beamline_side.hosts.embedded import run_scan
+from beamline_side.hosts.one_scan import run_scan
 from beamtide import layout, results, site
 from beamtide.config import Deployment
 from tests.system.deployments import COLUMNS, REAL_SCAN, ROWS

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.hosts.embedded import follow, prepare_demo
-from beamline_side.sources import simulate
+from beamline_side.hosts.demo import prepare_demo
+from beamline_side.hosts.one_scan import follow
+from beamline_side.simulation import beamline
 from beamtide import cli, clock, layout, site
 from beamtide.client import Client
 from beamtide.config import Deployment
@@ -37,7 +38,7 @@ def edit(file: pathlib.Path, old: str, new: str) -> None:
 
 
 def line_of(deployment: Deployment, line: int) -> pathlib.Path:
-    return deployment.site.roots.raw / SCAN.id / simulate.ENCODERS / f"{SCAN.id}_{line:05d}.nxs"
+    return deployment.site.roots.raw / SCAN.id / beamline.ENCODERS / f"{SCAN.id}_{line:05d}.nxs"
 
 
 def spoil(file: pathlib.Path) -> None:
@@ -54,7 +55,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Deplo
     edit(deployment.file, "[encoders.yaml, xrf.yaml]", "[encoders.yaml]")
     edit(deployment.file, "leases: {ttl: 10, beat: 2}", "leases: {ttl: 5, beat: 0.5, faults: 2}")
     deployment = site.load(deployment.file)
-    simulate.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
+    beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
     for line in (BAD, WORSE):
         shutil.copy(line_of(deployment, line), folder)
         spoil(line_of(deployment, line))
@@ -151,7 +152,7 @@ def test_from_the_failure_to_the_repaired_file(
         x = client.fetch(SCAN.id, "encoders/x").values.reshape(3, 8)
     with h5py.File(result) as opened:
         np.testing.assert_array_equal(opened["entry/data/x"][()].reshape(3, 8), x)
-    np.testing.assert_allclose(x, np.tile(np.arange(8) * simulate.STEP, (3, 1)), atol=0.05)
+    np.testing.assert_allclose(x, np.tile(np.arange(8) * beamline.STEP, (3, 1)), atol=0.05)
     assert told(deployment, "list")["letters"] == []
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.hosts.embedded import run_scan
+from beamline_side.hosts.one_scan import run_scan
 from beamtide import clock, preview, results, site
 from beamtide.client import Client
 from beamtide.config import Deployment

@@ -10,7 +10,7 @@ import tifffile
 import yaml
 from PIL import Image
 
-from beamline_side.hosts.embedded import run_scan
+from beamline_side.hosts.one_scan import run_scan
 from beamtide import layout, results, site
 from beamtide.config import Deployment
 from beamtide.messages.base import ScanId

@@ -20,7 +20,7 @@ import silx.io
 import silx.io.nxdata
 
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.hosts.embedded import follow, run_scan
+from beamline_side.hosts.one_scan import follow, run_scan
 from beamtide import layout, results
 from beamtide.client import Client
 from beamtide.config import Deployment

@@ -1,6 +1,5 @@
 """The writer with a real sink and metadata server: live file, final file, trouble, and services that come and go."""
 
-import importlib
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ import numpy as np
 import pytest
 
 import beamtide
-from beamline_side.hosts.process import SERVICES
-from beamline_side.services import filed, writer
-from beamline_side.services.writer import Stopped, Writer
+from beamline_side.services.components import SERVICES
+from beamline_side.services.writer.writer import Stopped, Writer, filed_scans, writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import layout, results, site
 from beamtide.config import Budgets, Deployment, Leases
@@ -50,7 +48,7 @@ def deployment(tmp_path: pathlib.Path) -> Deployment:
 @contextmanager
 def serving(deployment: Deployment, name: str) -> Iterator[None]:
     """Run a real service in a thread, with its real spool."""
-    service = importlib.import_module(f"beamline_side.services.{SERVICES[name.partition('.')[0]]}").SERVICE
+    service = SERVICES[name.partition(".")[0]]
     links = {link: deployment.address(to) for link, to in service.links(name).items()}
     ready, pumps = threading.Event(), []
 
@@ -185,7 +183,7 @@ def test_a_sink_that_is_away_is_a_sentence_and_comes_back(deployment: Deployment
 @pytest.fixture
 def small_sink(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Deployment, Caller]]:
     """A site whose sink has no room for what stands in files, with a distributor and buffers that give up after one fault."""
-    monkeypatch.setattr(filed, "WHILE", 0.0)
+    monkeypatch.setattr(filed_scans, "WHILE", 0.0)
     changed = {"budgets": Budgets.model_construct(results=0), "leases": Leases(faults=1)}
     small = deployment.model_copy(update={"site": deployment.site.model_copy(update=changed)})
     with ExitStack() as stack:

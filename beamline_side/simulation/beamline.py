@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from beamline_side.sources import sample_physics as physics
+from beamline_side.simulation import sample as physics
 from beamtide import clock
 from beamtide.errors import BadInput
 from beamtide.messages.metadata import Scan
@@ -37,7 +37,7 @@ def simulate(
 ) -> None:
     """Measure `scan` (slow, fast) into `raw`, one line every `seconds_per_line`, until it is over or `stopped`."""
     rows, columns = _shape(scan)
-    with resources.as_file(resources.files("beamline_side.sources") / "demo" / "sample.cfg") as configuration:
+    with resources.as_file(resources.files("beamline_side.simulation") / "demo" / "sample.cfg") as configuration:
         shapes = physics.templates(configuration)
     folder, random = raw / scan.id, np.random.default_rng(seed)
     sample = physics.areas((rows, columns))

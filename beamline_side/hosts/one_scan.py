@@ -1,23 +1,18 @@
-"""One scan from files to maps on this machine: `beamtide run` and `beamtide demo`.
+"""One scan from files to maps on this machine: `beamtide run`, and what the demo shares with it.
 
 Everything real runs (services, autoscaler, jobs, one-task workers), each in a process of its own, with sockets in the state
 folder: no keys, no ports, no batch system.
 """
 
-import concurrent.futures
 import pathlib
-import shutil
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 
 from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.services.source import MOST_AT_ONCE
-from beamline_side.sources import simulate
+from beamline_side.services.file_source import MOST_AT_ONCE
 from beamline_side.writers.files import finished_file
-from beamtide import clock, layout, results, site
+from beamtide import clock, layout, site
 from beamtide.client import Client
 from beamtide.config import Deployment
 from beamtide.errors import BadInput, NoAnswer
@@ -61,7 +56,7 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Out
         if _was_done_otherwise(client, scan.id):
             _submit_again(client, scan.id)
         last = follow(host, deployment, scan.id, on_progress, lambda: True)
-    return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
+    return Outcome(scan.id, clock.monotonic() - started, last, files_of(deployment, scan.id))
 
 
 def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
@@ -72,53 +67,6 @@ def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
             f"{wanted.id} was processed with shape {was} before, according to {state}, and not with {now}: "
             f"give --shape {was}, or name another state folder in the site file"
         )
-
-
-def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:
-    """Simulate a scan below `folder` in real time and process it meanwhile. What an earlier demo left there is removed."""
-    return measure(prepare_demo(folder), shape, on_progress)
-
-
-def measure(deployment: Deployment, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:
-    """Simulate a scan of the demo's site in real time and process it meanwhile."""
-    scan = Scan(id=ScanId("scan_00001"), shape=shape, axes=("scanv", "scanu"), info={"title": "Simulated P06 layout"})
-    started = clock.monotonic()
-    with Host(deployment) as host, Client(deployment) as client, concurrent.futures.ThreadPoolExecutor(1) as beamline:
-        client.scan_announced(scan)
-        client.scan_started(scan)
-        interrupted = threading.Event()
-        measuring = beamline.submit(simulate.simulate, deployment.site.roots.raw, scan, stopped=interrupted.is_set)
-        ended = False
-
-        def scan_is_over() -> bool:
-            nonlocal ended
-            if measuring.done() and not ended:
-                measuring.result()
-                client.scan_ended(scan.id)
-                ended = True
-            return ended
-
-        try:
-            last = follow(host, deployment, scan.id, on_progress, scan_is_over)
-        finally:
-            interrupted.set()
-    return Outcome(scan.id, clock.monotonic() - started, last, _files(deployment, scan.id))
-
-
-def prepare_demo(folder: pathlib.Path) -> Deployment:
-    """Write the demo's site and pipeline files and empty folders below `folder`."""
-    for name in ("raw", "processed", "state", "site"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    try:
-        for name in ("raw", "processed", "site"):
-            (folder / name).mkdir(parents=True)
-        packaged = resources.files("beamline_side.sources") / "demo"
-        for source in packaged.iterdir():
-            if source.is_file():
-                (folder / "site" / source.name).write_bytes(source.read_bytes())
-    except OSError as error:
-        raise BadInput(f"cannot write the demo below {folder}: {error.strerror}; choose another folder with --folder") from error
-    return site.load(folder / "site" / "site.yaml")
 
 
 def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
@@ -177,15 +125,8 @@ def _is_unwritten(client: Client, product: Product) -> bool:
     return bool(formats) and (writer.get("seen", 0) < state.version or writer.get("open", 1) > 0)
 
 
-def _files(deployment: Deployment, scan: str) -> tuple[pathlib.Path, ...]:
+def files_of(deployment: Deployment, scan: str) -> tuple[pathlib.Path, ...]:
+    """Return the files of a scan, result files first."""
     folder = layout.scan_folder(deployment.site.roots.processed, scan)
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return tuple(sorted(found, key=lambda path: path.suffix != ".h5"))
-
-
-def recovered_and_true(deployment: Deployment, scan: str) -> list[tuple[str, float, float]]:
-    """Return element, recovered / true, and the uncertainty of that ratio, from the result file and the simulation."""
-    measured = results.open(scan, processed=deployment.site.roots.processed)
-    truth = simulate.truth(deployment.site.roots.raw / scan)
-    recovered = {element: measured[f"xrf/area/{element}"].values for element in truth}
-    return simulate.compare(recovered, truth)

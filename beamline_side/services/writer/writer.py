@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 import structlog
 
-from beamline_side.services.filed import FiledScans
-from beamline_side.services.sink_reader import SinkReader
+from beamline_side.services.writer.filed_scans import FiledScans
+from beamline_side.services.writer.sink_reader import SinkReader
 from beamline_side.writers.files import ProductFiles, finished_file
 from beamline_side.writers.product import Content
 from beamtide import clock, site

@@ -1,1 +1,0 @@
-"""Where tasks come from: detector files, and a simulated beamline."""
