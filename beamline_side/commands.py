@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beamline_side import commands_spool
+from beamtide.cli.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, duration, log_lines, progress, remarks_of, say
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, duration, log_lines, progress, remarks_of, say
 
 if TYPE_CHECKING:
     from beamline_side.hosts.one_scan import Outcome
-    from beamtide.config import Deployment
+    from beamtide.config.models import Deployment
 
 START, SERVE = "Start here", "Serve"
 
@@ -30,7 +30,7 @@ def serve(
     as_json: JsonLog = False,
 ) -> None:
     """Run one component, or all of them, until Ctrl-C or SIGTERM."""
-    from beamtide import site
+    from beamtide.config import site
 
     log_lines(as_json=as_json)
 
@@ -52,8 +52,8 @@ def demo(
 ) -> None:
     """Simulate a scan and process it while it is measured: files, tasks, workers, maps."""
     from beamline_side.hosts import demo
-    from beamtide import site
-    from beamtide.command_tell import parse_shape
+    from beamtide.cli.scans import parse_shape
+    from beamtide.config import site
 
     points = parse_shape(shape)
     if len(points) != 2:
@@ -82,11 +82,11 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Process one scan whose files are there already, on this machine."""
     from beamline_side.hosts import one_scan
-    from beamtide import site
-    from beamtide.command_tell import parse_shape
-    from beamtide.layout import checked
+    from beamtide.cli.scans import parse_shape
+    from beamtide.config import site
     from beamtide.messages.base import ScanId
     from beamtide.messages.metadata import Scan
+    from beamtide.results.layout import checked
 
     deployment = site.load(config)
     if raw or processed or workers or pipelines:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, complain, table
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, complain, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def spool_salvage(
 
 
 def _file(which: str, config: pathlib.Path) -> pathlib.Path:
-    from beamtide import site
+    from beamtide.config import site
 
     if which.endswith(".sqlite"):
         return pathlib.Path(which)

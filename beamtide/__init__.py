@@ -9,11 +9,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Load what is heavier than a version number when it is first asked for: `beamtide.open` and `beamtide.Client`."""
     if name == "open":
-        from beamtide.results import open as open_scan
+        from beamtide.results.reading import open as open_scan
 
         return open_scan
     if name == "Client":
-        from beamtide.client import Client
+        from beamtide.client.client import Client
 
         return Client
     raise AttributeError(f"module 'beamtide' has no attribute {name!r}")

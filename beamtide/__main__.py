@@ -1,5 +1,5 @@
 """`python -m beamtide`: the same as the command `beamtide`."""
 
-from beamtide.cli import main
+from beamtide.cli.main import main
 
 main()

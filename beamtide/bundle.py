@@ -26,8 +26,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide import clock, settings
-from beamtide.config import Roots
+from beamtide import clock
+from beamtide.config import settings
+from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.messages.dead_letters import DeadLetter
 from beamtide.messages.metadata import SettingsDocument

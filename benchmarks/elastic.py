@@ -13,7 +13,7 @@ import statistics
 from typing import Any
 
 from beamtide import clock
-from beamtide.config import Job, PipelineConfig, Source
+from beamtide.config.models import Job, PipelineConfig, Source
 from beamtide.machine import Heard, Tick, link
 from beamtide.messages.base import PipelineName, Seconds
 from beamtide.messages.scaling import BufferGauge

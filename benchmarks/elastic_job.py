@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 
 from beamline_side.hosts.all_in_one import Host
-from beamtide import clock, site
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.client.client import Client
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.machine import Heard, Tick, link
 from beamtide.messages.base import PipelineName, ScanId, Seconds
 from beamtide.messages.metadata import Scan

@@ -22,7 +22,7 @@ from beamline_side.cores.buffer.open_task import Ticket
 from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import NoAnswer
 from beamtide.machine import Forget, Heard, Keep
 from beamtide.messages.base import Seconds

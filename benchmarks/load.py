@@ -16,7 +16,7 @@ import zmq
 from beamtide import clock, codec
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import Entry, InputFile, Lease, LeaseRequest, Pulled, PullRequest, Task, TaskDone
-from beamtide.pump.gatekeeper import secure_client
+from beamtide.pump.authentication import secure_client
 from beamtide.security.key_files import Identity
 
 DIGEST = Digest("5" * 64)

@@ -5,7 +5,7 @@ import sys
 
 import msgspec
 
-from beamtide import site
+from beamtide.config import site
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from cluster_side.worker import inputs, nursery, recipe

@@ -17,10 +17,10 @@ import numpy as np
 import zmq
 
 from beamtide import clock, codec
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.messages.results import DatasetHeader, Products, Provenance, StoreRequest, WatchRequest
 from beamtide.pump import Caller
-from beamtide.pump.gatekeeper import new_pair
+from beamtide.pump.authentication import new_pair
 from beamtide.security.guard import identity_of
 from beamtide.security.key_files import Entry, Identity
 from benchmarks import load, services

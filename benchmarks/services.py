@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from beamtide import site
-from beamtide.config import Deployment
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.errors import WireError
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.pump import Caller
-from beamtide.pump.gatekeeper import new_pair
+from beamtide.pump.authentication import new_pair
 from beamtide.security.guard import identity_of
 from beamtide.security.key_files import Entry, Identity, write
 

@@ -13,7 +13,7 @@ import msgspec
 from beamline_side.hosts import demo
 from beamline_side.simulation import beamline
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from benchmarks import start_in_image

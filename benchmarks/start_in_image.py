@@ -15,8 +15,8 @@ from types import MappingProxyType
 
 from beamline_side.hosts import demo
 from beamline_side.simulation import beamline
-from beamtide import site
-from beamtide.config import Deployment
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from benchmarks.measure import Beside, Book, scratch
 from benchmarks.start_rig import POINTS, SCAN, forked, strict, task_of
 from cluster_side.images import build, enter

@@ -15,8 +15,9 @@ import zmq
 
 from beamline_side.hosts import demo
 from beamline_side.simulation import beamline
-from beamtide import clock, codec, settings, site
-from beamtide.config import Deployment
+from beamtide import clock, codec
+from beamtide.config import settings, site
+from beamtide.config.models import Deployment
 from beamtide.messages import Ok
 from beamtide.messages.base import PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import Scan

@@ -18,8 +18,9 @@ import h5py
 import numpy as np
 
 from beamline_side.hosts.all_in_one import Host
-from beamtide import clock, site
-from beamtide.client import Client
+from beamtide import clock
+from beamtide.client.client import Client
+from beamtide.config import site
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import InputFile, Task
 from benchmarks.measure import Beside, Book, environment_with, scratch

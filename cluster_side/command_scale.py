@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from beamtide import clock, lifeline, site
+from beamtide import clock
+from beamtide.cli.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, choice, complain, duration, log_lines, say, table
+from beamtide.component import parent_death
+from beamtide.config import site
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, choice, complain, duration, log_lines, say, table
 
 if TYPE_CHECKING:
     from beamtide.messages.scaling import Jobs, StartStages
@@ -31,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 def live_with_parent() -> None:
     """Die with the process that `BEAMTIDE_PARENT` names, if it does."""
     if PARENT in os.environ:
-        lifeline.die_with(int(os.environ[PARENT]), signal.SIGTERM)
+        parent_death.die_with(int(os.environ[PARENT]), signal.SIGTERM)
 
 
 def autoscale(
@@ -71,8 +73,8 @@ def render(
 
 def jobs(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
     """List the jobs that there are, and why it is so many."""
-    from beamtide.client import Client
-    from beamtide.command_explain import plain
+    from beamtide.cli.explain import plain
+    from beamtide.client.client import Client
 
     with Client(config) as client:
         known = client.jobs()
@@ -126,7 +128,7 @@ def scale(  # noqa: PLR0913, PLR0917  one argument per option
     as_json: Json = False,
 ) -> None:
     """Say how many jobs a pipeline may have; it holds until it is said otherwise, also after a restart."""
-    from beamtide.client import Client
+    from beamtide.client.client import Client
 
     if (most is not None) + pause + resume != 1:
         raise BadInput("say one of --max N, --pause and --resume")

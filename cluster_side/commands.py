@@ -8,9 +8,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from beamtide import site
+from beamtide.cli.screen import DEFAULT_SITE, JsonLog, SiteFile, log_line, log_lines
+from beamtide.config import site
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, JsonLog, SiteFile, log_line, log_lines
 from cluster_side import command_scale
 
 

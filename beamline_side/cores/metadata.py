@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from beamline_side.cores.pending_requests import Asker, Deferred
+from beamtide.config.section import NAME
+from beamtide.config.settings import MAX_CALIBRATION, canonical, digest_of, digest_of_bytes
 from beamtide.machine import Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused, Unsupported
 from beamtide.messages import metadata as m
 from beamtide.messages.base import Digest, ScanId, Seconds, kind_of
-from beamtide.section import NAME
-from beamtide.settings import MAX_CALIBRATION, canonical, digest_of, digest_of_bytes
 
 MOST_POINTS = 100_000_000
 RETRY = 2.0

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from beamtide.config import PipelineConfig, Source
+from beamtide.config.models import PipelineConfig, Source
 from beamtide.files.pieces import NO_FILE, Piece, input_files, pieces_of, runs
 from beamtide.files.row import FileFact, with_gaps
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId

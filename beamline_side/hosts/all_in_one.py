@@ -15,7 +15,7 @@ from typing import Self
 
 from beamline_side.hosts.process import PARENT
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, Broken, NoAnswer
 from beamtide.messages.topology import Topology, TopologyRequest
 from beamtide.pump import Caller

@@ -9,12 +9,14 @@ from importlib import resources
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.one_scan import OnProgress, Outcome, files_of, follow
 from beamline_side.simulation import beamline
-from beamtide import clock, results, site
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.client.client import Client
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
+from beamtide.results import reading
 
 
 def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:
@@ -66,7 +68,7 @@ def prepare_demo(folder: pathlib.Path) -> Deployment:
 
 def recovered_and_true(deployment: Deployment, scan: str) -> list[tuple[str, float, float]]:
     """Return element, recovered / true, and the uncertainty of that ratio, from the result file and the simulation."""
-    measured = results.open(scan, processed=deployment.site.roots.processed)
+    measured = reading.open(scan, processed=deployment.site.roots.processed)
     truth = beamline.truth(deployment.site.roots.raw / scan)
     recovered = {element: measured[f"xrf/area/{element}"].values for element in truth}
     return beamline.compare(recovered, truth)

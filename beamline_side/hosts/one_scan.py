@@ -12,15 +12,17 @@ from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.services.file_source import MOST_AT_ONCE
 from beamline_side.writers.files import finished_file
-from beamtide import clock, layout, site
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.client.client import Client
+from beamtide.client.snapshot import Snapshot, snapshot
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.files.watch import FileWatch
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.results import Product
-from beamtide.watching import Snapshot, snapshot
+from beamtide.results import layout
 
 OnProgress = Callable[[Snapshot], None]
 REFRESH = 0.3

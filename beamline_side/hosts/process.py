@@ -18,10 +18,10 @@ import structlog
 
 from beamline_side.services.components import SERVICES, NoStore, Service
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide import lifeline, state_folder
-from beamtide.config import Deployment
+from beamtide.component import parent_death, state_folder
+from beamtide.component.heartbeat import card_of
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
-from beamtide.presence import card_of
 from beamtide.pump import Pump, stop_on_signals
 from beamtide.security.guard import guard_of
 from beamtide.session import Session
@@ -39,7 +39,7 @@ PARENT = "BEAMTIDE_PARENT"
 def serve(deployment: Deployment, component: str) -> None:
     """Run one component until SIGTERM or SIGINT."""
     if PARENT in os.environ:
-        lifeline.die_with(int(os.environ[PARENT]), signal.SIGTERM)
+        parent_death.die_with(int(os.environ[PARENT]), signal.SIGTERM)
     if component not in deployment.components():
         raise BadInput(f"there is no component {component!r}; this site has: {', '.join(deployment.components())}")
     state_folder.prepare(deployment)

@@ -6,10 +6,10 @@ Each builder imports its own core, so that a process loads no other.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from beamtide.config import Budgets, Deployment
+from beamtide.component.heartbeat import card_of
+from beamtide.config.models import Budgets, Deployment
 from beamtide.machine import Machine, Parts
 from beamtide.messages.base import Handle
-from beamtide.presence import card_of
 from beamtide.pump import Limits, Store
 
 DATA_QUEUED = 16

@@ -11,14 +11,14 @@ import structlog
 
 from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
 from beamtide import clock
-from beamtide.client import Client
-from beamtide.config import Deployment, PipelineConfig
+from beamtide.client.client import Client
+from beamtide.component.heartbeat import Presence
+from beamtide.config.models import Deployment, PipelineConfig
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.files.watch import FileWatch
 from beamtide.messages.base import Digest, TaskId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Task
-from beamtide.presence import Presence
 from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
 

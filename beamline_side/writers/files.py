@@ -1,8 +1,9 @@
 """The files of one product: a live one while the scan runs, then the finished one with its pictures.
 
-Names: the first settings of a pipeline get `<pipeline>.h5`, others lie beside it under their digest (see `beamtide.layout`).
-A file under the plain name that is not ours is left alone. Pictures are written before the result file gets its name, so a
-result file that is there has its pictures. A file says how many corrections it has, so one that lacks some is written anew.
+Names: the first settings of a pipeline get `<pipeline>.h5`, others lie beside it under their digest (see
+`beamtide.results.layout`). A file under the plain name that is not ours is left alone. Pictures are written before the
+result file gets its name, so a result file that is there has its pictures. A file says how many corrections it has, so one
+that lacks some is written anew.
 """
 
 import contextlib
@@ -19,10 +20,10 @@ from beamline_side.writers.nexus import write_result
 from beamline_side.writers.product import Batch, Content
 from beamline_side.writers.ptypy import write_positions
 from beamline_side.writers.tiff import write_tiff
-from beamtide import layout
 from beamtide.errors import BadInput
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product
+from beamtide.results import layout
 
 
 class ProductFiles:

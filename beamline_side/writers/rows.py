@@ -2,7 +2,7 @@
 
 A per-index dataset has the length of the scan from the beginning, filled with NaN (0 for integers), so that it never has to
 grow while somebody reads it; chunks hold about 256 KiB of whole rows. Every array carries `units`, in a finished file also
-its checksum (see `beamtide.checksum`).
+its checksum (see `beamtide.results.checksum`).
 """
 
 import math
@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide import checksum
 from beamtide.messages.results import DatasetHeader
+from beamtide.results import checksum
 
 Array = NDArray[Any]
 CHUNK = 256 << 10

@@ -6,7 +6,7 @@ Clock policy: none. Invariant: pieces follow each other without gap or overlap, 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from beamtide.config import Source
+from beamtide.config.models import Source
 from beamtide.files.row import FileFact
 from beamtide.messages.tasks import InputFile
 

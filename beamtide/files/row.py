@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from beamtide.config import Source
+from beamtide.config.models import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import pathlib
 from dataclasses import dataclass, field, replace
 
 from beamtide import registry
-from beamtide.config import Source
+from beamtide.config.models import Source
 from beamtide.errors import BadInput
 from beamtide.files.row import FileFact, late_start, natural
 from beamtide.formats import confinement

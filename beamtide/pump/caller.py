@@ -17,7 +17,7 @@ from beamtide import clock, codec
 from beamtide.errors import BadInput, Busy, NoAnswer, WireError
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Refused
-from beamtide.pump.gatekeeper import secure_client
+from beamtide.pump.authentication import secure_client
 from beamtide.pump.sockets import tune
 from beamtide.security.key_files import Identity
 

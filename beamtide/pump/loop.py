@@ -22,9 +22,9 @@ from beamtide.errors import UnknownKind, WireError
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages import Message, Refused, Unsupported
 from beamtide.messages.base import Handle
-from beamtide.pump.gatekeeper import Gatekeeper, knock
-from beamtide.pump.lent import Lent
+from beamtide.pump.authentication import Gatekeeper, knock
 from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, lend, post, receive, router
+from beamtide.pump.unread_answers import Lent
 from beamtide.session import Session
 
 BATCH = 256

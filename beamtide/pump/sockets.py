@@ -11,8 +11,8 @@ from typing import Any
 import zmq
 
 from beamtide.errors import BadInput
-from beamtide.pump.gatekeeper import secure_client, secure_server
-from beamtide.pump.lent import Loan
+from beamtide.pump.authentication import secure_client, secure_server
+from beamtide.pump.unread_answers import Loan
 from beamtide.security.guard import Guard
 
 MAX_MESSAGE = 256 << 20

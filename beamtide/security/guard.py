@@ -8,7 +8,7 @@ import pathlib
 from dataclasses import dataclass, field
 
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.messages import Message
 from beamtide.security.key_files import COMPONENT, Entry, Identity, read_allowed, read_identity

@@ -15,8 +15,8 @@ import stat
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from beamtide.config.section import NAME
 from beamtide.errors import BadInput
-from beamtide.section import NAME
 from beamtide.security.roles import ROLES, Role
 
 COMPONENT = "component"

@@ -3,7 +3,7 @@
 import pathlib
 import shutil
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from cluster_side.images import checks, runtime
 from cluster_side.images.build import file_digest

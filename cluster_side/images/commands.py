@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from beamtide.cli.screen import Json, answer, say
 from beamtide.errors import BadInput
-from beamtide.screen import Json, answer, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from beamtide.config import Deployment
-from beamtide.container import Folder
+from beamtide.config.container import Folder
+from beamtide.config.models import Deployment
 
 IMAGE_CODES = (69, 255)
 """Exit codes of a job whose node could not start the image: ours, and the container program's own."""

@@ -13,12 +13,13 @@ from typing import Any
 
 import structlog
 
-from beamtide import clock, state_folder
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.component import state_folder
+from beamtide.component.heartbeat import card_of
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest, SorterGauge
-from beamtide.presence import card_of
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.security.guard import guard_of, identity_of
 from beamtide.session import Session

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamtide.config import PipelineConfig
+from beamtide.config.models import PipelineConfig
 from beamtide.messages.scaling import BufferGauge, StartStages
 from cluster_side.scaling import law
 from cluster_side.scaling.brake import Breaker

@@ -11,7 +11,7 @@ Invariants: never more is expected than a scan still has to bring; nothing is ex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from beamtide.config import PipelineConfig
+from beamtide.config.models import PipelineConfig
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import ScanState
 

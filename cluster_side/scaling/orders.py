@@ -1,6 +1,6 @@
 """From a decision to an order: what exactly a job of a pipeline runs, and what it is given. Pure."""
 
-from beamtide.config import Deployment, PipelineConfig
+from beamtide.config.models import Deployment, PipelineConfig
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, job_name
 from cluster_side.scaling.steering import Buy
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
-from beamtide import lifeline
+from beamtide.component import parent_death
 from beamtide.errors import NoAnswer
 from cluster_side.worker import last_words, life, one_task
 
@@ -101,7 +101,7 @@ def be_one(parent: int, do: Callable[[], int]) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which decides
         signal.signal(signal.SIGTERM, _leave)
-        lifeline.die_with(parent, signal.SIGTERM)
+        parent_death.die_with(parent, signal.SIGTERM)
         code = do()
     except (one_task.Leave, NoAnswer):
         code = 0

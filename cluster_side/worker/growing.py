@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide import clock
-from beamtide.config import Deployment, Roots, Source
+from beamtide.config.models import Deployment, Roots, Source
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.files.pieces import Piece, between, input_files, pieces_of
 from beamtide.files.row import FileFact, with_gaps

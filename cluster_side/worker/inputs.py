@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from beamtide import registry
-from beamtide.config import Roots
+from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from cluster_side.worker import allocation, life, nursery, recipe, stages, weight
 
 Log: TypeAlias = Callable[[str, str, Mapping[str, Any]], None]

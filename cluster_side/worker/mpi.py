@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, BeamtideError
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller

@@ -19,8 +19,9 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from beamtide import clock, registry, settings, site
-from beamtide.config import Deployment
+from beamtide import clock, registry
+from beamtide.config import settings, site
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.pump import Caller
 from cluster_side.worker import child, last_words, life, one_task, recipe, rehearsal, weight

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, BeamtideError, Busy, NoAnswer
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Ok, Refused

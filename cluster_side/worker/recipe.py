@@ -15,12 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 from pydantic import ValidationError
 
-from beamtide import __version__, layout, registry, settings
+from beamtide import __version__, registry
+from beamtide.config import settings
 from beamtide.errors import BadInput
 from beamtide.machine import Arrays
 from beamtide.messages.base import Digest
 from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument
 from beamtide.pump import Caller
+from beamtide.results import layout
 from cluster_side.modalities.base import Modality, Output
 from cluster_side.modalities.company import Company
 from cluster_side.worker import prepared_arrays

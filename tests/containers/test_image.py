@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from beamline_side.hosts import one_scan
-from beamtide import cli, site
-from beamtide.config import Deployment
+from beamtide.cli import main
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from cluster_side.images import admission, checks, enter, runtime
 from tests.containers.conftest import Image
 from tests.system.deployments import REAL_SCAN, real_site
@@ -41,7 +42,7 @@ def as_a_job(deployment: Deployment, *argv: str) -> subprocess.CompletedProcess[
 def test_the_image_is_whole_and_says_what_is_in_it(worker_image: Image) -> None:
     program = runtime.detect()
     assert not [text for text in checks.image(program, worker_image.path).values() if text]
-    result = CliRunner().invoke(cli.build(), ["image", "show", str(worker_image.path), "--json"])
+    result = CliRunner().invoke(main.build(), ["image", "show", str(worker_image.path), "--json"])
     told = json.loads(result.stdout)
     assert told["digest"] == worker_image.digest
     assert told["labels"]["org.beamtide.image"] == "worker-cpu"
@@ -107,7 +108,7 @@ def test_another_image_than_the_pinned_one_is_refused(deployment: Deployment, tm
 def test_a_truncated_image_is_named(worker_image: Image, tmp_path: pathlib.Path) -> None:
     cut = tmp_path / "cut.sif"
     cut.write_bytes(worker_image.path.read_bytes()[:100_000])
-    result = CliRunner().invoke(cli.build(), ["image", "check", str(cut)])
+    result = CliRunner().invoke(main.build(), ["image", "check", str(cut)])
     assert "is not a whole image" in str(result.exception)
 
 

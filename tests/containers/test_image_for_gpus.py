@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from cluster_side.images import checks, enter, runtime
 from tests.containers.conftest import Image
 from tests.containers.test_image import with_image

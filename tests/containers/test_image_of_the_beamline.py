@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from beamtide import clock, layout
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.client.client import Client
+from beamtide.config.models import Deployment
 from beamtide.errors import NoAnswer
+from beamtide.results import layout
 from cluster_side.images import checks, runtime
 from tests.containers.conftest import Image
 from tests.system.deployments import REAL_SCAN, real_site

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from beamline_side.hosts import one_scan
-from beamtide import site
-from beamtide.config import Deployment
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from tests.containers.conftest import Image
 from tests.slurm.cluster import Cluster
 from tests.system.deployments import REAL_SCAN, real_site

@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from beamline_side.hosts import one_scan
-from beamtide import results, site
-from beamtide.config import Deployment
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
+from beamtide.results import reading
 from tests.containers.conftest import Image
 from tests.ports import free_ports
 from tests.ptycho_scans import Truth, simulate
@@ -77,7 +78,7 @@ def test_ranks_on_two_nodes_find_the_object(mpi_image: Image, real_slurm: Cluste
     assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"ptycho": (1, 0)}, logs
     assert "ranks=4" in logs
     assert nodes == {"2"}
-    kept = results.open(SCAN.id, processed=deployment.site.roots.processed)
+    kept = reading.open(SCAN.id, processed=deployment.site.roots.processed)
     found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept}
     assert against_truth(truth, found).crossing > 0.35
     assert all(mpi_image.digest.encode() in path.read_bytes() for path in outcome.files if path.suffix == ".h5")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.machine import Arrays
 from beamtide.messages import results as r
 from beamtide.messages.base import PipelineName, ScanId

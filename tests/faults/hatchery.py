@@ -20,8 +20,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from beamline_side.hosts import process  # noqa: E402
-from beamtide import lifeline  # noqa: E402
-from beamtide.config import Deployment  # noqa: E402
+from beamtide.component import parent_death  # noqa: E402
+from beamtide.config.models import Deployment  # noqa: E402
 
 
 @dataclasses.dataclass(slots=True)
@@ -70,7 +70,7 @@ class Brood:
     def _live(self, name: str, parent: int) -> NoReturn:
         code = 1
         try:
-            lifeline.die_with(parent, signal.SIGKILL)
+            parent_death.die_with(parent, signal.SIGKILL)
             if name in self.deployment.components():
                 process.serve(self.deployment, name)
             else:
@@ -155,7 +155,7 @@ def main() -> None:
     for room in ("buffer.buffer", "sorter.sorter", "sink.sink", "distributor.distributor", "fence", "metadata", "topology"):
         importlib.import_module(f"beamline_side.cores.{room}")
     importlib.import_module("tests.faults.load")
-    lifeline.die_with(os.getppid(), signal.SIGKILL)
+    parent_death.die_with(os.getppid(), signal.SIGKILL)
     brood = Brood(Deployment.model_validate_json(sys.argv[1]), pathlib.Path(sys.argv[2]))
     for line in sys.stdin:
         verb, _, name = line.rstrip("\n").partition(" ")

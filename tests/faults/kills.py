@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from beamtide import clock
-from beamtide.config import Deployment, Leases
+from beamtide.config.models import Deployment, Leases
 from beamtide.pump import Caller
 from tests.faults import audit, load
 from tests.faults.hatchery import Hatchery

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from beamtide import clock
-from beamtide.config import Budgets, Caps, Deployment, Leases, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.models import Budgets, Caps, Deployment, Leases, PipelineConfig, Roots, Scaling, SiteConfig, Source
 from beamtide.errors import Busy
 from beamtide.machine import Arrays, Effect, Event, Heard, Send
 from beamtide.messages import results as r

@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from beamtide import clock, codec
-from beamtide.config import Leases
+from beamtide.config.models import Leases
 from beamtide.messages.base import Message, Ok
 from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest, TaskDone
 from beamtide.pump import Caller

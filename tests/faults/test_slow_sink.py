@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from beamtide import clock
-from beamtide.config import Budgets, Leases
+from beamtide.config.models import Budgets, Leases
 from beamtide.pump import Caller
 from tests.faults import audit, load
 from tests.faults.hatchery import Hatchery

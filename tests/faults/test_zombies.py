@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from beamtide import clock
-from beamtide.config import Leases
+from beamtide.config.models import Leases
 from beamtide.messages import results as r
 from beamtide.messages.base import Ok, PipelineName, ScanId
 from beamtide.messages.scaling import BufferGauge, GaugeRequest

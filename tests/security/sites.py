@@ -12,7 +12,7 @@ from beamtide.messages import Message, Ok
 from beamtide.messages.base import Seconds
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Limits, Pump
-from beamtide.pump.gatekeeper import new_pair
+from beamtide.pump.authentication import new_pair
 from beamtide.security.guard import Guard
 from beamtide.security.key_files import COMPONENT, Entry, Identity, write
 from beamtide.security.roles import Role

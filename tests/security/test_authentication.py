@@ -11,8 +11,8 @@ from beamtide import clock, codec
 from beamtide.errors import BadInput, Broken, NoAnswer
 from beamtide.messages import KINDS, Message, Ok
 from beamtide.messages.tasks import LeaseRequest, StatusRequest, SubmitRequest
-from beamtide.pump import Caller, gatekeeper
-from beamtide.pump.gatekeeper import Gatekeeper, knock, new_pair
+from beamtide.pump import Caller, authentication
+from beamtide.pump.authentication import Gatekeeper, knock, new_pair
 from beamtide.security import guard as guarding
 from beamtide.security.guard import Guard
 from beamtide.security.key_files import COMPONENT, Entry, Identity, revoke
@@ -46,7 +46,7 @@ def comes_in(address: str, identity: Identity) -> bool:
     """Whether the door opens to a key, be there anybody behind it or not."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as visitor:
         visitor.linger = 0
-        gatekeeper.secure_client(visitor, identity)
+        authentication.secure_client(visitor, identity)
         with visitor.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED) as monitor:
             visitor.connect(address)
             return bool(monitor.poll(1000 * SHORT))
@@ -136,7 +136,7 @@ def test_who_calls_itself_a_link_is_held_to_its_key(door: Door) -> None:
         socket = context.socket(zmq.DEALER)
         socket.linger = 0
         socket.routing_id = b">topology"
-        gatekeeper.secure_client(socket, door.given["viewer"])
+        authentication.secure_client(socket, door.given["viewer"])
         socket.connect(address)
         socket.send_multipart([bytes(part) for part in codec.encode(SubmitRequest(tasks=()), 1)])
         socket.rcvtimeo = 5000
@@ -160,7 +160,7 @@ def test_a_dead_keeper_closes_the_door_and_ends_the_service(door: Door, monkeypa
         keeper = Gatekeeper(context, guard)
         server = context.socket(zmq.ROUTER)
         server.linger = 0
-        gatekeeper.secure_server(server, guard)
+        authentication.secure_server(server, guard)
         server.bind(address := free_address())
         assert not comes_in(address, door.given["user"])
         keeper._thread.join(5)
@@ -177,7 +177,7 @@ def test_a_door_that_opens_to_strangers_is_noticed_at_the_start(door: Door) -> N
     with zmq.Context() as context:
         server = context.socket(zmq.ROUTER)
         server.linger = 0
-        gatekeeper.secure_server(server, guard)
+        authentication.secure_server(server, guard)
         server.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 0)  # the mistake: without a keeper everybody is let in
         server.bind(address := free_address())
         with pytest.raises(Broken, match="a stranger with a random key was let in"):

@@ -7,7 +7,9 @@ import pathlib
 import pytest
 from typer.testing import CliRunner
 
-from beamtide import cli, clock, site
+from beamtide import clock
+from beamtide.cli import main
+from beamtide.config import site
 from beamtide.errors import BadInput
 from beamtide.security import guard
 from beamtide.security.key_files import read_allowed, read_identity
@@ -22,7 +24,7 @@ def door(tmp_path: pathlib.Path) -> Door:
 
 def ran(*words: str) -> str:
     """Run a command; return what it printed, or raise what it raised."""
-    result = CliRunner().invoke(cli.build(), list(words))
+    result = CliRunner().invoke(main.build(), list(words))
     if isinstance(result.exception, BadInput):
         raise result.exception
     assert result.exit_code == 0, result.output

@@ -5,8 +5,8 @@ import pathlib
 import pytest
 
 from beamline_side.hosts import one_scan
-from beamtide import site
-from beamtide.client import Client
+from beamtide.client.client import Client
+from beamtide.config import site
 from beamtide.errors import BadInput
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan

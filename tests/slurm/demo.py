@@ -7,9 +7,10 @@ import shutil
 import tempfile
 
 from beamline_side.hosts import demo
-from beamtide import clock, site
-from beamtide.config import Deployment
-from beamtide.watching import Snapshot
+from beamtide import clock
+from beamtide.client.snapshot import Snapshot
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from cluster_side.scaling.launchers.base import job_name
 from tests.slurm.cluster import Cluster, NoSlurm, require
 

@@ -12,12 +12,14 @@ import h5py
 import numpy as np
 
 from beamline_side.hosts.all_in_one import Host
-from beamtide import clock, layout, site
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.client.client import Client
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.errors import BeamtideError
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
+from beamtide.results import layout
 from tests.slurm.cluster import Cluster
 from tests.slurm.nap import install
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from beamtide import clock
-from beamtide.config import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
-from beamtide.config_slurm import Slurm
+from beamtide.config.models import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.slurm import Slurm
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, Phase, Picture, Seen, Sighting, job_name
 
 PAUSE = "import signal; signal.pause()"

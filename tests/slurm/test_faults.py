@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from beamtide import clock
-from beamtide.config_slurm import Elsewhere
+from beamtide.config.slurm import Elsewhere
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import Cause, Denied, Phase, Seen, Submitted, Unclear, Unseen

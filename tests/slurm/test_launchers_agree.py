@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import Cause, Launcher, Phase, Picture, Seen, Submitted
 from cluster_side.scaling.launchers.slurm_pyslurm import Pyslurm

@@ -9,7 +9,7 @@ from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.lease_table import LeaseTable
 from beamline_side.cores.buffer.open_task import TABLE, Grant, Ticket, Verdict, ticket_of
 from beamline_side.cores.buffer.orderings import ORDERINGS
-from beamtide.config import Buffer, Leases, PipelineConfig, Source
+from beamtide.config.models import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Forget, Keep
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Task

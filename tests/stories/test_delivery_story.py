@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.verdicts_to_distributor import verdicts_of
 from beamline_side.cores.distributor.distributor import DistributorMachine
-from beamtide.config import Buffer, Leases, PipelineConfig, Source
+from beamtide.config.models import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, link
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest

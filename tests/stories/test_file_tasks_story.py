@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
-from beamtide.config import PipelineConfig
+from beamtide.config.models import PipelineConfig
 from beamtide.files.row import FileFact, late_start, natural
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import Scan, ScanState

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamtide.config import Leases, PipelineConfig, Source
+from beamtide.config.models import Leases, PipelineConfig, Source
 from beamtide.files.row import FileFact
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from beamtide.config import Job, PipelineConfig, Source
+from beamtide.config.models import Job, PipelineConfig, Source
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import BufferGauge
 from cluster_side.scaling.budget import Budget

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from beamline_side.cores.metadata import MetadataMachine
+from beamtide.config.settings import canonical, digest_of, digest_of_bytes
 from beamtide.machine import Effect, Event, Heard, Send, Unreachable
 from beamtide.messages import metadata as m
 from beamtide.messages.base import Digest, Message, Ok, Refused, ScanId, Unsupported
 from beamtide.messages.results import ListRequest
-from beamtide.settings import canonical, digest_of, digest_of_bytes
 from tests.stories.shelf import Shelf
 
 SCANS = st.sampled_from("ab")

@@ -4,8 +4,8 @@ import os
 import pathlib
 import signal
 
-from beamtide import site
-from beamtide.config import Deployment
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 

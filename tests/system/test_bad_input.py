@@ -24,14 +24,17 @@ from beamline_side.hosts.demo import prepare_demo
 from beamline_side.hosts.one_scan import follow, run_scan
 from beamline_side.hosts.process import PARENT
 from beamline_side.simulation import beamline
-from beamtide import cli, clock, layout, site
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.cli import main
+from beamtide.client.client import Client
+from beamtide.client.snapshot import Snapshot, snapshot
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.tasks import Task
-from beamtide.watching import Snapshot, snapshot
+from beamtide.results import layout
 from tests.ports import free_ports
 from tests.system.deployments import processes_of
 
@@ -157,7 +160,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, simulated: pathlib.Path) -> 
         last = follow(host, client.deployment, SCAN.id, lambda _: None, lambda: True)
         watched = io.StringIO()
         with contextlib.redirect_stdout(watched):
-            assert cli.run(["watch", SCAN.id, "--json", "-c", str(deployment.file)]) == 0
+            assert main.run(["watch", SCAN.id, "--json", "-c", str(deployment.file)]) == 0
     return Night(deployment, blocked, last, json.loads(watched.getvalue()))
 
 
@@ -228,9 +231,9 @@ def test_a_configuration_without_elements_is_refused_before_anything_starts(
     cfg = deployment.file.parent / "sample.cfg"
     head, _, rest = cfg.read_text().partition("[peaks]\n")
     cfg.write_text(head + "[peaks]\n" + rest[rest.index("\n[") :])
-    assert cli.run(["check", str(deployment.file)]) == 2
+    assert main.run(["check", str(deployment.file)]) == 2
     assert "sample.cfg: [peaks] names no element" in capsys.readouterr().out
-    assert cli.run(["run", SCAN.id, "-c", str(deployment.file), "--shape", "3x8"]) == 2
+    assert main.run(["run", SCAN.id, "-c", str(deployment.file), "--shape", "3x8"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("pipeline xrf: ")
     assert "[peaks] names no element" in said
@@ -240,7 +243,7 @@ def test_a_configuration_without_elements_is_refused_before_anything_starts(
 def test_a_typo_has_a_place_and_a_suggestion(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     deployment = prepare_demo(tmp_path)
     edit(deployment.file.parent / "xrf.yaml", "calibration:", "calibraton:")
-    assert cli.run(["run", SCAN.id, "-c", str(deployment.file)]) == 2
+    assert main.run(["run", SCAN.id, "-c", str(deployment.file)]) == 2
     said = capsys.readouterr().err
     assert "xrf.yaml:10  calibraton" in said
     assert "did you mean calibration?" in said
@@ -303,7 +306,7 @@ def test_a_full_disk_stops_new_work_and_nothing_else(
 
 LIMITED = """
 import resource, sys
-from beamtide.cli import main
+from beamtide.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 main(["serve", "distributor", "-c", sys.argv[2]])
 """

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from beamline_side.hosts.process import PARENT
-from beamtide import cli, clock
-from beamtide.client import Client
+from beamtide import clock
+from beamtide.cli import main
+from beamtide.client.client import Client
+from beamtide.client.live_maps import Galleries
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.messages import Ok, results
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.tasks import Lease, LeaseRequest, Need, StatusRequest, Task, TaskFailed
-from beamtide.pictures import Galleries
 from beamtide.pump import Caller
 
 pytestmark = pytest.mark.system
@@ -139,7 +140,7 @@ def test_a_bundle_holds_what_its_task_needs_and_not_what_is_newest(client: Clien
         failure = TaskFailed(worker="w", task=lease.task.id, attempt=lease.attempt, cause="fault", reason="it is bad")
         caller.ask(buffer, failure, Ok)
     assert lease.task.id == task.id
-    assert cli.run(["dlq", "export", task.id, "--to", str(tmp_path / "b"), "-c", str(client.deployment.file)]) == 0
+    assert main.run(["dlq", "export", task.id, "--to", str(tmp_path / "b"), "-c", str(client.deployment.file)]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "b/datasets/one/x.npy"), [1, 1, 1])
 
 

@@ -18,11 +18,14 @@ from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.demo import prepare_demo
 from beamline_side.hosts.one_scan import follow
 from beamline_side.simulation import beamline
-from beamtide import cli, clock, layout, results, site
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.cli import main
+from beamtide.client.client import Client
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
+from beamtide.results import layout, reading
 from tests.system.deployments import processes_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
@@ -50,7 +53,7 @@ def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, obj
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert cli.run([*map(str, words), "--json", "-c", str(deployment.file)]) == code, out.getvalue()
+        assert main.run([*map(str, words), "--json", "-c", str(deployment.file)]) == code, out.getvalue()
     assert out.getvalue().count("\n") == 1, "one object, one line"
     found = json.loads(out.getvalue())
     assert isinstance(found, dict)
@@ -60,7 +63,7 @@ def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, obj
 def words_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> str:
     """Run a command in this process and return what it says to people."""
     capsys.readouterr()
-    assert cli.run([*map(str, words)]) == code
+    assert main.run([*map(str, words)]) == code
     said = capsys.readouterr()
     return said.err if code == 2 else said.out
 
@@ -150,8 +153,8 @@ def test_get(live: Deployment, tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert told(live, "get", SCAN.id, "--to", whole)["written"] == [str(whole / SCAN.id)]
     assert (whole / SCAN.id / "preview").is_dir()
     (one,) = told(live, "get", SCAN.id, "xrf", "--to", here)["written"]
-    assert results.verify(one) == []
-    expected = results.open(SCAN.id, live.site.roots.processed)[iron].values
+    assert reading.verify(one) == []
+    expected = reading.open(SCAN.id, live.site.roots.processed)[iron].values
     read = {"npy": np.load, "csv": lambda path: np.loadtxt(path, delimiter=","), "tif": tifffile.imread}
     for ending, reader in read.items():
         (path,) = told(live, "get", SCAN.id, iron, "--as", ending, "--to", here)["written"]
@@ -253,11 +256,11 @@ def test_run_one_pipeline_of_a_folder_interrupted_and_again(own: Deployment) -> 
     value = told(own, *words)
     assert [(name, row["done"], row["lost"]) for name, row in value["last"]["pipelines"].items()] == [("encoders", 3, 0)]
     assert value["files"] == [str(layout.result_file(own.site.roots.processed, SCAN.id, "encoders"))]
-    assert results.verify(value["files"][0]) == []
+    assert reading.verify(value["files"][0]) == []
     settings = own.file.parent / "encoders.yaml"
     settings.write_text(settings.read_text().replace("    rotation: {field: encoder_1, units: deg}\n", ""))
     files = sorted(pathlib.Path(file).name for file in told(own, *words)["files"])
     assert len(files) == 2, "other settings lie beside the first"
-    found = results.datasets(SCAN.id, own.site.roots.processed)
+    found = reading.datasets(SCAN.id, own.site.roots.processed)
     assert f"{files[0][:-3]}/x" in found
     assert f"{files[0][:-3]}/rotation" not in found

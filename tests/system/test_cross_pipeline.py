@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from beamline_side.hosts.one_scan import run_scan
-from beamtide import layout, results, site
-from beamtide.config import Deployment
+from beamtide.config import site
+from beamtide.config.models import Deployment
+from beamtide.results import layout, reading
 from tests.system.deployments import COLUMNS, REAL_SCAN, ROWS
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(400)]
@@ -78,7 +79,7 @@ def x_axis(path: pathlib.Path, name: str) -> np.ndarray:
 def test_the_scan_as_source_and_a_new_axis_map(tmp_path: pathlib.Path, test_data: pathlib.Path) -> None:
     deployment = written(tmp_path, test_data, 0.0)
     run_scan(deployment, REAL_SCAN, lambda _: None)
-    found = results.open(REAL_SCAN.id, processed=deployment.site.roots.processed)
+    found = reading.open(REAL_SCAN.id, processed=deployment.site.roots.processed)
     x, y, i0 = (np.asarray(found[name]) for name in ("encoders/lock_in_x", "encoders/lock_in_y", "counters/i0"))
     z = 1e9 * (x + 1j * y)
     direction = np.angle(np.sum(z * np.abs(z)))
@@ -121,7 +122,7 @@ def test_the_cut_into_tasks_changes_nothing(tmp_path: pathlib.Path, test_data: p
         folder.mkdir()
         deployment = written(folder, test_data, 0.0, frames)
         run_scan(deployment, REAL_SCAN, lambda _: None)
-        found = results.open(REAL_SCAN.id, processed=deployment.site.roots.processed)
+        found = reading.open(REAL_SCAN.id, processed=deployment.site.roots.processed)
         maps.append({name: np.asarray(found[name]) for name in found if np.asarray(found[name]).size == ROWS * COLUMNS})
     for name, expected in maps[0].items():
         for other in maps[1:]:

@@ -19,11 +19,14 @@ from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.demo import prepare_demo
 from beamline_side.hosts.one_scan import follow
 from beamline_side.simulation import beamline
-from beamtide import cli, clock, layout, site
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.cli import main
+from beamtide.client.client import Client
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
+from beamtide.results import layout
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
@@ -69,7 +72,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Deplo
 def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, object]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert cli.run(["dlq", *map(str, words), "--json", "-c", str(deployment.file)]) == code, out.getvalue()
+        assert main.run(["dlq", *map(str, words), "--json", "-c", str(deployment.file)]) == code, out.getvalue()
     found = json.loads(out.getvalue())
     assert isinstance(found, dict)
     return found
@@ -114,11 +117,11 @@ def test_from_the_failure_to_the_repaired_file(
     assert shown["job"]
 
     capsys.readouterr()
-    assert cli.run(["dlq", "show", f"{SCAN.id}/enc", "-c", str(deployment.file)]) == 2
+    assert main.run(["dlq", "show", f"{SCAN.id}/enc", "-c", str(deployment.file)]) == 2
     assert "is the beginning of 2 tasks" in capsys.readouterr().err
-    assert cli.run(["dlq", "list", "-c", str(deployment.file)]) == 0
+    assert main.run(["dlq", "list", "-c", str(deployment.file)]) == 0
     assert name in capsys.readouterr().out
-    assert cli.run(["dlq", "show", name, "-c", str(deployment.file)]) == 0
+    assert main.run(["dlq", "show", name, "-c", str(deployment.file)]) == 0
     said = capsys.readouterr().out
     assert f"{name}: indexes 8 to 15 of {SCAN.id}, encoders\nfailed 2 times" in said
     assert "\nTraceback (most recent call last)" in said
@@ -133,9 +136,9 @@ def test_from_the_failure_to_the_repaired_file(
 
     for line in (BAD, WORSE):
         (folder / line_of(deployment, line).name).replace(line_of(deployment, line))
-    assert cli.run(["work", "--bundle", str(tmp_path / "whole.zip")]) == 1, "the copy is as bad as it was"
+    assert main.run(["work", "--bundle", str(tmp_path / "whole.zip")]) == 1, "the copy is as bad as it was"
     capsys.readouterr()
-    assert cli.run(["work", "--bundle", str(tmp_path / "light"), "--raw", str(deployment.site.roots.raw)]) == 0
+    assert main.run(["work", "--bundle", str(tmp_path / "light"), "--raw", str(deployment.site.roots.raw)]) == 0
     assert "works here: 8 indexes" in capsys.readouterr().out
 
     assert told(deployment, "retry", name)["retried"] == [name]

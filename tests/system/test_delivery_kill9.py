@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from beamtide import clock
-from beamtide.config import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.models import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
 from beamtide.errors import WireError
 from beamtide.messages.base import Digest, Ok, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import (
@@ -28,7 +28,7 @@ TASKS = 60
 SERVE = """
 import sys
 from beamline_side.hosts.process import serve
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 serve(Deployment.model_validate_json(sys.argv[1]), sys.argv[2])
 """
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beamtide import command_lavue
-from beamtide.config import Deployment
+from beamtide.cli import lavue
+from beamtide.config.models import Deployment
 from tests.ports import free_ports
 from tests.ptycho_scans import simulate
 from tests.system.test_ptychography_live import SCAN, SIDE, beamline, deployment_for
@@ -64,7 +64,7 @@ def until(seen: Iterator[dict[str, Any]], true: Callable[[dict[str, Any]], bool]
 def streamed(deployment: Deployment) -> Iterator[int]:
     """Run the command's stream; yield its port."""
     port, stopped = free_ports(1), threading.Event()
-    thread = threading.Thread(target=command_lavue.stream, args=(deployment, "", port, stopped.is_set))
+    thread = threading.Thread(target=lavue.stream, args=(deployment, "", port, stopped.is_set))
     thread.start()
     try:
         yield port

@@ -12,8 +12,9 @@ import zmq
 
 from beamline_side.hosts import process
 from beamtide import clock, codec
-from beamtide.client import Client
-from beamtide.config import Budgets, Leases
+from beamtide.client.batching import LARGEST_TASK
+from beamtide.client.client import Client
+from beamtide.config.models import Budgets, Leases
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.machine import Effect, Event, Heard
 from beamtide.messages import Ok
@@ -21,7 +22,6 @@ from beamtide.messages import results as r
 from beamtide.messages.base import PipelineName, ScanId, Seconds
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import InputFile, Lease, LeaseRequest, SubmitRequest
-from beamtide.portions import LARGEST_TASK
 from beamtide.pump import Caller, Limits
 from tests.faults import load
 from tests.faults.hatchery import Hatchery

@@ -18,8 +18,9 @@ import yaml
 
 from beamline_side.cores.sink.previews import ShowingSink
 from beamline_side.cores.sink.sink import SinkMachine
-from beamtide import preview, settings, site
-from beamtide.config import Deployment
+from beamtide.client.client import newest_preview
+from beamtide.config import settings, site
+from beamtide.config.models import Deployment
 from beamtide.messages.base import PipelineName, ScanId, TaskId
 from beamtide.messages.results import StoreRequest
 from beamtide.messages.tasks import Beat, InputFile, Task, TaskDone, TaskFailed
@@ -149,7 +150,7 @@ def test_two_ranks_do_a_task_and_report_progress(tmp_path: pathlib.Path) -> None
         process = start(deployment, 2, tmp_path / "log")
         with Caller() as caller:
             line.wait_for(lambda: any(beat.progress > 0.5 for beat in line.of(Beat)) or line.of(TaskDone), 60)
-            shown = set(preview.look(caller, deployment, "s", "toy")[1])
+            shown = set(newest_preview(caller, deployment, "s", "toy")[1])
         line.wait_for(lambda: line.of(TaskDone), 60)
         assert process.wait(30) == 0, (tmp_path / "log").read_text()
         assert [one.task.id for one in line.of(StoreRequest)] == ["s/0"]

@@ -17,8 +17,9 @@ import zmq
 from numpy.typing import NDArray
 from zmq.utils.monitor import recv_monitor_message
 
-from beamtide import clock, settings
-from beamtide.config import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide import clock
+from beamtide.config import settings
+from beamtide.config.models import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
 from beamtide.machine import Arrays, Effect, Event, Heard, Send, WakeAt
 from beamtide.messages import Message, Ok
 from beamtide.messages.base import PipelineName, ScanId, Seconds, TaskId

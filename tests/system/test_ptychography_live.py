@@ -13,12 +13,14 @@ import yaml
 
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.one_scan import run_scan
-from beamtide import clock, preview, results, site
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.client.client import Client, newest_preview
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.messages.previews import Preview
 from beamtide.pump import Caller
+from beamtide.results import reading
 from tests.ptycho_scans import Truth, simulate
 from tests.system import test_ptychography_scan as finished
 from tests.system.test_ptychography_scan import SCAN, SIDE
@@ -68,7 +70,7 @@ class Beamline:
     def look(self) -> tuple[Preview, Mapping[str, Any]] | None:
         """Return what is shown, if anything is."""
         with contextlib.suppress(NoAnswer):
-            shown, arrays = preview.look(self.caller, self.deployment, SCAN.id, "ptycho")
+            shown, arrays = newest_preview(self.caller, self.deployment, SCAN.id, "ptycho")
             return (shown, arrays) if arrays else None
         return None
 
@@ -95,7 +97,7 @@ def beamline(deployment: Deployment) -> Iterator[Beamline]:
 
 
 def objects(deployment: Deployment) -> dict[str, np.ndarray]:
-    kept = results.open(SCAN.id, processed=deployment.site.roots.processed)
+    kept = reading.open(SCAN.id, processed=deployment.site.roots.processed)
     return {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
 
 
@@ -153,5 +155,5 @@ def test_a_scan_that_ends_early_leaves_nothing_waiting(truth: Truth, tmp_path: p
 
 def _names(deployment: Deployment) -> list[str]:
     with contextlib.suppress(BadInput):  # nothing is written yet
-        return list(results.open(SCAN.id, processed=deployment.site.roots.processed))
+        return list(reading.open(SCAN.id, processed=deployment.site.roots.processed))
     return []

@@ -11,10 +11,11 @@ import yaml
 from PIL import Image
 
 from beamline_side.hosts.one_scan import run_scan
-from beamtide import layout, results, site
-from beamtide.config import Deployment
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
+from beamtide.results import layout, reading
 from tests.ptycho_scans import Truth, simulate
 from tests.unit.test_ptycho_engines import against_truth
 
@@ -81,7 +82,7 @@ def test_eiger_frames_and_encoders_become_an_object(per_file: int, tmp_path: pat
     deployment = deployment_for(tmp_path, truth, per_file)
     outcome = run_scan(deployment, SCAN, lambda _: None)
     assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"encoders": (8, 0), "ptycho": (1, 0)}
-    kept = results.open(SCAN.id, processed=deployment.site.roots.processed)
+    kept = reading.open(SCAN.id, processed=deployment.site.roots.processed)
     found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
     assert against_truth(truth, found).crossing > 0.35
     used = np.stack([found["position_y_used"], found["position_x_used"]], axis=-1).reshape(-1, 2)
@@ -106,6 +107,6 @@ def test_two_scans_that_are_stitched_become_one_object(tmp_path: pathlib.Path) -
     both = Scan(id=ScanId("scan_00021+scan_00022"), shape=(SIDE, SIDE), axes=("scanv", "scanu"))
     outcome = run_scan(deployment, both, lambda _: None)
     assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"encoders": (8, 0), "ptycho": (1, 0)}
-    kept = results.open(both.id, processed=deployment.site.roots.processed)
+    kept = reading.open(both.id, processed=deployment.site.roots.processed)
     found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
     assert against_truth(truth, found).crossing > 0.35

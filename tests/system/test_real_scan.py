@@ -21,17 +21,17 @@ import silx.io.nxdata
 
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.one_scan import follow, run_scan
-from beamtide import layout, results
-from beamtide.client import Client
-from beamtide.config import Deployment
-from beamtide.watching import Snapshot
+from beamtide.client.client import Client
+from beamtide.client.snapshot import Snapshot
+from beamtide.config.models import Deployment
+from beamtide.results import layout, reading
 from tests.system.deployments import COLUMNS, REAL_SCAN, ROWS, kill, real_site, workers_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(170)]
 
 
 def maps_of(deployment: Deployment) -> dict[str, np.ndarray]:
-    found = results.open(REAL_SCAN.id, processed=deployment.site.roots.processed)
+    found = reading.open(REAL_SCAN.id, processed=deployment.site.roots.processed)
     return {name.split("/")[-1]: np.asarray(found[name]).reshape(ROWS, COLUMNS) for name in found if name.startswith("xrf/area/")}
 
 

@@ -14,16 +14,17 @@ import beamtide
 from beamline_side.services.components import SERVICES
 from beamline_side.services.writer.writer import Stopped, Writer, filed_scans, writer
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide import layout, results, site
-from beamtide.config import Budgets, Deployment, Leases
+from beamtide.component.heartbeat import card_of
+from beamtide.config import site
+from beamtide.config.models import Budgets, Deployment, Leases
 from beamtide.errors import BadInput
 from beamtide.messages import Ok
 from beamtide.messages.dead_letters import DropRequest
 from beamtide.messages.metadata import Put, PutFileRequest, PutSettingsRequest, ScanEnded, ScanStarted, SettingsDocument
 from beamtide.messages.results import DatasetHeader, ListRequest, Products, Release, Released, Results, ResultsRequest
 from beamtide.messages.tasks import Lease, LeaseRequest, StatusRequest, SubmitRequest, TaskFailed, TaskStatus, WatchTasksRequest
-from beamtide.presence import card_of
 from beamtide.pump import Caller, Pump
+from beamtide.results import layout, reading
 from beamtide.session import Session
 from tests.writer_scans import Batch, line, lost, positions, product_of, state_of
 
@@ -109,7 +110,7 @@ def test_live_file_then_final_file_with_positions_and_settings(deployment: Deplo
     release_positions(caller, deployment)
     following.step()
     assert (following.why(), live.exists(), final.exists()) == ("", False, True)
-    assert results.verify(final) == []
+    assert reading.verify(final) == []
     iron = beamtide.open("scan_1", processed=processed)["xrf/area/Fe_K"]
     assert iron.coords["x"][1] - iron.coords["x"][0] == pytest.approx(0.5, abs=0.02)
     assert np.isnan(iron.values[2]).all()

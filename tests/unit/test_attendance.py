@@ -3,7 +3,7 @@
 from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.jobs_heard import BELIEVED, HEARD, MARGIN
 from beamline_side.cores.buffer.rates import Tempo
-from beamtide.config import Leases, PipelineConfig, Source
+from beamtide.config.models import Leases, PipelineConfig, Source
 from beamtide.machine import Heard, Send, Tick
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest, StartStages

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beamtide.config import Caps, Deployment, Job, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.models import Caps, Deployment, Job, PipelineConfig, Roots, Scaling, SiteConfig, Source
 from beamtide.errors import BadInput
 from beamtide.machine import Effect, Heard, Send, Tick, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, Seconds

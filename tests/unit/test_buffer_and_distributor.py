@@ -6,7 +6,7 @@ import pytest
 from beamline_side.cores.buffer.buffer import DISTRIBUTOR, FENCE, SORTER, BufferMachine
 from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide.config import Leases, PipelineConfig, Source
+from beamtide.config.models import Leases, PipelineConfig, Source
 from beamtide.machine import Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, Seconds, TaskId
 from beamtide.messages.fences import FencePending, FenceReached, FenceRequest

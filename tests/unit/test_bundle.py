@@ -7,15 +7,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from beamtide import bundle, settings
-from beamtide.command_dead import matching
-from beamtide.command_tell import read_tasks
-from beamtide.config import Roots
+from beamtide import bundle
+from beamtide.cli.dead_letters import matching
+from beamtide.config import settings
+from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.messages.base import PipelineName, ScanId, TaskId
 from beamtide.messages.dead_letters import DeadLetter
 from beamtide.messages.metadata import SettingsDocument
 from beamtide.messages.tasks import InputFile, Need, Task
+from beamtide.task_files import read_tasks
 from cluster_side.worker import reproduce
 
 NEED = Need(pipeline=PipelineName("encoders"), dataset="group/x", upto=4)

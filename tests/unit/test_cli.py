@@ -13,9 +13,10 @@ import pytest
 import rich.console
 import typer
 
-from beamtide import cli, command_tell, screen
+from beamtide.cli import main, scans, screen
+from beamtide.client.snapshot import Row, Snapshot
 from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
-from beamtide.watching import Row, Snapshot
+from beamtide.task_files import read_tasks
 
 ROW = Row(queued=2, leased=1, done=3, total=6, workers=1, rate=2.0, oldest=1.5, to_go=200.0, lost=0, retried=0)
 TASK = {
@@ -30,7 +31,7 @@ TASK = {
 
 
 def test_help_is_whole_and_light() -> None:
-    script = "import sys, beamtide.cli as c; c.run(['--help']); print(sorted({'numpy', 'zmq', 'h5py'} & set(sys.modules)))"
+    script = "import sys, beamtide.cli.main as c; c.run(['--help']); print(sorted({'numpy', 'zmq', 'h5py'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
     assert all(name in done.stdout for name in ("demo", "run", "serve", "check", "watch", "get", "submit", "settings"))
@@ -39,14 +40,15 @@ def test_help_is_whole_and_light() -> None:
 def test_a_job_loads_only_what_its_first_worker_needs() -> None:
     light = "{'structlog', 'rich', 'asyncio', 'scipy', 'PyMca5', 'pyFAI', 'matplotlib'}"
     script = (
-        f"import sys, beamtide.cli as c; c.build(); import cluster_side.worker.job; print(sorted({light} & set(sys.modules)))"
+        "import sys, beamtide.cli.main as c; c.build(); import cluster_side.worker.job; "
+        f"print(sorted({light} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_a_log_line_of_a_job_is_one_of_structlogs(capsys: pytest.CaptureFixture[str]) -> None:
     logs = "structlog.get_logger().warning('ready', slots=2)"
-    script = f"import structlog; from beamtide import screen; screen.log_lines(as_json=True); {logs}"
+    script = f"import structlog; from beamtide.cli import screen; screen.log_lines(as_json=True); {logs}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     screen.log_line("warning", "ready", {"slots": 2}, as_json=True)
     theirs, ours = json.loads(done.stdout), json.loads(capsys.readouterr().out)
@@ -60,12 +62,12 @@ def test_a_log_line_of_a_job_is_one_of_structlogs(capsys: pytest.CaptureFixture[
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["--version"]) == 0
+    assert main.run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("beamtide ")
 
 
 def test_a_missing_site_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
-    assert cli.run(["topology", "-c", str(tmp_path / "no.yaml")]) == 2
+    assert main.run(["topology", "-c", str(tmp_path / "no.yaml")]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.strip().count("\n") == 0
@@ -73,7 +75,7 @@ def test_a_missing_site_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_
 
 
 def test_check_speaks_json(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
-    assert cli.run(["check", str(tmp_path / "no.yaml"), "--json"]) == 2
+    assert main.run(["check", str(tmp_path / "no.yaml"), "--json"]) == 2
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 1
 
 
@@ -88,37 +90,37 @@ def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyP
     def only_fail(app: typer.Typer) -> None:
         app.command("fail")(fail)
 
-    monkeypatch.setattr(cli.command_look, "add_to", only_fail)
-    assert cli.run(["fail"]) == code
+    monkeypatch.setattr(main.status, "add_to", only_fail)
+    assert main.run(["fail"]) == code
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert ("goes on from there" in said) == isinstance(error, KeyboardInterrupt)
     if isinstance(error, BeamtideError):
-        assert cli.run(["--debug", "fail"]) == code
+        assert main.run(["--debug", "fail"]) == code
         assert "Traceback" in capsys.readouterr().err
 
 
 def test_schema_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
     for what in ("site", "pipeline", "encoders"):
-        assert cli.run(["schema", what]) == 0
+        assert main.run(["schema", what]) == 0
         assert json.loads(capsys.readouterr().out)["type"] == "object"
 
 
 @pytest.mark.parametrize(("text", "shape"), [("11x101", (11, 101)), ("7", (7,))])
 def test_shapes(text: str, shape: tuple[int, ...]) -> None:
-    assert command_tell.parse_shape(text) == shape
+    assert scans.parse_shape(text) == shape
 
 
 @pytest.mark.parametrize("text", ["", "0x3", "3x", "3x3x3", "-1", "a"])
 def test_shapes_that_are_none(text: str) -> None:
     with pytest.raises(BadInput, match="--shape"):
-        command_tell.parse_shape(text)
+        scans.parse_shape(text)
 
 
 def test_tasks_from_json(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "tasks.json"
     file.write_text(json.dumps([TASK]))
-    (task,) = command_tell.read_tasks(file)
+    (task,) = read_tasks(file)
     assert task.id == "s1/xrf/abababab/000000-000004"
     assert task.inputs[0].last == 4
 
@@ -128,7 +130,7 @@ def test_tasks_that_are_none(tmp_path: pathlib.Path, change: dict[str, object]) 
     file = tmp_path / "tasks.json"
     file.write_text(json.dumps([TASK, TASK | change]))
     with pytest.raises(BadInput, match="task 1: "):
-        command_tell.read_tasks(file)
+        read_tasks(file)
 
 
 def test_a_snapshot_in_words() -> None:
@@ -180,6 +182,6 @@ def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_every_command_speaks_json() -> None:
-    found = dict(leaves(typer.main.get_command(cli.build())))
+    found = dict(leaves(typer.main.get_command(main.build())))
     assert {"demo", "serve", "work", "autoscale", "scan start", "dlq list"} <= found.keys()
     assert not [name for name, command in found.items() if not any("--json" in one.opts for one in command.params)]

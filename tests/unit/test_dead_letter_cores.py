@@ -13,7 +13,7 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide.config import Leases, PipelineConfig, Source
+from beamtide.config.models import Leases, PipelineConfig, Source
 from beamtide.machine import Forget, Heard, Keep, Send, Tick, link
 from beamtide.messages.base import Message, Ok, PipelineName, Seconds, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from beamtide import site
+from beamtide.config import site
 from cluster_side.modalities.base import run
 from cluster_side.modalities.registry import modality
 

@@ -1,9 +1,9 @@
 """What `beamtide explain` says of a scan: one line per pipeline and job, with the reasons of those who know."""
 
-from beamtide.command_explain import MOST_JOBS, lines
+from beamtide.cli.explain import MOST_JOBS, lines
+from beamtide.client.snapshot import Row, Snapshot
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import CrewReport, JobReport, Jobs
-from beamtide.watching import Row, Snapshot
 
 XRF = PipelineName("xrf")
 

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from beamtide.config import Source
+from beamtide.config.models import Source
 from beamtide.files.row import FileFact, natural, with_gaps
 from beamtide.files.watch import FileWatch
 

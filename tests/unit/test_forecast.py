@@ -2,7 +2,7 @@
 
 import pytest
 
-from beamtide.config import PipelineConfig, Source
+from beamtide.config.models import PipelineConfig, Source
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from cluster_side.scaling.forecast import Expected, Forecast

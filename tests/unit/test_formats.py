@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from beamtide import registry, site
+from beamtide import registry
+from beamtide.config import site
 from beamtide.errors import BadInput
 from beamtide.formats.base import FileFormat, Unfinished
 from beamtide.formats.p06 import dead_time_factor

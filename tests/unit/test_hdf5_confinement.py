@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from beamtide.config import Roots
+from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.formats import confinement
 from cluster_side.worker import inputs

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from beamtide import site
+from beamtide.config import site
 from beamtide.errors import BadInput
 from cluster_side.images import build as builder
 from cluster_side.images import checks, definition, enter

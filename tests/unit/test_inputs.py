@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from beamtide.config import Roots
+from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import InputFile, Task

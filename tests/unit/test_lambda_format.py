@@ -9,7 +9,7 @@ import pytest
 
 from beamline_side.cores.task_plan import FileFact
 from beamtide import registry
-from beamtide.config import Roots, Source
+from beamtide.config.models import Roots, Source
 from beamtide.errors import BadInput
 from beamtide.files.watch import FileWatch
 from beamtide.formats.base import Unfinished

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamtide.lavue import LIST, NEW, OLD, Picture, Programme, frame, topic_of
+from beamtide.client.lavue_stream import LIST, NEW, OLD, Picture, Programme, frame, topic_of
 
 
 def shown(message: list[bytes]) -> tuple[str, np.ndarray, dict[str, object]]:

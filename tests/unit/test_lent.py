@@ -4,7 +4,7 @@ from threading import Event
 
 import zmq
 
-from beamtide.pump.lent import Lent
+from beamtide.pump.unread_answers import Lent
 
 
 def loan(size: int = 10) -> tuple[Event, tuple[zmq.MessageTracker, int]]:

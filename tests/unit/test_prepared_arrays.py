@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: pathlib.Path)
 
 WARM = """
 import pathlib, sys
-from beamtide.settings import Prepared, digest_of, digest_of_bytes
+from beamtide.config.settings import Prepared, digest_of, digest_of_bytes
 from beamtide.messages.metadata import SettingsDocument
 from cluster_side.worker import recipe
 cfg = pathlib.Path(sys.argv[1]).read_bytes()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beamtide import settings
+from beamtide.config import settings
 from beamtide.errors import BadInput
 from beamtide.messages.base import Message
 from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument

@@ -8,8 +8,8 @@ import pytest
 
 import beamtide
 from beamline_side.writers.files import ProductFiles
-from beamtide import results
 from beamtide.errors import BadInput
+from beamtide.results import reading
 from tests.writer_scans import content, line, product_of, state_of
 
 
@@ -29,8 +29,8 @@ def test_a_map_comes_with_its_axes(processed: pathlib.Path) -> None:
     assert found["xrf/sum_spectrum"].axes == ("energy",)
     assert found["xrf/spectra"].values.shape == (24, 8)
     assert "xrf/area/Cu_K" in found
-    assert results.list_results(processed) == ["scan_1"]
-    assert results.datasets("scan_1", processed) == list(found)
+    assert reading.list_results(processed) == ["scan_1"]
+    assert reading.datasets("scan_1", processed) == list(found)
 
 
 def test_wrong_names_get_a_sentence(processed: pathlib.Path) -> None:
@@ -54,34 +54,34 @@ def test_a_running_scan_is_read_from_its_live_file(tmp_path: pathlib.Path) -> No
 
 def test_verify_notices_one_changed_number(processed: pathlib.Path) -> None:
     path = processed / "beamtide/scan_1/xrf.h5"
-    assert results.verify(path) == []
+    assert reading.verify(path) == []
     with h5py.File(path, "r+") as root:
         root["entry/data/spectra"][3, 3] += 1
-    (problem,) = results.verify(path)
+    (problem,) = reading.verify(path)
     assert "entry/data/spectra is not what was written" in problem
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(BadInput, match="cannot read"):
-        results.verify(path)
+        reading.verify(path)
 
 
 def test_export_by_ending(processed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     found = beamtide.open("scan_1", processed=processed)
     iron = found["xrf/area/Fe_K"]
     for ending in ("npy", "csv", "tif"):
-        assert results.export(iron, tmp_path / f"iron.{ending}").exists()
+        assert reading.export(iron, tmp_path / f"iron.{ending}").exists()
     assert np.load(tmp_path / "iron.npy").shape == (4, 6)
     assert np.loadtxt(tmp_path / "iron.csv", delimiter=",")[0, 5] == 5
-    results.export(found["xrf/sum_spectrum"], tmp_path / "spectrum.csv")
+    reading.export(found["xrf/sum_spectrum"], tmp_path / "spectrum.csv")
     assert (tmp_path / "spectrum.csv").read_text().startswith("# energy (keV),xrf/sum_spectrum (counts)")
     with pytest.raises(BadInput, match="choose an ending of"):
-        results.export(iron, tmp_path / "iron.xlsx")
+        reading.export(iron, tmp_path / "iron.xlsx")
 
 
 def test_copy_takes_results_and_maps_but_nothing_unfinished(processed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (processed / "beamtide/scan_1/.xrf.h5.part").write_bytes(b"half")
-    copied = results.copy_to("scan_1", tmp_path / "usb", processed)
+    copied = reading.copy_to("scan_1", tmp_path / "usb", processed)
     assert (copied / "xrf.h5").exists()
     assert (copied / "maps/xrf_area_Fe_K.tif").exists()
     assert not list(copied.glob(".*"))
     with pytest.raises(BadInput, match="exists already"):
-        results.copy_to("scan_1", tmp_path / "usb", processed)
+        reading.copy_to("scan_1", tmp_path / "usb", processed)

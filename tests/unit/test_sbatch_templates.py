@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamtide.config import Caps, Deployment, Roots, Scaling, SiteConfig
-from beamtide.config_slurm import Elsewhere, Slurm
-from beamtide.container import Container
+from beamtide.config.container import Container
+from beamtide.config.models import Caps, Deployment, Roots, Scaling, SiteConfig
+from beamtide.config.slurm import Elsewhere, Slurm
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers import slurm_options, slurm_script
 from cluster_side.scaling.launchers.base import JobOrder, JobShape

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beamtide import cli
+from beamtide.cli import main
 
 pytestmark = pytest.mark.long
 
@@ -20,7 +20,7 @@ def steel(test_data: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = cli.run([str(word) for word in ("settings", "check", *words)])
+    code = main.run([str(word) for word in ("settings", "check", *words)])
     seen = capsys.readouterr()
     return code, seen.out, seen.err
 

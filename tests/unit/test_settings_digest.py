@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from beamtide import settings, site
-from beamtide.config import Deployment, PipelineConfig
+from beamtide.config import settings, site
+from beamtide.config.models import Deployment, PipelineConfig
 from beamtide.errors import BadInput
 
 SITE = """

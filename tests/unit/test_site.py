@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from beamtide import site
+from beamtide.config import site
 from beamtide.errors import BadInput
 
 SITE = """

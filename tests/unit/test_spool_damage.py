@@ -9,7 +9,7 @@ import pytest
 
 from beamline_side.spool import repair, segments
 from beamline_side.spool.sqlite_spool import HEAVY, Spool
-from beamtide import cli
+from beamtide.cli import main
 from beamtide.errors import Broken
 
 ROWS = {f"scan_00001/xrf/{number:06d}": bytes([number % 251]) * (100 + 37 * (number % 90)) for number in range(160)}
@@ -195,26 +195,26 @@ def test_what_is_good_is_salvaged(killed: Folder, tmp_path: Folder) -> None:
 def test_commands_for_staff_at_night(killed: Folder, tmp_path: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     good = tmp_path / "good"
     shutil.copytree(killed, good)
-    assert cli.run(["spool", "show", str(good / "a.sqlite")]) == 0
+    assert main.run(["spool", "show", str(good / "a.sqlite")]) == 0
     assert "payload" in capsys.readouterr().out
-    assert cli.run(["spool", "show", str(good / "a.sqlite"), "--json"]) == 0
+    assert main.run(["spool", "show", str(good / "a.sqlite"), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert {one["name"]: one["rows"] for one in shown["tables"]} == {"tasks": len(ROWS | LATE), "payload": len(PAYLOADS)}
-    assert cli.run(["spool", "check", str(good / "a.sqlite")]) == 0
+    assert main.run(["spool", "check", str(good / "a.sqlite")]) == 0
     assert "nothing is damaged" in capsys.readouterr().out
     path = damaged(killed, tmp_path / "spool")
-    assert cli.run(["spool", "check", str(path), "--json"]) == 1
+    assert main.run(["spool", "check", str(path), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["problems"]
-    assert cli.run(["spool", "salvage", str(path)]) == 1
+    assert main.run(["spool", "salvage", str(path)]) == 1
     said = capsys.readouterr().out
     assert "rows, 2 of them with payloads" in said
     assert "To go on with it, move" in said
-    assert cli.run(["spool", "check", str(tmp_path / "spool" / "salvaged" / "a.sqlite")]) == 0
-    assert cli.run(["spool", "salvage", str(path)]) == 2
+    assert main.run(["spool", "check", str(tmp_path / "spool" / "salvaged" / "a.sqlite")]) == 0
+    assert main.run(["spool", "salvage", str(path)]) == 2
     assert "is there already" in capsys.readouterr().err
-    assert cli.run(["spool", "check", str(tmp_path / "spool" / "b.sqlite")]) == 2
+    assert main.run(["spool", "check", str(tmp_path / "spool" / "b.sqlite")]) == 2
     assert "there is: a" in capsys.readouterr().err
     spool = Spool(good / "a.sqlite", reserve=1 << 20)
-    assert cli.run(["spool", "show", str(good / "a.sqlite")]) == 2
+    assert main.run(["spool", "show", str(good / "a.sqlite")]) == 2
     assert "in use" in capsys.readouterr().err
     spool.close()

@@ -9,7 +9,7 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.sorter.sorter import AGAIN_AFTER, SorterMachine
 from beamline_side.cores.topology import TopologyMachine
 from beamline_side.hosts.one_scan import check_shape
-from beamtide.config import Leases, PipelineConfig, Source
+from beamtide.config.models import Leases, PipelineConfig, Source
 from beamtide.errors import BadInput
 from beamtide.machine import Heard, Keep, Send, Tick, link
 from beamtide.messages.base import Digest, Ok, PipelineName, Refused, ScanId, Seconds, TaskId

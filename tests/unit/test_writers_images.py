@@ -11,7 +11,7 @@ from beamline_side.writers import maps
 from beamline_side.writers.files import ProductFiles
 from beamline_side.writers.jpeg import GREY, coloured, write_jpeg
 from beamline_side.writers.tiff import upright, write_tiff
-from beamtide import layout
+from beamtide.results import layout
 from tests.writer_scans import content, positions, product_of, state_of
 
 

@@ -10,8 +10,8 @@ import pytest
 from beamline_side.writers.files import ProductFiles
 from beamline_side.writers.maps import Positions
 from beamline_side.writers.ptypy import write_positions
-from beamtide import layout
 from beamtide.errors import BadInput
+from beamtide.results import layout
 from tests.writer_scans import content, positions, state_of
 
 

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from beamtide import yaml_file
-from beamtide.config import SiteConfig
+from beamtide.config import yaml_file
+from beamtide.config.models import SiteConfig
 from beamtide.errors import BadInput
 
 GOOD = """

@@ -20,7 +20,7 @@ from beamline_side.cores.fence import FenceMachine
 from beamline_side.cores.metadata import MetadataMachine
 from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
-from beamtide.config import Buffer, Leases, PipelineConfig, Source
+from beamtide.config.models import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Arrays, Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Seconds
 from tests.stories.shelf import Shelf

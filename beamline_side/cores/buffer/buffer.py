@@ -25,7 +25,7 @@ from beamline_side.cores.buffer.orderings import ORDERINGS
 from beamline_side.cores.buffer.rates import Tempo
 from beamline_side.cores.buffer.verdicts import Verdicts
 from beamline_side.cores.buffer.verdicts_to_sorter import VerdictOutbox
-from beamtide.config import Leases, PipelineConfig
+from beamtide.config.models import Leases, PipelineConfig
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.dead_letters import DeadListRequest, DropRequest, RetryRequest

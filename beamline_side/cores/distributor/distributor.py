@@ -16,6 +16,7 @@ import msgspec
 from beamline_side.cores.distributor.tallies import Tallies
 from beamline_side.cores.distributor.task_log import Journal
 from beamline_side.cores.pending_requests import Deferred
+from beamtide.config.section import NAME
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages.base import Ok, PipelineName, Refused, Seconds
 from beamtide.messages.tasks import (
@@ -27,7 +28,6 @@ from beamtide.messages.tasks import (
     Task,
     WatchTasksRequest,
 )
-from beamtide.section import NAME
 
 LONGEST_ID = 512
 ROW = 2048

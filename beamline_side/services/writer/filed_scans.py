@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import NoAnswer
 from beamtide.messages import Message, Ok
 from beamtide.messages.base import ScanId

@@ -8,7 +8,7 @@ from typing import Any
 
 from beamline_side.writers.maps import Positions
 from beamline_side.writers.product import Batch, batches
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.messages.metadata import (
     File,

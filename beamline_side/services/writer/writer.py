@@ -21,13 +21,14 @@ from beamline_side.services.writer.filed_scans import FiledScans
 from beamline_side.services.writer.sink_reader import SinkReader
 from beamline_side.writers.files import ProductFiles, finished_file
 from beamline_side.writers.product import Content
-from beamtide import clock, site
-from beamtide.config import Deployment
+from beamtide import clock
+from beamtide.component.heartbeat import Presence
+from beamtide.config import site
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product, ProductState
-from beamtide.presence import Presence
 from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
 

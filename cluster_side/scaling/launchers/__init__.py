@@ -3,7 +3,7 @@
 from importlib.metadata import entry_points
 from typing import cast
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers.base import Launcher
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 
 MOST_IN_ARRAY = 500
 """Elements of one array submission; a site's MaxArraySize may allow less."""

@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from cluster_side.scaling.launchers.base import job_name
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

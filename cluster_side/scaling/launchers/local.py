@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from beamtide import clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from cluster_side.images import admission, enter
 from cluster_side.scaling.launchers import job_log
 from cluster_side.scaling.launchers.base import (

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from beamtide import clock
-from beamtide.config import Deployment
-from beamtide.config_slurm import Slurm
+from beamtide.config.models import Deployment
+from beamtide.config.slurm import Slurm
 from beamtide.errors import BadInput
 from cluster_side.images import admission
 from cluster_side.scaling.launchers import job_log, slurm_options, slurm_script

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from beamtide.config_slurm import Slurm
+from beamtide.config.slurm import Slurm
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers.base import JobOrder
 

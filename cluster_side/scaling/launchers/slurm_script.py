@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from cluster_side.images import enter
 from cluster_side.scaling.launchers.base import JobOrder

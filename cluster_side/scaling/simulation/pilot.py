@@ -7,7 +7,7 @@ and works at every tick, the batch system's picture every few seconds, the fate 
 import math
 from typing import Any
 
-from beamtide.config import Job, PipelineConfig, Source
+from beamtide.config.models import Job, PipelineConfig, Source
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from beamtide.messages.scaling import BufferGauge

@@ -20,8 +20,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide import checksum, layout
 from beamtide.errors import BadInput
+from beamtide.results import checksum, layout
 
 Array = NDArray[Any]
 Where = str | pathlib.Path

@@ -1,7 +1,4 @@
-"""The command `settings check`: what a PyMca configuration or a poni file means, before anything is measured with it.
-
-What to say is the modality's own: it is found by name, and this side only prints.
-"""
+"""Commands about settings: put, show, list, check."""
 
 import json
 import pathlib
@@ -10,11 +7,66 @@ from typing import Annotated, Any
 import typer
 
 from beamtide import registry
+from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, choice, table
 from beamtide.errors import BadInput
-from beamtide.screen import Json, answer, choice
 
+TELL = "Tell"
 ROLES = {"xrf": "cfg", "xrd": "poni"}
 """The calibration file that each modality can be asked about."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    stored = typer.Typer(help="Keep, show and list settings on the metadata server.", no_args_is_help=True)
+    stored.command("put")(settings_put)
+    stored.command("show")(settings_show)
+    stored.command("list")(settings_list)
+    stored.command("check")(settings_check)
+    app.add_typer(stored, name="settings", rich_help_panel=TELL)
+
+
+def settings_put(
+    pipeline: Annotated[str, typer.Argument(help="A pipeline of the site.")],
+    config: SiteFile = DEFAULT_SITE,
+    as_json: Json = False,
+) -> None:
+    """Keep a pipeline's settings and calibration files; prints their digest."""
+    from beamtide.client.client import Client
+
+    with Client(config) as client:
+        choice(pipeline, list(client.deployment.pipelines), "pipeline")
+        digest = client.put_settings(client.deployment.pipelines[pipeline])
+    answer({"pipeline": pipeline, "digest": digest}, [digest], as_json=as_json)
+
+
+def settings_show(
+    digest: Annotated[str, typer.Argument(help="64 hexadecimal digits; see `beamtide settings list`.")],
+    config: SiteFile = DEFAULT_SITE,
+    as_json: Json = False,
+) -> None:
+    """Print the settings that a digest stands for."""
+    from beamtide.client.client import Client
+
+    with Client(config) as client:
+        document = client.settings(digest)
+    value = {"modality": document.modality, "settings": json.loads(document.values), "calibration": document.calibration}
+    answer(value, [json.dumps(value, indent=2)], as_json=as_json)
+
+
+def settings_list(
+    modality: Annotated[str, typer.Argument(help="Only of this modality.")] = "",
+    config: SiteFile = DEFAULT_SITE,
+    as_json: Json = False,
+) -> None:
+    """List stored settings, newest first."""
+    from beamtide.client.client import Client
+
+    with Client(config) as client:
+        found = client.settings_list(modality)
+    rows = [(digest, document.modality, document.values[:60]) for digest, document in found]
+    plain = [{"digest": digest, "modality": document.modality} for digest, document in found]
+    lines = table(("digest", "modality", "settings"), rows) or ["There are no settings yet."]
+    answer({"settings": plain}, lines, as_json=as_json)
 
 
 def settings_check(  # noqa: PLR0913, PLR0917  one argument per option

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from beamtide.section import Section
+from beamtide.config.section import Section
 
 SlurmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+:@-]{0,63}$")]
 """A name that Slurm knows: it becomes a word of an argument list, never of a shell."""

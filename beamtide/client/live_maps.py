@@ -12,11 +12,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide.client import Client
-from beamtide.config import Deployment
+from beamtide.client.client import Client
+from beamtide.client.lavue_stream import Picture, topic_of
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.gridding import by_order
-from beamtide.lavue import Picture, topic_of
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import DatasetHeader, ProductState
 

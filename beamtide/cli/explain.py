@@ -11,14 +11,14 @@ import msgspec
 import typer
 
 from beamtide import clock
+from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, duration
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, duration
 
 if TYPE_CHECKING:
-    from beamtide.client import Client
+    from beamtide.client.client import Client
+    from beamtide.client.snapshot import Row, Snapshot
     from beamtide.messages.dead_letters import DeadLetter
     from beamtide.messages.scaling import CrewReport, JobReport, Jobs
-    from beamtide.watching import Row, Snapshot
 
 MOST_JOBS = 12
 """More jobs than this are counted by state and reason instead of listed."""
@@ -35,8 +35,8 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what goes on and why: one line per pipeline and job."""
-    from beamtide.client import Client
-    from beamtide.watching import snapshot
+    from beamtide.client.client import Client
+    from beamtide.client.snapshot import snapshot
 
     with Client(config) as client:
         known = client.scans(scan)

@@ -4,7 +4,7 @@ import os
 import platform
 
 from beamtide import __version__, clock
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.machine import Send
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller

@@ -1,6 +1,6 @@
 """What people write: one site file and one file per pipeline, as frozen models.
 
-Unknown keys are refused; `beamtide.yaml_file` reads the files and says file, line and key path of every mistake.
+Unknown keys are refused; `beamtide.config.yaml_file` reads the files and says file, line and key path of every mistake.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from beamtide.config_slurm import Slurm
-from beamtide.container import Container
-from beamtide.section import Memory, Name, Section
+from beamtide.config.container import Container
+from beamtide.config.section import Memory, Name, Section
+from beamtide.config.slurm import Slurm
 
 MAX_SOCKET_PATH = 100
 """Bytes; the kernel allows 107 for the path of a socket."""

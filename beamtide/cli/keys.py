@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from beamtide import clock, site
+from beamtide import clock
+from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, table
+from beamtide.config import site
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, table
 
 DAY = 86400.0
 SERVICES_DAYS = 3650.0
@@ -32,7 +33,7 @@ def keys_new(  # noqa: PLR0913, PLR0917  one argument per option
     as_json: Json = False,
 ) -> None:
     """Make a key; whoever is to use it gets the file."""
-    from beamtide.pump.gatekeeper import new_pair
+    from beamtide.pump.authentication import new_pair
     from beamtide.security.key_files import COMPONENT, Entry, Identity, read_identity, write
     from beamtide.security.roles import ROLES
 

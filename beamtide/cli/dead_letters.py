@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beamtide import clock
+from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, table
 from beamtide.errors import BadInput
-from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from beamtide import bundle
-    from beamtide.client import Client
+    from beamtide.client.client import Client
     from beamtide.messages.dead_letters import DeadLetter
 
 TELL = "Tell"
@@ -40,7 +40,7 @@ def dead_list(
 ) -> None:
     """List dead letters, newest first."""
     from beamtide.bundle import plain
-    from beamtide.client import Client
+    from beamtide.client.client import Client
 
     with Client(config) as client:
         found = client.dead_letters(pipeline)
@@ -52,7 +52,7 @@ def dead_list(
 def dead_show(task: One, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
     """Show all that is known of a dead letter: reason, traceback, last words."""
     from beamtide.bundle import plain
-    from beamtide.client import Client
+    from beamtide.client.client import Client
 
     with Client(config) as client:
         letter = client.dead_letter(_only(task, client.dead_letters()))
@@ -71,7 +71,7 @@ def dead_show(task: One, config: SiteFile = DEFAULT_SITE, as_json: Json = False)
 
 def dead_retry(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
     """Run dead letters again; what they give fills their holes, and the result file is written anew."""
-    from beamtide.client import Client
+    from beamtide.client.client import Client
 
     with Client(config) as client:
         found = matching(which, client.dead_letters())
@@ -81,7 +81,7 @@ def dead_retry(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = Fa
 
 def dead_drop(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
     """Forget dead letters; their holes stay."""
-    from beamtide.client import Client
+    from beamtide.client.client import Client
 
     with Client(config) as client:
         found = matching(which, client.dead_letters())
@@ -98,7 +98,7 @@ def dead_export(
 ) -> None:
     """Write a bundle that fails anywhere: task, settings, calibration, traceback."""
     from beamtide import bundle
-    from beamtide.client import Client
+    from beamtide.client.client import Client
 
     with Client(config) as client:
         made = _bundle(client, _only(task, client.dead_letters()))

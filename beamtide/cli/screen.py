@@ -18,7 +18,7 @@ from beamtide.errors import BadInput
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from beamtide.watching import Row, Snapshot
+    from beamtide.client.snapshot import Row, Snapshot
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 JsonLog = Annotated[bool, typer.Option("--json", help="Log one JSON object a line instead of text.")]

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from beamtide.client import Client
-from beamtide.config import PipelineConfig
+from beamtide.client.client import Client
+from beamtide.config.models import PipelineConfig
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally

@@ -5,9 +5,10 @@ import os
 import pathlib
 from dataclasses import dataclass
 
-from beamtide import registry, settings, yaml_file
-from beamtide.config import Deployment, PipelineConfig, SiteConfig
-from beamtide.container import Container
+from beamtide import registry
+from beamtide.config import settings, yaml_file
+from beamtide.config.container import Container
+from beamtide.config.models import Deployment, PipelineConfig, SiteConfig
 from beamtide.errors import BadInput
 from beamtide.messages.base import Digest
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 import stat
 
-from beamtide.config import Deployment
+from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, Broken
 
 

@@ -8,8 +8,8 @@ import pathlib
 import re
 from typing import Protocol
 
+from beamtide.config.section import NAME
 from beamtide.errors import BadInput
-from beamtide.section import NAME
 
 
 def checked(name: str) -> str:

@@ -11,14 +11,15 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from beamtide import clock, preview, settings, site
-from beamtide.config import Deployment, PipelineConfig
+from beamtide import clock
+from beamtide.client.batching import batches, portions
+from beamtide.config import settings, site
+from beamtide.config.models import Deployment, PipelineConfig
 from beamtide.errors import BadInput
 from beamtide.messages import Message, Ok, metadata, results, scaling, tasks, topology
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
-from beamtide.messages.previews import Preview
-from beamtide.portions import batches, portions
+from beamtide.messages.previews import Preview, PreviewRequest
 from beamtide.pump import Answer, Caller
 from beamtide.security.guard import identity_of
 from beamtide.security.roles import Role
@@ -173,7 +174,7 @@ class Client:
 
     def preview(self, scan: str, pipeline: str, after: int = 0) -> tuple[Preview, Mapping[str, NDArray[Any]]]:
         """Return what a task still at work shows, with its arrays (none: there is nothing newer than number `after`)."""
-        return preview.look(self._caller, self.deployment, scan, pipeline, after)
+        return newest_preview(self._caller, self.deployment, scan, pipeline, after)
 
     # settings
 
@@ -231,3 +232,11 @@ class Client:
 
     def _seek(self, component: str, question: Message, kind: type[Answer]) -> Answer:
         return self._caller.ask(self.deployment.address(component), question, kind, patience=self._patience)
+
+
+def newest_preview(
+    caller: Caller, deployment: Deployment, scan: str, pipeline: str, after: int = 0
+) -> tuple[Preview, Mapping[str, NDArray[Any]]]:
+    """Return the newest preview with its arrays (no arrays: nothing newer than number `after`)."""
+    question = PreviewRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline), after=after)
+    return caller.converse(deployment.address("sink"), question, Preview, patience=10.0)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from beamtide.section import Section
+from beamtide.config.section import Section
 
 Folder = Literal["raw", "processed", "shared", "site", "state"]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beamtide import clock
+from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, say
 from beamtide.errors import NoAnswer
-from beamtide.screen import DEFAULT_SITE, Json, SiteFile, answer, say
 
 if TYPE_CHECKING:
-    from beamtide.config import Deployment
+    from beamtide.config.models import Deployment
 
 REFRESH = 0.25
 
@@ -31,8 +31,8 @@ def lavue(
     as_json: Json = False,
 ) -> None:
     """Show maps and reconstructions in Lavue while they grow, until Ctrl-C. With --json: which pictures there are now."""
-    from beamtide import site
-    from beamtide.pictures import Galleries
+    from beamtide.client.live_maps import Galleries
+    from beamtide.config import site
 
     deployment = site.load(config)
     if as_json:
@@ -44,8 +44,8 @@ def lavue(
 
 def stream(deployment: "Deployment", scan: str, port: int, stopped: Callable[[], bool]) -> None:
     """Send the pictures of a scan ("": of the newest) to whoever listens on this machine, until stopped."""
-    from beamtide.lavue import Picture, Programme
-    from beamtide.pictures import Galleries
+    from beamtide.client.lavue_stream import Picture, Programme
+    from beamtide.client.live_maps import Galleries
     from beamtide.pump import Publisher
 
     with Galleries(deployment, scan) as galleries, Publisher(f"tcp://127.0.0.1:{port}") as publisher:

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from beamtide import __version__, command_dead, command_explain, command_keys, command_lavue, command_look, command_tell
+from beamtide import __version__
+from beamtide.cli import dead_letters, explain, keys, lavue, results, scans, settings, site, status
+from beamtide.cli.screen import complain, say
 from beamtide.errors import BadInput, BeamtideError, Broken
-from beamtide.screen import complain, say
 
 ABOUT = """Beamtide processes X-ray micro/nano-probe data while it is measured.
 
@@ -72,7 +73,7 @@ def build(wishes: _Wishes | None = None) -> typer.Typer:
                 raise
             continue  # only one of the two sides is installed here
         add_to(app)
-    for commands in (command_look, command_lavue, command_explain, command_tell, command_dead, command_keys):
+    for commands in (site, status, results, lavue, explain, scans, settings, dead_letters, keys):
         commands.add_to(app)
     return app
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from beamtide.config import PipelineConfig
+from beamtide.config.models import PipelineConfig
 from beamtide.errors import BadInput
 from beamtide.messages.base import Digest
 from beamtide.messages.metadata import SettingsDocument

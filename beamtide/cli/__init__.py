@@ -1,0 +1,1 @@
+"""The command `beamtide`, a file per group of commands."""

@@ -1,0 +1,53 @@
+"""Commands about a site before it runs: check, schema, formats."""
+
+import json
+import pathlib
+from typing import Annotated, Any
+
+import typer
+
+from beamtide.cli.screen import DEFAULT_SITE, Json, answer, choice, say
+
+SETUP = "Set up"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(rich_help_panel=SETUP)(check)
+    app.command(rich_help_panel=SETUP)(schema)
+    app.command(rich_help_panel=SETUP)(formats)
+
+
+def check(file: Annotated[pathlib.Path, typer.Argument(help="The site file.")] = DEFAULT_SITE, as_json: Json = False) -> None:
+    """Say what is wrong with a site, before anything starts."""
+    from beamtide.config import site
+
+    found = site.check(file)
+    count = f"{len(found)} problem{'' if len(found) == 1 else 's'}, nothing started."
+    lines = [*found, count] if found else [f"{file}: nothing is wrong."]
+    answer({"file": str(file), "problems": found}, lines, as_json=as_json)
+    if found:
+        raise typer.Exit(2)
+
+
+def schema(
+    what: Annotated[str, typer.Argument(help="site, pipeline, or the name of a modality.")] = "site",
+    as_json: Annotated[bool, typer.Option("--json", help="Without line breaks.")] = False,
+) -> None:
+    """Print the JSON Schema of a file, or of a modality's settings."""
+    from beamtide import registry
+    from beamtide.config.models import PipelineConfig, SiteConfig
+
+    own: dict[str, Any] = {"site": SiteConfig, "pipeline": PipelineConfig}
+    modalities = registry.names("modalities")
+    choice(what, [*own, *modalities], "schema")
+    model = own[what] if what in own else registry.find("modalities", what).settings
+    say(json.dumps(model.model_json_schema(), indent=None if as_json else 2))
+
+
+def formats(as_json: Json = False) -> None:
+    """List the file formats and modalities that are installed."""
+    from beamtide import registry
+
+    found = {"formats": registry.names("formats"), "modalities": registry.names("modalities")}
+    answer(found, [f"{group:<12}{', '.join(names)}" for group, names in found.items()], as_json=as_json)

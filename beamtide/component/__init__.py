@@ -1,0 +1,1 @@
+"""What every component does alike: tell that it lives, end with its parent, keep its state folder."""

@@ -1,0 +1,1 @@
+"""YAML files as checked, frozen settings."""
