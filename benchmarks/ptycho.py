@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import Beside, Book, cpu_seconds
-from cluster_side.modalities.company import Alone
-from cluster_side.modalities.ptychography import recipe, reconstruct
-from cluster_side.modalities.ptychography.arrays import numpy_backend
-from cluster_side.modalities.ptychography.propagators import far_field
-from cluster_side.modalities.ptychography.state import Bench, Frames, State, members
+from cluster_side.modalities.context import Alone
+from cluster_side.modalities.ptychography import recipe
+from cluster_side.modalities.ptychography.engines.backend import numpy_backend
+from cluster_side.modalities.ptychography.engines.propagators import far_field
+from cluster_side.modalities.ptychography.engines.run import Engine, Limits, Plan, engine_for
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
 
 ROUNDS = 5
 PEER = pathlib.Path(__file__).with_name("ptychi_peer.py")
@@ -39,7 +40,7 @@ def run(book: Book) -> None:
         floor.append(_floor(counts.shape))
         for name, (engine, state) in engines.items():
             began = cpu_seconds(os.getpid())
-            engine.iterate(state, reconstruct.Limits())
+            engine.iterate(state, Limits())
             taken[name].append(cpu_seconds(os.getpid()) - began)
     peer = _peer(counts, positions, probe)
     beside = Beside("one forward and one inverse transform of all frames", floor)
@@ -66,7 +67,7 @@ def frames() -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.compl
         return stored["data"][0], stored["scan"][0].astype(float), stored["probe"][0, 0, 0, 0]
 
 
-def _engine(text: str, counts: NDArray[Any], positions: NDArray[Any], probe: NDArray[Any]) -> tuple[reconstruct.Engine, State]:
+def _engine(text: str, counts: NDArray[Any], positions: NDArray[Any], probe: NDArray[Any]) -> tuple[Engine, State]:
     backend = numpy_backend()
     shape = counts.shape[1], counts.shape[2]
     bench = Bench(backend, far_field(backend, shape), Alone())
@@ -79,8 +80,8 @@ def _engine(text: str, counts: NDArray[Any], positions: NDArray[Any], probe: NDA
     size = np.ceil(pixels.max(axis=0)).astype(int) + np.asarray(shape) + 2
     state = State(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels, pixels.copy())
     stage = recipe.parse(text)[0]
-    engine = reconstruct.engine_for(stage, bench, measured, state, reconstruct.Plan((stage,)))
-    engine.iterate(state, reconstruct.Limits())  # plans the transforms
+    engine = engine_for(stage, bench, measured, state, Plan((stage,)))
+    engine.iterate(state, Limits())  # plans the transforms
     return engine, state
 
 

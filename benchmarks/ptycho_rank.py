@@ -6,10 +6,11 @@ import numpy as np
 
 from beamtide import clock
 from benchmarks.ptycho import ROUNDS, frames
-from cluster_side.modalities.ptychography import recipe, reconstruct
-from cluster_side.modalities.ptychography.arrays import numpy_backend
-from cluster_side.modalities.ptychography.propagators import far_field
-from cluster_side.modalities.ptychography.state import Bench, Frames, State, members
+from cluster_side.modalities.ptychography import recipe
+from cluster_side.modalities.ptychography.engines import run
+from cluster_side.modalities.ptychography.engines.backend import numpy_backend
+from cluster_side.modalities.ptychography.engines.propagators import far_field
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
 from cluster_side.worker.ranks import Ranks
 
 
@@ -26,11 +27,11 @@ def main() -> None:
     state = State(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels[ours.own], pixels[ours.own])
     power = float(counts.sum(dtype=float)) * bench.propagator.gain
     stage = recipe.parse("DM 1")[0]
-    engine = reconstruct.engine_for(stage, bench, Frames(amplitudes, None, power, ours), state, reconstruct.Plan((stage,)))
+    engine = run.engine_for(stage, bench, Frames(amplitudes, None, power, ours), state, run.Plan((stage,)))
     taken = []
     for _ in range(2 * ROUNDS):
         began = clock.monotonic()
-        engine.iterate(state, reconstruct.Limits())
+        engine.iterate(state, run.Limits())
         taken.append(clock.monotonic() - began)
     if team.rank == 0:
         print(statistics.median(taken[2:]))

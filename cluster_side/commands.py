@@ -11,13 +11,13 @@ import typer
 from beamtide.cli.screen import DEFAULT_SITE, JsonLog, SiteFile, log_line, log_lines
 from beamtide.config import site
 from beamtide.errors import BadInput
-from cluster_side import command_scale
+from cluster_side import commands_scaling
 
 
 def add_to(app: typer.Typer) -> None:
     """Add our commands."""
     app.command(rich_help_panel="Serve")(work)
-    command_scale.add_to(app)
+    commands_scaling.add_to(app)
 
 
 def work(  # noqa: PLR0913, PLR0917  one argument per option
@@ -53,7 +53,7 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
 
         log_lines(as_json=as_json)
         raise SystemExit(mpi.run(mpi.work_of(deployment, pipeline, job, idle_exit), ranks))
-    command_scale.live_with_parent()
+    commands_scaling.live_with_parent()
     wish = whole_job.Wish(pipeline, slots, tasks, job, idle_exit, walltime, Needs(cpus, memory, gpus))
     end = whole_job.run(deployment, wish, functools.partial(log_line, as_json=as_json))
     if end.reason:

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from cluster_side.modalities.company import Company
+from cluster_side.modalities.context import Company
 from cluster_side.modalities.ptychography.kernel import load
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 from cluster_side.worker.ranks import Ranks

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cluster_side.modalities.ptychography.arrays import numpy_backend
+from cluster_side.modalities.ptychography.engines.backend import numpy_backend
+from cluster_side.modalities.ptychography.engines.propagators import far_field, near_field
 from cluster_side.modalities.ptychography.geometry import KEV_M
-from cluster_side.modalities.ptychography.propagators import far_field, near_field
 
 ENERGY, DISTANCE, DETECTOR_PIXEL = 8.0, 1.0, 75e-6
 

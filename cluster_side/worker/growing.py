@@ -31,7 +31,7 @@ from beamtide.messages.results import ListRequest, Products
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Output, find_output
-from cluster_side.modalities.company import Team
+from cluster_side.modalities.context import Team
 from cluster_side.worker import inputs
 
 PAUSE = 0.25

@@ -29,7 +29,7 @@ from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, BeamtideError
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
-from cluster_side.modalities.company import Company
+from cluster_side.modalities.context import Company
 from cluster_side.worker import allocation, child, one_task, stages
 from cluster_side.worker.one_task import End, Leave, Work
 from cluster_side.worker.ranks import Ranks

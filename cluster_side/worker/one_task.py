@@ -26,7 +26,7 @@ from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
 from beamtide.security.key_files import Identity
 from cluster_side.modalities.base import checked
-from cluster_side.modalities.company import ALONE, Company
+from cluster_side.modalities.context import ALONE, Company
 from cluster_side.worker import beating, growing, inputs, last_words, recipe, showing
 from cluster_side.worker.recipe import FindModality, Recipe
 

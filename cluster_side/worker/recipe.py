@@ -24,7 +24,7 @@ from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest,
 from beamtide.pump import Caller
 from beamtide.results import layout
 from cluster_side.modalities.base import Modality, Output
-from cluster_side.modalities.company import Company
+from cluster_side.modalities.context import Company
 from cluster_side.worker import prepared_arrays
 
 PATIENCE = 60.0

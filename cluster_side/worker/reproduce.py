@@ -10,7 +10,7 @@ import traceback
 from beamtide import bundle
 from beamtide.task_files import read_tasks
 from cluster_side.modalities.base import checked
-from cluster_side.modalities.company import ALONE
+from cluster_side.modalities.context import ALONE
 from cluster_side.worker import growing, inputs, one_task, recipe
 
 

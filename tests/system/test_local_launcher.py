@@ -96,7 +96,7 @@ def test_a_job_that_is_still_a_script_is_found_too(tmp_path: pathlib.Path) -> No
 
 def test_a_job_does_not_outlive_us(tmp_path: pathlib.Path) -> None:
     deployment = site_in(tmp_path)
-    listen = "import os, signal; from beamtide.component import parent_death; parent_death.die_with(int(os.environ['BEAMTIDE_PARENT']), 15)"
+    listen = "import os; from beamtide.component.parent_death import die_with; die_with(int(os.environ['BEAMTIDE_PARENT']), 15)"
     if not (child := os.fork()):
         launcher = LocalLauncher(deployment)
         launcher.submit(order(deployment, "a", f"{listen}; print('up', flush=True); signal.pause()"))

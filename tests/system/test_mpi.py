@@ -27,7 +27,7 @@ from beamtide.messages.tasks import Beat, InputFile, Task, TaskDone, TaskFailed
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller, Pump
 from beamtide.session import Session
-from cluster_side.modalities.ptychography.state import members
+from cluster_side.modalities.ptychography.engines.state import members
 from cluster_side.worker import recipe
 from tests.ptycho_scans import simulate
 from tests.stories.shelf import Shelf

@@ -9,10 +9,10 @@ import pytest
 
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
-from cluster_side.modalities.company import Alone, Company
-from cluster_side.modalities.ptychography.arrays import numpy_backend
+from cluster_side.modalities.context import Alone, Company
+from cluster_side.modalities.ptychography.engines.backend import numpy_backend
 from cluster_side.modalities.ptychography.frames import Cut, prepare
-from cluster_side.modalities.ptychography.job import Job, Means
+from cluster_side.modalities.ptychography.reconstruction import Job, Means
 from cluster_side.modalities.ptychography.scan import scan_of
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 from cluster_side.modalities.registry import modality

@@ -9,7 +9,7 @@ import pytest
 
 from beamtide.errors import BadInput
 from beamtide.formats.lazy import InTurn
-from cluster_side.modalities.company import Company
+from cluster_side.modalities.context import Company
 from cluster_side.modalities.ptychography.frames import Cut, cutter_for, prepare
 from cluster_side.modalities.ptychography.kernel import load
 from cluster_side.modalities.ptychography.spec import PtychographySettings

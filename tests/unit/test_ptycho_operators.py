@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from beamtide.errors import BadInput
-from cluster_side.modalities.company import Alone
-from cluster_side.modalities.ptychography import moves, quality, recipe, subpixel
-from cluster_side.modalities.ptychography import operators as op
-from cluster_side.modalities.ptychography.arrays import Backend, _scipy, numpy_backend
-from cluster_side.modalities.ptychography.batched import Batched, Rule
-from cluster_side.modalities.ptychography.constraints import Limits, bound_object, bound_probe, orthogonal
-from cluster_side.modalities.ptychography.projection import Projection
-from cluster_side.modalities.ptychography.propagators import far_field, near_field
-from cluster_side.modalities.ptychography.state import Bench, Frames, State, members
+from cluster_side.modalities.context import Alone
+from cluster_side.modalities.ptychography import quality, recipe
+from cluster_side.modalities.ptychography.engines import operators as op
+from cluster_side.modalities.ptychography.engines import position_correction, subpixel
+from cluster_side.modalities.ptychography.engines.backend import Backend, _scipy, numpy_backend
+from cluster_side.modalities.ptychography.engines.bounds import Limits, bound_object, bound_probe, orthogonal
+from cluster_side.modalities.ptychography.engines.dm_raar import Projection
+from cluster_side.modalities.ptychography.engines.pie_lsqml import Batched, Rule
+from cluster_side.modalities.ptychography.engines.propagators import far_field, near_field
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
 
 RNG = np.random.default_rng(5)
 AT = [(0, 0), (3, 1), (4, 5)]
@@ -99,7 +100,7 @@ def test_a_frame_says_where_it_was_measured() -> None:
     probe = np.exp(-((y - 16.0) ** 2 + (x - 16.0) ** 2) / 50).astype(np.complex64)[None]
     move = np.array([0.2, -0.3])
     asked = sum(step * probe * op.slope(np, parts, axis) for step, axis in zip(move, (-2, -1), strict=True))
-    np.testing.assert_allclose(moves.displacements(bench, probe, parts, asked[:, None])[0], move, atol=1e-4)
+    np.testing.assert_allclose(position_correction.displacements(bench, probe, parts, asked[:, None])[0], move, atol=1e-4)
 
 
 def test_a_probe_between_pixels_is_the_probe_moved() -> None:
@@ -241,7 +242,7 @@ def test_cupy_gives_numpys_numbers() -> None:
     cupy = pytest.importorskip("cupy", reason="no CuPy here: the array-API test above stands in for it")
     if not cupy.cuda.is_available():
         pytest.skip("CuPy finds no GPU: the array-API test above stands in for it")
-    from cluster_side.modalities.ptychography.arrays import cupy_backend
+    from cluster_side.modalities.ptychography.engines.backend import cupy_backend
 
     found = []
     for backend in (numpy_backend(), cupy_backend()):

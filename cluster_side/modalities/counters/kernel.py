@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities import columns
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.columns import Column, Frames
 from cluster_side.modalities.counters.spec import BeamSettings, CounterSettings, CountersSettings
+from cluster_side.modalities.points import columns
+from cluster_side.modalities.points.columns import Column, Frames
 
 Mask = NDArray[np.bool_]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.stage_settings import AnyUnit, DatasetName, LengthUnit, Positive, flag_output
+from cluster_side.modalities.points.settings import AnyUnit, DatasetName, LengthUnit, Positive, flag_output
 
 FLAGS = {
     0: "no value: the reading is NaN, or the exposure is not a positive time",

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities import columns
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.columns import Column, Frames
 from cluster_side.modalities.dpc import frame_file, moments
 from cluster_side.modalities.dpc.shift import shifts
 from cluster_side.modalities.dpc.spec import DpcSettings, GeometrySettings, SegmentSettings
+from cluster_side.modalities.points import columns
+from cluster_side.modalities.points.columns import Column, Frames
 
 Datasets = dict[str, NDArray[Any]]
 

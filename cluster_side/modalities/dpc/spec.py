@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.stage_settings import Positive, flag_output
+from cluster_side.modalities.points.settings import Positive, flag_output
 
 FLAGS = {
     0: "no value: nothing was counted, or a pixel or segment is NaN",

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from beamtide import units
 from beamtide.errors import BadInput
 from beamtide.gridding import Lattice, fit_lattice, nearest_fill
-from cluster_side.modalities import columns
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.columns import Column, Frames
 from cluster_side.modalities.dpc_phase.integrate import frankot_chellappa, without_plane
 from cluster_side.modalities.dpc_phase.spec import PhaseSettings
+from cluster_side.modalities.points import columns
+from cluster_side.modalities.points.columns import Column, Frames
 
 HC = 1.2398419843320026e-9
 """Planck's constant times the speed of light, in keV m (SI 2019)."""

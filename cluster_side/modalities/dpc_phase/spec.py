@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.stage_settings import LengthUnit, Positive, flag_output
+from cluster_side.modalities.points.settings import LengthUnit, Positive, flag_output
 
 FLAGS = {
     0: "no value here: the deflection or the position is not known; the phase around it used the nearest",

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide import units
-from cluster_side.modalities import columns, stage
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.columns import Column
 from cluster_side.modalities.encoders.spec import AxisSettings, EncoderSettings
+from cluster_side.modalities.points import columns, motor_stage
+from cluster_side.modalities.points.columns import Column
 
 
 def load(settings: EncoderSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
@@ -29,7 +29,7 @@ def load(settings: EncoderSettings, calibration: Mapping[str, pathlib.Path]) -> 
         if settings.lab is not None:
             angle = settings.lab.angle
             degrees = angle if isinstance(angle, float) else datasets[angle] * units.factor(settings.axes[angle].units, "deg")
-            datasets |= stage.laboratory(datasets, settings.lab, degrees)
+            datasets |= motor_stage.laboratory(datasets, settings.lab, degrees)
         for name, extra in settings.extra.items():
             datasets[name] = columns.single(frames, extra.field) * extra.scale
         return datasets
@@ -41,7 +41,7 @@ def measured(name: str, counts: Column, axis: AxisSettings) -> dict[str, NDArray
     """Return the datasets of one axis from its counts (n,) or (n, samples)."""
     places = position(straightened(counts, axis), axis)
     keep = ~columns.spikes(places, axis.spike) if axis.spike is not None and places.ndim == 2 else None
-    datasets = stage.gate_statistics(name, places, keep)
+    datasets = motor_stage.gate_statistics(name, places, keep)
     left_out = False if keep is None else ~keep.all(axis=1)
     reasons = {0: ~np.isfinite(datasets[name]), 1: left_out, 2: jumps(places, axis)}
     reasons[3] = axis.spike is not None and keep is None
@@ -53,7 +53,7 @@ def straightened(counts: Column, axis: AxisSettings) -> Column:
     """Return the counts without the wrap-around of the counter, if it has one."""
     if axis.bits is None:
         return counts
-    return stage.unwrapped(counts, axis.bits, (axis.near - axis.offset) / (axis.resolution * axis.sign))
+    return motor_stage.unwrapped(counts, axis.bits, (axis.near - axis.offset) / (axis.resolution * axis.sign))
 
 
 def position(counts: Column, axis: AxisSettings) -> Column:

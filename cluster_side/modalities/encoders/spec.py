@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from beamtide import units
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.stage_settings import AnyUnit, DatasetName, LabSettings, PlaceUnit, axis_outputs, flag_output
+from cluster_side.modalities.points.settings import AnyUnit, DatasetName, LabSettings, PlaceUnit, axis_outputs, flag_output
 
 FLAGS = {
     0: "no value: the trigger was lost, or the column holds NaN",

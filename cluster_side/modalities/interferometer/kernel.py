@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities import columns, stage
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.columns import Column, Frames
 from cluster_side.modalities.interferometer.spec import BeamSettings, InterferometerSettings
+from cluster_side.modalities.points import columns, motor_stage
+from cluster_side.modalities.points.columns import Column, Frames
 
 Mask = NDArray[np.bool_]
 
@@ -37,7 +37,7 @@ def load(settings: InterferometerSettings, calibration: Mapping[str, pathlib.Pat
             why = reasons[name]
             datasets[f"flags/{name}"] = columns.flagged(len(datasets[name]), why)
         if settings.lab is not None:
-            datasets |= stage.laboratory(datasets, settings.lab, columns.given(frames, settings.lab.angle))
+            datasets |= motor_stage.laboratory(datasets, settings.lab, columns.given(frames, settings.lab.angle))
         return datasets
 
     return kernel
@@ -53,7 +53,7 @@ def measured(
         places, far = on_fringe(phase_length(raw, axis), coarse, axis.fringe)
     else:
         places, far = counted(raw, axis), np.zeros(len(raw), bool)
-    datasets = stage.gate_statistics(name, places)
+    datasets = motor_stage.gate_statistics(name, places)
     if settings.time is not None and places.ndim == 2:
         datasets[name] = columns.trapezoid(places, columns.column(frames, settings.time))
     return datasets, {0: ~np.isfinite(datasets[name]), 1: far, 2: torn(raw, axis)}
@@ -62,7 +62,7 @@ def measured(
 def counted(counts: Column, axis: BeamSettings) -> Column:
     """Return the position of counts that are lengths: counts x resolution x sign + offset, without wrap-around."""
     step = (axis.resolution or 1.0) * axis.sign
-    straight = counts if axis.bits is None else stage.unwrapped(counts, axis.bits, (axis.near - axis.offset) / step)
+    straight = counts if axis.bits is None else motor_stage.unwrapped(counts, axis.bits, (axis.near - axis.offset) / step)
     return straight * step + axis.offset
 
 

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.stage_settings import DatasetName, LabSettings, LengthUnit, Positive, axis_outputs, flag_output
+from cluster_side.modalities.points.settings import DatasetName, LabSettings, LengthUnit, Positive, axis_outputs, flag_output
 
 FLAGS = {
     0: "no value: a sample or its time is NaN, or the clock was restarted within the exposure",

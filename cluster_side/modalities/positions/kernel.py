@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from beamtide.gridding import binned, grid_over, nearest_fill
-from cluster_side.modalities import columns
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.columns import Column, Frames
+from cluster_side.modalities.points import columns
+from cluster_side.modalities.points.columns import Column, Frames
 from cluster_side.modalities.positions.spec import ComparisonSettings, MapSettings, PositionSettings
 
 LEAST = 0.05

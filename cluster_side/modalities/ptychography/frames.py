@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from beamtide.formats.lazy import chosen
-from cluster_side.modalities.company import Alone, Team, together
+from cluster_side.modalities.context import Alone, Team, together
 
 Image = NDArray[np.float32]
 DARK = 1.0

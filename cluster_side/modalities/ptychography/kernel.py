@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.company import ALONE, Company
-from cluster_side.modalities.ptychography import answer, arrays, live
-from cluster_side.modalities.ptychography.former import former_probe
-from cluster_side.modalities.ptychography.job import Job, Means
+from cluster_side.modalities.context import ALONE, Company
+from cluster_side.modalities.ptychography import live
+from cluster_side.modalities.ptychography.datasets import agreement, reconstructed
+from cluster_side.modalities.ptychography.engines import backend
+from cluster_side.modalities.ptychography.probe_file import former_probe
+from cluster_side.modalities.ptychography.reconstruction import Job, Means
 from cluster_side.modalities.ptychography.scan import scan_of
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 
@@ -27,16 +29,16 @@ def load(settings: PtychographySettings, calibration: Mapping[str, pathlib.Path]
 
     def kernel(given: Mapping[str, NDArray[Any]], company: Company = ALONE) -> Datasets:
         former = former_probe(calibration["probe"]) if "probe" in calibration else None
-        means = Means(settings, company, arrays.backend(settings.device, company.local_rank), former)
+        means = Means(settings, company, backend.backend(settings.device, company.local_rank), former)
         if company.feed is not None:
             given = live.follow(given, means, company.feed, mask)
         job = Job(means, scan_of(given, settings, mask, company.team), shown=live.SHARE if company.feed is not None else 0.0)
         every = np.arange(len(job.scan.known))
-        datasets = answer.datasets(job.scan, means.backend, *job.solve(every, live=True))
+        datasets = reconstructed(job.scan, means.backend, *job.solve(every, live=True))
         if settings.frc:
             order = np.random.Generator(np.random.PCG64(0)).permutation(every)
             halves = [job.solve(np.sort(order[first::2]), live=False)[0].object for first in (0, 1)]
-            datasets |= answer.agreement(job.scan, *(np.asarray(means.backend.to_host(half)) for half in halves))
+            datasets |= agreement(job.scan, *(np.asarray(means.backend.to_host(half)) for half in halves))
         return datasets
 
     return kernel

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities.company import Feed
-from cluster_side.modalities.ptychography import answer, reconstruct
-from cluster_side.modalities.ptychography import operators as op
-from cluster_side.modalities.ptychography.arrays import Backend
+from cluster_side.modalities.context import Feed
+from cluster_side.modalities.ptychography import datasets
+from cluster_side.modalities.ptychography.engines import operators as op
+from cluster_side.modalities.ptychography.engines import run
+from cluster_side.modalities.ptychography.engines.backend import Backend
+from cluster_side.modalities.ptychography.engines.state import State, corners_of
 from cluster_side.modalities.ptychography.frames import Cutter, cutter_for
-from cluster_side.modalities.ptychography.job import Job, Means
+from cluster_side.modalities.ptychography.reconstruction import Job, Means
 from cluster_side.modalities.ptychography.scan import cut_of, frames_of, mask_of, scan_with
-from cluster_side.modalities.ptychography.state import State, corners_of
 
 Arrays = Mapping[str, NDArray[Any]]
 Seen = tuple[Job, State]
@@ -79,12 +80,12 @@ def _grow(job: Job, seen: Seen | None, feed: Feed) -> tuple[Seen, Arrays | None]
             if done % every:
                 return False
             if bench.team.rank == 0:
-                company.tell(answer.picture(job.scan, bench.backend, state), SHARE * feed.share)
+                company.tell(datasets.picture(job.scan, bench.backend, state), SHARE * feed.share)
             more = feed.more(0.0)
             news = news if more is None else more
             return feed.over
 
-        reconstruct.run(bench, frames, state, plan, tell)
+        run.run(bench, frames, state, plan, tell)
         return state
 
     return (job, job.fitting(reconstructed)), news

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities.company import Team
+from cluster_side.modalities.context import Team
 from cluster_side.modalities.ptychography import geometry as geo
+from cluster_side.modalities.ptychography.engines.state import members
 from cluster_side.modalities.ptychography.frames import Cut, Prepared, Share, prepare
 from cluster_side.modalities.ptychography.spec import PtychographySettings
-from cluster_side.modalities.ptychography.state import members
 
 Arrays = Mapping[str, NDArray[Any]]
 METRES = {"nm": 1e-9, "um": 1e-6, "mm": 1e-3, "m": 1.0}

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from beamtide import units
 from beamtide.errors import BadInput
-from cluster_side.modalities import columns
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.columns import Column, Frames
+from cluster_side.modalities.points import columns
+from cluster_side.modalities.points.columns import Column, Frames
 from cluster_side.modalities.xbic.spec import SETTLED, EfficiencySettings, XbicSettings
 
 Complex = NDArray[np.complex128]

@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from beamtide import units
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.stage_settings import Positive, flag_output, unit_of
+from cluster_side.modalities.points.settings import Positive, flag_output, unit_of
 
 FLAGS = {
     0: "no value: a reading is NaN",

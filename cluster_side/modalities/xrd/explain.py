@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from beamtide.errors import BadInput
 from cluster_side.modalities import drawing
 from cluster_side.modalities.base import Explanation
-from cluster_side.modalities.xrd import geometry, images, kernel, model
+from cluster_side.modalities.xrd import frames, geometry, images, model
 from cluster_side.modalities.xrd.integrate import Table, valid_values
 from cluster_side.modalities.xrd.spec import AXES, XrdSettings
 
@@ -62,7 +62,7 @@ def _ignored(path: pathlib.Path, settings: XrdSettings) -> tuple[str, ...]:
 def _picture(settings: XrdSettings, table: Table, image: Array, mask: Array) -> drawing.Picture:
     if image.shape != mask.shape:
         raise BadInput(f"the sample has shape {image.shape}, but the geometry is for {mask.shape}; use a frame of this detector")
-    valid = valid_values(image.dtype, kernel.dummies(settings), settings.overflow)
+    valid = valid_values(image.dtype, frames.dummies(settings), settings.overflow)
     pattern = table.mean(table.integrate(image, valid))[0]
     name, unit = AXES[settings.unit]
     drawn = drawing.curves(np.asarray(table.radial), {"intensity": pattern}, f"{len(pattern)} bins", f"{name} ({unit})")

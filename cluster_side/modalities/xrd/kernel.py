@@ -7,22 +7,18 @@ monitor, are NaN.
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide.errors import BadInput
 from cluster_side.modalities.base import Kernel
 from cluster_side.modalities.xrd import peaks
 from cluster_side.modalities.xrd.clip import ClippedTable
-from cluster_side.modalities.xrd.integrate import FrameSums, Table, check_shape, valid_values
+from cluster_side.modalities.xrd.frames import Array, Frames, Values, beam, count_of, dummies, images, monitor_factor
+from cluster_side.modalities.xrd.integrate import FrameSums, Table, valid_values
 from cluster_side.modalities.xrd.spec import SUMS, XrdSettings
 
-Array = NDArray[Any]
-Frames = Mapping[str, Array]
-Values = NDArray[np.float64]
 Integrate = Callable[[Array], tuple[FrameSums, Values, Values]]
 """A frame in; its sums, intensity and standard uncertainty out."""
 
@@ -60,58 +56,6 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepare
     return kernel
 
 
-def images(frames: Frames, settings: XrdSettings, shape: tuple[int, int]) -> Iterator[Array]:
-    """Yield each frame as one image; panels are put in their place, and what no panel covers is 0 (the mask leaves it out)."""
-    if not settings.panels:
-        for frame in frames_of(frames, settings.frames):
-            check_shape(frame, shape, settings.frames)
-            yield frame
-        return
-    panels = [frames_of(frames, name) for name in settings.panels]
-    for exposure in zip(*panels, strict=True):  # each panel's file is opened once
-        whole = np.zeros(shape, dtype=panels[0].dtype)
-        for (name, (row, column)), panel in zip(settings.panels.items(), exposure, strict=True):
-            height, width = panel.shape
-            if row < 0 or column < 0 or row + height > shape[0] or column + width > shape[1]:
-                raise BadInput(f"panels.{name}: {panel.shape} at row {row}, column {column} does not fit into {shape}")
-            whole[row : row + height, column : column + width] = panel
-        yield whole
-
-
-def frames_of(frames: Frames, name: str) -> Array:
-    """Return the images of a task; BadInput if they are not there."""
-    if name not in frames:
-        raise BadInput(
-            f"the frames have no array {name!r}, only {', '.join(sorted(frames)) or 'nothing'}; correct source.options or frames"
-        )
-    found = frames[name]
-    if found.ndim != 3:
-        raise BadInput(f"{name!r} has shape {found.shape}; expected (exposure, row, column)")
-    return found
-
-
-def count_of(frames: Frames, settings: XrdSettings) -> int:
-    """Return the number of exposures of a task."""
-    return len(frames_of(frames, next(iter(settings.panels), settings.frames)))
-
-
-def dummies(settings: XrdSettings) -> tuple[float, float] | None:
-    """Return the values, from and to, that say "not measured"."""
-    if settings.dummy is None:
-        return None
-    return settings.dummy - settings.delta_dummy, settings.dummy + settings.delta_dummy
-
-
-def monitor_factor(frames: Frames, settings: XrdSettings, length: int) -> Values:
-    """Return reference / monitor; NaN where the monitor is not a positive number."""
-    if settings.normalise_to is None or settings.normalise_reference is None:
-        return np.ones(length)
-    if settings.normalise_to not in frames:
-        raise BadInput(f"normalise_to: the task has no {settings.normalise_to!r}; name it in the pipeline's inputs")
-    monitor = np.asarray(frames[settings.normalise_to], float)
-    return np.asarray(np.divide(settings.normalise_reference, monitor, out=np.full(length, np.nan), where=monitor > 0))
-
-
 def regions(radial: Values, settings: XrdSettings) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
     """Return the bins of each ROI and of each peak; BadInput for a range outside of the pattern."""
     rois = {name: peaks.chosen(radial, limits, f"rois.{name}") for name, limits in settings.rois.items()}
@@ -137,11 +81,6 @@ def pattern_datasets(settings: XrdSettings, table: Table, rows: list[tuple[Value
 def _summed(patterns: Values) -> Values:
     """Sum each pattern (pattern, bin) in the same order, however many there are; a product with a vector does not."""
     return np.asarray(np.ascontiguousarray(patterns).sum(axis=1))
-
-
-def beam(wavelength: float) -> dict[str, Array]:
-    """Return wavelength (angstrom) and photon energy (keV) as datasets."""
-    return {"beam/wavelength": np.array([wavelength]), "beam/energy": np.array([12.398419843320026 / wavelength])}
 
 
 def _net(found: tuple[Values, Values], background: Array | None, scale: float) -> tuple[Values, Values]:

@@ -11,7 +11,7 @@ from pyFAI.method_registry import IntegrationMethod
 
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.xrd import geometry, images, kernel, model
+from cluster_side.modalities.xrd import frames, geometry, images, model
 from cluster_side.modalities.xrd.integrate import valid_values
 from cluster_side.modalities.xrd.spec import XrdSettings
 
@@ -31,11 +31,11 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
     options |= {"mask": model.mask_of(ai, calibration), "method": _method(settings), "dummy": NOT_MEASURED, "delta_dummy": 1.0}
     wavelength = 1e10 * ai.wavelength
 
-    def compute(frames: Mapping[str, Array]) -> dict[str, Array]:
-        factor = kernel.monitor_factor(frames, settings, kernel.count_of(frames, settings))
+    def compute(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        factor = frames.monitor_factor(arrays, settings, frames.count_of(arrays, settings))
         found, cakes = list[Any](), list[Any]()
-        for image in kernel.images(frames, settings, shape):
-            valid = valid_values(image.dtype, kernel.dummies(settings), settings.overflow).of(image)
+        for image in frames.images(arrays, settings, shape):
+            valid = valid_values(image.dtype, frames.dummies(settings), settings.overflow).of(image)
             image = np.where(valid, image, NOT_MEASURED)  # a mask that differs would move the bins
             found.append(_one(ai, image, settings, options))
             if settings.cake:
@@ -44,7 +44,7 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
         if cakes:
             axes = {"azint2d/radial_axis": cakes[0].radial, "azint2d/azimuthal_axis": cakes[0].azimuthal}
             datasets |= _datasets("azint2d", cakes, factor) | {name: np.asarray(axis) for name, axis in axes.items()}
-        return datasets | kernel.beam(wavelength)
+        return datasets | frames.beam(wavelength)
 
     return compute
 

@@ -7,8 +7,8 @@ the same way. It costs two transforms per wave, so engines do it only where posi
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.ptychography.arrays import Array
-from cluster_side.modalities.ptychography.state import Bench
+from cluster_side.modalities.ptychography.engines.backend import Array
+from cluster_side.modalities.ptychography.engines.state import Bench
 
 
 def ramps(bench: Bench, fractions: NDArray[np.float64], shape: tuple[int, int]) -> Array:

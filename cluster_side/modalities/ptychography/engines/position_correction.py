@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.ptychography import operators as op
-from cluster_side.modalities.ptychography.arrays import Array
-from cluster_side.modalities.ptychography.state import Bench, State
+from cluster_side.modalities.ptychography.engines import operators as op
+from cluster_side.modalities.ptychography.engines.backend import Array
+from cluster_side.modalities.ptychography.engines.state import Bench, State
 
 LONGEST_STEP = 1.0
 

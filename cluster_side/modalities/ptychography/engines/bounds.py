@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster_side.modalities.ptychography import operators as op
-from cluster_side.modalities.ptychography.arrays import Array, Backend
+from cluster_side.modalities.ptychography.engines import operators as op
+from cluster_side.modalities.ptychography.engines.backend import Array, Backend
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from cluster_side.modalities.ptychography import operators as op
-from cluster_side.modalities.ptychography.arrays import Array
-from cluster_side.modalities.ptychography.state import Bench, Frames, State
+from cluster_side.modalities.ptychography.engines import operators as op
+from cluster_side.modalities.ptychography.engines.backend import Array
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State
 
 DAMPING = 0.5
 """How far flux and background move towards what one iteration says."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster_side.modalities.ptychography.arrays import Array, Backend
+from cluster_side.modalities.ptychography.engines.backend import Array, Backend
 
 
 @dataclass(frozen=True, slots=True)

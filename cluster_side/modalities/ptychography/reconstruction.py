@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities.company import Company
-from cluster_side.modalities.ptychography import answer, arrays, probes, reconstruct
-from cluster_side.modalities.ptychography.constraints import Limits
-from cluster_side.modalities.ptychography.propagators import Propagator, far_field, near_field
+from cluster_side.modalities.context import Company
+from cluster_side.modalities.ptychography import datasets, probes
+from cluster_side.modalities.ptychography.engines import run
+from cluster_side.modalities.ptychography.engines.backend import Backend
+from cluster_side.modalities.ptychography.engines.bounds import Limits
+from cluster_side.modalities.ptychography.engines.propagators import Propagator, far_field, near_field
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
 from cluster_side.modalities.ptychography.recipe import parse
 from cluster_side.modalities.ptychography.scan import Scan
 from cluster_side.modalities.ptychography.spec import PtychographySettings
-from cluster_side.modalities.ptychography.state import Bench, Frames, State, members
 
 Made = TypeVar("Made")
 
@@ -26,7 +28,7 @@ class Means:
 
     settings: PtychographySettings
     company: Company
-    backend: arrays.Backend
+    backend: Backend
     former: NDArray[np.complexfloating[Any, Any]] | None
 
 
@@ -71,11 +73,11 @@ class Job:
 
         def tell(done: int) -> bool:
             if live and team.rank == 0:
-                picture = answer.picture(self.scan, means.backend, state) if done % means.settings.every == 0 else {}
+                picture = datasets.picture(self.scan, means.backend, state) if done % means.settings.every == 0 else {}
                 means.company.tell(picture, self.shown + (1 - self.shown) * done / last)
             return False
 
-        reconstruct.run(bench, frames, state, plan, tell)
+        run.run(bench, frames, state, plan, tell)
         now = np.zeros((len(which), 2))
         now[np.searchsorted(self.scan.known[which], frames.members.own)] = state.positions
         team.add_up([now])
@@ -125,7 +127,7 @@ class Job:
         number = geometry.fresnel_number(self.scan.pixel * self.means.settings.rebin)
         return near_field(self.means.backend, shape, (number, number))
 
-    def plan(self) -> reconstruct.Plan:
+    def plan(self) -> run.Plan:
         """Return what the settings want to be done."""
         settings = self.means.settings
         lit = known = None
@@ -135,4 +137,4 @@ class Job:
             known = self.means.backend.array(self.scan.near(settings.object_radius))
         limits = Limits(settings.amplitude, object_support=known, probe_support=lit, probe_power=settings.probe_power)
         after, bound = settings.refine.positions_after, settings.refine.positions_bound
-        return reconstruct.Plan(parse(settings.recipe), limits, settings.probe_after, after, bound, settings.subpixel)
+        return run.Plan(parse(settings.recipe), limits, settings.probe_after, after, bound, settings.subpixel)

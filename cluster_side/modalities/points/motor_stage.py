@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.gridding import rotated
-from cluster_side.modalities import columns
-from cluster_side.modalities.columns import Column, Keep
-from cluster_side.modalities.stage_settings import LabSettings
+from cluster_side.modalities.points import columns
+from cluster_side.modalities.points.columns import Column, Keep
+from cluster_side.modalities.points.settings import LabSettings
 
 
 def unwrapped(counts: Column, bits: int, middle: float) -> Column:

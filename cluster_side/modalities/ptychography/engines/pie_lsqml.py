@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.ptychography import operators as op
-from cluster_side.modalities.ptychography.arrays import Array
-from cluster_side.modalities.ptychography.constraints import Limits, bound_object, bound_probe
-from cluster_side.modalities.ptychography.fourier import Learned, ask, compare, learn
-from cluster_side.modalities.ptychography.moves import displacements, move
-from cluster_side.modalities.ptychography.state import SEED, Bench, Frames, State, Sums, blocks, corners
-from cluster_side.modalities.ptychography.subpixel import learned_by_probe, moved, ramps, spectrum_of
+from cluster_side.modalities.ptychography.engines import operators as op
+from cluster_side.modalities.ptychography.engines.backend import Array
+from cluster_side.modalities.ptychography.engines.bounds import Limits, bound_object, bound_probe
+from cluster_side.modalities.ptychography.engines.fourier_constraint import Learned, ask, compare, learn
+from cluster_side.modalities.ptychography.engines.position_correction import displacements, move
+from cluster_side.modalities.ptychography.engines.state import SEED, Bench, Frames, State, Sums, blocks, corners
+from cluster_side.modalities.ptychography.engines.subpixel import learned_by_probe, moved, ramps, spectrum_of
 
 FLOOR = 0.1
 """d: what LSQ-ML adds to a denominator, as a share of its maximum; with 0.02 a near field runs away from the truth itself."""

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.company import Team
-from cluster_side.modalities.ptychography import operators as op
-from cluster_side.modalities.ptychography.arrays import Array, Backend
-from cluster_side.modalities.ptychography.operators import Corners
-from cluster_side.modalities.ptychography.propagators import Propagator
+from cluster_side.modalities.context import Team
+from cluster_side.modalities.ptychography.engines import operators as op
+from cluster_side.modalities.ptychography.engines.backend import Array, Backend
+from cluster_side.modalities.ptychography.engines.operators import Corners
+from cluster_side.modalities.ptychography.engines.propagators import Propagator
 
 SEED = 1
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster_side.modalities.ptychography import quality
-from cluster_side.modalities.ptychography.arrays import Backend
+from cluster_side.modalities.ptychography.engines.backend import Backend
+from cluster_side.modalities.ptychography.engines.state import State
 from cluster_side.modalities.ptychography.scan import Scan
-from cluster_side.modalities.ptychography.state import State
 
 Datasets = dict[str, NDArray[Any]]
 SHARE = 5 / 6
@@ -33,7 +33,7 @@ def picture(scan: Scan, backend: Backend, state: State) -> Datasets:
     }
 
 
-def datasets(scan: Scan, backend: Backend, state: State, now: NDArray[np.float64]) -> Datasets:
+def reconstructed(scan: Scan, backend: Backend, state: State, now: NDArray[np.float64]) -> Datasets:
     """Return all datasets of a finished scan; `now` are the positions (pixels) of its known indexes."""
     refined = np.full(scan.measured.shape, np.nan)
     refined[scan.known] = scan.measured[scan.known] + (now - scan.pixels) * scan.pixel * np.asarray(scan.flip)

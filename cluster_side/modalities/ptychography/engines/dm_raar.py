@@ -13,11 +13,11 @@ Sources: Thibault et al., Ultramicroscopy 109 (2009) 338 (difference map); Luke,
 
 from typing import Any
 
-from cluster_side.modalities.ptychography import operators as op
-from cluster_side.modalities.ptychography.arrays import Array
-from cluster_side.modalities.ptychography.constraints import Limits, bound_object, bound_probe
-from cluster_side.modalities.ptychography.fourier import compare
-from cluster_side.modalities.ptychography.state import Bench, Frames, State, Sums, blocks, corners
+from cluster_side.modalities.ptychography.engines import operators as op
+from cluster_side.modalities.ptychography.engines.backend import Array
+from cluster_side.modalities.ptychography.engines.bounds import Limits, bound_object, bound_probe
+from cluster_side.modalities.ptychography.engines.fourier_constraint import compare
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, Sums, blocks, corners
 
 INERTIA = 1e-3
 """Weight of the old object and probe in the new ones, as a share of the largest denominator: keeps dark corners quiet."""

@@ -7,11 +7,11 @@ and order are drawn from the whole scan, and every sum that matters is taken ove
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster_side.modalities.ptychography.batched import Batched, Rule
-from cluster_side.modalities.ptychography.constraints import Limits, orthogonal
-from cluster_side.modalities.ptychography.projection import Projection
+from cluster_side.modalities.ptychography.engines.bounds import Limits, orthogonal
+from cluster_side.modalities.ptychography.engines.dm_raar import Projection
+from cluster_side.modalities.ptychography.engines.pie_lsqml import Batched, Rule
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State
 from cluster_side.modalities.ptychography.recipe import Stage
-from cluster_side.modalities.ptychography.state import Bench, Frames, State
 
 PARTS, LEAST = 8, 16
 """LSQ-ML takes the scan in about 8 batches of at least 16 positions."""

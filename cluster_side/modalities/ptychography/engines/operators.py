@@ -11,7 +11,7 @@ Sources: Thibault & Menzel, Nature 494 (2013) 68 (mixed states); Odstrcil, Menze
 from collections.abc import Sequence
 from typing import Any
 
-from cluster_side.modalities.ptychography.arrays import Array
+from cluster_side.modalities.ptychography.engines.backend import Array
 
 TINY = 1e-12
 Corners = Sequence[tuple[int, int]]

@@ -1,0 +1,1 @@
+"""Ptychographic reconstruction on arrays: engines, constraints, propagators, and the backend that they compute with."""

@@ -1,0 +1,76 @@
+"""The frames of a task as images of the whole detector, and the factors that go with them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.errors import BadInput
+from cluster_side.modalities.xrd.integrate import check_shape
+from cluster_side.modalities.xrd.spec import XrdSettings
+
+Array = NDArray[Any]
+
+
+Frames = Mapping[str, Array]
+
+
+Values = NDArray[np.float64]
+
+
+def images(frames: Frames, settings: XrdSettings, shape: tuple[int, int]) -> Iterator[Array]:
+    """Yield each frame as one image; panels are put in their place, and what no panel covers is 0 (the mask leaves it out)."""
+    if not settings.panels:
+        for frame in frames_of(frames, settings.frames):
+            check_shape(frame, shape, settings.frames)
+            yield frame
+        return
+    panels = [frames_of(frames, name) for name in settings.panels]
+    for exposure in zip(*panels, strict=True):  # each panel's file is opened once
+        whole = np.zeros(shape, dtype=panels[0].dtype)
+        for (name, (row, column)), panel in zip(settings.panels.items(), exposure, strict=True):
+            height, width = panel.shape
+            if row < 0 or column < 0 or row + height > shape[0] or column + width > shape[1]:
+                raise BadInput(f"panels.{name}: {panel.shape} at row {row}, column {column} does not fit into {shape}")
+            whole[row : row + height, column : column + width] = panel
+        yield whole
+
+
+def frames_of(frames: Frames, name: str) -> Array:
+    """Return the images of a task; BadInput if they are not there."""
+    if name not in frames:
+        raise BadInput(
+            f"the frames have no array {name!r}, only {', '.join(sorted(frames)) or 'nothing'}; correct source.options or frames"
+        )
+    found = frames[name]
+    if found.ndim != 3:
+        raise BadInput(f"{name!r} has shape {found.shape}; expected (exposure, row, column)")
+    return found
+
+
+def count_of(frames: Frames, settings: XrdSettings) -> int:
+    """Return the number of exposures of a task."""
+    return len(frames_of(frames, next(iter(settings.panels), settings.frames)))
+
+
+def dummies(settings: XrdSettings) -> tuple[float, float] | None:
+    """Return the values, from and to, that say "not measured"."""
+    if settings.dummy is None:
+        return None
+    return settings.dummy - settings.delta_dummy, settings.dummy + settings.delta_dummy
+
+
+def monitor_factor(frames: Frames, settings: XrdSettings, length: int) -> Values:
+    """Return reference / monitor; NaN where the monitor is not a positive number."""
+    if settings.normalise_to is None or settings.normalise_reference is None:
+        return np.ones(length)
+    if settings.normalise_to not in frames:
+        raise BadInput(f"normalise_to: the task has no {settings.normalise_to!r}; name it in the pipeline's inputs")
+    monitor = np.asarray(frames[settings.normalise_to], float)
+    return np.asarray(np.divide(settings.normalise_reference, monitor, out=np.full(length, np.nan), where=monitor > 0))
+
+
+def beam(wavelength: float) -> dict[str, Array]:
+    """Return wavelength (angstrom) and photon energy (keV) as datasets."""
+    return {"beam/wavelength": np.array([wavelength]), "beam/energy": np.array([12.398419843320026 / wavelength])}
