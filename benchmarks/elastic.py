@@ -20,16 +20,16 @@ from beamtide.messages.scaling import BufferGauge
 from benchmarks import elastic_job, slurm_start
 from benchmarks.elastic_rules import PEERS
 from benchmarks.measure import Beside, Book
-from cluster_side.scaling.budget import Budget
-from cluster_side.scaling.crew import Crew
-from cluster_side.scaling.forecast import Forecast
+from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Phase, Seen, Sighting, Submitted
-from cluster_side.scaling.ledger import Ledger
-from cluster_side.scaling.scaler import ScalerMachine
+from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.forecast import Forecast
+from cluster_side.scaling.policy.pipeline import Crew
+from cluster_side.scaling.policy.planner import Caps, Steering
+from cluster_side.scaling.scaling_loop import ScalerMachine
 from cluster_side.scaling.simulation.pilot import Pilot
 from cluster_side.scaling.simulation.traces import TRACES
 from cluster_side.scaling.simulation.world import Outcome, World, interpolated
-from cluster_side.scaling.steering import Caps, Steering
 
 SEEDS = {"steady": 5, "burst": 5, "mixed": 5, "heldout": 3, "unseen": 3}
 

@@ -24,15 +24,15 @@ from beamtide.messages.metadata import Scan
 from beamtide.messages.scaling import BufferGauge
 from benchmarks.measure import Book, scratch
 from cluster_side.scaling import autoscaler
-from cluster_side.scaling.errands import Errands
-from cluster_side.scaling.job_states import Order
-from cluster_side.scaling.journal import Journal
+from cluster_side.scaling.jobs.states import Order
+from cluster_side.scaling.launcher_thread import Errands
 from cluster_side.scaling.launchers.base import Phase, Seen
 from cluster_side.scaling.launchers.local import LocalLauncher
-from cluster_side.scaling.launchers.slurm import SlurmLauncher
+from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
 from cluster_side.scaling.orders import order_for
-from cluster_side.scaling.scaler import ScalerMachine
-from cluster_side.scaling.steering import Buy
+from cluster_side.scaling.policy.planner import Buy
+from cluster_side.scaling.scaling_loop import ScalerMachine
+from cluster_side.scaling.state_file import Journal
 from tests.slurm import nap
 from tests.slurm.fake import FakeSlurm
 from tests.slurm.sites import site_in

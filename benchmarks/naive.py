@@ -8,14 +8,15 @@ import msgspec
 from beamtide.config import site
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
-from cluster_side.worker import inputs, nursery, recipe
+from cluster_side.worker.job import prefork_pool
+from cluster_side.worker.task import inputs, ready_kernel
 
 
 def main(site_file: str, task_file: str) -> None:
     """Do one task and forget the result."""
     deployment = site.load(pathlib.Path(site_file))
     task = msgspec.json.decode(pathlib.Path(task_file).read_bytes(), type=Task)
-    work = nursery.open_nursery(deployment, task.pipeline, "naive", 0.0, recipe.registered)
+    work = prefork_pool.open_nursery(deployment, task.pipeline, "naive", 0.0, ready_kernel.registered)
     assert work.ready is not None
     with Caller() as caller:
         work.ready.kernel(inputs.read(task, deployment.site.roots, caller, deployment.address("sink"))[0])

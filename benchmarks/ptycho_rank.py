@@ -11,7 +11,7 @@ from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.backend import numpy_backend
 from cluster_side.modalities.ptychography.engines.propagators import far_field
 from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
-from cluster_side.worker.ranks import Ranks
+from cluster_side.worker.mpi.ranks import Ranks
 
 
 def main() -> None:

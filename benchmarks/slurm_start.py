@@ -18,7 +18,7 @@ from beamtide.messages.base import PipelineName, TaskId
 from beamtide.messages.tasks import InputFile, Task
 from benchmarks.measure import Beside, Book, scratch
 from cluster_side.scaling.launchers.base import Submitted
-from cluster_side.scaling.launchers.slurm import SlurmLauncher
+from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
 from tests.slurm.cluster import Cluster, NoSlurm, require
 from tests.slurm.field import Field, field_on
 from tests.slurm.sites import order, seen, site_in

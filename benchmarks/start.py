@@ -19,7 +19,8 @@ from beamtide.pump import Caller
 from benchmarks import start_in_image
 from benchmarks.measure import Beside, Book, scratch
 from benchmarks.start_rig import NAIVE, POINTS, SCAN, TASKS, forked, task_of, to_kernel
-from cluster_side.worker import inputs, nursery, recipe
+from cluster_side.worker.job import prefork_pool
+from cluster_side.worker.task import inputs, ready_kernel
 
 
 def run(book: Book) -> None:
@@ -59,7 +60,7 @@ def _naive(deployment: Deployment, task: Task) -> float:
 
 
 def _warm(deployment: Deployment, task: Task, times: int) -> list[float]:
-    work = nursery.open_nursery(deployment, "xrf", "warm", 0.0, recipe.registered)
+    work = prefork_pool.open_nursery(deployment, "xrf", "warm", 0.0, ready_kernel.registered)
     assert work.ready is not None
     taken = []
     with Caller() as caller:

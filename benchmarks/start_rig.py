@@ -23,7 +23,8 @@ from beamtide.messages.base import PipelineName, ScanId, TaskId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.tasks import InputFile, Lease, LeaseRequest, Task, TaskDone
 from cluster_side.images import enter
-from cluster_side.worker import life, nursery, recipe
+from cluster_side.worker.job import job_policy, prefork_pool
+from cluster_side.worker.task import ready_kernel
 
 POINTS = 20
 
@@ -107,7 +108,7 @@ def to_kernel(folder: pathlib.Path) -> list[float]:
     deployment = demo.prepare_demo(folder)
     beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0.0)
     (deployment.site.state / "run").mkdir(parents=True, exist_ok=True)
-    work = nursery.open_nursery(deployment, "xrf", "bench", 30.0, recipe.registered)
+    work = prefork_pool.open_nursery(deployment, "xrf", "bench", 30.0, ready_kernel.registered)
     assert work.ready is not None
     kernel = work.ready.kernel
     reading, writing = os.pipe()
@@ -119,7 +120,7 @@ def to_kernel(folder: pathlib.Path) -> list[float]:
     pid = os.fork()
     if not pid:
         told = replace(work, ready=replace(work.ready, kernel=telling))
-        os._exit(nursery.Nursery(told, life.Life(1, TASKS + 1)).run().code)
+        os._exit(prefork_pool.Nursery(told, job_policy.Life(1, TASKS + 1)).run().code)
     try:
         served = Served(deployment, task_of(deployment))
         served.serve(TASKS + 1)

@@ -23,7 +23,7 @@ from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrd import geometry, model
 from cluster_side.modalities.xrd.integrate import Table, valid_values
 from cluster_side.modalities.xrd.spec import XrdSettings
-from cluster_side.worker.prepared_arrays import keeper
+from cluster_side.worker.task.prepared_arrays import keeper
 
 SHAPE, FRAMES, ROUNDS = (2167, 2070), 4, 5
 METHOD = ("bbox", "csc", "cython")
@@ -41,7 +41,7 @@ Wavelength: 1e-10
 START = """
 import pathlib, sys
 from cluster_side.modalities.registry import modality
-from cluster_side.worker.prepared_arrays import keeper
+from cluster_side.worker.task.prepared_arrays import keeper
 xrd, keep = modality("xrd"), keeper(pathlib.Path(sys.argv[2]), "xrd") if len(sys.argv) > 2 else (lambda build: build())
 kernel = xrd.load(%r, {"poni": pathlib.Path(sys.argv[1])}, keep)
 import numpy

@@ -24,7 +24,7 @@ from cluster_side.modalities.xrf import elements, model, pymca_file
 from cluster_side.modalities.xrf.fast_fit import FastModel
 from cluster_side.modalities.xrf.pymca_fit import silent
 from cluster_side.modalities.xrf.spec import XrfSettings
-from cluster_side.worker.prepared_arrays import keeper
+from cluster_side.worker.task.prepared_arrays import keeper
 
 ROUNDS, COPIES, REPEATS = 9, 3, 4
 Spectra = NDArray[np.float32]

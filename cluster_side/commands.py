@@ -44,15 +44,15 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
         _reproduce(bundle, raw)
     if not pipeline:
         raise BadInput("say whose tasks to work on: --pipeline NAME; or which failed task to run again: --bundle FILE")
-    from cluster_side.worker import job as whole_job  # after the line above: numpy reads it once
-    from cluster_side.worker.allocation import Needs
+    from cluster_side.worker.job import job as whole_job  # after the line above: numpy reads it once
+    from cluster_side.worker.job.allocation import Needs
 
     deployment = site.load(config)
     if pipeline in deployment.pipelines and (ranks := deployment.pipelines[pipeline].job.ranks) > 1:
-        from cluster_side.worker import mpi
+        from cluster_side.worker.mpi import program
 
         log_lines(as_json=as_json)
-        raise SystemExit(mpi.run(mpi.work_of(deployment, pipeline, job, idle_exit), ranks))
+        raise SystemExit(program.run(program.work_of(deployment, pipeline, job, idle_exit), ranks))
     commands_scaling.live_with_parent()
     wish = whole_job.Wish(pipeline, slots, tasks, job, idle_exit, walltime, Needs(cpus, memory, gpus))
     end = whole_job.run(deployment, wish, functools.partial(log_line, as_json=as_json))
@@ -64,8 +64,8 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
 
 
 def _reproduce(bundle: pathlib.Path, raw: pathlib.Path | None) -> NoReturn:
-    from cluster_side.worker import reproduce
+    from cluster_side.worker.task import rerun_bundle
 
-    code, text = reproduce.run(bundle, raw)
+    code, text = rerun_bundle.run(bundle, raw)
     print(text, file=sys.stderr if code else sys.stdout)
     raise SystemExit(code)

@@ -8,7 +8,7 @@ import numpy as np
 from cluster_side.modalities.context import Company
 from cluster_side.modalities.ptychography.kernel import load
 from cluster_side.modalities.ptychography.spec import PtychographySettings
-from cluster_side.worker.ranks import Ranks
+from cluster_side.worker.mpi.ranks import Ranks
 from tests.ptycho_scans import simulate
 
 RECIPE = "RAAR 4 -> rPIE(0.1, batch 8) 1 -> LSQML 4"

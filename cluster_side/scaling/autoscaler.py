@@ -23,18 +23,19 @@ from beamtide.messages.scaling import BufferGauge, GaugeRequest, SorterGauge
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.security.guard import guard_of, identity_of
 from beamtide.session import Session
-from cluster_side.scaling.budget import Budget
-from cluster_side.scaling.crew import Crew
-from cluster_side.scaling.errands import Cancel, Errands, Submit
-from cluster_side.scaling.forecast import Forecast
-from cluster_side.scaling.job_states import State
-from cluster_side.scaling.journal import Journal, Rows, peek
+from cluster_side.scaling.jobs.batch_calls import Cancel, Submit
+from cluster_side.scaling.jobs.ledger import PRESENT, Ledger
+from cluster_side.scaling.jobs.states import State
+from cluster_side.scaling.launcher_thread import Errands
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import JobOrder, Launcher, Phase, Seen
-from cluster_side.scaling.ledger import PRESENT, Ledger
 from cluster_side.scaling.orders import cost_of, order_for
-from cluster_side.scaling.scaler import ScalerMachine, restored
-from cluster_side.scaling.steering import Buy, Caps, Steering
+from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.forecast import Forecast
+from cluster_side.scaling.policy.pipeline import Crew
+from cluster_side.scaling.policy.planner import Buy, Caps, Steering
+from cluster_side.scaling.scaling_loop import ScalerMachine, restored
+from cluster_side.scaling.state_file import Journal, Rows, peek
 
 PRIOR_START = {"local": 3.0}
 ELSEWHERE = 12.0

@@ -2,7 +2,7 @@
 
 from beamtide.config.models import Deployment, PipelineConfig
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, job_name
-from cluster_side.scaling.steering import Buy
+from cluster_side.scaling.policy.planner import Buy
 
 
 def order_for(deployment: Deployment, launcher: Launcher, buy: Buy) -> JobOrder:

@@ -2,9 +2,9 @@
 
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import CrewReport, JobReport, Jobs
-from cluster_side.scaling.crew import Crew
-from cluster_side.scaling.job_states import WORKING, Job, State
-from cluster_side.scaling.steering import Steering
+from cluster_side.scaling.jobs.states import WORKING, Job, State
+from cluster_side.scaling.policy.pipeline import Crew
+from cluster_side.scaling.policy.planner import Steering
 
 
 def jobs(steering: Steering, now: float) -> Jobs:

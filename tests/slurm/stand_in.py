@@ -7,7 +7,7 @@ import re
 import subprocess
 from typing import Any
 
-from cluster_side.scaling.launchers.slurm_pyslurm import ATTRIBUTES
+from cluster_side.scaling.launchers.slurm.pyslurm_backend import ATTRIBUTES
 
 OPTIONS = {attribute: option for option, attribute in ATTRIBUTES.items()}
 FIELDS = "JobArrayID:|,State:|,RestartCnt:|,Reason:|,exit_code:|,StartTime:|,NodeList:|,Comment:|"

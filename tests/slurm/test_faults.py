@@ -12,9 +12,9 @@ from beamtide.config.slurm import Elsewhere
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import Cause, Denied, Phase, Seen, Submitted, Unclear, Unseen
-from cluster_side.scaling.launchers.slurm import SlurmLauncher
-from cluster_side.scaling.launchers.slurm_cli import Commands
-from cluster_side.scaling.launchers.slurm_recall import DOUBT, Recall
+from cluster_side.scaling.launchers.slurm.commands import Commands
+from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
+from cluster_side.scaling.launchers.slurm.vanished_jobs import DOUBT, Recall
 from tests.slurm.fake import FakeSlurm
 from tests.slurm.sites import PAUSE, order, seen, settle, site_in, wait_for, wait_until
 

@@ -10,7 +10,7 @@ import pytest
 from beamtide.config.models import Deployment
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import Cause, Launcher, Phase, Picture, Seen, Submitted
-from cluster_side.scaling.launchers.slurm_pyslurm import Pyslurm
+from cluster_side.scaling.launchers.slurm.pyslurm_backend import Pyslurm
 from tests.slurm import stand_in
 from tests.slurm.fake import FakeSlurm
 from tests.slurm.sites import PAUSE, POLITE, order, seen, settle, site_in, wait_for, wait_until

@@ -12,8 +12,8 @@ import pytest
 from beamtide import clock
 from beamtide.messages.metadata import Scan
 from cluster_side.scaling.launchers.base import Cause, JobOrder, Phase, Submitted
-from cluster_side.scaling.launchers.slurm import SlurmLauncher
-from cluster_side.scaling.launchers.slurm_script import TEMPLATES
+from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
+from cluster_side.scaling.launchers.slurm.script import TEMPLATES
 from tests.slurm.cluster import Cluster
 from tests.slurm.field import Field, field_on
 from tests.slurm.sites import order, settle, site_in

@@ -15,7 +15,7 @@ from beamtide.messages.tasks import Need
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Output
 from cluster_side.modalities.context import Alone
-from cluster_side.worker.growing import Growing, News, Sight, as_begun, growing_of, news_of
+from cluster_side.worker.task.live_inputs import Growing, News, Sight, as_begun, growing_of, news_of
 from tests.faults import load
 from tests.unit.test_inputs import given as file
 from tests.unit.test_inputs import task_with

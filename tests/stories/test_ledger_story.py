@@ -14,14 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from beamtide.config.models import Job, PipelineConfig, Source
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import BufferGauge
-from cluster_side.scaling.budget import Budget
-from cluster_side.scaling.crew import Crew
-from cluster_side.scaling.forecast import Forecast
-from cluster_side.scaling.job_states import Order
+from cluster_side.scaling.jobs.ledger import Ledger
+from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import Answer, Cause, Denied, Phase, Seen, Sighting, Submitted, Unclear, Unseen
-from cluster_side.scaling.ledger import Ledger
-from cluster_side.scaling.scaler import restored
-from cluster_side.scaling.steering import SETTLE, Buy, Caps, Steering, TakeBack
+from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.forecast import Forecast
+from cluster_side.scaling.policy.pipeline import Crew
+from cluster_side.scaling.policy.planner import SETTLE, Buy, Caps, Steering, TakeBack
+from cluster_side.scaling.scaling_loop import restored
 
 NAMES = ("a", "b")
 CAPS = Caps(6, 10)

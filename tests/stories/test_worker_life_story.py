@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from beamtide.messages.base import Seconds
-from cluster_side.worker.life import (
+from cluster_side.worker.job.job_policy import (
     CRASHES,
     GRACE,
     HAND_BACK,

@@ -28,7 +28,7 @@ from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller, Pump
 from beamtide.session import Session
 from cluster_side.modalities.ptychography.engines.state import members
-from cluster_side.worker import recipe
+from cluster_side.worker.task import ready_kernel
 from tests.ptycho_scans import simulate
 from tests.stories.shelf import Shelf
 from tests.system.test_nursery import beamline
@@ -82,7 +82,7 @@ def deployment_for(folder: pathlib.Path, recipe_text: str, ranks: int = 2) -> De
     deployment = site.load(folder / "site.yaml")
     deployment.sockets().mkdir(mode=0o700, exist_ok=True, parents=True)
     prepared = settings.document_for(deployment.pipelines["toy"], folder)
-    recipe.prepare(prepared, deployment.site.state / "cache")
+    ready_kernel.prepare(prepared, deployment.site.state / "cache")
     return deployment
 
 

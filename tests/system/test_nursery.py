@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -23,13 +24,16 @@ from beamtide.config.models import Caps, Deployment, PipelineConfig, Roots, Scal
 from beamtide.machine import Arrays, Effect, Event, Heard, Send, WakeAt
 from beamtide.messages import Message, Ok
 from beamtide.messages.base import PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.metadata import SettingsDocument
 from beamtide.messages.results import StoreRequest
 from beamtide.messages.tasks import Beat, InputFile, Lease, LeaseRequest, NoTask, Stale, Task, TaskDone, TaskFailed
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Pump
 from beamtide.session import Session
 from cluster_side.modalities.base import Kernel, Modality, Output, SettingsModel
-from cluster_side.worker import child, life, nursery, one_task
+from cluster_side.worker.job import job_policy, prefork_pool, worker_process
+from cluster_side.worker.task import one_task
+from cluster_side.worker.task.work import Work
 
 pytestmark = pytest.mark.system
 
@@ -204,7 +208,7 @@ def task(deployment: Deployment, start: int) -> Task:
 def job(
     deployment: Deployment,
     monkeypatch: pytest.MonkeyPatch,
-    plan: life.Life,
+    plan: job_policy.Life,
     idle: float = 0.2,
     ends: float | None = None,
     **more: Any,
@@ -212,10 +216,10 @@ def job(
     """Fork a job, as `beamtide work` would be; it is gone at the end."""
     monkeypatch.setattr("beamtide.registry.find", lambda group, name: Numbers())
     toy = Toy(TOY.name, TOY.settings, TOY.outputs, TOY.kernel)
-    work = nursery.open_nursery(deployment, "toy", "job-1", idle, lambda name: toy, ends=ends)
+    work = prefork_pool.open_nursery(deployment, "toy", "job-1", idle, lambda name: toy, ends=ends)
     pid = os.fork()
     if not pid:
-        os._exit(nursery.Nursery(work, plan, **more).run().code)
+        os._exit(prefork_pool.Nursery(work, plan, **more).run().code)
     try:
         yield pid
     finally:
@@ -231,14 +235,14 @@ def code_of(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(worker_process) for worker_process in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_each_task_has_a_process_of_its_own(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = deployment_in(tmp_path)
     with beamline(deployment) as line:
         line.tasks = [task(deployment, start) for start in (0, 2, 4)]
-        with job(deployment, monkeypatch, life.Life(1)) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1)) as pid:
             assert code_of(pid) == 0
     assert len({worker for worker, _ in line.leases}) == 3
     kinds = [type(message) for _, message, _ in line.heard if isinstance(message, StoreRequest | TaskDone)]
@@ -253,7 +257,7 @@ def test_strict_shape_takes_one_task(tmp_path: pathlib.Path, monkeypatch: pytest
     deployment = deployment_in(tmp_path)
     with beamline(deployment) as line:
         line.tasks = [task(deployment, start) for start in (0, 2)]
-        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
             assert code_of(pid) == 0
     assert len(line.of(LeaseRequest)) == len(line.of(TaskDone)) == len(line.tasks) == 1
 
@@ -262,7 +266,7 @@ def test_a_killed_worker_is_reported_at_once(tmp_path: pathlib.Path, monkeypatch
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
             line.wait_for(lambda: line.of(Beat))
             killed = clock.monotonic()
             os.kill(int(line.leases[0][0].rpartition("-")[2]), signal.SIGKILL)
@@ -281,7 +285,7 @@ def test_a_kernel_that_raises_is_a_fault_with_a_sentence(
     deployment = deployment_in(tmp_path, mood="bad")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
             assert code_of(pid) == 0
     (failed,) = line.of(TaskFailed)
     assert (failed.cause, failed.reason) == ("fault", "ZeroDivisionError: the beam is off")
@@ -294,10 +298,10 @@ def test_a_kernel_that_raises_is_a_fault_with_a_sentence(
 
 def test_two_slots_work_at_once_and_leave_politely(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = deployment_in(tmp_path, mood="slow")
-    monkeypatch.setattr(life, "GRACE", 0.5)
+    monkeypatch.setattr(job_policy, "GRACE", 0.5)
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0), task(deployment, 2)]
-        with job(deployment, monkeypatch, life.Life(2), idle=30.0) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(2), idle=30.0) as pid:
             line.wait_for(lambda: line.of(TaskDone) and len(line.of(LeaseRequest)) >= 3)
             assert line.of(TaskDone)[0].task == "s/2", "the second slot finished while the first worked on"
             os.kill(pid, signal.SIGTERM)
@@ -312,7 +316,7 @@ def test_a_task_that_takes_too_much_memory_is_ended_with_a_sentence(
     deployment = deployment_in(tmp_path, mood="greedy")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, life.Life(1, 1), memory_mb=100) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1, 1), memory_mb=100) as pid:
             assert code_of(pid) == 0
     (failed,) = line.of(TaskFailed)
     assert failed.cause == "fault"
@@ -323,7 +327,7 @@ def test_a_job_that_is_not_wanted_leaves_when_its_task_is_done(tmp_path: pathlib
     deployment = deployment_in(tmp_path)
     with beamline(deployment) as line:
         line.tasks, line.nothing = [task(deployment, 2)], NoTask(leave=True, reason="not wanted")
-        with job(deployment, monkeypatch, life.Life(2), idle=30.0) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(2), idle=30.0) as pid:
             assert code_of(pid) == 0
     assert len(line.of(TaskDone)) == 1
     assert len(line.of(LeaseRequest)) <= 3, "no child after the one that was told to leave"
@@ -333,11 +337,11 @@ def test_an_idle_worker_stays_as_long_as_the_buffer_wants_and_says_how_long_its_
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment = deployment_in(tmp_path)
-    monkeypatch.setattr("cluster_side.worker.one_task.LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("cluster_side.worker.task.one_task.LONGEST_WAIT", 0.1)
     ends = clock.monotonic() + 100.0
     with beamline(deployment) as line:
         line.nothing = NoTask(linger=60.0)
-        with job(deployment, monkeypatch, life.Life(1), ends=ends) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1), ends=ends) as pid:
             line.wait_for(lambda: len(line.of(LeaseRequest)) >= 5)
             line.nothing = NoTask()
             assert code_of(pid) == 0
@@ -350,7 +354,7 @@ def test_workers_are_pinned_to_cpus_of_their_own(tmp_path: pathlib.Path, monkeyp
     (cpu, *_) = sorted(os.sched_getaffinity(0))
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, life.Life(1, 1), pins=(frozenset({cpu}),)):
+        with job(deployment, monkeypatch, job_policy.Life(1, 1), pins=(frozenset({cpu}),)):
             line.wait_for(lambda: line.of(Beat))
             assert os.sched_getaffinity(int(line.leases[0][0].rpartition("-")[2])) == {cpu}
 
@@ -361,7 +365,7 @@ def test_the_next_worker_is_born_before_it_is_needed_and_may_die_before(
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0), task(deployment, 2)]
-        with job(deployment, monkeypatch, life.Life(1)) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1)) as pid:
             line.wait_for(lambda: line.of(Beat) and len(children(pid)) == 2)
             worker = int(line.leases[0][0].rpartition("-")[2])
             (spare,) = set(children(pid)) - {worker}
@@ -375,7 +379,7 @@ def test_the_next_worker_is_born_before_it_is_needed_and_may_die_before(
 
 
 def test_a_child_connects_before_it_may_start_and_asks_for_nothing(tmp_path: pathlib.Path) -> None:
-    work = one_task.Work(deployment_in(tmp_path), "toy", "job-1", idle_exit=0.0)
+    work = Work(deployment_in(tmp_path), "toy", "job-1", idle_exit=0.0)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as buffer, buffer.get_monitor_socket() as seen:
         buffer.bind(work.buffer)
 
@@ -396,7 +400,7 @@ def test_a_worker_connects_to_the_sorter_while_it_computes(tmp_path: pathlib.Pat
         sorter.bind(deployment.address("sorter.toy"))
         with beamline(deployment, sorter=False) as line:
             line.tasks = [task(deployment, 0)]
-            with job(deployment, monkeypatch, life.Life(1, 1)):
+            with job(deployment, monkeypatch, job_policy.Life(1, 1)):
                 line.wait_for(lambda: line.of(Beat))
                 events = iter(lambda: recv_monitor_message(seen)["event"] if seen.poll(5000) else None, None)
                 assert zmq.Event.HANDSHAKE_SUCCEEDED in events
@@ -408,7 +412,7 @@ def test_no_spare_is_born_for_a_job_without_a_further_task(tmp_path: pathlib.Pat
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
             line.wait_for(lambda: len(line.of(Beat)) > 5)
             assert len(children(pid)) == 1
 
@@ -417,7 +421,7 @@ def test_who_is_stale_leaves_without_storing(tmp_path: pathlib.Path, monkeypatch
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks, line.stale = [task(deployment, 0)], True
-        with job(deployment, monkeypatch, life.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
             assert code_of(pid) == 0
     assert not line.of(StoreRequest)
     assert not line.of(TaskFailed)
@@ -427,7 +431,7 @@ def test_workers_die_with_their_parent(tmp_path: pathlib.Path, monkeypatch: pyte
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, life.Life(1)) as pid:
+        with job(deployment, monkeypatch, job_policy.Life(1)) as pid:
             line.wait_for(lambda: line.of(Beat))
             os.kill(pid, signal.SIGKILL)
             line.wait_for(lambda: line.of(TaskFailed))
@@ -450,26 +454,26 @@ def test_a_child_that_is_told_to_leave_while_it_leaves_does_not_go_on_as_its_par
     if not pid:
         try:
             sys.stdout = Loud()  # type: ignore[assignment]
-            child.be_one(parent, lambda: 3)
+            worker_process.be_one(parent, lambda: 3)
         finally:
             os._exit(99)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
 
 
 def test_a_damaged_cache_is_not_believed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cluster_side.worker import recipe
+    from cluster_side.worker.task import ready_kernel
 
     deployment = deployment_in(tmp_path)
     prepared = settings.document_for(deployment.pipelines["toy"], tmp_path)
     toy = Toy(TOY.name, TOY.settings, TOY.outputs, TOY.kernel)
     cache = tmp_path / "state/cache"
-    recipe.prepare(prepared, cache, lambda name: toy)
+    ready_kernel.prepare(prepared, cache, lambda name: toy)
     (document,) = cache.glob("*.json")
     kept = json.loads(document.read_text())
-    assert recipe.settings.digest_of(recipe.msgspec.json.decode(document.read_bytes(), type=recipe.SettingsDocument))
+    assert settings.digest_of(msgspec.json.decode(document.read_bytes(), type=SettingsDocument))
     document.write_text(json.dumps(kept).replace("toy", "tox"))
     with pytest.raises(ConnectionError):
-        recipe.obtain(prepared.digest, cache, (Unreachable(), "nowhere"), lambda name: toy)  # type: ignore[arg-type]
+        ready_kernel.obtain(prepared.digest, cache, (Unreachable(), "nowhere"), lambda name: toy)  # type: ignore[arg-type]
 
 
 class Unreachable:

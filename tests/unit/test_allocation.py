@@ -3,7 +3,7 @@
 import pytest
 
 from cluster_side.scaling.launchers.base import job_key
-from cluster_side.worker.allocation import Machine, Needs, job_name, pins, room, seconds_left, skew
+from cluster_side.worker.job.allocation import Machine, Needs, job_name, pins, room, seconds_left, skew
 
 NODE = Machine(32, frozenset(range(32)), 128_000)
 

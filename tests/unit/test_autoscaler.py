@@ -24,11 +24,12 @@ from beamtide.messages.scaling import (
     StartStages,
 )
 from cluster_side.scaling import autoscaler
-from cluster_side.scaling.errands import Answered, Cancel, Errand, Errands, Look, Result, Submit
-from cluster_side.scaling.journal import Journal, peek
+from cluster_side.scaling.jobs.batch_calls import Answered, Cancel, Errand, Look, Result, Submit
+from cluster_side.scaling.launcher_thread import Errands
 from cluster_side.scaling.launchers.base import Answer, JobOrder, Phase, Picture, Seen, Sighting, Submitted, Unclear, Unseen
 from cluster_side.scaling.orders import order_for
-from cluster_side.scaling.scaler import ScalerMachine
+from cluster_side.scaling.scaling_loop import ScalerMachine
+from cluster_side.scaling.state_file import Journal, peek
 
 
 @dataclass
@@ -371,7 +372,7 @@ def test_one_autoscaler_is_in_charge_and_each_has_the_next_number(tmp_path: path
 
 
 def test_a_journal_survives_a_torn_end_and_is_made_short_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster_side.scaling.journal.MOST_LINES", 10)
+    monkeypatch.setattr("cluster_side.scaling.state_file.MOST_LINES", 10)
     journal = Journal(tmp_path)
     for number in range(25):
         journal.keep({("t", "k"): number, ("u", str(number)): {"a": [number]}, ("u", str(number - 1)): None})

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cluster_side.scaling.brake import AVOID_FOR, FAILURES, LEARNED_FOR, LONGEST_PAUSE, Breaker, Learned, Nodes
-from cluster_side.scaling.budget import Budget
 from cluster_side.scaling.launchers.base import Cause
+from cluster_side.scaling.policy.breaker import AVOID_FOR, FAILURES, LEARNED_FOR, LONGEST_PAUSE, Breaker, Learned, Nodes
+from cluster_side.scaling.policy.budget import Budget
 
 
 def failed(times: int = FAILURES, now: float = 0.0) -> Breaker:

@@ -17,7 +17,7 @@ from beamtide.messages.dead_letters import DeadLetter
 from beamtide.messages.metadata import SettingsDocument
 from beamtide.messages.tasks import InputFile, Need, Task
 from beamtide.task_files import read_tasks
-from cluster_side.worker import reproduce
+from cluster_side.worker.task import rerun_bundle
 
 NEED = Need(pipeline=PipelineName("encoders"), dataset="group/x", upto=4)
 DOCUMENT = SettingsDocument(
@@ -92,10 +92,10 @@ def test_without_copies_inputs_are_where_they_were(tmp_path: pathlib.Path) -> No
 
 def test_a_task_of_datasets_only_runs_from_its_bundle(tmp_path: pathlib.Path) -> None:
     path, _ = written(tmp_path, "b.zip", letter_of(path=""))
-    code, said = reproduce.run(path, None)
+    code, said = rerun_bundle.run(path, None)
     assert (code, "works here: 4 indexes" in said) == (0, True), said
     path, _ = written(tmp_path, "other.zip", letter_of(path="", needs=()))
-    code, said = reproduce.run(path, None)
+    code, said = rerun_bundle.run(path, None)
     assert code == 1
     assert "the frames have no column" in said.splitlines()[-1]
 
@@ -104,7 +104,7 @@ def test_what_is_no_bundle_is_a_sentence(tmp_path: pathlib.Path) -> None:
     (tmp_path / "b.zip").write_text("no")
     for path in (tmp_path / "b.zip", tmp_path / "gone.zip", tmp_path):
         with pytest.raises(BadInput, match="bundle"):
-            reproduce.run(path, None)
+            rerun_bundle.run(path, None)
 
 
 def test_letters_are_found_by_name_beginning_or_scan() -> None:

@@ -40,7 +40,7 @@ def test_help_is_whole_and_light() -> None:
 def test_a_job_loads_only_what_its_first_worker_needs() -> None:
     light = "{'structlog', 'rich', 'asyncio', 'scipy', 'PyMca5', 'pyFAI', 'matplotlib'}"
     script = (
-        "import sys, beamtide.cli.main as c; c.build(); import cluster_side.worker.job; "
+        "import sys, beamtide.cli.main as c; c.build(); import cluster_side.worker.job.job; "
         f"print(sorted({light} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

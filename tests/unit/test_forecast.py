@@ -5,7 +5,7 @@ import pytest
 from beamtide.config.models import PipelineConfig, Source
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan, ScanState
-from cluster_side.scaling.forecast import Expected, Forecast
+from cluster_side.scaling.policy.forecast import Expected, Forecast
 
 
 def forecast(size: str | int = "line") -> Forecast:

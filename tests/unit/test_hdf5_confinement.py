@@ -11,7 +11,7 @@ import pytest
 from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.formats import confinement
-from cluster_side.worker import inputs
+from cluster_side.worker.task import inputs
 from tests.unit.test_inputs import given, task_with
 
 

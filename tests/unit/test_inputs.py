@@ -11,7 +11,7 @@ from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import InputFile, Task
-from cluster_side.worker import inputs
+from cluster_side.worker.task import inputs
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from beamtide.formats.lazy import joined
 from beamtide.messages.tasks import InputFile
 from cluster_side.modalities.base import run
 from cluster_side.modalities.registry import modality
-from cluster_side.worker import inputs
+from cluster_side.worker.task import inputs
 from tests.unit.test_inputs import task_with
 
 FORMAT = registry.find("formats", "lambda")

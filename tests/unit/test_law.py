@@ -6,8 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster_side.scaling import law
-from cluster_side.scaling.law import Wish
+from cluster_side.scaling.policy import law
+from cluster_side.scaling.policy.law import Wish
 
 counts = st.integers(0, 5000)
 seconds = st.floats(0.001, 600)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from beamtide import clock
-from cluster_side.worker import prepared_arrays
-from cluster_side.worker.prepared_arrays import keeper
+from cluster_side.worker.task import prepared_arrays
+from cluster_side.worker.task.prepared_arrays import keeper
 
 ARRAYS = {"matrix": np.arange(12.0).reshape(3, 4), "facts": np.frombuffer(b"{}", dtype=np.uint8), "none": np.empty(0)}
 
@@ -138,10 +138,10 @@ WARM = """
 import pathlib, sys
 from beamtide.config.settings import Prepared, digest_of, digest_of_bytes
 from beamtide.messages.metadata import SettingsDocument
-from cluster_side.worker import recipe
+from cluster_side.worker.task import ready_kernel
 cfg = pathlib.Path(sys.argv[1]).read_bytes()
 document = SettingsDocument(modality="xrf", values="{}", calibration={"cfg": digest_of_bytes(cfg)})
-recipe.prepare(Prepared(document, digest_of(document), {"cfg": cfg}), pathlib.Path(sys.argv[2]))
+ready_kernel.prepare(Prepared(document, digest_of(document), {"cfg": cfg}), pathlib.Path(sys.argv[2]))
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 

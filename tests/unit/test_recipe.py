@@ -12,7 +12,7 @@ from beamtide.errors import BadInput
 from beamtide.messages.base import Message
 from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument
 from cluster_side.modalities.base import Modality, SettingsModel
-from cluster_side.worker import recipe
+from cluster_side.worker.task import ready_kernel
 
 CONTENT = b"the right numbers"
 DOCUMENT = SettingsDocument(modality="toy", values="{}", calibration={"cfg": settings.digest_of_bytes(CONTENT)})
@@ -43,7 +43,7 @@ class Server:
 
 
 def obtain(cache: pathlib.Path, server: Server) -> Any:
-    return recipe.obtain(PREPARED.digest, cache, (server, "metadata"), lambda name: TOY).kernel({})  # type: ignore[arg-type]
+    return ready_kernel.obtain(PREPARED.digest, cache, (server, "metadata"), lambda name: TOY).kernel({})  # type: ignore[arg-type]
 
 
 def kept(cache: pathlib.Path) -> pathlib.Path:
@@ -51,7 +51,7 @@ def kept(cache: pathlib.Path) -> pathlib.Path:
 
 
 def test_what_is_in_the_cache_is_not_fetched(tmp_path: pathlib.Path) -> None:
-    recipe.prepare(PREPARED, tmp_path, lambda name: TOY)
+    ready_kernel.prepare(PREPARED, tmp_path, lambda name: TOY)
     assert obtain(tmp_path, server := Server()) == CONTENT
     assert server.asked == []
 
@@ -88,5 +88,5 @@ def test_arrays_of_an_older_layout_are_not_taken_up(tmp_path: pathlib.Path) -> N
     """As after an update in place: same settings, same versions of everything else, other arrays."""
     for layout in (1, 2, 1):
         toy = Preparing("toy", SettingsModel, lambda _: (), "nowhere:load", needs=("cfg",), layout=layout)
-        assert recipe.prepare(PREPARED, tmp_path, lambda name, toy=toy: toy).kernel({})["layout"] == layout  # type: ignore[misc]
+        assert ready_kernel.prepare(PREPARED, tmp_path, lambda name, toy=toy: toy).kernel({})["layout"] == layout  # type: ignore[misc]
     assert len(list((tmp_path / "prepared").glob("*/index.json"))) == 2

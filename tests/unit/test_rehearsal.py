@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from beamtide.formats import confinement
-from cluster_side.worker import rehearsal
+from cluster_side.worker.job import warm_up
 
 
 def faults(path: pathlib.Path, script: bytes | None) -> int:
@@ -21,7 +21,7 @@ def faults(path: pathlib.Path, script: bytes | None) -> int:
     pid = os.fork()
     if not pid:
         if script is not None:
-            rehearsal.play(script)
+            warm_up.play(script)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         confinement.check(path, path.parent)
         os.write(writing, str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before).encode())
@@ -43,10 +43,10 @@ def test_a_rehearsal_takes_the_page_faults_of_the_first_file(tmp_path: pathlib.P
 
 
 def test_a_rehearsal_says_whether_it_could_be_done() -> None:
-    assert rehearsal.play(rehearsal.script())
-    assert not rehearsal.play(b"no file")
+    assert warm_up.play(warm_up.script())
+    assert not warm_up.play(b"no file")
 
 
 if __name__ == "__main__":
-    made = rehearsal.script()
+    made = warm_up.script()
     print(json.dumps([(faults(pathlib.Path(sys.argv[1]), made), faults(pathlib.Path(sys.argv[1]), None)) for _ in range(5)]))

@@ -18,9 +18,9 @@ from beamtide.config.container import Container
 from beamtide.config.models import Caps, Deployment, Roots, Scaling, SiteConfig
 from beamtide.config.slurm import Elsewhere, Slurm
 from beamtide.errors import BadInput
-from cluster_side.scaling.launchers import slurm_options, slurm_script
 from cluster_side.scaling.launchers.base import JobOrder, JobShape
-from cluster_side.scaling.launchers.slurm_script import BASE, TEMPLATES
+from cluster_side.scaling.launchers.slurm import options
+from cluster_side.scaling.launchers.slurm.script import BASE, TEMPLATES, render
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "slurm" / "golden"
 MODALITIES = sorted(path.name.removesuffix(".sh.j2") for path in TEMPLATES.glob("*.sh.j2") if path.name != BASE)
@@ -66,7 +66,7 @@ def test_there_is_a_template_for_every_modality() -> None:
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_scripts_are_the_golden_ones(modality: str) -> None:
-    script, golden = slurm_script.render(order_of(modality), site()), GOLDEN / f"{modality}.sh"
+    script, golden = render(order_of(modality), site()), GOLDEN / f"{modality}.sh"
     if os.environ.get("BEAMTIDE_GOLDEN") == "write":
         golden.write_text(script)
     assert script == golden.read_text()
@@ -86,7 +86,7 @@ def test_shellcheck_is_content() -> None:
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_the_worker_takes_the_place_of_the_script(modality: str) -> None:
     """So that signals for the script arrive in the worker."""
-    last = slurm_script.render(order_of(modality), site()).strip().splitlines()[-1]
+    last = render(order_of(modality), site()).strip().splitlines()[-1]
     assert last.startswith("exec ")
 
 
@@ -96,9 +96,9 @@ def test_any_word_arrives_as_it_is_or_is_refused(words: list[str]) -> None:
     order = replace(ORDER, argv=("printf", "%s\\0", *words))
     if any(ord(letter) < 32 or ord(letter) == 127 for word in words for letter in word):
         with pytest.raises(BadInput, match="control character"):
-            slurm_script.render(order, site())
+            render(order, site())
         return
-    script = slurm_script.render(order, site())
+    script = render(order, site())
     done = subprocess.run(["bash"], input=script.encode(), capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == words
 
@@ -107,32 +107,32 @@ def test_an_own_template_comes_first_and_its_mistakes_have_a_place(tmp_path: pat
     own_site = site(Slurm(templates=tmp_path))
     own = tmp_path / "xrf.sh.j2"
     own.write_text('{% extends "base.sh.j2" %}\n{% block prepare %}\nmodule load maxwell\n{% endblock %}\n')
-    assert "module load maxwell\n" in slurm_script.render(ORDER, own_site)
+    assert "module load maxwell\n" in render(ORDER, own_site)
     own.write_text("#!/bin/bash\nexec {{ argvs }}\n")
     with pytest.raises(BadInput, match=r"template of xrf: 'argvs' is undefined; sbatch_templates/README.md lists"):
-        slurm_script.render(ORDER, own_site)
+        render(ORDER, own_site)
     own.write_text("#!/bin/bash\n{% if %}\n")
     with pytest.raises(BadInput, match=rf"{own}:2: "):
-        slurm_script.render(ORDER, own_site)
+        render(ORDER, own_site)
 
 
 @pytest.mark.parametrize("modality", ["xrf", "ptychography"])
 def test_with_an_image_the_script_enters_it(modality: str) -> None:
     container = Container(runtime="apptainer", image=pathlib.Path("/gpfs/p06/worker-cpu.sif"))
-    script, golden = slurm_script.render(order_of(modality), site(container=container)), GOLDEN / f"{modality}-image.sh"
+    script, golden = render(order_of(modality), site(container=container)), GOLDEN / f"{modality}-image.sh"
     if os.environ.get("BEAMTIDE_GOLDEN") == "write":
         golden.write_text(script)
     assert script == golden.read_text()
 
 
 def test_a_modality_without_a_template_gets_the_base() -> None:
-    assert "pipeline xrf (roi)" in slurm_script.render(replace(ORDER, modality="roi"), site())
+    assert "pipeline xrf (roi)" in render(replace(ORDER, modality="roi"), site())
 
 
 def test_options_of_a_job() -> None:
     slurm = Slurm(partitions=("allcpu", "psx"), account="p06", qos="normal", constraint="V100|A100")
-    (place,) = slurm_options.places(slurm, 0)
-    words = slurm_options.words(slurm_options.options(replace(ORDER, exclude=("n1", "n2")), slurm, place))
+    (place,) = options.places(slurm, 0)
+    words = options.words(options.options(replace(ORDER, exclude=("n1", "n2")), slurm, place))
     assert set(words) == {
         "--job-name=beamtide-p06-11010000-xrf",
         "--comment=p06-1a2b-00017",
@@ -159,8 +159,8 @@ def test_a_wide_job_with_gpus() -> None:
     slurm = Slurm(
         partitions=("allcpu",), gpu_partitions=("allgpu",), gpus="gpu:a100", gpu_constraint="A100&GPUx2", whole_nodes=True
     )
-    (place,) = slurm_options.places(slurm, 2)
-    chosen = slurm_options.options(WIDE, slurm, place)
+    (place,) = options.places(slurm, 2)
+    chosen = options.options(WIDE, slurm, place)
     assert (chosen["partition"], chosen["gres"], chosen["constraint"]) == ("allgpu", "gpu:a100:2", "A100&GPUx2")
     assert (chosen["nodes"], chosen["ntasks"], chosen["exclusive"], chosen["mem"]) == ("2", "4", None, "65536M")
     assert "array" not in chosen
@@ -171,13 +171,13 @@ def test_a_wide_job_with_gpus() -> None:
 def test_the_reservation_first_then_partitions_then_another_cluster() -> None:
     other = Elsewhere(cluster="solaris", partitions=("solcpu",), account="p06s")
     slurm = Slurm(partitions=("allcpu",), reservation="bt11010000", elsewhere=(other,), cluster="maxwell", account="p06")
-    first, second, third = slurm_options.places(slurm, 0)
+    first, second, third = options.places(slurm, 0)
     assert str(first) == "reservation bt11010000, partition allcpu, cluster maxwell"
     assert str(second) == "partition allcpu, cluster maxwell"
     assert (third.cluster, third.partitions, third.account) == ("solaris", ("solcpu",), "p06s")
     avoided = replace(ORDER, exclude=("n1",))
-    assert slurm_options.options(avoided, slurm, second)["exclude"] == "n1"
-    assert "exclude" not in slurm_options.options(avoided, slurm, third)
+    assert options.options(avoided, slurm, second)["exclude"] == "n1"
+    assert "exclude" not in options.options(avoided, slurm, third)
 
 
 @pytest.mark.parametrize(
@@ -196,4 +196,4 @@ def test_the_reservation_first_then_partitions_then_another_cluster() -> None:
 )
 def test_what_cannot_be_an_option_is_refused(change: dict[str, object], option: str) -> None:
     with pytest.raises(BadInput, match=f"cannot be Slurm's {option}"):
-        slurm_options.options(replace(ORDER, **change), Slurm(), slurm_options.Place())
+        options.options(replace(ORDER, **change), Slurm(), options.Place())

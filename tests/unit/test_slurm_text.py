@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster_side.scaling.launchers import slurm_text
 from cluster_side.scaling.launchers.base import Cause, Phase
-from cluster_side.scaling.launchers.slurm_refusals import cause_of, sentence
-from cluster_side.scaling.launchers.slurm_text import NotUnderstood
+from cluster_side.scaling.launchers.slurm import output
+from cluster_side.scaling.launchers.slurm.output import NotUnderstood
+from cluster_side.scaling.launchers.slurm.refusals import cause_of, sentence
 
 LINES = (
     "1_0|RUNNING|0|None|0|1795576024|node[1-2]|xrf-77-00001|end\n"
@@ -18,7 +18,7 @@ LINES = (
 
 
 def test_lines_of_a_real_squeue() -> None:
-    jobs = slurm_text.jobs(LINES)
+    jobs = output.jobs(LINES)
     assert list(jobs) == ["1_0", "1_1", "1_2", "1_3", "1_5", "7", "8"]
     assert jobs["1_0"].phase is Phase.RUNNING
     assert jobs["1_0"].nodes == ("node1", "node2")
@@ -34,25 +34,25 @@ def test_lines_of_a_real_squeue() -> None:
 
 
 def test_jobs_of_several_clusters() -> None:
-    jobs = slurm_text.jobs("CLUSTER: maxwell\n5|RUNNING|0|None|0|1||t|end\nCLUSTER: solaris\n5|PENDING|0|None|0|N/A||t|end\n")
+    jobs = output.jobs("CLUSTER: maxwell\n5|RUNNING|0|None|0|1||t|end\nCLUSTER: solaris\n5|PENDING|0|None|0|N/A||t|end\n")
     assert {name: job.phase for name, job in jobs.items()} == {"5;maxwell": Phase.RUNNING, "5;solaris": Phase.PENDING}
     assert jobs["5;maxwell"].job == "5"
 
 
-@pytest.mark.parametrize("state", sorted(slurm_text.STATES))
+@pytest.mark.parametrize("state", sorted(output.STATES))
 def test_every_state_has_a_meaning(state: str) -> None:
-    phase, cause = slurm_text.outcome(state, 0)
+    phase, cause = output.outcome(state, 0)
     assert phase is not Phase.UNKNOWN
     assert (cause is None) == (phase in (Phase.PENDING, Phase.RUNNING))
 
 
 @pytest.mark.parametrize("state", ["FLYING", "", "completed", "R", "COMPLETED?", "COMPLETED;rm"])
 def test_a_state_of_tomorrow_is_unknown_and_alive(state: str) -> None:
-    assert slurm_text.outcome(state, 0) == (Phase.UNKNOWN, None)
+    assert output.outcome(state, 0) == (Phase.UNKNOWN, None)
 
 
 def test_codes_of_a_job_that_never_ran_our_program() -> None:
-    causes = {status: slurm_text.outcome("FAILED", status)[1] for status in (1 << 8, 126 << 8, 127 << 8, 255 << 8, 53, 9)}
+    causes = {status: output.outcome("FAILED", status)[1] for status in (1 << 8, 126 << 8, 127 << 8, 255 << 8, 53, 9)}
     assert [cause for cause in causes.values() if cause is Cause.START] == [Cause.START] * 4
     assert causes[1 << 8] is causes[9] is Cause.CODE
 
@@ -75,13 +75,13 @@ def test_codes_of_a_job_that_never_ran_our_program() -> None:
 )
 def test_one_bad_line_makes_the_whole_answer_unknown(bad: str) -> None:
     with pytest.raises(NotUnderstood):
-        slurm_text.jobs(LINES + bad)
+        output.jobs(LINES + bad)
 
 
 @settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_hostile_text_is_understood_or_refused(text: str) -> None:
-    for parse in (slurm_text.jobs, slurm_text.accounts, slurm_text.nodes):
+    for parse in (output.jobs, output.accounts, output.nodes):
         try:
             answer = parse(text)
         except NotUnderstood:
@@ -97,7 +97,7 @@ def test_a_picture_cut_anywhere_is_a_whole_one_or_none(length: int) -> None:
     if cut.endswith("|end\n") or not cut:
         return
     with pytest.raises(NotUnderstood):
-        slurm_text.jobs(cut)
+        output.jobs(cut)
 
 
 @settings(max_examples=40)
@@ -105,34 +105,34 @@ def test_a_picture_cut_anywhere_is_a_whole_one_or_none(length: int) -> None:
 def test_mixed_lines_never_lose_a_job(lines: list[str], noise: str) -> None:
     text = "".join(line + "\n" for line in lines)
     try:
-        found = slurm_text.jobs(text + noise)
+        found = output.jobs(text + noise)
     except NotUnderstood:
         return
-    assert set(slurm_text.jobs(text)) <= set(found)
+    assert set(output.jobs(text)) <= set(found)
 
 
 def test_submissions() -> None:
-    assert slurm_text.submitted("17\n", 1) == ("17",)
-    assert slurm_text.submitted("17;maxwell\n", 2) == ("17_0;maxwell", "17_1;maxwell")
+    assert output.submitted("17\n", 1) == ("17",)
+    assert output.submitted("17;maxwell\n", 2) == ("17_0;maxwell", "17_1;maxwell")
     for bad in ("", "Submitted batch job 17", "17;", "17 18", "-1", "17;a b"):
         with pytest.raises(NotUnderstood):
-            slurm_text.submitted(bad, 1)
+            output.submitted(bad, 1)
 
 
 def test_accounting_and_nodes() -> None:
-    ends = slurm_text.accounts("5_1|COMPLETED|0:0\n6|CANCELLED by 1000|0:15\n7|FAILED|127:0\n8|NODE_FAIL|1:0\n")
+    ends = output.accounts("5_1|COMPLETED|0:0\n6|CANCELLED by 1000|0:15\n7|FAILED|127:0\n8|NODE_FAIL|1:0\n")
     assert ends["5_1"] == (Phase.ENDED, Cause.DONE)
     assert [ends[job][1] for job in ("6", "7", "8")] == [Cause.CANCELLED, Cause.START, Cause.NODE]
-    (kind,) = slurm_text.nodes("cpu|up|4|4+|4000+|gpu:2|end\n")
+    (kind,) = output.nodes("cpu|up|4|4+|4000+|gpu:2|end\n")
     assert (kind.partition, kind.up, kind.nodes, kind.cpus, kind.memory_mb) == ("cpu", True, 4, 4, 4000)
-    assert slurm_text.array_bound("X = 1\nMaxArraySize            = 1001\n") == 1001
-    assert slurm_text.array_bound("") is None
+    assert output.array_bound("X = 1\nMaxArraySize            = 1001\n") == 1001
+    assert output.array_bound("") is None
 
 
 def test_names_of_nodes() -> None:
-    assert slurm_text.hosts("") == ()
-    assert slurm_text.hosts("max-wn[008-010,12],gpu1") == ("max-wn008", "max-wn009", "max-wn010", "max-wn12", "gpu1")
-    assert slurm_text.hosts("rack[1-2]n[1-2]") == ("rack[1-2]n[1-2]",)
+    assert output.hosts("") == ()
+    assert output.hosts("max-wn[008-010,12],gpu1") == ("max-wn008", "max-wn009", "max-wn010", "max-wn12", "gpu1")
+    assert output.hosts("rack[1-2]n[1-2]") == ("rack[1-2]n[1-2]",)
 
 
 WORDS = {

@@ -11,15 +11,15 @@ from beamtide.config.models import Job, PipelineConfig, Source
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from beamtide.messages.scaling import BufferGauge
-from cluster_side.scaling.budget import Budget
-from cluster_side.scaling.crew import Crew
-from cluster_side.scaling.forecast import Forecast
+from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import Cause, Denied, Phase, Seen, Sighting, Submitted
-from cluster_side.scaling.ledger import Ledger
+from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.forecast import Forecast
+from cluster_side.scaling.policy.pipeline import Crew
+from cluster_side.scaling.policy.planner import Buy, Caps, Steering, TakeBack
 from cluster_side.scaling.simulation.batch import SimulatedJob
 from cluster_side.scaling.simulation.traces import Announced
 from cluster_side.scaling.simulation.world import Queue, World
-from cluster_side.scaling.steering import Buy, Caps, Steering, TakeBack
 
 LOOK_EVERY = 5.0
 PLAIN = 20

@@ -30,9 +30,10 @@ from beamtide.errors import BadInput, BeamtideError
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from cluster_side.modalities.context import Company
-from cluster_side.worker import allocation, child, one_task, stages
-from cluster_side.worker.one_task import End, Leave, Work
-from cluster_side.worker.ranks import Ranks
+from cluster_side.worker.job import allocation, start_times, worker_process
+from cluster_side.worker.mpi.ranks import Ranks
+from cluster_side.worker.task import one_task
+from cluster_side.worker.task.work import End, Leave, Work
 
 log = structlog.get_logger()
 PATIENCE = 5.0
@@ -53,8 +54,8 @@ def run(work: Work, ranks: int) -> int:
     try:
         if team.rank:
             return _follow(work, team)
-        took = stages.taken(os.environ, began)
-        log.info("ready", job=work.job, ranks=team.size, **stages.words(took))
+        took = start_times.taken(os.environ, began)
+        log.info("ready", job=work.job, ranks=team.size, **start_times.words(took))
         return _lead(replace(work, stages=took), team, tell)
     except Leave:
         pass
@@ -131,7 +132,7 @@ def _witness(work: Work) -> Callable[[dict[str, Any]], None]:
         os.close(writing)
         _watch(work, reading)
     os.close(reading)
-    return lambda fact: _write(writing, child.line(fact))
+    return lambda fact: _write(writing, worker_process.line(fact))
 
 
 def _watch(work: Work, reading: int) -> NoReturn:

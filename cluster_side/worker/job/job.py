@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 
 from beamtide import clock
 from beamtide.config.models import Deployment
-from cluster_side.worker import allocation, life, nursery, recipe, stages, weight
+from cluster_side.worker.job import allocation, job_policy, memory_use, prefork_pool, start_times
+from cluster_side.worker.task import ready_kernel
+from cluster_side.worker.task.ready_kernel import FindModality
 
 Log: TypeAlias = Callable[[str, str, Mapping[str, Any]], None]
 """Takes a level, an event, and facts about it."""
@@ -30,22 +32,22 @@ class Wish:
     needs: allocation.Needs = field(default_factory=allocation.Needs)
 
 
-def run(deployment: Deployment, wish: Wish, log: Log, find: recipe.FindModality = recipe.registered) -> life.Exit:
+def run(deployment: Deployment, wish: Wish, log: Log, find: FindModality = ready_kernel.registered) -> job_policy.Exit:
     """Be that job."""
     began, environment = clock.monotonic(), dict(os.environ)
-    here = allocation.Machine(os.cpu_count() or 1, os.sched_getaffinity(0), weight.machine_mb())
+    here = allocation.Machine(os.cpu_count() or 1, os.sched_getaffinity(0), memory_use.machine_mb())
     name = wish.name or allocation.job_name(environment, f"{platform.node()}-{os.getpid()}")
     slots = 1 if wish.tasks == 1 else allocation.room(environment, wish.slots, wish.needs, here)
     left = allocation.seconds_left(environment, wish.walltime, clock.utc())
     if sentence := allocation.skew(environment, clock.utc()):
         log("warning", sentence, {"job": name})
     ends = None if left is None else began + left
-    work = nursery.open_nursery(deployment, wish.pipeline, name, wish.idle_exit, find, ends=ends)
+    work = prefork_pool.open_nursery(deployment, wish.pipeline, name, wish.idle_exit, find, ends=ends)
     whole = environment.get("SLURM_CPUS_ON_NODE") == str(here.cpus)
     pins = allocation.pins(slots, wish.needs.cpus, here, whole_node=whole)
     tasks = wish.tasks if wish.tasks <= 1 else -(-wish.tasks * slots // wish.slots)
-    took = stages.taken(environment, began)
-    facts = {"slots": slots, "tasks": tasks, "pinned": bool(pins), "ends_in": left and round(left), **stages.words(took)}
+    took = start_times.taken(environment, began)
+    facts = {"slots": slots, "tasks": tasks, "pinned": bool(pins), "ends_in": left and round(left), **start_times.words(took)}
     log("info", "ready", {"job": name, **facts})
     work = replace(work, stages=took)
-    return nursery.Nursery(work, life.Life(slots, tasks), memory_mb=wish.needs.memory_mb, pins=pins).run()
+    return prefork_pool.Nursery(work, job_policy.Life(slots, tasks), memory_mb=wish.needs.memory_mb, pins=pins).run()

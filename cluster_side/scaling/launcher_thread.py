@@ -8,40 +8,9 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from cluster_side.scaling.launchers.base import Answer, JobOrder, Launcher, Picture, Unclear, Unseen
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """Submit an order."""
-
-    order: JobOrder
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Look at all jobs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Cancel jobs."""
-
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of an order."""
-
-    token: str
-    answer: Answer
-
-
-Errand: TypeAlias = Submit | Look | Cancel
-Result: TypeAlias = Answered | Picture
+from cluster_side.scaling.jobs.batch_calls import Answered, Cancel, Errand, Look, Result, Submit
+from cluster_side.scaling.launchers.base import Launcher, Unclear, Unseen
 
 
 @dataclass(slots=True)

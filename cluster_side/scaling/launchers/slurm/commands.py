@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster_side.scaling.launchers import slurm_text
 from cluster_side.scaling.launchers.base import Answer, Cause, Denied, Phase, Picture, Seen, Submitted, Unclear, Unseen
-from cluster_side.scaling.launchers.slurm_commands import Answer as Said
-from cluster_side.scaling.launchers.slurm_commands import Question, ask
-from cluster_side.scaling.launchers.slurm_options import words
-from cluster_side.scaling.launchers.slurm_refusals import cause_of, sentence
+from cluster_side.scaling.launchers.slurm import output
+from cluster_side.scaling.launchers.slurm.options import words
+from cluster_side.scaling.launchers.slurm.refusals import cause_of, sentence
+from cluster_side.scaling.launchers.slurm.subprocess_calls import Answer as Said
+from cluster_side.scaling.launchers.slurm.subprocess_calls import Question, ask
 
 MOMENT = 0.3
 """How long a look waits for squeue, in seconds; a usual answer comes within 0.02."""
@@ -42,7 +42,7 @@ class Commands:
             "--states=all",
             f"--user={os.getuid()}",
             f"--name={','.join(names)}",
-            f"--Format={slurm_text.SQUEUE_FIELDS}",
+            f"--Format={output.SQUEUE_FIELDS}",
             *where,
         ]
         self._where = where
@@ -56,8 +56,8 @@ class Commands:
             return Unclear(f"sbatch did not come back within {self._patience:g} s")
         if said.code == 0:
             try:
-                return Submitted(slurm_text.submitted(said.out, submission.count))
-            except slurm_text.NotUnderstood as error:
+                return Submitted(output.submitted(said.out, submission.count))
+            except output.NotUnderstood as error:
                 return Unclear(str(error))
         cause = cause_of(said.said)
         return Unclear(sentence(said.said)) if cause is None else Denied(cause, sentence(said.said))
@@ -82,11 +82,11 @@ class Commands:
         if shutil.which("sacct") is None:
             return {}
         plain = ",".join(sorted({job.partition(";")[0] for job in jobs}))
-        options = ("--allocations", "--noheader", "--parsable2", f"--format={slurm_text.SACCT_FIELDS}", f"--jobs={plain}")
+        options = ("--allocations", "--noheader", "--parsable2", f"--format={output.SACCT_FIELDS}", f"--jobs={plain}")
         said = ask(("sacct", *options, *self._where), min(2.0, self._patience))
         try:
-            return slurm_text.accounts(said.out) if said.code == 0 else {}
-        except slurm_text.NotUnderstood:
+            return output.accounts(said.out) if said.code == 0 else {}
+        except output.NotUnderstood:
             return {}
 
     def cancel(self, jobs: Sequence[str]) -> None:
@@ -100,18 +100,18 @@ class Commands:
             where = (f"--clusters={cluster}",) if cluster else ()
             self._leaving.append(Question(("scancel", *where, *names), self._patience))
 
-    def nodes(self) -> tuple[slurm_text.NodeKind, ...]:
+    def nodes(self) -> tuple[output.NodeKind, ...]:
         """Return the kinds of nodes of the own cluster; none if Slurm does not say."""
-        said = ask(("sinfo", "--exact", "--noheader", f"--format={slurm_text.SINFO_FIELDS}"), self._patience)
+        said = ask(("sinfo", "--exact", "--noheader", f"--format={output.SINFO_FIELDS}"), self._patience)
         try:
-            return slurm_text.nodes(said.out) if said.code == 0 else ()
-        except slurm_text.NotUnderstood:
+            return output.nodes(said.out) if said.code == 0 else ()
+        except output.NotUnderstood:
             return ()
 
     def array_bound(self) -> int | None:
         """Return MaxArraySize, or None if Slurm does not say."""
         said = ask(("scontrol", "show", "config"), self._patience)
-        return slurm_text.array_bound(said.out) if said.code == 0 else None
+        return output.array_bound(said.out) if said.code == 0 else None
 
 
 def _picture(said: Said, patience: float) -> Picture:
@@ -120,6 +120,6 @@ def _picture(said: Said, patience: float) -> Picture:
     if said.code != 0:
         return Unseen(f"squeue failed: {sentence(said.said)}")
     try:
-        return Seen(slurm_text.jobs(said.out))
-    except slurm_text.NotUnderstood as error:
+        return Seen(output.jobs(said.out))
+    except output.NotUnderstood as error:
         return Unseen(str(error))

@@ -24,9 +24,11 @@ from beamtide.config import settings, site
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.pump import Caller
-from cluster_side.worker import child, last_words, life, one_task, recipe, rehearsal, weight
-from cluster_side.worker.child import Child
-from cluster_side.worker.one_task import End, Work
+from cluster_side.worker.job import job_policy, memory_use, warm_up, worker_process
+from cluster_side.worker.job.worker_process import Child
+from cluster_side.worker.task import captured_stderr, one_task, ready_kernel
+from cluster_side.worker.task.ready_kernel import FindModality
+from cluster_side.worker.task.work import End, Work
 
 TICK = 0.5
 REPORT_PATIENCE = 10.0
@@ -37,7 +39,7 @@ class Nursery:
     """The shell around `Life`."""
 
     work: Work
-    plan: life.Life
+    plan: job_policy.Life
     children: dict[int, Child] = field(default_factory=dict)
     leaving: list[Child] = field(default_factory=list)
     """Those who said their last word, and whose memory the kernel takes down: that lasts as long as to fork the next."""
@@ -47,17 +49,17 @@ class Nursery:
     told: bool = False
     memory_mb: int = 0
     """What a worker may take beyond what it shares with us, in MiB (0: as much as there is)."""
-    script: bytes = field(default_factory=rehearsal.script)
+    script: bytes = field(default_factory=warm_up.script)
     """What a spare child rehearses with."""
     pins: tuple[frozenset[int], ...] = ()
     """The CPUs of each room; empty where workers are not pinned."""
 
-    def run(self) -> life.Exit:
+    def run(self) -> job_policy.Exit:
         """Live until the job is over."""
         gc.collect()
         gc.freeze()  # children share our memory; collecting would copy it
         awake = _wake_on_signals(self._told)
-        exit_wish = self._apply(self.plan.handle(life.Tick(), clock.monotonic()))
+        exit_wish = self._apply(self.plan.handle(job_policy.Tick(), clock.monotonic()))
         while exit_wish is None:
             pipes = [one.pipe for one in self.children.values()]
             readable, _, _ = select.select([awake, *pipes], [], [], TICK)
@@ -66,40 +68,40 @@ class Nursery:
             for event in self._events():
                 exit_wish = self._apply(self.plan.handle(event, clock.monotonic())) or exit_wish
             if self.spare is None and self.plan.wants_more and not self.plan.idle:  # those who ask for a task need the CPU now
-                self.spare = child.bear(self._work_rehearsed)
+                self.spare = worker_process.bear(self._work_rehearsed)
         self._see_off()
         return exit_wish
 
     def _told(self, *_: object) -> None:
         self.told = True
 
-    def _events(self) -> list[life.Event]:
-        events: list[life.Event] = [life.SignalTerm()] if self.told else []
+    def _events(self) -> list[job_policy.Event]:
+        events: list[job_policy.Event] = [job_policy.SignalTerm()] if self.told else []
         self.told = False
         for one in list(self.children.values()):
             self._weigh(one)
             pid, status = os.waitpid(one.pid, os.WNOHANG)
-            events += child.heard(one)
+            events += worker_process.heard(one)
             if pid:
                 del self.children[one.number]
-                stderr = last_words.tail(one.words.fileno())
-                child.see_out(one)
-                death = one.excess or last_words.death(status)
-                events.append(life.ChildEnded(one.number, one.said, death, stderr, guilty=bool(one.excess)))
-            elif one.said in life.LAST_WORDS:
+                stderr = captured_stderr.tail(one.words.fileno())
+                worker_process.see_out(one)
+                death = one.excess or captured_stderr.death(status)
+                events.append(job_policy.ChildEnded(one.number, one.said, death, stderr, guilty=bool(one.excess)))
+            elif one.said in job_policy.LAST_WORDS:
                 self.leaving.append(self.children.pop(one.number))
-                events.append(life.ChildEnded(one.number, one.said))
+                events.append(job_policy.ChildEnded(one.number, one.said))
         for one in [one for one in self.leaving if os.waitpid(one.pid, os.WNOHANG)[0]]:
             self.leaving.remove(one)
-            child.see_out(one)
+            worker_process.see_out(one)
         self.reporters = [pid for pid in self.reporters if not os.waitpid(pid, os.WNOHANG)[0]]
-        return [*events, life.Tick()]
+        return [*events, job_policy.Tick()]
 
     def _weigh(self, one: Child) -> None:
         """End a child that takes more memory than it may, before the kernel ends somebody else."""
         if not self.memory_mb or one.excess:
             return
-        taken = weight.resident_mb(one.pid) - weight.resident_mb(os.getpid())
+        taken = memory_use.resident_mb(one.pid) - memory_use.resident_mb(os.getpid())
         if taken > self.memory_mb:
             one.excess = (
                 f"was ended because it took {taken} MiB, and job.memory_per_slot allows {self.memory_mb} MiB: raise that in the "
@@ -107,16 +109,16 @@ class Nursery:
             )
             os.kill(one.pid, signal.SIGKILL)
 
-    def _apply(self, effects: list[life.Effect]) -> life.Exit | None:
+    def _apply(self, effects: list[job_policy.Effect]) -> job_policy.Exit | None:
         for effect in effects:
             match effect:
-                case life.StartChild(number):
+                case job_policy.StartChild(number):
                     self.children[number] = self._start(number)
-                case life.StopChild(number, kill) if number in self.children:
+                case job_policy.StopChild(number, kill) if number in self.children:
                     os.kill(self.children[number].pid, signal.SIGKILL if kill else signal.SIGTERM)
-                case life.ReportLoss():
+                case job_policy.ReportLoss():
                     self._report(effect)
-                case life.Exit():
+                case job_policy.Exit():
                     return effect
         return None
 
@@ -124,27 +126,27 @@ class Nursery:
         """Let the spare child start, or one that is born now."""
         one, self.spare = self.spare, None
         if one is not None and os.waitpid(one.pid, os.WNOHANG)[0]:
-            child.see_out(one)
+            worker_process.see_out(one)
             one = None
-        one = one or child.bear(self._work_alone)
+        one = one or worker_process.bear(self._work_alone)
         one.number = number
         one.place = min(set(range(self.plan.slots)) - {other.place for other in self.children.values()})
         if self.pins:
             os.sched_setaffinity(one.pid, self.pins[one.place])
-        child.let_go(one)
+        worker_process.let_go(one)
         return one
 
-    def _work_alone(self, tell: child.Tell, begun: child.Begun) -> int:
+    def _work_alone(self, tell: worker_process.Tell, begun: worker_process.Begun) -> int:
         return one_task.run(self.work, tell, begun)
 
-    def _work_rehearsed(self, tell: child.Tell, begun: child.Begun) -> int:
+    def _work_rehearsed(self, tell: worker_process.Tell, begun: worker_process.Begun) -> int:
         def ready() -> bool:
-            rehearsal.play(self.script)
+            warm_up.play(self.script)
             return begun()
 
         return one_task.run(self.work, tell, ready)
 
-    def _report(self, loss: life.ReportLoss) -> None:
+    def _report(self, loss: job_policy.ReportLoss) -> None:
         def report() -> int:
             with Caller(self.work.identity) as caller:
                 end = End(loss.cause, loss.reason, stderr=loss.stderr)
@@ -155,7 +157,7 @@ class Nursery:
         if pid := os.fork():
             self.reporters.append(pid)
         else:
-            child.be_one(parent, report)
+            worker_process.be_one(parent, report)
 
     def _see_off(self) -> None:
         """Give those who leave or report a loss a moment; what they do not bring, the end of the lease will."""
@@ -169,14 +171,20 @@ class Nursery:
 
 
 def open_nursery(  # noqa: PLR0913  what a job is born with
-    deployment: Deployment, pipeline: str, job: str, idle_exit: float, find: recipe.FindModality, *, ends: float | None = None
+    deployment: Deployment,
+    pipeline: str,
+    job: str,
+    idle_exit: float,
+    find: FindModality,
+    *,
+    ends: float | None = None,
 ) -> Work:
     """Load the kernel for the pipeline's current settings and the format of its files; BadInput if they cannot be used."""
     if pipeline not in deployment.pipelines:
         raise BadInput(f"there is no pipeline {pipeline!r}; this site has: {', '.join(deployment.pipelines)}")
     registry.find("formats", deployment.pipelines[pipeline].source.format)
     prepared = settings.document_for(deployment.pipelines[pipeline], site.shared_root(deployment), deployment.pipelines)
-    ready = recipe.prepare(prepared, deployment.site.state / "cache", find)
+    ready = ready_kernel.prepare(prepared, deployment.site.state / "cache", find)
     return Work(deployment, pipeline, job, idle_exit, ready, find, ends)
 
 

@@ -25,7 +25,7 @@ from beamtide.pump import Caller
 from beamtide.results import layout
 from cluster_side.modalities.base import Modality, Output
 from cluster_side.modalities.context import Company
-from cluster_side.worker import prepared_arrays
+from cluster_side.worker.task import prepared_arrays
 
 PATIENCE = 60.0
 IMAGE = "BEAMTIDE_IMAGE"

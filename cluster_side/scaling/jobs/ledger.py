@@ -15,7 +15,7 @@ Invariants (`check`): every job stands in one state and is counted once; after a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cluster_side.scaling.job_states import (
+from cluster_side.scaling.jobs.states import (
     ALIVE,
     TRANSITIONS,
     WORKING,

@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from cluster_side.scaling import law
-from cluster_side.scaling.brake import Learned, Nodes
-from cluster_side.scaling.budget import Budget
-from cluster_side.scaling.crew import Crew
-from cluster_side.scaling.job_states import WORKING, Ended, Job, News, Order, Refusal, Registered, State, token_of
+from cluster_side.scaling.jobs.ledger import Ledger
+from cluster_side.scaling.jobs.states import WORKING, Ended, Job, News, Order, Refusal, Registered, State, token_of
 from cluster_side.scaling.launchers.base import MOST_IN_ARRAY, Cause, Picture
-from cluster_side.scaling.ledger import Ledger
+from cluster_side.scaling.policy import law
+from cluster_side.scaling.policy.breaker import Learned, Nodes
+from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.pipeline import Crew
 
 SETTLE = 3.0
 """Seconds between an order and a cancellation of one pipeline."""

@@ -11,16 +11,17 @@ from beamtide import bundle
 from beamtide.task_files import read_tasks
 from cluster_side.modalities.base import checked
 from cluster_side.modalities.context import ALONE
-from cluster_side.worker import growing, inputs, one_task, recipe
+from cluster_side.worker.task import inputs, live_inputs, one_task, ready_kernel
+from cluster_side.worker.task.ready_kernel import FindModality
 
 
-def run(file: pathlib.Path, raw: pathlib.Path | None, find: recipe.FindModality = recipe.registered) -> tuple[int, str]:
+def run(file: pathlib.Path, raw: pathlib.Path | None, find: FindModality = ready_kernel.registered) -> tuple[int, str]:
     """Run a bundle, with its inputs below `raw` if given; return the exit code (1: it fails here, too) and what to say."""
     with bundle.opened(file) as folder, tempfile.TemporaryDirectory(prefix="beamtide-") as cache:
         prepared, roots = bundle.read_settings(folder), bundle.read_roots(folder, raw)
-        task = growing.as_begun(read_tasks(folder / "task.json")[0])
+        task = live_inputs.as_begun(read_tasks(folder / "task.json")[0])
         try:
-            ready = recipe.prepare(prepared, pathlib.Path(cache), find)
+            ready = ready_kernel.prepare(prepared, pathlib.Path(cache), find)
             needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}
             datasets = {name: bundle.read_dataset(folder, name)[: task.stop - task.start] for name in needed}
             frames = inputs.read_with(task, roots, datasets)

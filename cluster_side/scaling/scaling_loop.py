@@ -19,10 +19,10 @@ from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest, JobsRequest, ScaleRequest, SorterGauge
 from beamtide.session import Poll
 from cluster_side.scaling import reports
-from cluster_side.scaling.errands import Answered, Cancel, Errand, Look, Result, Submit
-from cluster_side.scaling.job_states import Order
+from cluster_side.scaling.jobs.batch_calls import Answered, Cancel, Errand, Look, Result, Submit
+from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import JobOrder, Seen, Unseen
-from cluster_side.scaling.steering import Buy, Steering
+from cluster_side.scaling.policy.planner import Buy, Steering
 
 KEEP_EVERY = 60.0
 """Seconds between two notes of what was spent and how long things take."""

@@ -32,7 +32,7 @@ from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Output, find_output
 from cluster_side.modalities.context import Team
-from cluster_side.worker import inputs
+from cluster_side.worker.task import inputs
 
 PAUSE = 0.25
 PATIENCE = 5.0

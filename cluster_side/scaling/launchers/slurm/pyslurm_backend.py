@@ -16,10 +16,10 @@ from typing import Any
 
 import structlog
 
-from cluster_side.scaling.launchers import slurm_text
 from cluster_side.scaling.launchers.base import Answer, Denied, Phase, Picture, Seen, Sighting, Submitted, Unclear, Unseen
-from cluster_side.scaling.launchers.slurm_cli import Commands, Submission
-from cluster_side.scaling.launchers.slurm_refusals import cause_of, sentence
+from cluster_side.scaling.launchers.slurm import output
+from cluster_side.scaling.launchers.slurm.commands import Commands, Submission
+from cluster_side.scaling.launchers.slurm.refusals import cause_of, sentence
 
 ATTRIBUTES: Mapping[str, str] = {
     "job-name": "name",
@@ -86,7 +86,7 @@ class Pyslurm:
         except self._failure as error:
             cause = cause_of(f"submission failed: {error}")
             return Unclear(sentence(str(error))) if cause is None else Denied(cause, sentence(str(error)))
-        return Submitted(slurm_text.submitted(str(job), submission.count))
+        return Submitted(output.submitted(str(job), submission.count))
 
     def picture(self) -> Picture:
         """Load all jobs of this cluster and keep ours."""
@@ -123,7 +123,7 @@ class Pyslurm:
 
 
 def _sightings(job: Any) -> Iterator[Sighting]:
-    phase, cause = slurm_text.outcome(str(job.state), (job.exit_code or 0) << 8 | (job.exit_code_signal or 0))
+    phase, cause = output.outcome(str(job.state), (job.exit_code or 0) << 8 | (job.exit_code_signal or 0))
     begun = float(job.start_time) if job.start_time else None
     for name in _ids(job):
         yield Sighting(
@@ -131,7 +131,7 @@ def _sightings(job: Any) -> Iterator[Sighting]:
             token=job.comment or "",
             phase=phase,
             reason=job.state_reason or "",
-            nodes=slurm_text.hosts(job.allocated_nodes or ""),
+            nodes=output.hosts(job.allocated_nodes or ""),
             expected_start=begun if phase is Phase.PENDING else None,
             started=None if phase is Phase.PENDING else begun,
             restarts=job.requeue_count or 0,
@@ -143,6 +143,6 @@ def _ids(job: Any) -> Iterator[str]:
     if not job.array_id:
         yield str(job.id)
     elif job.array_tasks_waiting:
-        yield from slurm_text.elements(str(job.array_id), job.array_tasks_waiting.strip("[]"))
+        yield from output.elements(str(job.array_id), job.array_tasks_waiting.strip("[]"))
     else:
         yield f"{job.array_id}_{job.array_task_id or 0}"  # pyslurm says None for element 0

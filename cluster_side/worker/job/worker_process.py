@@ -17,7 +17,9 @@ from typing import Any, BinaryIO, NoReturn, TypeAlias
 
 from beamtide.component import parent_death
 from beamtide.errors import NoAnswer
-from cluster_side.worker import last_words, life, one_task
+from cluster_side.worker.job import job_policy
+from cluster_side.worker.task import captured_stderr
+from cluster_side.worker.task.work import Leave
 
 Tell: TypeAlias = Callable[[dict[str, Any]], None]
 """Passes a fact on to the parent."""
@@ -35,7 +37,7 @@ class Child:
     """Where one byte lets it start."""
     words: BinaryIO
     number: int = 0
-    said: life.Said = ""
+    said: job_policy.Said = ""
     rest: bytes = b""
     place: int = 0
     """Which of the job's rooms it is in."""
@@ -49,7 +51,7 @@ def bear(work: Callable[[Tell, Begun], int]) -> Child:
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    words = last_words.begin()
+    words = captured_stderr.begin()
     pid = os.fork()
     if pid:
         os.close(writing)
@@ -57,7 +59,7 @@ def bear(work: Callable[[Tell, Begun], int]) -> Child:
         os.set_blocking(reading, False)
         return Child(pid, reading, start, words)
     os.close(start)
-    last_words.adopt(words)
+    captured_stderr.adopt(words)
     be_one(parent, lambda: work(lambda fact: _tell(writing, fact), lambda: bool(os.read(started, 1))))
 
 
@@ -67,18 +69,18 @@ def let_go(child: Child) -> None:
         os.write(child.start, b"!")
 
 
-def heard(child: Child) -> list[life.Event]:
+def heard(child: Child) -> list[job_policy.Event]:
     """Return the leases that a child told of, and note its last word."""
     try:
         child.rest += os.read(child.pipe, 65536)
     except BlockingIOError:
         return []
     *lines, child.rest = child.rest.split(b"\n")
-    events: list[life.Event] = []
+    events: list[job_policy.Event] = []
     for text in lines:
         fact = json.loads(text)
         if "leased" in fact:
-            events.append(life.ChildLeased(child.number, fact["leased"], fact["attempt"], fact["worker"]))
+            events.append(job_policy.ChildLeased(child.number, fact["leased"], fact["attempt"], fact["worker"]))
         child.said = fact.get("said", child.said)
     return events
 
@@ -87,7 +89,7 @@ def see_out(child: Child) -> None:
     """Close what we had of a child that is gone, and pass on what it wrote."""
     os.close(child.pipe)
     os.close(child.start)
-    last_words.pass_on(child.words)
+    captured_stderr.pass_on(child.words)
 
 
 def be_one(parent: int, do: Callable[[], int]) -> NoReturn:
@@ -103,7 +105,7 @@ def be_one(parent: int, do: Callable[[], int]) -> NoReturn:
         signal.signal(signal.SIGTERM, _leave)
         parent_death.die_with(parent, signal.SIGTERM)
         code = do()
-    except (one_task.Leave, NoAnswer):
+    except (Leave, NoAnswer):
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -124,7 +126,7 @@ def line(fact: dict[str, Any]) -> bytes:
 
 def _leave(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: handing back must not be interrupted
-    raise one_task.Leave
+    raise Leave
 
 
 def _tell(pipe: int, fact: dict[str, Any]) -> None:

@@ -7,93 +7,28 @@ is `Stale`, somebody else has the task, and the process ends at once without sto
 Clock policy: times are durations in seconds from `beamtide.clock`.
 """
 
-import os
 import platform
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 from beamtide import clock
-from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, BeamtideError, Busy, NoAnswer
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.results import Provenance, RoomRequest, StoreRequest
-from beamtide.messages.scaling import StartStages
-from beamtide.messages.tasks import Cause, Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
+from beamtide.messages.tasks import Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
 from beamtide.pump import Caller
-from beamtide.security.guard import identity_of
-from beamtide.security.key_files import Identity
 from cluster_side.modalities.base import checked
-from cluster_side.modalities.context import ALONE, Company
-from cluster_side.worker import beating, growing, inputs, last_words, recipe, showing
-from cluster_side.worker.recipe import FindModality, Recipe
+from cluster_side.worker.task import captured_stderr, inputs, lease_heartbeat, live_inputs, previews, ready_kernel
+from cluster_side.worker.task.work import DEAD_MAN, Answer, End, Leave, Work, name
 
-DEAD_MAN = 60.0
-"""A worker that hears nothing from a service for this long (seconds) ends."""
 TRY = 15.0
 LONGEST_WAIT = 2.0
 WORTH_ASKING = 4 << 20
 """A result of more bytes asks for room before it is sent."""
 MAX_TRACE, MAX_REASON = 8000, 2000
-Answer = TypeVar("Answer", bound=Message)
-
-
-def _alone(task: Task) -> Company:
-    return ALONE
-
-
-class Leave(BaseException):
-    """We were told to leave: raised by the signal handler of the process."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a worker is born with."""
-
-    deployment: Deployment
-    pipeline: str
-    job: str
-    idle_exit: float
-    ready: Recipe | None = None
-    find: FindModality = recipe.registered
-    ends: float | None = None
-    """When the job ends (monotonic clock); None: nobody ends it."""
-    call: Callable[[Task], Company] = _alone
-    """Calls together those who compute a task with us."""
-    stages: StartStages | None = None
-    """How long the start of the job took."""
-
-    @property
-    def buffer(self) -> str:
-        """The address of the queue."""
-        return self.deployment.address(f"buffer.{self.pipeline}")
-
-    @property
-    def sorter(self) -> str:
-        """The address that results go to."""
-        return self.deployment.address(f"sorter.{self.pipeline}")
-
-    @property
-    def identity(self) -> Identity | None:
-        """The key that this worker shows; None where sockets need none."""
-        return identity_of(self.deployment, "worker")
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How an attempt ended without a result."""
-
-    cause: Cause
-    reason: str
-    trace: str = ""
-    stderr: str = ""
-
-
-def name() -> str:
-    """Return the name of the worker in this process."""
-    return f"{platform.node()}-{os.getpid()}"
 
 
 def run(work: Work, tell: Callable[[dict[str, Any]], None], begun: Callable[[], bool] = lambda: True) -> int:
@@ -111,7 +46,7 @@ def run(work: Work, tell: Callable[[dict[str, Any]], None], begun: Callable[[], 
             lease = found
             caller.connect(work.sorter)  # while the task is computed
             tell({"leased": lease.task.id, "attempt": lease.attempt, "worker": name()})
-            progress = beating.begin(work, name(), lease, tell)
+            progress = lease_heartbeat.begin(work, name(), lease, tell)
             tell({"said": _attempt(work, lease, caller, progress)})
         except NoAnswer as error:
             tell({"said": "silent", "reason": str(error)})
@@ -164,7 +99,7 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
         raise
     except Exception as error:
         trace = traceback.format_exc()[-MAX_TRACE:]
-        return _fail(work, lease, caller, End("fault", sentence(error), trace, last_words.tail(last_words.STDERR)))
+        return _fail(work, lease, caller, End("fault", sentence(error), trace, captured_stderr.tail(captured_stderr.STDERR)))
     return _done(work, lease, caller, (result.outcome, clock.monotonic() - began))
 
 
@@ -176,8 +111,8 @@ def compute(
     ready = work.ready
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
-        ready = recipe.obtain(task.settings, cache, (caller, address("metadata")), work.find)
-    feed = growing.growing_of(task, work.deployment, caller, company.team)
+        ready = ready_kernel.obtain(task.settings, cache, (caller, address("metadata")), work.find)
+    feed = live_inputs.growing_of(task, work.deployment, caller, company.team)
     if feed is not None and not ready.follows:
         raise BadInput(f"source.begin_with: {task.modality} cannot begin before its scan has ended; leave it out")
     if feed is None:
@@ -185,7 +120,7 @@ def compute(
     else:
         frames, units = dict(feed.begin()), feed.units
     ready.suits(units)
-    tell = showing.teller(task, caller, showing.Stage(address("sink"), attempt, ready.declared), progress)
+    tell = previews.teller(task, caller, previews.Stage(address("sink"), attempt, ready.declared), progress)
     outputs = ready.compute(frames, replace(company, tell=tell, feed=feed))
     if feed is not None:
         outputs = feed.placed(outputs, ready.declared)

@@ -19,7 +19,7 @@ from beamtide.config.models import Deployment
 from beamtide.config.slurm import Slurm
 from beamtide.errors import BadInput
 from cluster_side.images import admission
-from cluster_side.scaling.launchers import job_log, slurm_options, slurm_script
+from cluster_side.scaling.launchers import job_log
 from cluster_side.scaling.launchers.base import (
     MOST_IN_ARRAY,
     Answer,
@@ -31,10 +31,12 @@ from cluster_side.scaling.launchers.base import (
     Unseen,
     job_name,
 )
-from cluster_side.scaling.launchers.slurm_cli import Commands, Submission
-from cluster_side.scaling.launchers.slurm_commands import require
-from cluster_side.scaling.launchers.slurm_recall import Recall
-from cluster_side.scaling.launchers.slurm_text import NodeKind
+from cluster_side.scaling.launchers.slurm import options
+from cluster_side.scaling.launchers.slurm.commands import Commands, Submission
+from cluster_side.scaling.launchers.slurm.output import NodeKind
+from cluster_side.scaling.launchers.slurm.script import render
+from cluster_side.scaling.launchers.slurm.subprocess_calls import require
+from cluster_side.scaling.launchers.slurm.vanished_jobs import Recall
 
 SLOW = 1.0
 """Seconds after which a look that is under way makes the picture unknown."""
@@ -66,7 +68,7 @@ class SlurmLauncher:
         require()
         self._deployment, self._slurm = deployment, deployment.site.slurm
         names = [job_name(deployment, pipeline) for pipeline in deployment.pipelines]
-        clusters = [place.cluster for place in slurm_options.places(self._slurm, 0) if place.cluster]
+        clusters = [place.cluster for place in options.places(self._slurm, 0) if place.cluster]
         self._commands = Commands(names, tuple(dict.fromkeys(clusters)), self._slurm.patience)
         self._backend = backend(self._slurm, self._commands, names)
         self._recall = Recall()
@@ -148,7 +150,7 @@ class SlurmLauncher:
         """Return the script, with the call of sbatch as a comment below its first line."""
         place, submission = next(iter(self._submissions(order).items()))
         first, _, rest = submission.script.partition("\n")
-        call = " \\\n#   ".join(("sbatch --parsable", *slurm_options.words(submission.options)))
+        call = " \\\n#   ".join(("sbatch --parsable", *options.words(submission.options)))
         return f"{first}\n# for {place}:\n# {call}\n{rest}"
 
     def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
@@ -175,11 +177,11 @@ class SlurmLauncher:
         self._bound = self._bound or self._commands.array_bound()
         return min(MOST_IN_ARRAY, self._bound - 1) if self._bound else MOST_IN_ARRAY
 
-    def _submissions(self, order: JobOrder) -> Mapping[slurm_options.Place, Submission]:
-        script = slurm_script.render(order, self._deployment)
+    def _submissions(self, order: JobOrder) -> Mapping[options.Place, Submission]:
+        script = render(order, self._deployment)
         return {
-            place: Submission(slurm_options.options(order, self._slurm, place), script, order.count)
-            for place in slurm_options.places(self._slurm, order.shape.gpus)
+            place: Submission(options.options(order, self._slurm, place), script, order.count)
+            for place in options.places(self._slurm, order.shape.gpus)
         }
 
 
@@ -187,19 +189,19 @@ def backend(slurm: Slurm, commands: Commands, names: Sequence[str]) -> Backend:
     """Return what the site file asks for; the commands, with one sentence, where pyslurm does not load."""
     if slurm.backend == "commands":
         return commands
-    from cluster_side.scaling.launchers import slurm_pyslurm
+    from cluster_side.scaling.launchers.slurm import pyslurm_backend
 
-    return slurm_pyslurm.load(names, commands, several=slurm.cluster is not None) or commands
+    return pyslurm_backend.load(names, commands, several=slurm.cluster is not None) or commands
 
 
-def _worst(refusals: Sequence[tuple[slurm_options.Place, Denied]]) -> Denied:
+def _worst(refusals: Sequence[tuple[options.Place, Denied]]) -> Denied:
     """A limit passes, a rule does not: the order may be repeated if any place said so."""
     limits = [answer for _, answer in refusals if answer.cause is Cause.LIMIT]
     cause = limits[0].cause if limits else refusals[0][1].cause
     return Denied(cause, "; ".join(f"{place}: {answer.reason}" for place, answer in refusals))
 
 
-def _too_big(order: JobOrder, place: slurm_options.Place, kinds: tuple[NodeKind, ...]) -> str:
+def _too_big(order: JobOrder, place: options.Place, kinds: tuple[NodeKind, ...]) -> str:
     """Say what no node of these partitions has, in numbers, which Slurm itself does not."""
     mine = [kind for kind in kinds if not place.cluster and (not place.partitions or kind.partition in place.partitions)]
     if not mine:

@@ -6,22 +6,20 @@ Clock policy: durations from `beamtide.clock`.
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beamtide import clock
 from beamtide.errors import BeamtideError
 from beamtide.messages import Message
 from beamtide.messages.tasks import Beat, Lease, Stale
 from beamtide.pump import Caller
-
-if TYPE_CHECKING:
-    from cluster_side.worker.one_task import Work
+from cluster_side.worker.task.work import Work
 
 HAND_BACK = 5.0
 """Seconds that an orphan has to give its task back."""
 
 
-def begin(work: "Work", worker: str, lease: Lease, tell: Callable[[dict[str, Any]], None]) -> list[float]:
+def begin(work: Work, worker: str, lease: Lease, tell: Callable[[dict[str, Any]], None]) -> list[float]:
     """Beat, telling the share done that stands in the list returned; end the process when the lease is stale."""
     progress, parent = [0.0], os.getppid()
     buffer, every = work.buffer, work.deployment.site.leases.beat

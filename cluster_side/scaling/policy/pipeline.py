@@ -11,11 +11,11 @@ import msgspec
 
 from beamtide.config.models import PipelineConfig
 from beamtide.messages.scaling import BufferGauge, StartStages
-from cluster_side.scaling import law
-from cluster_side.scaling.brake import Breaker
-from cluster_side.scaling.forecast import Expected, Forecast
-from cluster_side.scaling.job_states import ON_THE_WAY
-from cluster_side.scaling.ledger import Ledger
+from cluster_side.scaling.jobs.ledger import Ledger
+from cluster_side.scaling.jobs.states import ON_THE_WAY
+from cluster_side.scaling.policy import law
+from cluster_side.scaling.policy.breaker import Breaker
+from cluster_side.scaling.policy.forecast import Expected, Forecast
 
 SAMPLES, ENOUGH = 60, 10
 ANNOUNCED_EXIT = 20.0

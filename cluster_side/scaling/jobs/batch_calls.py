@@ -1,0 +1,39 @@
+"""Calls to the batch system, and what comes back, as values."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from cluster_side.scaling.launchers.base import Answer, JobOrder, Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Submit an order."""
+
+    order: JobOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Look at all jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel jobs."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of an order."""
+
+    token: str
+    answer: Answer
+
+
+Errand: TypeAlias = Submit | Look | Cancel
+
+
+Result: TypeAlias = Answered | Picture

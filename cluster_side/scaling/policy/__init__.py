@@ -1,0 +1,1 @@
+"""How many jobs each pipeline should have, and when to ask for them: pure decisions."""

@@ -1,0 +1,1 @@
+"""A job: the slots of one allocation, and the worker processes that fill them."""

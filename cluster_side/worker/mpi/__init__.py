@@ -1,0 +1,1 @@
+"""A job of several ranks that compute one task together."""

@@ -1,0 +1,79 @@
+"""What a worker is born with, and how it ends."""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from beamtide.config.models import Deployment
+from beamtide.messages import Message
+from beamtide.messages.scaling import StartStages
+from beamtide.messages.tasks import Cause, Task
+from beamtide.security.guard import identity_of
+from beamtide.security.key_files import Identity
+from cluster_side.modalities.context import ALONE, Company
+from cluster_side.worker.task import ready_kernel
+from cluster_side.worker.task.ready_kernel import FindModality, Recipe
+
+DEAD_MAN = 60.0
+"""A worker that hears nothing from a service for this long (seconds) ends."""
+
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+def _alone(task: Task) -> Company:
+    return ALONE
+
+
+class Leave(BaseException):
+    """We were told to leave: raised by the signal handler of the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker is born with."""
+
+    deployment: Deployment
+    pipeline: str
+    job: str
+    idle_exit: float
+    ready: Recipe | None = None
+    find: FindModality = ready_kernel.registered
+    ends: float | None = None
+    """When the job ends (monotonic clock); None: nobody ends it."""
+    call: Callable[[Task], Company] = _alone
+    """Calls together those who compute a task with us."""
+    stages: StartStages | None = None
+    """How long the start of the job took."""
+
+    @property
+    def buffer(self) -> str:
+        """The address of the queue."""
+        return self.deployment.address(f"buffer.{self.pipeline}")
+
+    @property
+    def sorter(self) -> str:
+        """The address that results go to."""
+        return self.deployment.address(f"sorter.{self.pipeline}")
+
+    @property
+    def identity(self) -> Identity | None:
+        """The key that this worker shows; None where sockets need none."""
+        return identity_of(self.deployment, "worker")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended without a result."""
+
+    cause: Cause
+    reason: str
+    trace: str = ""
+    stderr: str = ""
+
+
+def name() -> str:
+    """Return the name of the worker in this process."""
+    return f"{platform.node()}-{os.getpid()}"
