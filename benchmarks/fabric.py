@@ -18,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from beamline_side.cores.buffer.open_task import Ticket
+from beamline_side.cores.buffer.open_task import OpenTask
 from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import clock
@@ -164,7 +164,7 @@ def _restart_newest_first(book: Book, folder: pathlib.Path) -> None:
     store = Spool(deployment.site.state / "spool" / "buffer.encoders.sqlite")
     for first in range(0, QUEUED, 1000):
         for number in range(first, first + 1000):
-            row = Ticket(load.task_of(number), number + 1).row()
+            row = OpenTask(load.task_of(number), number + 1).row()
             store.keep(row.table, row.key, row.body)
         store.commit()
     store.close()

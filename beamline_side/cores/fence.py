@@ -10,7 +10,7 @@ Invariants: per asker, scan, pipeline and settings at most one question waits; n
 
 from dataclasses import dataclass, field
 
-from beamline_side.cores.pending_requests import Asker, Deferred
+from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Unreachable, WakeAt, link
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
@@ -23,7 +23,7 @@ SINK, METADATA = link("sink"), link("metadata")
 
 
 @dataclass(slots=True)
-class _Journal:
+class _Followed:
     """How far we have read what another component keeps."""
 
     version: int = 0
@@ -40,11 +40,11 @@ class FenceMachine:
     """The core of the fence service."""
 
     pipelines: frozenset[str]
-    _sink: _Journal = field(default_factory=_Journal)
-    _metadata: _Journal = field(default_factory=_Journal)
+    _sink: _Followed = field(default_factory=_Followed)
+    _metadata: _Followed = field(default_factory=_Followed)
     _products: dict[tuple[ScanId, PipelineName], dict[Digest, ProductState]] = field(default_factory=dict)
     _scans: dict[ScanId, ScanState] = field(default_factory=dict)
-    _waiting: Deferred[tuple[Peer, ScanId, PipelineName, Digest], FenceRequest] = field(default_factory=Deferred)
+    _waiting: PendingRequests[tuple[Peer, ScanId, PipelineName, Digest], FenceRequest] = field(default_factory=PendingRequests)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""

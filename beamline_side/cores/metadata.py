@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.pending_requests import Asker, Deferred
+from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.config.section import NAME
 from beamtide.config.settings import MAX_CALIBRATION, canonical, digest_of, digest_of_bytes
 from beamtide.machine import Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
@@ -35,7 +35,7 @@ class MetadataMachine:
     _documents: dict[Digest, m.SettingsDocument] = field(default_factory=dict)
     _files: set[Digest] = field(default_factory=set)
     _version: int = 0
-    _waiting: Deferred[Peer, m.ScansRequest] = field(default_factory=Deferred)
+    _waiting: PendingRequests[Peer, m.ScansRequest] = field(default_factory=PendingRequests)
 
     def __post_init__(self) -> None:
         for _, body in self.shelf.rows("scan"):

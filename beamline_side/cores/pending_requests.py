@@ -31,7 +31,7 @@ class Asker(NamedTuple, Generic[M]):
 
 
 @dataclass(slots=True)
-class Deferred(Generic[K, M]):
+class PendingRequests(Generic[K, M]):
     """The questions that wait."""
 
     _askers: dict[K, Asker[M]] = field(default_factory=dict)

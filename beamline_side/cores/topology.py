@@ -11,7 +11,7 @@ Invariants: one report per name; the newest boot of a name wins; the version gro
 from collections import deque
 from dataclasses import dataclass, field
 
-from beamline_side.cores.pending_requests import Asker, Deferred
+from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.base import Seconds
@@ -49,7 +49,7 @@ class TopologyMachine:
     card: ComponentCard | None = None
     _known: dict[str, _Known] = field(default_factory=dict)
     _version: int = 0
-    _waiting: Deferred[Peer, TopologyRequest] = field(default_factory=Deferred)
+    _waiting: PendingRequests[Peer, TopologyRequest] = field(default_factory=PendingRequests)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""

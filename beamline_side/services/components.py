@@ -34,7 +34,7 @@ class Service:
         """Return what it takes in."""
         if not self.data:
             return Limits()
-        return Limits(budgets.message << 20, DATA_QUEUED, budgets.memory << 16, lent=budgets.memory << 19)
+        return Limits(budgets.message << 20, DATA_QUEUED, budgets.memory << 16, unread=budgets.memory << 19)
 
 
 def pipeline_of(name: str) -> str:
@@ -95,11 +95,11 @@ def _buffer(deployment: Deployment, name: str, store: Store) -> Machine:
 
 def _sorter(deployment: Deployment, name: str, store: Store) -> Machine:
     """Make the core of "sorter.<pipeline>"."""
-    from beamline_side.cores.sorter.byte_budget import ResultRoom
+    from beamline_side.cores.sorter.byte_budget import ByteBudget
     from beamline_side.cores.sorter.sorter import SorterMachine
 
     budgets = deployment.site.budgets
-    return SorterMachine(pipeline_of(name), store, ResultRoom(budgets.memory << 19, budgets.backlog << 20))
+    return SorterMachine(pipeline_of(name), store, ByteBudget(budgets.memory << 19, budgets.backlog << 20))
 
 
 def _distributor(deployment: Deployment, _: str, store: Store) -> Machine:
@@ -112,10 +112,10 @@ def _distributor(deployment: Deployment, _: str, store: Store) -> Machine:
 
 def _sink(deployment: Deployment, _: str, store: Store) -> Machine:
     """Make the core of the sink, with previews."""
-    from beamline_side.cores.sink.previews import ShowingSink
+    from beamline_side.cores.sink.previews import SinkWithPreviews
     from beamline_side.cores.sink.sink import SinkMachine
 
-    return ShowingSink(SinkMachine(store, deployment.site.budgets.results << 20))
+    return SinkWithPreviews(SinkMachine(store, deployment.site.budgets.results << 20))
 
 
 def _fence(deployment: Deployment, _: str, __: Store) -> Machine:

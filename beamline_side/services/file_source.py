@@ -12,7 +12,7 @@ import structlog
 from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
 from beamtide import clock
 from beamtide.client.client import Client
-from beamtide.component.heartbeat import Presence
+from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config.models import Deployment, PipelineConfig
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.files.watch import FileWatch
@@ -150,7 +150,7 @@ class FileSource:
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
     """Watch until told to stop; a service that does not answer is asked again."""
     with Client(deployment, role="component") as client, Caller(identity_of(deployment, "component")) as caller:
-        source, presence, silent = FileSource(deployment, client), Presence(deployment, "source", caller), ""
+        source, presence, silent = FileSource(deployment, client), ComponentHeartbeat(deployment, "source", caller), ""
         while not stop():
             presence.beat(source.progress(), silent or source.why())
             try:

@@ -27,7 +27,7 @@ def card_of(deployment: Deployment, name: str, neighbours: tuple[str, ...] = ())
     )
 
 
-class Presence:
+class ComponentHeartbeat:
     """Says hello and beats; never waits for an answer."""
 
     def __init__(self, deployment: Deployment, name: str, caller: Caller) -> None:

@@ -24,7 +24,7 @@ LONGEST_KNOCK = 5000
 Socket = zmq.Socket[bytes]
 
 
-class Gatekeeper:
+class Authenticator:
     """Answers libzmq's questions of one context, in a thread."""
 
     def __init__(self, context: "zmq.Context[Socket]", guard: Guard) -> None:
@@ -83,7 +83,7 @@ def secure_client(socket: Socket, identity: Identity) -> None:
     socket.curve_serverkey = identity.server.encode()
 
 
-def knock(context: "zmq.Context[Socket]", address: str, guard: Guard) -> None:
+def self_test(context: "zmq.Context[Socket]", address: str, guard: Guard) -> None:
     """Be a stranger at our own door; Broken if it opens."""
     from zmq.utils.monitor import recv_monitor_message  # here, because it loads asyncio
 

@@ -22,9 +22,9 @@ from beamtide.errors import UnknownKind, WireError
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages import Message, Refused, Unsupported
 from beamtide.messages.base import Handle
-from beamtide.pump.authentication import Gatekeeper, knock
+from beamtide.pump.authentication import Authenticator, self_test
 from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, lend, post, receive, router
-from beamtide.pump.unread_answers import Lent
+from beamtide.pump.unread_answers import UnreadAnswers
 from beamtide.session import Session
 
 BATCH = 256
@@ -68,15 +68,15 @@ class Pump:
         import structlog  # here, because workers have no pump, and their start should not wait for it
 
         self._machine, self._session, self._store, self._limits = machine, session, store, limits
-        self._weight, self._lent = 0, Lent(limits.lent)
+        self._weight, self._unread = 0, UnreadAnswers(limits.unread)
         self._log = structlog.get_logger().bind(component=session.card.name)
         self._context = zmq.Context()
-        self._gatekeeper = Gatekeeper(self._context, limits.guard) if limits.guard else None
+        self._authenticator = Authenticator(self._context, limits.guard) if limits.guard else None
         self._links = {link(name): address for name, address in links.items()}
         try:
             self._socket = router(self._context, session.card.address, self._links, limits)
             if limits.guard:
-                knock(self._context, session.card.address, limits.guard)
+                self_test(self._context, session.card.address, limits.guard)
         except BaseException:
             self._context.destroy(linger=0)
             raise
@@ -131,7 +131,7 @@ class Pump:
             if self._complaints & (self._complaints - 1) == 0:  # the 1st, 2nd, 4th, 8th … so that nobody can flood the log
                 self._log.warning("not understood", reason=repr(str(error))[:200], count=self._complaints)
         else:
-            if self._gatekeeper is None or peer in self._links or not (why := self._not_theirs(frames[0], letter.message)):
+            if self._authenticator is None or peer in self._links or not (why := self._not_theirs(frames[0], letter.message)):
                 return Heard(peer, letter.message, letter.id, letter.reply_to, letter.arrays)
             self._send(Send(peer, Refused(reason=why), letter.id))
         return None
@@ -154,8 +154,8 @@ class Pump:
                 self._session.heard(event.message)
                 continue
             if isinstance(event, Tick):
-                if self._gatekeeper is not None:
-                    self._gatekeeper.check()
+                if self._authenticator is not None:
+                    self._authenticator.check()
                 while self._wakes and self._wakes[0] <= now:
                     heapq.heappop(self._wakes)
                 if self._linked and self._session.due(now):
@@ -197,12 +197,12 @@ class Pump:
 
     def _send(self, effect: Send) -> None:
         counted = bool(effect.arrays and effect.reply_to)
-        if counted and (full := self._lent.refusal(effect.peer, sum(array.nbytes for array in effect.arrays.values()))):
+        if counted and (full := self._unread.refusal(effect.peer, sum(array.nbytes for array in effect.arrays.values()))):
             effect, counted = Send(effect.peer, Refused(reason=full, retry_after=BUSY), effect.reply_to), False
         parts = [effect.peer, *codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)]
         try:
             if counted:
-                self._lent.note(effect.peer, lend(self._socket, parts))
+                self._unread.note(effect.peer, lend(self._socket, parts))
             else:
                 post(self._socket, parts)
         except zmq.ZMQError as error:

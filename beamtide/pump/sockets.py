@@ -37,7 +37,7 @@ class Limits:
     """Messages under way to or from one peer. ZeroMQ counts them per peer, whatever their size."""
     batch: int = 128 << 20
     """Bytes of messages, coming and going, after which a batch ends."""
-    lent: int = 512 << 20
+    unread: int = 512 << 20
     """Bytes of answers that all peers together may have asked for and not read."""
     guard: Guard | None = None
     """Who is let in; None: everybody who can reach the address."""

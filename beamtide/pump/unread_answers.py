@@ -19,7 +19,7 @@ PER_PEER = 4
 Loan = tuple[zmq.MessageTracker, int]
 
 
-class Lent:
+class UnreadAnswers:
     """What is lent to whom; `most` bytes at once."""
 
     def __init__(self, most: int) -> None:

@@ -94,16 +94,16 @@ SABOTAGES = (
     ),
     Sabotage(
         "a job that leaves gets a task",
-        "Attendance.came",
+        "JobsHeard.came",
         "self.leaves(request.job, now)",
         "request.left < 0 and self.leaves(request.job, now)",
         ("tests/unit/test_attendance.py",),
     ),
     Sabotage(
         "a job takes a task that outlasts it",
-        "Attendance.came",
-        "1.2 * (longest := tempo.percentile(95)) + MARGIN",
-        "0 * (longest := tempo.percentile(95))",
+        "JobsHeard.came",
+        "1.2 * (longest := rates.percentile(95)) + MARGIN",
+        "0 * (longest := rates.percentile(95))",
         ("tests/unit/test_attendance.py",),
     ),
     Sabotage(
@@ -153,7 +153,7 @@ SABOTAGES = (
         RELEASE,
     ),
     Sabotage(
-        "a sink far away is told where payloads lie", "SorterMachine._send_whole", "self._parcels.apart = True", "pass", RELEASE
+        "a sink far away is told where payloads lie", "SorterMachine._send_whole", "self._to_sink.apart = True", "pass", RELEASE
     ),
     Sabotage(
         "pump answers before it commits",
@@ -172,11 +172,11 @@ SABOTAGES = (
     Sabotage(
         "an old attempt counts",
         "LeaseTable.holds",
-        "task in self._leased and self._tickets[task].attempt == attempt",
+        "task in self._leased and self._open_tasks[task].attempt == attempt",
         "task in self._leased",
     ),
     Sabotage("a lease never expires", "LeaseTable.expire", "ends <= now", "ends <= now - 1000000000.0"),
-    Sabotage("a lease is not on disk when it is heard of", "LeaseTable.lease", "ticket.row()", "*()"),
+    Sabotage("a lease is not on disk when it is heard of", "LeaseTable.lease", "open_task.row()", "*()"),
     Sabotage(
         "a beat does not prolong",
         "LeaseTable.beat",
@@ -191,18 +191,18 @@ SABOTAGES = (
         "",
         ("tests/stories/test_lease_table_story.py",),
     ),
-    Sabotage("after a restart a fence is forgotten", "BufferMachine.__init__", "ticket.task.needs", "not ticket"),
+    Sabotage("after a restart a fence is forgotten", "BufferMachine.__init__", "open_task.task.needs", "not open_task"),
     Sabotage(
         "void tasks are handed out",
         "BufferMachine._enter",
-        "if entry.task.void:\n    return self._verdicts.abandon([ticket], entry.task.void)",
-        "if not entry.task:\n    return self._verdicts.abandon([ticket], entry.task.void)",
+        "if entry.task.void:\n    return self._verdicts.abandon([open_task], entry.task.void)",
+        "if not entry.task:\n    return self._verdicts.abandon([open_task], entry.task.void)",
     ),
     Sabotage(
         "an abandoned task is not told to the sorter",
         "Verdicts._close",
-        "effects + self.outbox.add(task, verdict.attempt, verdict.reason)",
-        "effects or self.outbox.add(task, verdict.attempt, verdict.reason)",
+        "effects + self.to_sorter.add(task, verdict.attempt, verdict.reason)",
+        "effects or self.to_sorter.add(task, verdict.attempt, verdict.reason)",
     ),
     Sabotage(
         "the cursor is not written down",
@@ -306,7 +306,7 @@ SABOTAGES = (
     Sabotage("a retry starts counting attempts anew", "BufferMachine._asked", "one.attempts", "0", DEAD),
     Sabotage(
         "a page of verdicts goes with the first that is confirmed",
-        "Closings._leave",
+        "VerdictsToDistributor._leave",
         "if self._left[page]:\n    return []",
         "",
         ("tests/stories/test_closings_story.py",),
@@ -314,7 +314,7 @@ SABOTAGES = (
     Sabotage(
         "a dead letter is not kept", "Verdicts._close", "self.letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD
     ),
-    Sabotage("losses on many hosts are bad luck", "counts_as", "len(ticket.hosts) < GUILTY", "ticket.hosts", DEAD),
+    Sabotage("losses on many hosts are bad luck", "counts_as", "len(open_task.hosts) < GUILTY", "ticket.hosts", DEAD),
     Sabotage(
         "a corrected file is taken for finished",
         "finished_file",
@@ -376,7 +376,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "results behind a gap take the room of those before it",
-        "ResultRoom.refusal",
+        "ByteBudget.refusal",
         "1.0 if first else HARD if next_in_line else SOFT",
         "1000000000.0",
         ("tests/unit/test_result_room.py",),
@@ -389,7 +389,7 @@ SABOTAGES = (
         ("tests/unit/test_result_room.py",),
     ),
     Sabotage(
-        "promises of room are not added up", "ResultRoom.ask", "promised + size", "size", ("tests/unit/test_result_room.py",)
+        "promises of room are not added up", "ByteBudget.ask", "promised + size", "size", ("tests/unit/test_result_room.py",)
     ),
     Sabotage(
         "a watcher that never reads piles up questions",
@@ -548,7 +548,7 @@ SABOTAGES = (
     Sabotage("masked pixels are projected too", "modulus", "1 - good", "0 * good", ("tests/unit/test_ptycho_operators.py",)),
     Sabotage(
         "an older attempt's picture is shown",
-        "ShowingSink._told",
+        "SinkWithPreviews._told",
         "before[1].attempt <= told.attempt",
         "before[1].attempt != 0",
         ("tests/stories/test_preview_story.py",),
@@ -580,7 +580,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "a question that is not answered in its batch waits for ever",
-        "Deferred._order",
+        "PendingRequests._order",
         "heapq.heappush(self._deadlines, entry)",
         "pass",
         ("tests/unit/test_session.py",),
@@ -622,10 +622,12 @@ SABOTAGES = (
         ("tests/unit/test_ptycho_live.py",),
     ),
     Sabotage("a task whose result is there is given up all the same", "Verdicts.heard", "given_up + 1", "given_up"),
-    Sabotage("an old answer of the sink counts", "Doubts.answered", "generation != answer.generation", "generation < 0", DOUBTED),
+    Sabotage(
+        "an old answer of the sink counts", "GivenUpTasks.answered", "generation != answer.generation", "generation < 0", DOUBTED
+    ),
     Sabotage(
         "a hole that waits speaks for a retry",
-        "Doubts.look",
+        "GivenUpTasks.look",
         "there.outcome == 'abandoned' and there.task.generation < request.task.generation",
         "False",
         DOUBTED,
@@ -639,17 +641,17 @@ SABOTAGES = (
     ),
     Sabotage(
         "results go although they changed since they were filed",
-        "Filing.step",
+        "Retention.step",
         "ledger is not None and ledger.filed is None and (ledger.version <= filed)",
         "ledger is not None and ledger.filed is None",
         FILED,
     ),
     Sabotage(
-        "what was on its way out before a restart stays for ever", "Filing.add", "self._leaving.append(record.key)", "", FILED
+        "what was on its way out before a restart stays for ever", "Retention.add", "self._leaving.append(record.key)", "", FILED
     ),
     Sabotage(
         "what is let go is forgotten with its state",
-        "Filing.step",
+        "Retention.step",
         "[Keep(STATES, product.key, _encode(ledger.state())), Forget('forms', product.key)]",
         "[Forget('forms', product.key)]",
         FILED,
@@ -661,7 +663,9 @@ SABOTAGES = (
         "False and any((self._ask(f'buffer.{name}', DeadListRequest(scan=scan), DeadLetters).total for name in holes))",
         ("tests/system/test_writer_follows_the_sink.py",),
     ),
-    Sabotage("who never reads is answered again and again", "Lent.refusal", "not mine", "True", ("tests/unit/test_lent.py",)),
+    Sabotage(
+        "who never reads is answered again and again", "UnreadAnswers.refusal", "not mine", "True", ("tests/unit/test_lent.py",)
+    ),
     Sabotage(
         "a bundle holds what is newest, and not what its task needs",
         "_bundle",

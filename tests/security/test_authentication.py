@@ -12,7 +12,7 @@ from beamtide.errors import BadInput, Broken, NoAnswer
 from beamtide.messages import KINDS, Message, Ok
 from beamtide.messages.tasks import LeaseRequest, StatusRequest, SubmitRequest
 from beamtide.pump import Caller, authentication
-from beamtide.pump.authentication import Gatekeeper, knock, new_pair
+from beamtide.pump.authentication import Authenticator, knock, new_pair
 from beamtide.security import guard as guarding
 from beamtide.security.guard import Guard
 from beamtide.security.key_files import COMPONENT, Entry, Identity, revoke
@@ -157,7 +157,7 @@ def test_a_dead_keeper_closes_the_door_and_ends_the_service(door: Door, monkeypa
     with zmq.Context() as context:
         guard = Guard(door.given[COMPONENT], door.folder, _next=1e12, entries=None)  # type: ignore[arg-type]  the mistake
         monkeypatch.setattr("threading.excepthook", lambda _: None)
-        keeper = Gatekeeper(context, guard)
+        keeper = Authenticator(context, guard)
         server = context.socket(zmq.ROUTER)
         server.linger = 0
         authentication.secure_server(server, guard)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamline_side.cores.buffer.backlog import DOOM, Backlog
+from beamline_side.cores.buffer.backlog import CANCELLED, Backlog
 from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.lease_table import LeaseTable
-from beamline_side.cores.buffer.open_task import TABLE, Grant, Ticket, Verdict, ticket_of
+from beamline_side.cores.buffer.open_task import TABLE, Grant, OpenTask, Verdict, open_task_of
 from beamline_side.cores.buffer.orderings import ORDERINGS
 from beamtide.config.models import Buffer, Leases, PipelineConfig, Source
 from beamtide.machine import Effect, Forget, Keep
@@ -46,7 +46,7 @@ class Story:
         ordering = ORDERINGS[self.order]
         self.backlog, self.table = Backlog(ordering, self.shelf), LeaseTable(20.0, 5, 5, ordering)
         for _, body in self.shelf.rows(TABLE):
-            ticket = ticket_of(body)
+            ticket = open_task_of(body)
             (self.table if ticket.attempt else self.backlog).restore(ticket)
         self.backlog.begin(Seconds(self.now))
         self.table.expire(Seconds(self.now))
@@ -61,7 +61,7 @@ class Story:
                 self.ended.add(change.task.id)
 
     def add(self, task: Task, seq: int) -> None:
-        self.keep(self.backlog.add(Ticket(task, seq), Seconds(self.now)))
+        self.keep(self.backlog.add(OpenTask(task, seq), Seconds(self.now)))
         self.open[task.id] = (ORDERINGS[self.order](task, seq), seq)
 
     def lease(self, worker: str) -> TaskId | None:
@@ -96,10 +96,10 @@ def test_the_next_is_the_first_of_all_that_are_open(data: st.DataObject, order: 
                 story.keep(story.backlog.end_doomed())
         assert len(story.backlog) == len(story.open)
         story.backlog.check()
-    while story.backlog.ending or story.shelf.now.keys() & {(DOOM, "a"), (DOOM, "b")}:
+    while story.backlog.ending or story.shelf.now.keys() & {(CANCELLED, "a"), (CANCELLED, "b")}:
         story.keep(story.backlog.end_doomed())
     assert not story.ended & story.open.keys(), "a task that was not cancelled has ended"
-    left = {key for table, key in story.shelf.now if table == TABLE and not ticket_of(story.shelf.now[table, key]).attempt}
+    left = {key for table, key in story.shelf.now if table == TABLE and not open_task_of(story.shelf.now[table, key]).attempt}
     assert left == story.open.keys(), "a cancelled task is still there, or an open one is not"
 
 

@@ -6,7 +6,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beamline_side.cores.buffer.verdicts_to_distributor import FULL, LARGEST_REPORT, LONG, TABLE, Closings, verdicts_of
+from beamline_side.cores.buffer.verdicts_to_distributor import (
+    FULL,
+    LARGEST_REPORT,
+    LONG,
+    TABLE,
+    VerdictsToDistributor,
+    verdicts_of,
+)
 from beamtide.errors import Broken
 from beamtide.machine import Effect, Forget, Keep
 from beamtide.messages.base import TaskId
@@ -28,7 +35,7 @@ class ClosingsStory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.shelf = Shelf()
-        self.closings = Closings(self.shelf)
+        self.closings = VerdictsToDistributor(self.shelf)
         self.open: dict[TaskId, Closed] = {}
         self.told: dict[TaskId, int] = {}
 
@@ -52,7 +59,7 @@ class ClosingsStory(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """What is confirmed may come back, in its last generation or an older one; what is not confirmed stays."""
-        self.closings = Closings(self.shelf)
+        self.closings = VerdictsToDistributor(self.shelf)
         there = {verdict.task: verdict for verdict in self.closings.report()}
         assert self.open.items() <= there.items(), "a verdict is lost"
         assert all(verdict.generation <= self.told[task] for task, verdict in there.items())
@@ -74,7 +81,7 @@ TestClosingsStory.settings = settings(max_examples=60, stateful_step_count=40)
 
 def test_verdicts_share_a_page_until_it_is_full_and_it_goes_as_one() -> None:
     shelf = Shelf()
-    closings = Closings(shelf)
+    closings = VerdictsToDistributor(shelf)
     verdicts = [Closed(task=TaskId(f"scan/{number}"), outcome="result") for number in range(2 * FULL)]
     for verdict in verdicts:
         written(shelf, closings.add(verdict))
@@ -90,11 +97,11 @@ def test_a_row_of_an_earlier_version_is_a_sentence() -> None:
     shelf = Shelf()
     shelf.keep(TABLE, "scan/1", msgspec.msgpack.encode(Closed(task=TaskId("scan/1"), outcome="result")))
     with pytest.raises(Broken, match=r"earlier version, scan/1: let that version end its scans"):
-        Closings(shelf)
+        VerdictsToDistributor(shelf)
 
 
 def test_a_report_fits_into_a_message() -> None:
-    closings = Closings(Shelf())
+    closings = VerdictsToDistributor(Shelf())
     for number in range(300):
         closings.add(Closed(task=TaskId(f"scan/{number}"), outcome="abandoned", reason="€" * 1000))
     report = closings.report()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from beamline_side.cores.buffer.lease_table import LeaseTable
-from beamline_side.cores.buffer.open_task import Change, Grant, Verdict, ticket_of
+from beamline_side.cores.buffer.open_task import Change, Grant, Verdict, open_task_of
 from beamline_side.cores.buffer.orderings import ORDERINGS
 from beamtide.machine import Forget, Keep
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
@@ -55,7 +55,7 @@ class LeaseStory(RuleBasedStateMachine):
                 case Grant(task=task, attempt=attempt):
                     earlier = self.latest.get(task.id)
                     assert attempt == (earlier.attempt if earlier else 0) + 1
-                    assert ticket_of(self.rows[task.id]).attempt == attempt, "a lease that is not on disk"
+                    assert open_task_of(self.rows[task.id]).attempt == attempt, "a lease that is not on disk"
                     self.latest[task.id] = change
                     self.grants.append(change)
 
@@ -105,7 +105,7 @@ class LeaseStory(RuleBasedStateMachine):
         leased, self.now = self.table.leased, 0.0
         self.table = LeaseTable(TTL, FAULTS, LOSSES, ORDERINGS[self.order])
         for body in self.rows.values():
-            self.table.restore(ticket_of(body))
+            self.table.restore(open_task_of(body))
         self.tell(self.table.expire(Seconds(self.now)))
         assert self.table.leased == leased
         assert self.table.wake() is None or self.table.wake() == TTL, "leases start anew, in full"
@@ -114,7 +114,7 @@ class LeaseStory(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         self.table.check()
         assert self.table.waiting + self.table.leased == len(self.open) == len(self.rows)
-        assert {ticket_of(body).task.id for body in self.rows.values()} == self.open.keys()
+        assert {open_task_of(body).task.id for body in self.rows.values()} == self.open.keys()
 
 
 TestLeaseStory = LeaseStory.TestCase

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from beamline_side.cores.sink.previews import MOST, MOST_BYTES, ShowingSink
+from beamline_side.cores.sink.previews import MOST, MOST_BYTES, SinkWithPreviews
 from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.machine import Heard, Send
 from beamtide.messages import Ok, Refused, results
@@ -16,32 +16,32 @@ HEADER = results.DatasetHeader(name="object", units="", per="scan", merge="first
 
 
 @pytest.fixture
-def sink() -> ShowingSink:
-    return ShowingSink(SinkMachine(Shelf()))
+def sink() -> SinkWithPreviews:
+    return SinkWithPreviews(SinkMachine(Shelf()))
 
 
 def product(scan: str = "scan_1") -> results.Product:
     return results.Product(scan=ScanId(scan), pipeline=PipelineName("xrf"), settings=Digest("ab" * 32))
 
 
-def tell(sink: ShowingSink, value: float, attempt: int = 1, scan: str = "scan_1") -> object:
+def tell(sink: SinkWithPreviews, value: float, attempt: int = 1, scan: str = "scan_1") -> object:
     told = PreviewTold(product=product(scan), attempt=attempt, progress=0.5, datasets=(HEADER,))
     return said(sink, told, {"object": np.full(3, value)}).message
 
 
-def said(sink: ShowingSink, message: object, arrays: dict[str, np.ndarray] | None = None) -> Send:
+def said(sink: SinkWithPreviews, message: object, arrays: dict[str, np.ndarray] | None = None) -> Send:
     effects = sink.handle(Heard(peer=b"p", message=message, id=7, arrays=arrays or {}), Seconds(0.0))  # type: ignore[arg-type]
     sink.check()
     return next(effect for effect in effects if isinstance(effect, Send))
 
 
-def show(sink: ShowingSink, after: int = 0, scan: str = "scan_1") -> tuple[Preview, float | None]:
+def show(sink: SinkWithPreviews, after: int = 0, scan: str = "scan_1") -> tuple[Preview, float | None]:
     answer = said(sink, PreviewRequest(scan=ScanId(scan), pipeline=PipelineName("xrf"), after=after))
     assert isinstance(answer.message, Preview)
     return answer.message, float(answer.arrays["object"][0]) if answer.arrays else None
 
 
-def test_the_newest_takes_the_place_of_the_one_before(sink: ShowingSink) -> None:
+def test_the_newest_takes_the_place_of_the_one_before(sink: SinkWithPreviews) -> None:
     assert show(sink) == (Preview(number=0), None)
     assert isinstance(tell(sink, 1.0), Ok)
     tell(sink, 2.0)
@@ -50,20 +50,20 @@ def test_the_newest_takes_the_place_of_the_one_before(sink: ShowingSink) -> None
     assert show(sink, after=found.number) == (Preview(number=found.number), None)
 
 
-def test_an_older_attempt_shows_nothing(sink: ShowingSink) -> None:
+def test_an_older_attempt_shows_nothing(sink: SinkWithPreviews) -> None:
     tell(sink, 2.0, attempt=2)
     assert isinstance(tell(sink, 1.0, attempt=1), Ok)
     assert show(sink)[1] == 2.0
 
 
-def test_the_result_ends_it(sink: ShowingSink) -> None:
+def test_the_result_ends_it(sink: SinkWithPreviews) -> None:
     tell(sink, 1.0)
     request, arrays = line(0, product=product())
     said(sink, results.Release(result=request), arrays)
     assert show(sink)[1] is None
 
 
-def test_no_more_are_kept_than_fit(sink: ShowingSink) -> None:
+def test_no_more_are_kept_than_fit(sink: SinkWithPreviews) -> None:
     for number in range(MOST + 3):
         tell(sink, float(number), scan=f"scan_{number}")
     assert show(sink, scan="scan_0")[1] is None

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from beamline_side.cores.sink.previews import ShowingSink
+from beamline_side.cores.sink.previews import SinkWithPreviews
 from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.client.client import newest_preview
 from beamtide.config import settings, site
@@ -132,7 +132,7 @@ def sibling_of(process: int) -> int:
 def a_sink(deployment: Deployment) -> Iterator[None]:
     """The real sink, which shows previews."""
     card = ComponentCard(name="sink", kind="sink", address=deployment.address("sink"))
-    pump = Pump(ShowingSink(SinkMachine(Shelf())), Session(card), {})
+    pump = Pump(SinkWithPreviews(SinkMachine(Shelf())), Session(card), {})
     thread = threading.Thread(target=pump.run)
     thread.start()
     try:

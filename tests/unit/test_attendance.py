@@ -2,7 +2,7 @@
 
 from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.jobs_heard import BELIEVED, HEARD, MARGIN
-from beamline_side.cores.buffer.rates import Tempo
+from beamline_side.cores.buffer.rates import Rates
 from beamtide.config.models import Leases, PipelineConfig, Source
 from beamtide.machine import Heard, Send, Tick
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds, TaskId
@@ -117,7 +117,7 @@ def test_the_gauge_tells_how_jobs_started() -> None:
 
 
 def test_percentiles_of_the_last_tasks() -> None:
-    tempo = Tempo()
+    tempo = Rates()
     assert tempo.percentile(95) == 0.0
     for seconds in range(1, 201):
         tempo.served(float(seconds))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamline_side.cores.distributor.distributor import DistributorMachine
-from beamline_side.cores.distributor.finished_ranges import BLOCK, Covered, merged
+from beamline_side.cores.distributor.finished_ranges import BLOCK, FinishedRanges, merged
 from beamline_side.cores.sorter.sorter import SINK, SorterMachine
 from beamtide.machine import Heard, Keep, Send
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, TaskId
@@ -24,7 +24,7 @@ TASKS = 3 * BLOCK + 100
 @given(batches=st.lists(RANGES, max_size=5), asked=RANGES)
 def test_covered_is_what_a_set_would_say(batches: list[list[tuple[int, int]]], asked: list[tuple[int, int]]) -> None:
     shelf, there = Shelf(), set[int]()
-    covered = Covered(shelf)
+    covered = FinishedRanges(shelf)
     for batch in batches:
         for effect in covered.add(("a/b", *one) for one in batch):
             assert isinstance(effect, Keep)

@@ -4,11 +4,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from beamline_side.cores.buffer.buffer import DISTRIBUTOR, SORTER, BufferMachine, dead_letters
+from beamline_side.cores.buffer import dead_letters
+from beamline_side.cores.buffer.buffer import DISTRIBUTOR, SORTER, BufferMachine
 from beamline_side.cores.buffer.lease_table import LeaseTable
-from beamline_side.cores.buffer.open_task import Verdict, ticket_of
+from beamline_side.cores.buffer.open_task import Verdict, open_task_of
 from beamline_side.cores.buffer.orderings import fifo
-from beamline_side.cores.buffer.verdicts_to_sorter import WINDOW, VerdictOutbox
+from beamline_side.cores.buffer.verdicts_to_sorter import WINDOW, VerdictsToSorter
 from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
@@ -135,7 +136,7 @@ def test_losses_on_three_hosts_are_a_fault(hosts: str, faults: int) -> None:
     end = Seconds(1e4)
     assert lost_on(table, *hosts) == []
     row = next(change for change in reversed([*table.expire(end), *table.lease("x", end)]) if isinstance(change, Keep))
-    assert ticket_of(row.body).faults == faults
+    assert open_task_of(row.body).faults == faults
 
 
 def test_a_task_that_kills_three_hosts_dies_with_their_names() -> None:
@@ -259,7 +260,7 @@ def test_the_distributor_counts_a_retried_task_anew() -> None:
 
 def test_a_verdict_that_waits_is_sent_once_in_its_newest_generation() -> None:
     spool = Spool.nowhere()
-    outbox = VerdictOutbox(spool)
+    outbox = VerdictsToSorter(spool)
 
     def add(number: int, generation: int) -> None:
         task = msgspec.structs.replace(task_of(number), generation=generation)

@@ -4,7 +4,7 @@ from threading import Event
 
 import zmq
 
-from beamtide.pump.unread_answers import Lent
+from beamtide.pump.unread_answers import UnreadAnswers
 
 
 def loan(size: int = 10) -> tuple[Event, tuple[zmq.MessageTracker, int]]:
@@ -14,7 +14,7 @@ def loan(size: int = 10) -> tuple[Event, tuple[zmq.MessageTracker, int]]:
 
 
 def test_a_peer_that_reads_is_never_refused() -> None:
-    lent = Lent(100)
+    lent = UnreadAnswers(100)
     for _ in range(50):
         assert lent.refusal(b"a", 90) == ""
         taken, one = loan(90)
@@ -23,7 +23,7 @@ def test_a_peer_that_reads_is_never_refused() -> None:
 
 
 def test_a_deaf_peer_gets_a_quarter_or_one_answer() -> None:
-    lent = Lent(100)
+    lent = UnreadAnswers(100)
     for _ in range(2):
         assert lent.refusal(b"a", 10) == ""
         lent.note(b"a", [loan()[1]])
@@ -37,7 +37,7 @@ def test_a_deaf_peer_gets_a_quarter_or_one_answer() -> None:
 
 
 def test_what_was_taken_counts_no_more() -> None:
-    lent, (taken, first), (late, second) = Lent(100), loan(20), loan(20)
+    lent, (taken, first), (late, second) = UnreadAnswers(100), loan(20), loan(20)
     lent.note(b"a", [first, second])
     assert lent.refusal(b"a", 5)
     taken.set()
@@ -47,7 +47,7 @@ def test_what_was_taken_counts_no_more() -> None:
 
 
 def test_peers_that_are_gone_leave_nothing() -> None:
-    lent = Lent(100)
+    lent = UnreadAnswers(100)
     for number in range(100):
         taken, one = loan()
         lent.refusal(str(number).encode(), 10)

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 
 from beamline_side.cores.distributor.distributor import ROW, DistributorMachine
-from beamline_side.cores.sorter.byte_budget import PROMISE, ResultRoom
+from beamline_side.cores.sorter.byte_budget import PROMISE, ByteBudget
 from beamline_side.cores.sorter.sorter import CREDIT, SINK, SorterMachine
 from beamtide.machine import Event, Heard, Keep, Send, Tick
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
@@ -39,7 +39,7 @@ def store(machine: SorterMachine, shelf: Shelf, start: int, size: int = MIB) -> 
 
 def test_results_behind_a_gap_leave_room_for_those_before_it() -> None:
     shelf = Shelf()
-    machine = SorterMachine("xrf", shelf, ResultRoom(64 * MIB, 10 * MIB))
+    machine = SorterMachine("xrf", shelf, ByteBudget(64 * MIB, 10 * MIB))
     answers = [store(machine, shelf, start) for start in range(5, 20)]
     assert [type(answer) for answer in answers] == [Ok] * 8 + [Refused] * 7, "80 % of ten"
     refused = answers[-1]
@@ -51,7 +51,7 @@ def test_results_behind_a_gap_leave_room_for_those_before_it() -> None:
     assert tell(machine, shelf, Heard(SINK, Released(task=task_of(0, 1).id))) == []
     assert isinstance(store(machine, shelf, 1), Ok), "what can be released at once is taken, so the row goes on"
     assert machine.progress()["waiting_bytes"] == 9 * MIB
-    assert "workers wait with more" in SorterMachine("xrf", shelf, ResultRoom(64 * MIB, 10 * MIB)).room.why(), (
+    assert "workers wait with more" in SorterMachine("xrf", shelf, ByteBudget(64 * MIB, 10 * MIB)).room.why(), (
         "also over a restart"
     )
 
@@ -63,7 +63,7 @@ def test_the_gauge_says_how_much_waits_and_why_there_is_no_room() -> None:
         return found
 
     shelf = Shelf()
-    machine = SorterMachine("xrf", shelf, ResultRoom(64 * MIB, 10 * MIB))
+    machine = SorterMachine("xrf", shelf, ByteBudget(64 * MIB, 10 * MIB))
     for start in range(1, 8):
         store(machine, shelf, start)
     assert (gauge().waiting, gauge().waiting_bytes, gauge().full) == (7, 7 * MIB, "")
@@ -79,7 +79,7 @@ def test_the_gauge_says_how_much_waits_and_why_there_is_no_room() -> None:
 
 def test_a_verdict_without_a_result_is_always_taken() -> None:
     shelf = Shelf()
-    machine = SorterMachine("xrf", shelf, ResultRoom(64 * MIB, 1 * MIB))
+    machine = SorterMachine("xrf", shelf, ByteBudget(64 * MIB, 1 * MIB))
     request = StoreRequest(task=task_of(7, 8), attempt=1, outcome="abandoned", reason="off")
     machine.room.waiting = 0
     assert isinstance(store(machine, shelf, 0, 2 * MIB), Ok)
@@ -88,7 +88,7 @@ def test_a_verdict_without_a_result_is_always_taken() -> None:
 
 def test_a_thousand_that_finish_at_once_come_one_after_the_other() -> None:
     shelf = Shelf()
-    machine = SorterMachine("xrf", shelf, ResultRoom(memory=100 * MIB))
+    machine = SorterMachine("xrf", shelf, ByteBudget(memory=100 * MIB))
     ask = RoomRequest(task=task_of(0, 1).id, size=30 * MIB)
     answers = [tell(machine, shelf, Heard(b"%d" % number, ask, 1))[0] for number in range(1000)]
     assert [isinstance(answer, Ok) for answer in answers] == [True] * 3 + [False] * 997
@@ -97,7 +97,7 @@ def test_a_thousand_that_finish_at_once_come_one_after_the_other() -> None:
     assert isinstance(tell(machine, shelf, Heard(b"999", ask, 1))[0], Ok)
     assert isinstance(tell(machine, shelf, Heard(b"998", ask, 1))[0], Refused)
     assert isinstance(tell(machine, shelf, Heard(b"998", ask, 1), PROMISE + 1)[0], Ok), "promises lapse: their workers died"
-    alone = ResultRoom(memory=1)
+    alone = ByteBudget(memory=1)
     assert alone.ask(b"w", 30 * MIB, Seconds(0.0)) == "", "one that is larger than the budget comes alone"
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from beamline_side.cores.pending_requests import LONGEST_WAIT, Deferred
+from beamline_side.cores.pending_requests import LONGEST_WAIT, PendingRequests
 from beamtide.machine import Effect, Heard, Send, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, Refused, Seconds
 from beamtide.messages.topology import ComponentCard, Heartbeat, Hello, TopologyRequest, Unregistered
@@ -102,7 +102,7 @@ def test_an_answer_makes_the_next_question_due_and_a_rest_delays_it() -> None:
     ],
 )
 def test_a_wait_without_sense_ends_all_the_same(wait: float, deadline: float) -> None:
-    waiting: Deferred[str, TopologyRequest] = Deferred()
+    waiting: PendingRequests[str, TopologyRequest] = PendingRequests()
     question = TopologyRequest(wait=wait)
     assert waiting.add("key", Heard(b"x", question, 1), question, 100.0, wait) == deadline == waiting.wake()
     assert not waiting.expired(deadline - 0.1) or deadline == 100.0
@@ -111,7 +111,7 @@ def test_a_wait_without_sense_ends_all_the_same(wait: float, deadline: float) ->
 
 
 def test_a_newer_question_takes_the_place_of_the_older_and_keeps_its_own_time() -> None:
-    waiting: Deferred[str, TopologyRequest] = Deferred()
+    waiting: PendingRequests[str, TopologyRequest] = PendingRequests()
     for number, wait in ((1, 5.0), (2, 20.0)):
         waiting.add("key", Heard(b"x", TopologyRequest(), number), TopologyRequest(), 0.0, wait)
     assert len(waiting) == 1
@@ -121,7 +121,7 @@ def test_a_newer_question_takes_the_place_of_the_older_and_keeps_its_own_time() 
 
 
 def test_a_peer_that_is_gone_waits_no_more() -> None:
-    waiting: Deferred[int, TopologyRequest] = Deferred()
+    waiting: PendingRequests[int, TopologyRequest] = PendingRequests()
     for number, peer in enumerate((b"x", b"y", b"x")):
         waiting.add(number, Heard(peer, TopologyRequest(), number), TopologyRequest(), 0.0, 5.0)
     waiting.forget(Unreachable(b"x"))

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from beamline_side.cores.buffer.rates import PLAIN, Tempo
+from beamline_side.cores.buffer.rates import PLAIN, Rates
 
 
 def test_the_mean_follows_what_tasks_took() -> None:
-    tempo = Tempo()
+    tempo = Rates()
     tempo.served(4.0)
     assert tempo.service_time == 4.0
     tempo.served(14.0)
@@ -21,14 +21,14 @@ def test_the_mean_follows_what_tasks_took() -> None:
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, -1.0])
 def test_what_is_no_time_does_not_get_into_the_mean(odd: float) -> None:
-    tempo = Tempo()
+    tempo = Rates()
     tempo.served(4.0)
     tempo.served(odd)
     assert tempo.service_time == 4.0
 
 
 def test_the_rate_is_that_of_the_last_half_minute() -> None:
-    tempo = Tempo()
+    tempo = Rates()
     tempo.arrived(30, 0.0)
     assert tempo.arrival_rate(10.0) == pytest.approx(3.0)
     assert tempo.arrival_rate(30.0) == pytest.approx(1.0)

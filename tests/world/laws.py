@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from beamline_side.cores.buffer.open_task import ticket_of
+from beamline_side.cores.buffer.open_task import open_task_of
 from beamline_side.cores.buffer.verdicts_to_distributor import verdicts_of
 from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.distributor.tallies import Known
@@ -72,7 +72,7 @@ class Watchful:
         self.seen[type(event.message).__name__] += 1
         if isinstance(event.message, Beat | TaskDone | TaskFailed):
             row = process.shelf.now.get(("tasks", event.message.task))
-            ticket = ticket_of(row) if row else None
+            ticket = open_task_of(row) if row else None
             self.stale = not (ticket and ticket.worker and ticket.attempt == event.message.attempt)
 
     def handled(self, process: Process, event: Event, effects: list[Effect]) -> None:
@@ -92,7 +92,7 @@ class Watchful:
                 verdict = verdicts_of(effect.body)[-1]
                 assert verdict.task != said.task or verdict.outcome == "abandoned", f"a stale {said} closed its task"
             elif isinstance(effect, Keep) and (effect.table, effect.key) == ("tasks", said.task) and isinstance(said, TaskFailed):
-                assert said.reason not in ticket_of(effect.body).note, f"a stale {said} was counted"
+                assert said.reason not in open_task_of(effect.body).note, f"a stale {said} was counted"
 
     def committed(self, process: Process, effects: list[Effect]) -> None:
         """Rows that may be written once, and rows that may go only when somebody else has them."""
@@ -197,7 +197,7 @@ class Watchful:
     def _granted(self, process: Process, lease: Lease, request: Message | None) -> None:
         task, worker = lease.task, getattr(request, "worker", "")
         row = process.shelf.committed.get(("tasks", task.id))
-        assert row is None or ticket_of(row).attempt >= lease.attempt, "an attempt number that is not on disk"
+        assert row is None or open_task_of(row).attempt >= lease.attempt, "an attempt number that is not on disk"
         assert not task.void, f"{task.id} has no frames, and was leased"
         for need in task.needs:
             assert self.complete(task.scan, need.pipeline) >= need.upto, f"{task.id} was leased before its fence"

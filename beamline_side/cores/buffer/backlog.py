@@ -14,7 +14,7 @@ from collections import deque
 
 import msgspec
 
-from beamline_side.cores.buffer.open_task import TABLE, Change, Ticket, ticket_of
+from beamline_side.cores.buffer.open_task import TABLE, Change, OpenTask, open_task_of
 from beamline_side.cores.buffer.orderings import Key, Ordering
 from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.base import ScanId, Seconds, TaskId
@@ -22,17 +22,17 @@ from beamtide.messages.base import ScanId, Seconds, TaskId
 HOT = 1000
 AT_ONCE = 200
 """Tasks of cancelled scans that end with one tick."""
-DOOM = "doom"
+CANCELLED = "doom"
 
 
-class Arrival(msgspec.Struct):
+class ArrivedTogether(msgspec.Struct):
     """What tasks that came together have in common."""
 
     scan: ScanId
     time: float
 
 
-class Doom(msgspec.Struct, frozen=True, array_like=True):
+class CancelledScan(msgspec.Struct, frozen=True, array_like=True):
     """The tasks of a scan before a place in the journal are cancelled; a row while some of them are still open."""
 
     before: int
@@ -45,24 +45,24 @@ class Backlog:
     def __init__(self, ordering: Ordering, shelf: Shelf) -> None:
         self._ordering, self._shelf = ordering, shelf
         self._queue: list[tuple[int, int, TaskId]] = []
-        self._arrivals: dict[TaskId, Arrival] = {}
-        self._hot: dict[TaskId, Ticket] = {}
-        self._latest = Arrival(ScanId(""), 0.0)
-        self._restored: dict[ScanId, Arrival] = {}
-        self._doomed: deque[tuple[TaskId, str]] = deque()
-        self._dooms = {ScanId(key): msgspec.msgpack.decode(body, type=Doom) for key, body in shelf.rows(DOOM)}
+        self._arrivals: dict[TaskId, ArrivedTogether] = {}
+        self._hot: dict[TaskId, OpenTask] = {}
+        self._latest = ArrivedTogether(ScanId(""), 0.0)
+        self._restored: dict[ScanId, ArrivedTogether] = {}
+        self._cancelled_tasks: deque[tuple[TaskId, str]] = deque()
+        self._cancelled = {ScanId(key): msgspec.msgpack.decode(body, type=CancelledScan) for key, body in shelf.rows(CANCELLED)}
 
-    def restore(self, ticket: Ticket) -> None:
+    def restore(self, open_task: OpenTask) -> None:
         """Take a task of an earlier life; `begin` says when that was over."""
-        task = ticket.task
-        doom = self._dooms.get(task.scan)
-        if doom is not None and ticket.seq < doom.before:
-            self._doomed.append((task.id, doom.reason))
+        task = open_task.task
+        cancelled = self._cancelled.get(task.scan)
+        if cancelled is not None and open_task.seq < cancelled.before:
+            self._cancelled_tasks.append((task.id, cancelled.reason))
             return
         if task.scan not in self._restored:
-            self._restored[task.scan] = Arrival(task.scan, 0.0)
+            self._restored[task.scan] = ArrivedTogether(task.scan, 0.0)
         self._arrivals[task.id] = self._restored[task.scan]
-        self._queue.append((*self._ordering(task, ticket.seq), task.id))
+        self._queue.append((*self._ordering(task, open_task.seq), task.id))
 
     def begin(self, now: Seconds) -> None:
         """Say when the present life begins, before anything else happens in it."""
@@ -71,20 +71,20 @@ class Backlog:
             arrival.time = now
         self._restored.clear()
 
-    def add(self, ticket: Ticket, now: Seconds) -> list[Effect]:
+    def add(self, open_task: OpenTask, now: Seconds) -> list[Effect]:
         """Take a new task; one that is known already changes nothing."""
-        task = ticket.task
+        task = open_task.task
         if task.id in self._arrivals:
             return []
         if self._latest.time != now or self._latest.scan != task.scan:
-            self._latest = Arrival(task.scan, now)
+            self._latest = ArrivedTogether(task.scan, now)
         self._arrivals[task.id] = self._latest
-        heapq.heappush(self._queue, (*self._ordering(task, ticket.seq), task.id))
+        heapq.heappush(self._queue, (*self._ordering(task, open_task.seq), task.id))
         if len(self._hot) < HOT:
-            self._hot[task.id] = ticket
-        return [ticket.row()]
+            self._hot[task.id] = open_task
+        return [open_task.row()]
 
-    def take(self, before: tuple[int, Key] | None) -> Ticket | None:
+    def take(self, before: tuple[int, Key] | None) -> OpenTask | None:
         """Take out our first task, if it comes before the first that the lease table has, which stands at `before`."""
         while self._queue and self._queue[0][2] not in self._arrivals:
             heapq.heappop(self._queue)
@@ -92,7 +92,7 @@ class Backlog:
             return None
         *_, task_id = heapq.heappop(self._queue)
         del self._arrivals[task_id]
-        return self._ticket(task_id)
+        return self._open_task(task_id)
 
     def cancel(self, scan: ScanId, before: int, reason: str) -> list[Effect]:
         """Doom the tasks of a scan that stand before `before` in the journal."""
@@ -105,25 +105,25 @@ class Backlog:
             return []
         for name in found:
             del self._arrivals[name]
-            self._doomed.append((name, reason))
-        self._dooms[scan] = Doom(before, reason)
-        return [Keep(DOOM, scan, msgspec.msgpack.encode(self._dooms[scan]))]
+            self._cancelled_tasks.append((name, reason))
+        self._cancelled[scan] = CancelledScan(before, reason)
+        return [Keep(CANCELLED, scan, msgspec.msgpack.encode(self._cancelled[scan]))]
 
     def end_doomed(self) -> list[Change]:
         """End some of the tasks of cancelled scans."""
         changes: list[Change] = []
-        for _ in range(min(AT_ONCE, len(self._doomed))):
-            name, reason = self._doomed.popleft()
-            changes += self._ticket(name).over(reason)
-        if self._dooms and not self._doomed:
-            changes += [Forget(DOOM, scan) for scan in self._dooms]
-            self._dooms.clear()
+        for _ in range(min(AT_ONCE, len(self._cancelled_tasks))):
+            name, reason = self._cancelled_tasks.popleft()
+            changes += self._open_task(name).over(reason)
+        if self._cancelled and not self._cancelled_tasks:
+            changes += [Forget(CANCELLED, scan) for scan in self._cancelled]
+            self._cancelled.clear()
         return changes
 
     @property
     def ending(self) -> bool:
         """Whether `end_doomed` has something to do."""
-        return bool(self._doomed)
+        return bool(self._cancelled_tasks)
 
     def oldest_wait(self, now: Seconds) -> float:
         """Return for how long the first that came has been waiting."""
@@ -139,7 +139,7 @@ class Backlog:
     def check(self) -> None:
         """Raise if an invariant is broken."""
         assert self._arrivals.keys() <= {name for *_, name in self._queue}, "a task will never be handed out"
-        assert not self._arrivals.keys() & {name for name, _ in self._doomed}, "a cancelled task may be handed out"
+        assert not self._arrivals.keys() & {name for name, _ in self._cancelled_tasks}, "a cancelled task may be handed out"
 
-    def _ticket(self, name: TaskId) -> Ticket:
-        return self._hot.pop(name, None) or ticket_of(self._shelf.read(TABLE, name))
+    def _open_task(self, name: TaskId) -> OpenTask:
+        return self._hot.pop(name, None) or open_task_of(self._shelf.read(TABLE, name))

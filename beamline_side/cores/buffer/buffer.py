@@ -14,17 +14,17 @@ when confirmed.
 import itertools
 
 from beamline_side.cores.buffer.backlog import Backlog
-from beamline_side.cores.buffer.dead_letters import LetterBox
-from beamline_side.cores.buffer.fenced_tasks import Gate
+from beamline_side.cores.buffer.dead_letters import DeadLetterBox
+from beamline_side.cores.buffer.fenced_tasks import FencedTasks
 from beamline_side.cores.buffer.idle_workers import IdleWorkers
 from beamline_side.cores.buffer.intake import CREDIT, Intake
 from beamline_side.cores.buffer.lease_clock import LeaseClock
 from beamline_side.cores.buffer.lease_table import LeaseTable
-from beamline_side.cores.buffer.open_task import TABLE, Change, Ticket, ticket_of
+from beamline_side.cores.buffer.open_task import TABLE, Change, OpenTask, open_task_of
 from beamline_side.cores.buffer.orderings import ORDERINGS
-from beamline_side.cores.buffer.rates import Tempo
+from beamline_side.cores.buffer.rates import Rates
 from beamline_side.cores.buffer.verdicts import Verdicts
-from beamline_side.cores.buffer.verdicts_to_sorter import VerdictOutbox
+from beamline_side.cores.buffer.verdicts_to_sorter import VerdictsToSorter
 from beamtide.config.models import Leases, PipelineConfig
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
@@ -46,17 +46,17 @@ class BufferMachine:
         self._name = PipelineName(pipeline.pipeline)
         ordering = ORDERINGS[pipeline.buffer.order]
         self._table, self._backlog = LeaseTable(leases.ttl, leases.faults, leases.losses, ordering), Backlog(ordering, shelf)
-        self._gate, self._letters = Gate(), LetterBox(shelf)
+        self._fenced, self._letters = FencedTasks(), DeadLetterBox(shelf)
         self._intake = Intake(self._name, shelf, CREDIT if pipeline.buffer.order == "fifo" else most)
-        self._outbox = VerdictOutbox(shelf)
-        self._workers, self._tempo, self._clock = IdleWorkers(), Tempo(), LeaseClock()
+        self._to_sorter = VerdictsToSorter(shelf)
+        self._workers, self._rates, self._clock = IdleWorkers(), Rates(), LeaseClock()
         self._time, self._begun, self._armed = Seconds(0.0), False, 0.0
-        self._verdicts = Verdicts(self._intake, self._letters, self._outbox)
-        for ticket in (ticket_of(body) for _, body in shelf.rows(TABLE)):
-            if ticket.attempt:
-                self._table.restore(ticket)
+        self._verdicts = Verdicts(self._intake, self._letters, self._to_sorter)
+        for open_task in (open_task_of(body) for _, body in shelf.rows(TABLE)):
+            if open_task.attempt:
+                self._table.restore(open_task)
             else:
-                (self._gate.hold if ticket.task.needs else self._backlog.restore)(ticket)
+                (self._fenced.hold if open_task.task.needs else self._backlog.restore)(open_task)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
@@ -78,11 +78,11 @@ class BufferMachine:
 
     def why(self) -> str:
         """Return why nothing moves."""
-        return "; ".join(filter(None, (self._gate.why(), self._table.why(len(self._backlog)), self._outbox.why())))
+        return "; ".join(filter(None, (self._fenced.why(), self._table.why(len(self._backlog)), self._to_sorter.why())))
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        for part in (self._table, self._gate, self._backlog, self._letters, self._intake.closings):
+        for part in (self._table, self._fenced, self._backlog, self._letters, self._intake.to_distributor):
             part.check()
         assert not (self._workers and (self._table.ready or self._backlog)), "a task and a worker wait side by side"
 
@@ -100,10 +100,10 @@ class BufferMachine:
             case Pulled() as answer if peer == DISTRIBUTOR:
                 return self._pulled(answer, now)
             case FenceReached() | FencePending() as answer if peer == FENCE:
-                admitted = [self._backlog.add(ticket, self._time) for ticket in self._gate.reached(answer)]
+                admitted = [self._backlog.add(open_task, self._time) for open_task in self._fenced.reached(answer)]
                 return [*itertools.chain(*admitted)]
             case FenceBroken() as answer if peer == FENCE:
-                return self._verdicts.abandon(self._gate.broken(answer), answer.reason)
+                return self._verdicts.abandon(self._fenced.broken(answer), answer.reason)
             case Ok() | Refused() | StoredBefore() as answer if peer == SORTER:
                 return self._verdicts.heard(answer)
             case Refused() if peer == DISTRIBUTOR:
@@ -141,7 +141,7 @@ class BufferMachine:
         if (grant := self._table.lease_of(request.worker)) is not None:
             self._table.beat(grant.task.id, grant.attempt, self._time)
             return [self._workers.lease(event.peer, event.id, grant, self._table.ttl)]
-        if (farewell := self._workers.farewell(request, self._tempo, now)) is not None:
+        if (farewell := self._workers.farewell(request, self._rates, now)) is not None:
             return [Send(event.peer, farewell, event.id)]
         if self._table.ready or self._backlog:
             return self._lease(event.peer, event.id, request)
@@ -150,7 +150,7 @@ class BufferMachine:
 
     def _finished(self, event: Heard, message: TaskDone) -> list[Effect]:
         if self._table.holds(message.task, message.attempt):
-            self._tempo.served(message.seconds or self._time - self._table.held_since(message.task))
+            self._rates.served(message.seconds or self._time - self._table.held_since(message.task))
         return self._ended(event, message, self._table.done(message.task, message.attempt, message.outcome))
 
     def _ended(self, event: Heard, message: TaskDone | TaskFailed, changes: list[Change] | None) -> list[Effect]:
@@ -159,7 +159,7 @@ class BufferMachine:
 
     def _pulled(self, answer: Pulled, now: Seconds) -> list[Effect]:
         fresh, effects = self._intake.heard(answer, now)
-        self._tempo.arrived(sum(entry.task is not None for entry in fresh), now)
+        self._rates.arrived(sum(entry.task is not None for entry in fresh), now)
         return effects + [effect for entry in (*fresh, *answer.ahead) for effect in self._enter(entry)]
 
     def _enter(self, entry: Entry) -> list[Effect]:
@@ -167,18 +167,18 @@ class BufferMachine:
             return self._cancel(entry)
         if self._table.knows(entry.task.id):
             return []
-        ticket = Ticket(entry.task, entry.seq)
+        open_task = OpenTask(entry.task, entry.seq)
         if entry.task.void:
-            return self._verdicts.abandon([ticket], entry.task.void)
+            return self._verdicts.abandon([open_task], entry.task.void)
         if entry.task.needs:
-            return self._gate.hold(ticket)
-        return self._backlog.add(ticket, self._time)
+            return self._fenced.hold(open_task)
+        return self._backlog.add(open_task, self._time)
 
     def _cancel(self, entry: Entry) -> list[Effect]:
         if entry.cancelled is None:
             return []
         scan, reason = entry.cancelled.scan, entry.cancelled.reason
-        held = self._verdicts.abandon(self._gate.cancel(scan, entry.seq), reason)
+        held = self._verdicts.abandon(self._fenced.cancel(scan, entry.seq), reason)
         open_ones = self._verdicts.settle(self._table.cancel(scan, entry.seq, reason))
         return [*held, *open_ones, *self._backlog.cancel(scan, entry.seq, reason)]
 
@@ -191,8 +191,8 @@ class BufferMachine:
 
     def _lease(self, peer: Peer, question: int, request: LeaseRequest) -> list[Effect]:
         """Hand the first of all tasks to a worker; there is one."""
-        ticket = self._backlog.take(self._table.first())
-        changes = self._table.lease(request.worker, self._time, request.host, request.job, ticket)
+        open_task = self._backlog.take(self._table.first())
+        changes = self._table.lease(request.worker, self._time, request.host, request.job, open_task)
         assert changes, "there was no task"
         return [changes[0], self._workers.lease(peer, question, changes[1], self._table.ttl)]
 
@@ -201,8 +201,8 @@ class BufferMachine:
         effects = self._workers.expired(self._table.leased, now)
         ready = self._table.ready + len(self._backlog)
         effects += [Send(one.peer, self._gauge(now), one.id) for one in self._workers.curious(ready, now)]
-        asked = self._intake.questions(now, self._table.waiting + len(self._backlog) + len(self._gate))
-        effects += [*asked, *self._gate.questions(now), *self._outbox.due(now)]
+        asked = self._intake.questions(now, self._table.waiting + len(self._backlog) + len(self._fenced))
+        effects += [*asked, *self._fenced.questions(now), *self._to_sorter.due(now)]
         self._letters.written()
         return effects + self._wake(now)
 
@@ -210,9 +210,9 @@ class BufferMachine:
         if event.peer == DISTRIBUTOR:
             return list(self._intake.refused(now))
         if event.peer == FENCE:
-            self._gate.unreachable(now)
+            self._fenced.unreachable(now)
         elif event.peer == SORTER:
-            self._outbox.unreachable(now)
+            self._to_sorter.unreachable(now)
         if (held := self._workers.gone(event)) is None:
             return []
         return self._verdicts.settle(self._table.failed(*held, "handback", "gone before it heard of the task", self._time) or [])
@@ -222,10 +222,10 @@ class BufferMachine:
             pipeline=self._name,
             idle=len(self._workers),
             oldest_wait=max(self._table.oldest_wait(self._time), self._backlog.oldest_wait(self._time)),
-            service_time=self._tempo.service_time,
-            arrival_rate=self._tempo.arrival_rate(now),
-            service_p95=self._tempo.percentile(95),
-            service_p99=self._tempo.percentile(99),
+            service_time=self._rates.service_time,
+            arrival_rate=self._rates.arrival_rate(now),
+            service_p95=self._rates.percentile(95),
+            service_p99=self._rates.percentile(99),
             jobs=self._workers.jobs(self._table.leased_by_job(), now),
             starts=self._workers.starts(),
             **self._counts(),
@@ -234,14 +234,14 @@ class BufferMachine:
     def _counts(self) -> dict[str, int]:
         table = self._table
         workers = len(self._workers) + table.leased
-        now = {"ready": table.ready + len(self._backlog), "held": len(self._gate), "leased": table.leased, "workers": workers}
+        now = {"ready": table.ready + len(self._backlog), "held": len(self._fenced), "leased": table.leased, "workers": workers}
         return {**now, "done": self._verdicts.done, "abandoned": self._verdicts.abandoned, "retried": table.retried}
 
     def _wake(self, now: Seconds) -> list[Effect]:
         """Ask for a tick at the next deadline, unless an earlier one is on its way."""
         ends = None if (lease_ends := self._table.wake()) is None else self._clock.when(lease_ends)
         ends = now if self._backlog.ending else ends
-        times = (ends, self._workers.wake(), self._intake.wake(), self._outbox.wake())
+        times = (ends, self._workers.wake(), self._intake.wake(), self._to_sorter.wake())
         soonest = min((time for time in times if time is not None), default=None)
         if soonest is None or now < self._armed <= soonest:
             return []

@@ -24,7 +24,7 @@ PAGE = 500
 LARGEST_ANSWER = 4 << 20
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class DeadLetterRow(msgspec.Struct, frozen=True, array_like=True):
     """A letter, and the how-manieth it is."""
 
     number: int
@@ -32,11 +32,11 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Row).decode
+_decode = msgspec.msgpack.Decoder(DeadLetterRow).decode
 
 
 @dataclass(slots=True)
-class LetterBox:
+class DeadLetterBox:
     """The dead letters of one pipeline."""
 
     shelf: Shelf
@@ -56,7 +56,7 @@ class LetterBox:
         self._names.pop(name, None)
         self._names[name] = letter.task.scan
         self._last += 1
-        body = self._fresh[name] = _encode(Row(self._last, letter))
+        body = self._fresh[name] = _encode(DeadLetterRow(self._last, letter))
         oldest = [next(iter(self._names))] if len(self._names) > MOST else []
         return [Keep(TABLE, name, body), *self.drop(oldest)]
 

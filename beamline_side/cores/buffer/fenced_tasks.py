@@ -11,7 +11,7 @@ Invariant: a held task stands in the queue of exactly one fence.
 import heapq
 from dataclasses import dataclass, field
 
-from beamline_side.cores.buffer.open_task import Ticket
+from beamline_side.cores.buffer.open_task import OpenTask
 from beamtide.machine import Effect, Send, link
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
@@ -28,25 +28,25 @@ class _Fence:
 
 
 @dataclass(slots=True)
-class Gate:
+class FencedTasks:
     """The held tasks of one buffer."""
 
-    _held: dict[TaskId, Ticket] = field(default_factory=dict)
+    _held: dict[TaskId, OpenTask] = field(default_factory=dict)
     _fences: dict[tuple[ScanId, PipelineName, Digest], _Fence] = field(default_factory=dict)
 
-    def hold(self, ticket: Ticket) -> list[Effect]:
+    def hold(self, open_task: OpenTask) -> list[Effect]:
         """Hold a task until its needs are met; one that is held already changes nothing."""
-        if ticket.task.id in self._held:
+        if open_task.task.id in self._held:
             return []
-        self._queue(ticket, 0)
-        return [ticket.row()]
+        self._queue(open_task, 0)
+        return [open_task.row()]
 
-    def _queue(self, ticket: Ticket, position: int) -> None:
+    def _queue(self, open_task: OpenTask, position: int) -> None:
         """Let a task wait for its need at `position`."""
-        need = ticket.task.needs[position]
-        self._held[ticket.task.id] = ticket
-        fence = self._fences.setdefault((ticket.task.scan, need.pipeline, need.settings), _Fence())
-        heapq.heappush(fence.queue, (need.upto, ticket.seq, ticket.task.id, position))
+        need = open_task.task.needs[position]
+        self._held[open_task.task.id] = open_task
+        fence = self._fences.setdefault((open_task.task.scan, need.pipeline, need.settings), _Fence())
+        heapq.heappush(fence.queue, (need.upto, open_task.seq, open_task.task.id, position))
 
     def questions(self, now: Seconds) -> list[Effect]:
         """Ask for each fence that stands first, when it is time to ask."""
@@ -63,7 +63,7 @@ class Gate:
                 effects += [Send(link("fence"), request), fence.poll.asked(now)]
         return effects
 
-    def reached(self, answer: FenceReached | FencePending) -> list[Ticket]:
+    def reached(self, answer: FenceReached | FencePending) -> list[OpenTask]:
         """Take how far a pipeline is; return the tasks that may go now."""
         fence = self._fences.get((answer.scan, answer.need.pipeline, answer.need.settings))
         if fence is None:
@@ -73,26 +73,26 @@ class Gate:
         free = []
         while isinstance(answer, FenceReached) and fence.queue and fence.queue[0][0] <= answer.complete:
             *_, task_id, position = heapq.heappop(fence.queue)
-            ticket = self._held.pop(task_id, None)
-            if ticket is not None and position + 1 < len(ticket.task.needs):
-                self._queue(ticket, position + 1)
-            elif ticket is not None:
-                free.append(ticket)
+            open_task = self._held.pop(task_id, None)
+            if open_task is not None and position + 1 < len(open_task.task.needs):
+                self._queue(open_task, position + 1)
+            elif open_task is not None:
+                free.append(open_task)
         return free
 
-    def broken(self, answer: FenceBroken) -> list[Ticket]:
+    def broken(self, answer: FenceBroken) -> list[OpenTask]:
         """Return the tasks that can never go."""
         fence = self._fences.get((answer.scan, answer.need.pipeline, answer.need.settings))
         if fence is None:
             return []
         fence.poll.answered()
-        doomed = [task_id for upto, _, task_id, _ in fence.queue if upto >= answer.need.upto]
-        return [self._held.pop(task_id) for task_id in doomed if task_id in self._held]
+        cancelled_tasks = [task_id for upto, _, task_id, _ in fence.queue if upto >= answer.need.upto]
+        return [self._held.pop(task_id) for task_id in cancelled_tasks if task_id in self._held]
 
-    def cancel(self, scan: ScanId, before: int) -> list[Ticket]:
+    def cancel(self, scan: ScanId, before: int) -> list[OpenTask]:
         """Take out the tasks of a scan that stand before `before` in the journal."""
-        meant = [ticket for ticket in self._held.values() if ticket.task.scan == scan and ticket.seq < before]
-        return [self._held.pop(ticket.task.id) for ticket in meant]
+        meant = [open_task for open_task in self._held.values() if open_task.task.scan == scan and open_task.seq < before]
+        return [self._held.pop(open_task.task.id) for open_task in meant]
 
     def unreachable(self, now: Seconds) -> None:
         """Ask again in a moment: the fence is not there."""

@@ -10,10 +10,10 @@ Clock policy: `now` is the caller's monotonic clock. Invariant: a worker waits o
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from beamline_side.cores.buffer.jobs_heard import Attendance
+from beamline_side.cores.buffer.jobs_heard import JobsHeard
 from beamline_side.cores.buffer.open_task import Grant
-from beamline_side.cores.buffer.rates import Tempo
-from beamline_side.cores.pending_requests import Asker, Deferred
+from beamline_side.cores.buffer.rates import Rates
+from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.machine import Effect, Heard, Peer, Send, Unreachable
 from beamtide.messages.base import Seconds, TaskId
 from beamtide.messages.scaling import CrewRequest, StartStages
@@ -26,13 +26,13 @@ REMEMBERED = 8192
 class IdleWorkers:
     """Who waits, and who may not have heard of its lease."""
 
-    _asking: Deferred[str, LeaseRequest] = field(default_factory=Deferred)
+    _asking: PendingRequests[str, LeaseRequest] = field(default_factory=PendingRequests)
     _unheard: dict[Peer, tuple[TaskId, int]] = field(default_factory=dict)
-    _attendance: Attendance = field(default_factory=Attendance)
+    _jobs_heard: JobsHeard = field(default_factory=JobsHeard)
 
-    def farewell(self, request: LeaseRequest, tempo: Tempo, now: Seconds) -> NoTask | None:
+    def farewell(self, request: LeaseRequest, rates: Rates, now: Seconds) -> NoTask | None:
         """Note that a worker asks; return what to say if it should leave."""
-        farewell = self._attendance.came(request, tempo, now)
+        farewell = self._jobs_heard.came(request, rates, now)
         if farewell is not None:
             self._asking.take(request.worker)
         return farewell
@@ -43,22 +43,22 @@ class IdleWorkers:
 
     def attend(self, event: Heard, request: CrewRequest, now: Seconds) -> list[Effect]:
         """Take a question of the autoscaler, and send those who wait away whose job should leave."""
-        self._attendance.asked(event, request, now)
+        self._jobs_heard.asked(event, request, now)
         gone = [key for key, asker in self._asking.items() if asker.message.job in request.leaving]
         askers = [asker for key in gone if (asker := self._asking.take(key))]
-        return [Send(asker.peer, self._attendance.idle(asker.message.job, 0, now), asker.id) for asker in askers]
+        return [Send(asker.peer, self._jobs_heard.idle(asker.message.job, 0, now), asker.id) for asker in askers]
 
     def curious(self, ready: int, now: Seconds) -> list[Asker[CrewRequest]]:
         """Take out the questions of the autoscaler that should be answered now."""
-        return self._attendance.answerable(ready, now)
+        return self._jobs_heard.answerable(ready, now)
 
     def jobs(self, leased: Mapping[str, int], now: Seconds) -> dict[str, tuple[int, int]]:
         """Return how many workers of each job wait, and how many hold a task."""
-        return self._attendance.jobs([asker.message.job for _, asker in self._asking.items()], leased, now)
+        return self._jobs_heard.jobs([asker.message.job for _, asker in self._asking.items()], leased, now)
 
     def starts(self) -> dict[str, StartStages]:
         """Return how jobs started that were heard a short while ago."""
-        return self._attendance.starts()
+        return self._jobs_heard.starts()
 
     def newest(self) -> Asker[LeaseRequest]:
         """Take out the one that is served next."""
@@ -86,13 +86,13 @@ class IdleWorkers:
         over = self._asking.expired(now)
         workers = len(self._asking) + len(over) + leased
         return [
-            Send(asker.peer, self._attendance.idle(asker.message.job, workers - gone, now), asker.id)
+            Send(asker.peer, self._jobs_heard.idle(asker.message.job, workers - gone, now), asker.id)
             for gone, (_, asker) in enumerate(over)
         ]
 
     def wake(self) -> float | None:
         """Return when somebody may have waited long enough."""
-        return min((time for time in (self._asking.wake(), self._attendance.wake()) if time is not None), default=None)
+        return min((time for time in (self._asking.wake(), self._jobs_heard.wake()) if time is not None), default=None)
 
     def __len__(self) -> int:
         return len(self._asking)

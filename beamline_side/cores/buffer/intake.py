@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.buffer.verdicts_to_distributor import Closings
+from beamline_side.cores.buffer.verdicts_to_distributor import VerdictsToDistributor
 from beamtide.machine import Effect, Keep, Send, Shelf, WakeAt, link
 from beamtide.messages.base import PipelineName, Seconds
 from beamtide.messages.tasks import Entry, Pulled, PullRequest
@@ -37,24 +37,24 @@ class Intake:
     _poll: Poll = field(default_factory=Poll)
     _asked_credit: int = 0
     _report_at: float = 0.0
-    closings: Closings = field(init=False)
+    to_distributor: VerdictsToDistributor = field(init=False)
 
     def __post_init__(self) -> None:
         for _, body in self.shelf.rows("cursor"):
             self.cursor = msgspec.msgpack.decode(body, type=int)
-        self.closings = Closings(self.shelf)
+        self.to_distributor = VerdictsToDistributor(self.shelf)
 
     def questions(self, now: Seconds, waiting: int) -> list[Effect]:
         """Ask and report, if it is time to; `waiting` tasks have not been handed out."""
         credit = min(CREDIT, self.most - waiting) if waiting <= self.most - REFILL else 0
-        report = bool(self.closings) and now >= self._report_at
+        report = bool(self.to_distributor) and now >= self._report_at
         due = report or self._poll.due(now)
         if not due and (self._asked_credit or not credit):
             return []
         credit = 0 if credit and self.shelf.room(0) else credit
         if not (due or credit):
             return []
-        closed = self.closings.report() if report else ()
+        closed = self.to_distributor.report() if report else ()
         if report:
             self._report_at = now + PATIENCE
         self._asked_credit = credit
@@ -66,7 +66,7 @@ class Intake:
         effects: list[Effect] = []
         generations = answer.generations or (0,) * len(answer.confirmed)
         for task, generation in zip(answer.confirmed, generations, strict=False):
-            effects += self.closings.confirm(task, generation)
+            effects += self.to_distributor.confirm(task, generation)
         if answer.confirmed:
             self._report_at = now + PACE
         self._poll.answered()
@@ -86,4 +86,4 @@ class Intake:
 
     def wake(self) -> float | None:
         """Return when a report is due."""
-        return self._report_at if self.closings else None
+        return self._report_at if self.to_distributor else None

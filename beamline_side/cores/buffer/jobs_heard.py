@@ -13,8 +13,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from beamline_side.cores.buffer.rates import Tempo
-from beamline_side.cores.pending_requests import Asker, Deferred
+from beamline_side.cores.buffer.rates import Rates
+from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.machine import Heard, Peer
 from beamtide.messages.scaling import CrewRequest, StartStages
 from beamtide.messages.tasks import LeaseRequest, NoTask
@@ -30,20 +30,20 @@ NOTHING = CrewRequest()
 
 
 @dataclass(slots=True)
-class Attendance:
+class JobsHeard:
     """The jobs of one queue, and the questions of the autoscaler."""
 
     _heard: OrderedDict[str, tuple[float, StartStages | None]] = field(default_factory=OrderedDict)
     _wish: CrewRequest = NOTHING
     _wished: float = -FOR_EVER
-    _questions: Deferred[Peer, CrewRequest] = field(default_factory=Deferred)
+    _questions: PendingRequests[Peer, CrewRequest] = field(default_factory=PendingRequests)
 
     def asked(self, event: Heard, message: CrewRequest, now: float) -> None:
         """Take a question of the autoscaler."""
         self._wish, self._wished = message, now
         self._questions.add(event.peer, event, message, now, message.wait)
 
-    def came(self, request: LeaseRequest, tempo: Tempo, now: float) -> NoTask | None:
+    def came(self, request: LeaseRequest, rates: Rates, now: float) -> NoTask | None:
         """Note that a worker asks for a task; return what to say if it should get none."""
         self._heard[request.job] = (now, request.stages)
         self._heard.move_to_end(request.job)
@@ -51,7 +51,7 @@ class Attendance:
             self._heard.popitem(last=False)
         if self.leaves(request.job, now):
             return NoTask(leave=True, reason="the job is not wanted any more")
-        if request.left > 0 and request.left < 1.2 * (longest := tempo.percentile(95)) + MARGIN:
+        if request.left > 0 and request.left < 1.2 * (longest := rates.percentile(95)) + MARGIN:
             return NoTask(leave=True, reason=f"{request.left:.0f} s are left, a task takes up to {longest:.0f} s")
         return None
 

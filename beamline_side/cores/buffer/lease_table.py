@@ -18,7 +18,7 @@ import heapq
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
-from beamline_side.cores.buffer.open_task import TABLE, Change, Grant, Hold, Leased, Ticket, Verdict, counts_as
+from beamline_side.cores.buffer.open_task import TABLE, Change, Grant, Hold, Leased, OpenTask, Verdict, counts_as
 from beamline_side.cores.buffer.orderings import Key, Ordering
 from beamtide.machine import Forget
 from beamtide.messages.base import ScanId, Seconds, TaskId
@@ -40,7 +40,7 @@ class LeaseTable:
     losses: int
     ordering: Ordering
     retried: int = 0
-    _tickets: dict[TaskId, Ticket] = field(default_factory=dict)
+    _open_tasks: dict[TaskId, OpenTask] = field(default_factory=dict)
     _ready: dict[TaskId, float] = field(default_factory=dict)
     _queue: list[tuple[int, Key, TaskId]] = field(default_factory=list)
     _resting: list[tuple[float, TaskId]] = field(default_factory=list)
@@ -49,19 +49,19 @@ class LeaseTable:
     _restored: list[TaskId] = field(default_factory=list)
     _endings: OrderedDict[tuple[TaskId, int], bool] = field(default_factory=OrderedDict)
 
-    def restore(self, ticket: Ticket) -> None:
+    def restore(self, open_task: OpenTask) -> None:
         """Take a task of an earlier life; its lease starts anew when the clock is first known."""
-        self._tickets[ticket.task.id] = ticket
-        self._restored.append(ticket.task.id)
+        self._open_tasks[open_task.task.id] = open_task
+        self._restored.append(open_task.task.id)
 
     def submit(self, task: Task, seq: int, now: Seconds, attempt: int = 0) -> list[Change]:
         """Take a task into the queue, after so many attempts; one that is known already changes nothing."""
-        if task.id in self._tickets:
+        if task.id in self._open_tasks:
             return []
-        ticket = Ticket(task, seq, attempt)
-        self._tickets[ticket.task.id] = ticket
-        self._enqueue(ticket, now)
-        return [ticket.row()]
+        open_task = OpenTask(task, seq, attempt)
+        self._open_tasks[open_task.task.id] = open_task
+        self._enqueue(open_task, now)
+        return [open_task.row()]
 
     def first(self) -> tuple[int, Key] | None:
         """Return what sorts the task that would be leased next; None if none is ready."""
@@ -72,31 +72,31 @@ class LeaseTable:
     def expire(self, now: Seconds) -> list[Change]:
         """Give up leases that ran out, and wake tasks that have rested."""
         for task_id in self._restored:
-            (self._hold if self._tickets[task_id].worker else self._enqueue)(self._tickets[task_id], now)
+            (self._hold if self._open_tasks[task_id].worker else self._enqueue)(self._open_tasks[task_id], now)
         self._restored.clear()
         while self._resting and self._resting[0][0] <= now:
             _, task_id = heapq.heappop(self._resting)
-            if task_id in self._tickets:
-                self._enqueue(self._tickets[task_id], now)
+            if task_id in self._open_tasks:
+                self._enqueue(self._open_tasks[task_id], now)
         changes: list[Change] = []
         while (ends := self._next_end()) is not None and ends <= now:
-            changes += self._lost(self._tickets[next(iter(self._leased))], "infra", f"no beat for {self.ttl:g} s", now)
+            changes += self._lost(self._open_tasks[next(iter(self._leased))], "infra", f"no beat for {self.ttl:g} s", now)
         return changes
 
-    def lease(self, worker: str, now: Seconds, host: str = "", job: str = "", ticket: Ticket | None = None) -> Leased:
+    def lease(self, worker: str, now: Seconds, host: str = "", job: str = "", open_task: OpenTask | None = None) -> Leased:
         """Hand a task to a worker of some host and job: `ticket`, which is ours from now on, or our first, if any is ready."""
-        if ticket is None:
+        if open_task is None:
             if self.first() is None:
                 return ()
             *_, task_id = heapq.heappop(self._queue)
             del self._ready[task_id]
-            ticket = self._tickets[task_id]
+            open_task = self._open_tasks[task_id]
         else:
-            self._tickets[ticket.task.id] = ticket
-        ticket.attempt += 1
-        ticket.worker, ticket.host, ticket.job = worker, host, job
-        self._hold(ticket, now)
-        return ticket.row(), Grant(worker, ticket.task, ticket.attempt)
+            self._open_tasks[open_task.task.id] = open_task
+        open_task.attempt += 1
+        open_task.worker, open_task.host, open_task.job = worker, host, job
+        self._hold(open_task, now)
+        return open_task.row(), Grant(worker, open_task.task, open_task.attempt)
 
     def beat(self, task: TaskId, attempt: int, now: Seconds) -> bool:
         """Prolong a lease; False if it is over."""
@@ -111,34 +111,37 @@ class LeaseTable:
         if not self.holds(task, attempt):
             return [] if self._endings.get((task, attempt)) is True else None
         self._remember(task, attempt, closed=True)
-        return self._close(self._tickets[task], outcome, "")
+        return self._close(self._open_tasks[task], outcome, "")
 
     def note(self, report: TaskFailed) -> None:
         """Note what an attempt left behind, before it is ended; what an earlier one left stays if it left nothing."""
         if self.holds(report.task, report.attempt):
-            ticket = self._tickets[report.task]
-            ticket.trace, ticket.stderr = report.trace[-MOST_LEFT:] or ticket.trace, report.stderr[-MOST_LEFT:] or ticket.stderr
-            ticket.at = report.at or ticket.at
+            open_task = self._open_tasks[report.task]
+            open_task.trace, open_task.stderr = (
+                report.trace[-MOST_LEFT:] or open_task.trace,
+                report.stderr[-MOST_LEFT:] or open_task.stderr,
+            )
+            open_task.at = report.at or open_task.at
 
     def failed(self, task: TaskId, attempt: int, cause: Cause, reason: str, now: Seconds) -> list[Change] | None:
         """End an attempt without a result; None if it was over before."""
         if not self.holds(task, attempt):
             return [] if self._endings.get((task, attempt)) is False else None
         self._remember(task, attempt, closed=False)
-        return self._lost(self._tickets[task], cause, reason, now)
+        return self._lost(self._open_tasks[task], cause, reason, now)
 
     def cancel(self, scan: ScanId, before: int, reason: str) -> list[Change]:
         """Abandon the open tasks of a scan that stand before `before` in the journal, also those that are leased."""
-        meant = [ticket for ticket in self._tickets.values() if ticket.task.scan == scan and ticket.seq < before]
-        return [change for ticket in meant for change in self._close(ticket, "abandoned", reason)]
+        meant = [open_task for open_task in self._open_tasks.values() if open_task.task.scan == scan and open_task.seq < before]
+        return [change for open_task in meant for change in self._close(open_task, "abandoned", reason)]
 
     def holds(self, task: TaskId, attempt: int) -> bool:
         """Whether this attempt is the one that counts."""
-        return task in self._leased and self._tickets[task].attempt == attempt
+        return task in self._leased and self._open_tasks[task].attempt == attempt
 
     def knows(self, task: TaskId) -> bool:
         """Whether a task is open here."""
-        return task in self._tickets
+        return task in self._open_tasks
 
     def held_since(self, task: TaskId) -> float:
         """Return when the lease of a task began."""
@@ -146,8 +149,8 @@ class LeaseTable:
 
     def lease_of(self, worker: str) -> Grant | None:
         """Return the lease that a worker has, for one that asks again because it never heard of it."""
-        ticket = self._tickets[self._workers[worker]] if worker in self._workers else None
-        return Grant(worker, ticket.task, ticket.attempt) if ticket else None
+        open_task = self._open_tasks[self._workers[worker]] if worker in self._workers else None
+        return Grant(worker, open_task.task, open_task.attempt) if open_task else None
 
     def wake(self) -> float | None:
         """Return when `expire` has something to do, if ever."""
@@ -162,7 +165,7 @@ class LeaseTable:
     @property
     def waiting(self) -> int:
         """Tasks that nobody holds: ready, or resting."""
-        return len(self._tickets) - len(self._leased)
+        return len(self._open_tasks) - len(self._leased)
 
     @property
     def leased(self) -> int:
@@ -171,7 +174,7 @@ class LeaseTable:
 
     def leased_by_job(self) -> dict[str, int]:
         """Return how many tasks each job holds."""
-        return Counter(self._tickets[task].job for task in self._leased)
+        return Counter(self._open_tasks[task].job for task in self._leased)
 
     def oldest_wait(self, now: Seconds) -> float:
         """Return for how long the first of the ready tasks has been ready."""
@@ -187,54 +190,56 @@ class LeaseTable:
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        resting = {task for _, task in self._resting if task in self._tickets}
+        resting = {task for _, task in self._resting if task in self._open_tasks}
         states = [set(self._ready), set(self._leased), resting, set(self._restored)]
-        assert sum(map(len, states)) == len(self._tickets) == len(set().union(*states)), "a task is nowhere, or in two states"
+        assert sum(map(len, states)) == len(self._open_tasks) == len(set().union(*states)), "a task is nowhere, or in two states"
         assert self._ready.keys() <= {task for *_, task in self._queue}, "a ready task will never be handed out"
         ends = [hold.expires for hold in self._leased.values()]
         assert ends == sorted(ends), "a lease that ends late"
         assert set(self._workers.values()) == set(self._leased), "a worker and its lease do not know each other"
-        assert all(ticket.faults < self.faults and ticket.losses < self.losses for ticket in self._tickets.values())
+        assert all(open_task.faults < self.faults and open_task.losses < self.losses for open_task in self._open_tasks.values())
 
-    def _enqueue(self, ticket: Ticket, now: float, front: bool = False) -> None:
-        self._ready[ticket.task.id] = now
-        heapq.heappush(self._queue, (0 if front else 1, self.ordering(ticket.task, ticket.seq), ticket.task.id))
+    def _enqueue(self, open_task: OpenTask, now: float, front: bool = False) -> None:
+        self._ready[open_task.task.id] = now
+        heapq.heappush(self._queue, (0 if front else 1, self.ordering(open_task.task, open_task.seq), open_task.task.id))
 
-    def _hold(self, ticket: Ticket, now: float) -> None:
-        self._leased[ticket.task.id] = Hold(now, now + self.ttl)
-        self._workers[ticket.worker] = ticket.task.id
+    def _hold(self, open_task: OpenTask, now: float) -> None:
+        self._leased[open_task.task.id] = Hold(now, now + self.ttl)
+        self._workers[open_task.worker] = open_task.task.id
 
     def _next_end(self) -> float | None:
         return next(iter(self._leased.values())).expires if self._leased else None
 
-    def _lost(self, ticket: Ticket, cause: Cause, reason: str, now: float) -> list[Change]:
-        ticket.note = f"{ticket.worker}: {reason}"
+    def _lost(self, open_task: OpenTask, cause: Cause, reason: str, now: float) -> list[Change]:
+        open_task.note = f"{open_task.worker}: {reason}"
         if cause == "infra":
-            ticket.losses += 1
-            cause = counts_as(ticket)
-        ticket.faults += cause == "fault"
-        if ticket.faults >= self.faults:
-            return self._close(ticket, "abandoned", f"failed {ticket.faults} times, last with {ticket.note}", dead=True)
-        if ticket.losses >= self.losses:
-            return self._close(ticket, "abandoned", f"its worker was lost {ticket.losses} times, last {ticket.note}", dead=True)
+            open_task.losses += 1
+            cause = counts_as(open_task)
+        open_task.faults += cause == "fault"
+        if open_task.faults >= self.faults:
+            return self._close(open_task, "abandoned", f"failed {open_task.faults} times, last with {open_task.note}", dead=True)
+        if open_task.losses >= self.losses:
+            return self._close(
+                open_task, "abandoned", f"its worker was lost {open_task.losses} times, last {open_task.note}", dead=True
+            )
         self.retried += cause != "handback"
-        del self._leased[ticket.task.id], self._workers[ticket.worker]
-        ticket.worker = ""
+        del self._leased[open_task.task.id], self._workers[open_task.worker]
+        open_task.worker = ""
         if cause == "fault":
-            rest = min(LONGEST_REST, 2.0 ** (ticket.faults - 1))
-            heapq.heappush(self._resting, (now + rest, ticket.task.id))
+            rest = min(LONGEST_REST, 2.0 ** (open_task.faults - 1))
+            heapq.heappush(self._resting, (now + rest, open_task.task.id))
         else:
-            self._enqueue(ticket, now, front=True)
-        return [ticket.row()]
+            self._enqueue(open_task, now, front=True)
+        return [open_task.row()]
 
-    def _close(self, ticket: Ticket, outcome: Outcome, reason: str, dead: bool = False) -> list[Change]:
-        task_id = ticket.task.id
-        letter = ticket.letter(reason) if dead else None
-        del self._tickets[task_id]
+    def _close(self, open_task: OpenTask, outcome: Outcome, reason: str, dead: bool = False) -> list[Change]:
+        task_id = open_task.task.id
+        letter = open_task.letter(reason) if dead else None
+        del self._open_tasks[task_id]
         if self._leased.pop(task_id, None):
-            del self._workers[ticket.worker]
+            del self._workers[open_task.worker]
         self._ready.pop(task_id, None)
-        return [Forget(TABLE, task_id), Verdict(ticket.task, ticket.attempt, outcome, reason, letter)]
+        return [Forget(TABLE, task_id), Verdict(open_task.task, open_task.attempt, outcome, reason, letter)]
 
     def _remember(self, task: TaskId, attempt: int, closed: bool) -> None:
         self._endings[task, attempt] = closed

@@ -13,7 +13,7 @@ GUILTY = 3
 """Losses on so many different hosts count as a fault of the task."""
 
 
-class Ticket(msgspec.Struct, array_like=True):
+class OpenTask(msgspec.Struct, array_like=True):
     """An open task and what happened to it: what the spool keeps. `worker` is "" while nobody holds it.
 
     `hosts` lost it since the last time that such losses counted as a fault; the last six fields are what is left of the last
@@ -88,15 +88,15 @@ class Verdict(msgspec.Struct, frozen=True):
 Leased: TypeAlias = tuple[Keep, Grant] | tuple[()]
 Change: TypeAlias = Keep | Forget | Grant | Verdict
 _encode = msgspec.msgpack.Encoder().encode
-ticket_of = msgspec.msgpack.Decoder(Ticket).decode
+open_task_of = msgspec.msgpack.Decoder(OpenTask).decode
 """Read a row back."""
 
 
-def counts_as(ticket: Ticket) -> Cause:
+def counts_as(open_task: OpenTask) -> Cause:
     """Return what a loss counts as: "infra", or a "fault" when it is one host too many."""
-    ticket.hosts = tuple(dict.fromkeys((*ticket.hosts, ticket.host))) if ticket.host else ticket.hosts
-    if len(ticket.hosts) < GUILTY:
+    open_task.hosts = tuple(dict.fromkeys((*open_task.hosts, open_task.host))) if open_task.host else open_task.hosts
+    if len(open_task.hosts) < GUILTY:
         return "infra"
-    ticket.note += f"; it was lost on {', '.join(ticket.hosts)}"
-    ticket.hosts = ()
+    open_task.note += f"; it was lost on {', '.join(open_task.hosts)}"
+    open_task.hosts = ()
     return "fault"

@@ -12,7 +12,7 @@ SAMPLES = 100
 
 
 @dataclass(slots=True)
-class Tempo:
+class Rates:
     """Arrivals over the last 30 s, and how long tasks took: the weighted mean, and percentiles of the last hundred."""
 
     service_time: float = 0.0

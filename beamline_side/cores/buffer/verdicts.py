@@ -9,10 +9,10 @@ Invariant: each change of a ticket leaves as rows and messages of one batch, or 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from beamline_side.cores.buffer.dead_letters import LetterBox
+from beamline_side.cores.buffer.dead_letters import DeadLetterBox
 from beamline_side.cores.buffer.intake import Intake
-from beamline_side.cores.buffer.open_task import Change, Grant, Ticket, Verdict
-from beamline_side.cores.buffer.verdicts_to_sorter import VerdictOutbox
+from beamline_side.cores.buffer.open_task import Change, Grant, OpenTask, Verdict
+from beamline_side.cores.buffer.verdicts_to_sorter import VerdictsToSorter
 from beamtide.machine import Effect
 from beamtide.messages.base import Ok, Refused
 from beamtide.messages.dead_letters import DeadLetter
@@ -25,8 +25,8 @@ class Verdicts:
     """Where verdicts go."""
 
     intake: Intake
-    letters: LetterBox
-    outbox: VerdictOutbox
+    letters: DeadLetterBox
+    to_sorter: VerdictsToSorter
     done: int = 0
     abandoned: int = 0
 
@@ -40,31 +40,31 @@ class Verdicts:
                 effects.append(change)
         return effects
 
-    def abandon(self, tickets: Iterable[Ticket], reason: str) -> list[Effect]:
+    def abandon(self, open_tasks: Iterable[OpenTask], reason: str) -> list[Effect]:
         """End tasks that nobody holds."""
-        return self.settle([change for ticket in tickets for change in ticket.over(reason)])
+        return self.settle([change for open_task in open_tasks for change in open_task.over(reason)])
 
     def retried(self, letters: Iterable[DeadLetter]) -> list[Effect]:
         """Take back what was not told of tasks that will have another verdict."""
-        return [effect for letter in letters for effect in self.outbox.forget(letter.task.id)]
+        return [effect for letter in letters for effect in self.to_sorter.forget(letter.task.id)]
 
     def heard(self, answer: Ok | Refused | StoredBefore) -> list[Effect]:
         """Take the sorter's answer to an abandoned verdict."""
         if not isinstance(answer, StoredBefore):
-            return self.outbox.heard(answer)
-        if (given_up := self.outbox.generation(answer.task)) is None:
+            return self.to_sorter.heard(answer)
+        if (given_up := self.to_sorter.generation(answer.task)) is None:
             return []
         self.abandoned, self.done = self.abandoned - 1, self.done + 1
         closed = Closed(task=answer.task, outcome=answer.outcome, generation=given_up + 1)
-        return [*self.outbox.forget(answer.task), *self.letters.drop([answer.task]), *self.intake.closings.add(closed)]
+        return [*self.to_sorter.forget(answer.task), *self.letters.drop([answer.task]), *self.intake.to_distributor.add(closed)]
 
     def _close(self, verdict: Verdict) -> list[Effect]:
         task = verdict.task
         closed = Closed(task=task.id, outcome=verdict.outcome, reason=verdict.reason, generation=task.generation)
-        effects = self.intake.closings.add(closed)
+        effects = self.intake.to_distributor.add(closed)
         effects += self.letters.add(verdict.letter) if verdict.letter else []
         if verdict.outcome != "abandoned":
             self.done += 1
             return effects
         self.abandoned += 1
-        return effects + self.outbox.add(task, verdict.attempt, verdict.reason)
+        return effects + self.to_sorter.add(task, verdict.attempt, verdict.reason)

@@ -36,7 +36,7 @@ verdicts_of = msgspec.msgpack.Decoder(tuple[Closed, ...]).decode
 
 
 @dataclass(slots=True)
-class Closings:
+class VerdictsToDistributor:
     """The verdicts of one buffer."""
 
     shelf: Shelf

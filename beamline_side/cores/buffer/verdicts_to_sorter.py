@@ -23,7 +23,7 @@ PATIENCE = 5.0
 
 
 @dataclass(slots=True)
-class VerdictOutbox:
+class VerdictsToSorter:
     """Abandoned verdicts that the sorter has not confirmed."""
 
     shelf: Shelf

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import msgspec
 
 from beamline_side.cores.distributor.tallies import Tallies
-from beamline_side.cores.distributor.task_log import Journal
-from beamline_side.cores.pending_requests import Deferred
+from beamline_side.cores.distributor.task_log import TaskLog
+from beamline_side.cores.pending_requests import PendingRequests
 from beamtide.config.section import NAME
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages.base import Ok, PipelineName, Refused, Seconds
@@ -43,11 +43,11 @@ class DistributorMachine:
 
     def __init__(self, modalities: Mapping[str, str], shelf: Shelf, backlog: int = 64 << 30) -> None:
         self._modalities, self._shelf, self._backlog = dict(modalities), shelf, backlog
-        self._journals = {PipelineName(name): Journal(PipelineName(name), shelf) for name in modalities}
+        self._journals = {PipelineName(name): TaskLog(PipelineName(name), shelf) for name in modalities}
         self._tallies = Tallies(shelf)
-        self._pulls: Deferred[PipelineName, PullRequest] = Deferred()
+        self._pulls: PendingRequests[PipelineName, PullRequest] = PendingRequests()
         self._credits: dict[PipelineName, int] = {}
-        self._watchers: Deferred[Peer, WatchTasksRequest] = Deferred()
+        self._watchers: PendingRequests[Peer, WatchTasksRequest] = PendingRequests()
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
@@ -63,12 +63,12 @@ class DistributorMachine:
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show in the topology."""
-        queued = {f"queued.{name}": float(len(journal)) for name, journal in self._journals.items()}
+        queued = {f"queued.{name}": float(len(task_log)) for name, task_log in self._journals.items()}
         return {**self._tallies.progress(), **queued}
 
     def why(self) -> str:
         """Return why nothing moves."""
-        waiting = [name for name, journal in self._journals.items() if len(journal)]
+        waiting = [name for name, task_log in self._journals.items() if len(task_log)]
         silent = ", ".join(name for name in waiting if name not in self._credits)
         full = ", ".join(name for name in waiting if self._credits.get(name) == 0)
         reasons = (f"the buffer of {silent} has not asked yet" if silent else "", f"the buffer of {full} is full" if full else "")
@@ -76,8 +76,8 @@ class DistributorMachine:
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        for journal in self._journals.values():
-            journal.check()
+        for task_log in self._journals.values():
+            task_log.check()
         self._tallies.check()
 
     def _heard(self, event: Heard, now: Seconds) -> list[Effect]:
@@ -115,11 +115,11 @@ class DistributorMachine:
         return self._shelf.room(ROW * count)
 
     def _pull(self, event: Heard, pull: PullRequest, now: Seconds) -> list[Effect]:
-        journal = self._journals.get(pull.pipeline)
-        if journal is None:
+        task_log = self._journals.get(pull.pipeline)
+        if task_log is None:
             return [Send(event.peer, Refused(reason=self._no_pipeline(pull.pipeline)), event.id)]
         self._credits[pull.pipeline] = pull.credit
-        effects = journal.confirm(pull.after) + self._tallies.close(pull.closed)
+        effects = task_log.confirm(pull.after) + self._tallies.close(pull.closed)
         self._pulls.add(pull.pipeline, event, pull, now, 0.0 if pull.closed else pull.wait)
         return effects
 
@@ -152,8 +152,8 @@ class DistributorMachine:
             effects.append(Send(pull.peer, answer, pull.id))
         for _, watch in watchers:
             effects.append(Send(watch.peer, self._tallies.status(watch.message.scan), watch.id))
-        for journal in self._journals.values():
-            journal.written()
+        for task_log in self._journals.values():
+            task_log.written()
         return effects
 
     def _no_pipeline(self, name: str) -> str:

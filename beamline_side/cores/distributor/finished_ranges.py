@@ -22,7 +22,7 @@ _decode = msgspec.msgpack.Decoder(list[Range]).decode
 
 
 @dataclass(slots=True)
-class Covered:
+class FinishedRanges:
     """The indexes that are covered, by product (a name of the caller's)."""
 
     shelf: Shelf

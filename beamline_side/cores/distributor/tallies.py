@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.distributor.finished_ranges import Covered
+from beamline_side.cores.distributor.finished_ranges import FinishedRanges
 from beamtide.machine import Effect, Forget, Keep, Shelf
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import Closed, Tally, Task, TaskStatus
@@ -39,12 +39,12 @@ class Tallies:
 
     shelf: Shelf
     version: int = 0
-    _covered: Covered = field(init=False)
+    _finished: FinishedRanges = field(init=False)
     _tallies: dict[tuple[ScanId, PipelineName, Digest], Tally] = field(default_factory=dict)
     _versions: dict[ScanId, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._covered = Covered(self.shelf)
+        self._finished = FinishedRanges(self.shelf)
         for _, body in self.shelf.rows("version"):
             self.version = msgspec.msgpack.decode(body, type=int)
         for _, body in self.shelf.rows("tally"):
@@ -55,7 +55,7 @@ class Tallies:
     def knows(self, task: Task) -> bool:
         """Whether a task was submitted before, or others that covered its indexes with results."""
         product = "/".join((task.scan, task.pipeline, task.settings))
-        return self._known(task.id) is not None or self._covered.holds(product, task.start, task.stop)
+        return self._known(task.id) is not None or self._finished.holds(product, task.start, task.stop)
 
     def submit(self, tasks: Iterable[Task]) -> list[Effect]:
         """Count new tasks."""
@@ -88,7 +88,7 @@ class Tallies:
                 continue
             closed = msgspec.structs.replace(known, outcome=verdict.outcome, generation=verdict.generation)
             effects.append(Keep("known", verdict.task, msgspec.msgpack.encode(closed)))
-        return [*effects, *self._covered.add(over), *self._changed(changed)]
+        return [*effects, *self._finished.add(over), *self._changed(changed)]
 
     def status(self, scan: ScanId) -> TaskStatus:
         """Return the tallies of a scan ("" = of all)."""

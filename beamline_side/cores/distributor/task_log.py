@@ -19,7 +19,7 @@ _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
 @dataclass(slots=True)
-class Journal:
+class TaskLog:
     """The entries that the buffer has not confirmed."""
 
     pipeline: PipelineName

@@ -20,7 +20,7 @@ Key = tuple[ScanId, PipelineName]
 
 
 @dataclass(slots=True)
-class ShowingSink:
+class SinkWithPreviews:
     """The sink, and what is shown beside it."""
 
     sink: SinkMachine

@@ -26,7 +26,7 @@ Part: TypeAlias = tuple[Record, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Fetching:
+class Queries:
     """Reads the results of all products."""
 
     shelf: Shelf

@@ -24,7 +24,7 @@ _encode = msgspec.msgpack.encode
 
 
 @dataclass(slots=True)
-class Filing:
+class Retention:
     """The products that stand in files, and the rows that are on their way out."""
 
     shelf: Shelf

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.pending_requests import Asker, Deferred
+from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamline_side.cores.sink.product_ledger import Forms, ProductLedger, Record
-from beamline_side.cores.sink.queries import Fetching
-from beamline_side.cores.sink.retention import Filing
+from beamline_side.cores.sink.queries import Queries
+from beamline_side.cores.sink.retention import Retention
 from beamtide import codec
 from beamtide.errors import WireError
 from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Peer, Send, Shelf, Tick, Unreachable, WakeAt
@@ -41,13 +41,13 @@ class SinkMachine:
     most: int = MOST_KEPT
     _products: dict[results.Product, ProductLedger] = field(default_factory=dict)
     _version: int = 0
-    _waiting: Deferred[Peer, results.WatchRequest] = field(default_factory=Deferred)
-    _filing: Filing = field(init=False)
-    _fetching: Fetching = field(init=False)
+    _waiting: PendingRequests[Peer, results.WatchRequest] = field(default_factory=PendingRequests)
+    _retention: Retention = field(init=False)
+    _queries: Queries = field(init=False)
 
     def __post_init__(self) -> None:
-        self._filing, self._fetching = Filing(self.shelf, self.most), Fetching(self.shelf, self._products)
-        for state in self._filing.states():
+        self._retention, self._queries = Retention(self.shelf, self.most), Queries(self.shelf, self._products)
+        for state in self._retention.states():
             self._products[state.product] = ProductLedger.of_files(state)
             self._version = max(self._version, state.version)
         for _, body in self.shelf.rows("forms"):
@@ -70,8 +70,8 @@ class SinkMachine:
             case Heard(message=results.ReleaseHeld() as held):
                 effects += self._take_held(event, held)
             case Heard(message=results.Filed() as filed):
-                effects += [*self._filing.note(filed), Send(event.peer, Ok(), event.id)]
-            case Tick() if rows := self._filing.step(self._products):
+                effects += [*self._retention.note(filed), Send(event.peer, Ok(), event.id)]
+            case Tick() if rows := self._retention.step(self._products):
                 effects += [*rows, WakeAt(now)]
             case Heard(message=results.WatchRequest() as request):
                 deadline = self._waiting.add(event.peer, event, request, now, request.wait)
@@ -83,21 +83,21 @@ class SinkMachine:
     def progress(self) -> dict[str, float]:
         """Return how many products and results there are."""
         results_kept = sum(len(ledger) for ledger in self._products.values())
-        return {"products": len(self._products), "results": results_kept, "kept_bytes": self._filing.kept}
+        return {"products": len(self._products), "results": results_kept, "kept_bytes": self._retention.kept}
 
     def why(self) -> str:
         """Say that more is kept than should be."""
-        return self._filing.why()
+        return self._retention.why()
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
         for ledger in self._products.values():
             ledger.check()
-        assert self._filing.kept == sum(ledger.bytes for ledger in self._products.values()), "bytes are miscounted"
+        assert self._retention.kept == sum(ledger.bytes for ledger in self._products.values()), "bytes are miscounted"
 
     def _add(self, record: Record) -> None:
         ledger = self._products.setdefault(record.product, ProductLedger(record.product, record.modality))
-        self._filing.add(ledger, record)
+        self._retention.add(ledger, record)
         self._version = max(self._version, record.version)
 
     def _take(self, event: Heard, result: results.StoreRequest, arrays: Arrays, held: Handle | None = None) -> list[Effect]:
@@ -159,9 +159,9 @@ class SinkMachine:
             case results.ListRequest(scan=scan, pipeline=pipeline):
                 answer: Message = self._state(scan, pipeline, -1)
             case results.FetchRequest() as request:
-                answer, arrays = self._fetching.fetch(request)
+                answer, arrays = self._queries.fetch(request)
             case results.ResultsRequest() as request:
-                answer, arrays = self._fetching.whole(request)
+                answer, arrays = self._queries.whole(request)
             case message:
                 answer = Unsupported(kind=kind_of(message))
         return answer, event.id, arrays

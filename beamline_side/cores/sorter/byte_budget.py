@@ -20,7 +20,7 @@ PROMISE = 60.0
 
 
 @dataclass(slots=True)
-class ResultRoom:
+class ByteBudget:
     """The budget of one sorter, in bytes."""
 
     memory: int = 512 << 20

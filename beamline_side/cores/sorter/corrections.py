@@ -22,7 +22,7 @@ AGAIN_AFTER = 3.0
 SINK = link("sink")
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+class ResultRange(msgspec.Struct, frozen=True, array_like=True):
     """Where a stored result belongs."""
 
     product: Product
@@ -33,20 +33,20 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 class Correction(msgspec.Struct, array_like=True):
     """What a correction replaces; a row of the table "correction". `again` is when to send it (again)."""
 
-    place: Place
+    place: ResultRange
     generation: int
     again: float = 0.0
 
 
 @dataclass(slots=True)
-class Parcels:
+class SinkMessages:
     """What is sent to the sink: where a payload lies, or the payload itself to a sink that cannot get at it."""
 
     shelf: Shelf
     apart: bool = False
     """Whether the sink said that it is on another host, or does not know how to be told."""
 
-    def of(self, table: str, task: TaskId, place: Place, generation: int = 0) -> Send:
+    def of(self, table: str, task: TaskId, place: ResultRange, generation: int = 0) -> Send:
         """Return the message that releases a stored result."""
         handle = None if self.apart else self.shelf.handle(table, task)
         if handle is not None:
@@ -63,14 +63,14 @@ class Corrections:
     """The corrections that the sink has not confirmed."""
 
     shelf: Shelf
-    parcels: Parcels
+    to_sink: SinkMessages
     _waiting: dict[TaskId, Correction] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, body in self.shelf.rows("correction"):
             self._waiting[TaskId(key)] = msgspec.msgpack.decode(body, type=Correction)
 
-    def store(self, request: StoreRequest, arrays: Arrays, place: Place) -> list[Effect]:
+    def store(self, request: StoreRequest, arrays: Arrays, place: ResultRange) -> list[Effect]:
         """Take a result of a higher generation; an older one than we have changes nothing."""
         task = request.task
         known = self._waiting.get(task.id)
@@ -89,7 +89,7 @@ class Corrections:
         for (task, correction), _ in zip(ready, range(AT_ONCE), strict=False):
             if now >= correction.again:
                 correction.again = now + AGAIN_AFTER
-                effects.append(self.parcels.of("corrected", task, correction.place, correction.generation))
+                effects.append(self.to_sink.of("corrected", task, correction.place, correction.generation))
                 effects.append(WakeAt(Seconds(correction.again)))
         return effects
 

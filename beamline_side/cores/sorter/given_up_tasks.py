@@ -19,7 +19,7 @@ from beamtide.messages.results import Release, Released, StoredBefore, StoreRequ
 
 
 @dataclass(slots=True)
-class Doubts:
+class GivenUpTasks:
     """The questions that the sink has not answered."""
 
     shelf: Shelf

@@ -15,7 +15,7 @@ from beamtide.messages.base import Seconds, TaskId
 from beamtide.messages.results import Product
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class ReleaseRow(msgspec.Struct, frozen=True, array_like=True):
     """Where a stored result belongs, and how many bytes of arrays it has; a row of the table "place"."""
 
     product: Product

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from beamline_side.cores.sorter.byte_budget import ResultRoom
-from beamline_side.cores.sorter.corrections import SINK, Corrections, Parcels, Place
-from beamline_side.cores.sorter.given_up_tasks import Doubts
-from beamline_side.cores.sorter.release_queue import Line, ReleaseQueue, Row
+from beamline_side.cores.sorter.byte_budget import ByteBudget
+from beamline_side.cores.sorter.corrections import SINK, Corrections, ResultRange, SinkMessages
+from beamline_side.cores.sorter.given_up_tasks import GivenUpTasks
+from beamline_side.cores.sorter.release_queue import Line, ReleaseQueue, ReleaseRow
 from beamtide import codec
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Ok, Refused, Unsupported
@@ -45,14 +45,14 @@ class SorterMachine:
 
     pipeline: str
     shelf: Shelf
-    room: ResultRoom = field(default_factory=ResultRoom)
+    room: ByteBudget = field(default_factory=ByteBudget)
     _lines: dict[Product, Line] = field(default_factory=dict)
     _queues: dict[Product, ReleaseQueue] = field(default_factory=dict)
     """Products with results that wait; those that are done cost nothing but their line."""
-    _places: dict[TaskId, Place] = field(default_factory=dict)
-    _parcels: Parcels = field(init=False)
+    _places: dict[TaskId, ResultRange] = field(default_factory=dict)
+    _to_sink: SinkMessages = field(init=False)
     _corrections: Corrections = field(init=False)
-    _doubts: Doubts = field(init=False)
+    _given_up_tasks: GivenUpTasks = field(init=False)
     _stored: int = 0
     _released: int = 0
     _repeated: int = 0
@@ -61,15 +61,15 @@ class SorterMachine:
 
     def __post_init__(self) -> None:
         decode = msgspec.msgpack.decode
-        self._parcels = Parcels(self.shelf)
-        self._corrections = Corrections(self.shelf, self._parcels)
-        self._doubts = Doubts(self.shelf)
+        self._to_sink = SinkMessages(self.shelf)
+        self._corrections = Corrections(self.shelf, self._to_sink)
+        self._given_up_tasks = GivenUpTasks(self.shelf)
         for _, body in self.shelf.rows("line"):
             line = decode(body, type=Line)
             self._lines[line.product] = line
         for key, body in self.shelf.rows("place"):
-            row = decode(body, type=Row)
-            self._note(TaskId(key), Place(row.product, row.start, row.stop), row.size)
+            row = decode(body, type=ReleaseRow)
+            self._note(TaskId(key), ResultRange(row.product, row.start, row.stop), row.size)
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
@@ -84,11 +84,15 @@ class SorterMachine:
                 self.room.came(event.peer)
                 return self._store(event)  # released on the tick that ends the batch, when the payload can be read back
             case Heard(message=Released(task=task, generation=generation) as answer, peer=peer) if peer == SINK:
-                effects += [*self._corrections.released(task, generation), *self._drop(task), *self._doubts.answered(answer)]
+                effects += [
+                    *self._corrections.released(task, generation),
+                    *self._drop(task),
+                    *self._given_up_tasks.answered(answer),
+                ]
                 self._refused, self._silent = "", False
             case Heard(message=Refused(reason=reason), peer=peer) if peer == SINK:
                 self._refused = reason
-            case Heard(message=NotHeld() | Unsupported(), peer=peer) if peer == SINK and not self._parcels.apart:
+            case Heard(message=NotHeld() | Unsupported(), peer=peer) if peer == SINK and not self._to_sink.apart:
                 self._send_whole()
             case Unreachable(peer=peer):
                 self.room.came(peer)
@@ -136,7 +140,7 @@ class SorterMachine:
         request = event.message
         assert isinstance(request, StoreRequest)
         task = request.task
-        place = Place(product_of(task), task.start, task.stop)
+        place = ResultRange(product_of(task), task.start, task.stop)
         answer = Send(event.peer, Ok(note=task.id), event.id)
         trouble = self._trouble(task.id, place)
         if trouble:
@@ -152,12 +156,12 @@ class SorterMachine:
             kept.append(Keep("line", place.product.key, msgspec.msgpack.encode(Line(place.product))))
         self._note(task.id, place, size)
         self._stored += 1
-        row = Row(place.product, place.start, place.stop, size)
+        row = ReleaseRow(place.product, place.start, place.stop, size)
         kept.append(Keep("place", task.id, msgspec.msgpack.encode(row)))
         kept.append(Keep("payload", task.id, codec.pack(request, event.arrays)))
         return [*kept, answer]
 
-    def _again(self, event: Heard, request: StoreRequest, place: Place) -> list[Effect]:
+    def _again(self, event: Heard, request: StoreRequest, place: ResultRange) -> list[Effect]:
         """Take a result for a range that is known."""
         if request.task.generation:
             return self._corrections.store(request, event.arrays, place)
@@ -169,16 +173,16 @@ class SorterMachine:
         task = request.task.id
         if task in self._corrections:
             return []
-        return self._doubts.look(event, request) if task in self._places else self._doubts.ask(event, request)
+        return self._given_up_tasks.look(event, request) if task in self._places else self._given_up_tasks.ask(event, request)
 
-    def _full(self, size: int, place: Place) -> str:
+    def _full(self, size: int, place: ResultRange) -> str:
         """Why there is no room for a result now: a sentence, or ""."""
         mark, queue = self._watermark(place.product), self._queues.get(place.product)
         end = max(mark, queue.end) if queue else mark
         refused = self.room.refusal(size, next_in_line=place.start == end, first=place.start == mark)
         return refused or self.shelf.room(size)
 
-    def _trouble(self, task: TaskId, place: Place) -> str:
+    def _trouble(self, task: TaskId, place: ResultRange) -> str:
         """Why a result cannot be stored: a sentence, or ""."""
         where = f"{task}: indexes {place.start} to {place.stop - 1} of {place.product.scan}"
         if place.product.pipeline != self.pipeline:
@@ -196,14 +200,14 @@ class SorterMachine:
         other = queue.overlapping(place.start, place.stop) if queue else None
         return f"{where} overlap with {other}" if other else ""
 
-    def _is_known(self, task: TaskId, place: Place) -> bool:
+    def _is_known(self, task: TaskId, place: ResultRange) -> bool:
         return task in self._places or place.stop <= self._watermark(place.product)
 
     def _watermark(self, product: Product) -> int:
         line = self._lines.get(product)
         return line.watermark if line else 0
 
-    def _note(self, task: TaskId, place: Place, size: int) -> None:
+    def _note(self, task: TaskId, place: ResultRange, size: int) -> None:
         line = self._lines.setdefault(place.product, Line(place.product))
         queue = self._queues.setdefault(place.product, ReleaseQueue(line.watermark))
         queue.add(place.start, place.stop, task)
@@ -238,12 +242,12 @@ class SorterMachine:
                 credit -= 1
                 self._silent |= task in queue.sent
                 queue.note_sent(task, now + AGAIN_AFTER)
-                effects += [self._parcels.of("payload", task, self._places[task]), WakeAt(Seconds(now + AGAIN_AFTER))]
+                effects += [self._to_sink.of("payload", task, self._places[task]), WakeAt(Seconds(now + AGAIN_AFTER))]
         return effects
 
     def _send_whole(self) -> None:
         """The sink cannot get at our payloads: send them, from now on, and again what is on its way."""
-        self._parcels.apart = True
+        self._to_sink.apart = True
         self._corrections.again()
         for queue in self._queues.values():
             queue.sent.clear()

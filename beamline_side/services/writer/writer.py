@@ -22,7 +22,7 @@ from beamline_side.services.writer.sink_reader import SinkReader
 from beamline_side.writers.files import ProductFiles, finished_file
 from beamline_side.writers.product import Content
 from beamtide import clock
-from beamtide.component.heartbeat import Presence
+from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config import site
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
@@ -231,7 +231,7 @@ def _settings_now(deployment: Deployment) -> dict[str, Digest]:
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
     """Follow the sink until `stop()`."""
     with Caller(identity_of(deployment, "component")) as caller:
-        presence = Presence(deployment, "writer", caller)
+        presence = ComponentHeartbeat(deployment, "writer", caller)
 
         def pulse() -> None:
             presence.beat(writer.progress(), writer.why())
