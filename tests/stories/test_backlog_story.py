@@ -65,7 +65,7 @@ class Story:
         self.open[task.id] = (ORDERINGS[self.order](task, seq), seq)
 
     def lease(self, worker: str) -> TaskId | None:
-        changes = self.table.lease(worker, Seconds(self.now), ticket=self.backlog.take(self.table.first()))
+        changes = self.table.lease(worker, Seconds(self.now), open_task=self.backlog.take(self.table.first()))
         self.keep([change for change in changes if not isinstance(change, Grant)])
         return next((change.task.id for change in changes if isinstance(change, Grant)), None)
 

@@ -218,7 +218,7 @@ def test_letters_can_be_dropped(buffer: Driven) -> None:
 def test_only_the_newest_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "MOST", 3)
     spool = Spool.nowhere()
-    box = dead_letters.LetterBox(spool)
+    box = dead_letters.DeadLetterBox(spool)
     for number in range(9):
         for effect in box.add(DeadLetter(task=task_of(number), seq=number, reason="off")):
             if isinstance(effect, Keep):
@@ -226,7 +226,7 @@ def test_only_the_newest_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
             elif isinstance(effect, Forget):
                 spool.forget(effect.table, effect.key)
         spool.commit()
-    for one in (box, dead_letters.LetterBox(spool)):
+    for one in (box, dead_letters.DeadLetterBox(spool)):
         one.check()
         assert [letter.seq for letter in one.answer(DeadListRequest()).letters] == [8, 7, 6]
 
