@@ -16,7 +16,7 @@ def main(site_file: str, task_file: str) -> None:
     """Do one task and forget the result."""
     deployment = site.load(pathlib.Path(site_file))
     task = msgspec.json.decode(pathlib.Path(task_file).read_bytes(), type=Task)
-    work = prefork_pool.open_nursery(deployment, task.pipeline, "naive", 0.0, ready_kernel.registered)
+    work = prefork_pool.prepare_work(deployment, task.pipeline, "naive", 0.0, ready_kernel.registered)
     assert work.ready is not None
     with Caller() as caller:
         work.ready.kernel(inputs.read(task, deployment.site.roots, caller, deployment.address("sink"))[0])

@@ -24,7 +24,7 @@ from cluster_side.modalities.ptychography import recipe
 from cluster_side.modalities.ptychography.engines.backend import numpy_backend
 from cluster_side.modalities.ptychography.engines.propagators import far_field
 from cluster_side.modalities.ptychography.engines.run import Engine, Limits, Plan, engine_for
-from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState, members
 
 ROUNDS = 5
 PEER = pathlib.Path(__file__).with_name("ptychi_peer.py")
@@ -67,7 +67,7 @@ def frames() -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.compl
         return stored["data"][0], stored["scan"][0].astype(float), stored["probe"][0, 0, 0, 0]
 
 
-def _engine(text: str, counts: NDArray[Any], positions: NDArray[Any], probe: NDArray[Any]) -> tuple[Engine, State]:
+def _engine(text: str, counts: NDArray[Any], positions: NDArray[Any], probe: NDArray[Any]) -> tuple[Engine, ReconstructionState]:
     backend = numpy_backend()
     shape = counts.shape[1], counts.shape[2]
     bench = Bench(backend, far_field(backend, shape), Alone())
@@ -78,7 +78,7 @@ def _engine(text: str, counts: NDArray[Any], positions: NDArray[Any], probe: NDA
     pixels = (positions - np.floor(positions.min(axis=0)) + 2)[ours.own]
     start = probe * np.sqrt(counts.sum(axis=(1, 2)).mean() / (np.abs(probe) ** 2).sum())
     size = np.ceil(pixels.max(axis=0)).astype(int) + np.asarray(shape) + 2
-    state = State(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels, pixels.copy())
+    state = ReconstructionState(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels, pixels.copy())
     stage = recipe.parse(text)[0]
     engine = engine_for(stage, bench, measured, state, Plan((stage,)))
     engine.iterate(state, Limits())  # plans the transforms

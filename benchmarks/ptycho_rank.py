@@ -10,7 +10,7 @@ from cluster_side.modalities.ptychography import recipe
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.backend import numpy_backend
 from cluster_side.modalities.ptychography.engines.propagators import far_field
-from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState, members
 from cluster_side.worker.mpi.ranks import Ranks
 
 
@@ -24,7 +24,9 @@ def main() -> None:
     pixels = positions - np.floor(positions.min(axis=0)) + 2
     size = np.ceil(pixels.max(axis=0)).astype(int) + np.asarray(probe.shape) + 2
     start = probe * np.sqrt(counts.sum(axis=(1, 2)).mean() / (np.abs(probe) ** 2).sum())
-    state = State(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels[ours.own], pixels[ours.own])
+    state = ReconstructionState(
+        backend.array(np.ones(size, complex)), backend.array(start[None]), pixels[ours.own], pixels[ours.own]
+    )
     power = float(counts.sum(dtype=float)) * bench.propagator.gain
     stage = recipe.parse("DM 1")[0]
     engine = run.engine_for(stage, bench, Frames(amplitudes, None, power, ours), state, run.Plan((stage,)))

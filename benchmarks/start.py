@@ -60,7 +60,7 @@ def _naive(deployment: Deployment, task: Task) -> float:
 
 
 def _warm(deployment: Deployment, task: Task, times: int) -> list[float]:
-    work = prefork_pool.open_nursery(deployment, "xrf", "warm", 0.0, ready_kernel.registered)
+    work = prefork_pool.prepare_work(deployment, "xrf", "warm", 0.0, ready_kernel.registered)
     assert work.ready is not None
     taken = []
     with Caller() as caller:

@@ -108,7 +108,7 @@ def to_kernel(folder: pathlib.Path) -> list[float]:
     deployment = demo.prepare_demo(folder)
     beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0.0)
     (deployment.site.state / "run").mkdir(parents=True, exist_ok=True)
-    work = prefork_pool.open_nursery(deployment, "xrf", "bench", 30.0, ready_kernel.registered)
+    work = prefork_pool.prepare_work(deployment, "xrf", "bench", 30.0, ready_kernel.registered)
     assert work.ready is not None
     kernel = work.ready.kernel
     reading, writing = os.pipe()
@@ -120,7 +120,7 @@ def to_kernel(folder: pathlib.Path) -> list[float]:
     pid = os.fork()
     if not pid:
         told = replace(work, ready=replace(work.ready, kernel=telling))
-        os._exit(prefork_pool.Nursery(told, job_policy.Life(1, TASKS + 1)).run().code)
+        os._exit(prefork_pool.PreforkPool(told, job_policy.JobPolicy(1, TASKS + 1)).run().code)
     try:
         served = Served(deployment, task_of(deployment))
         served.serve(TASKS + 1)

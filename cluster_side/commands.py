@@ -45,7 +45,7 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
     if not pipeline:
         raise BadInput("say whose tasks to work on: --pipeline NAME; or which failed task to run again: --bundle FILE")
     from cluster_side.worker.job import job as whole_job  # after the line above: numpy reads it once
-    from cluster_side.worker.job.allocation import Needs
+    from cluster_side.worker.job.allocation import SlotNeeds
 
     deployment = site.load(config)
     if pipeline in deployment.pipelines and (ranks := deployment.pipelines[pipeline].job.ranks) > 1:
@@ -54,7 +54,7 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
         log_lines(as_json=as_json)
         raise SystemExit(program.run(program.work_of(deployment, pipeline, job, idle_exit), ranks))
     commands_scaling.live_with_parent()
-    wish = whole_job.Wish(pipeline, slots, tasks, job, idle_exit, walltime, Needs(cpus, memory, gpus))
+    wish = whole_job.JobOptions(pipeline, slots, tasks, job, idle_exit, walltime, SlotNeeds(cpus, memory, gpus))
     end = whole_job.run(deployment, wish, functools.partial(log_line, as_json=as_json))
     if end.reason:
         print(f"beamtide work: {end.reason}", file=sys.stderr)  # noqa: T201

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from cluster_side.modalities.context import Company
+from cluster_side.modalities.context import Context
 from cluster_side.modalities.ptychography.kernel import load
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 from cluster_side.worker.mpi.ranks import Ranks
@@ -19,7 +19,7 @@ def main(target: pathlib.Path) -> None:
     truth = simulate(side=5, size=32, modes=2, wrong=0.5)
     refine = {"positions_after": 2, "flux": True, "background": True}
     settings = PtychographySettings(**truth.settings(recipe=RECIPE, device="cpu", refine=refine) | {"modes": 2})
-    found = load(settings, {})(truth.arrays(), Company(team, team.local_rank))
+    found = load(settings, {})(truth.arrays(), Context(team, team.local_rank))
     if team.rank == 0:
         np.savez(target, ranks=team.size, **found)
 

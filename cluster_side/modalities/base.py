@@ -79,10 +79,10 @@ class Modality:
     needs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("numpy",)
     """Distributions whose versions belong into the provenance."""
-    company: bool = False
-    """Whether the kernel takes a second argument, the `Company` that it computes in (see `company`)."""
+    context: bool = False
+    """Whether the kernel takes a second argument, the `Context` that it computes in (see `context`)."""
     follows: bool = False
-    """Whether its kernel takes what comes of a scan that has not ended (`Company.feed`)."""
+    """Whether its kernel takes what comes of a scan that has not ended (`Context.feed`)."""
     judge: str = ""
     """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
     prepare: str = ""

@@ -1,6 +1,6 @@
 """What a long computation has around it: those who compute with it, and those who watch.
 
-A kernel of a modality with `company=True` is called with its arrays and a `Company`. A team is one process alone, or the ranks of
+A kernel of a modality with `context=True` is called with its arrays and a `Context`. A team is one process alone, or the ranks of
 an MPI program that add up what each has summed; every operator that needs all indexes is a sum over them, so it needs two verbs.
 """
 
@@ -94,7 +94,7 @@ def _nobody(datasets: Mapping[str, Any], progress: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Company:
+class Context:
     """A team, and how to tell what there is so far."""
 
     team: Team = field(default_factory=Alone)
@@ -108,4 +108,4 @@ class Company:
     """Brings what is still to come of a scan that has not ended; None: the kernel was given all there is."""
 
 
-ALONE = Company()
+ALONE = Context()

@@ -12,8 +12,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = ("beamtide", "beamline_side", "cluster_side")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MODULE_AIM, FUNCTION_AIM, STOP_MODULE, STOP_FUNCTION = 250, 30, 400, 45
-LONGER_MODULES: set[str] = set()
-"""Over the aim, under the stop, with a reason."""
+LONGER_MODULES: dict[str, str] = {
+    "beamline_side/cores/sorter/sorter.py": "one core: each event of the sorter is one method, and they share its invariants",
+}
+"""Over the aim, under the stop, and why."""
 LONGER_FUNCTIONS: set[str] = set()
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "data"}
 BIN = pathlib.Path(sys.executable).parent
@@ -53,7 +55,7 @@ def test_modules_are_short() -> None:
 
 
 def test_the_list_of_longer_modules_is_needed() -> None:
-    assert all(len((ROOT / name).read_text().splitlines()) > MODULE_AIM for name in LONGER_MODULES)
+    assert all(reason and len((ROOT / name).read_text().splitlines()) > MODULE_AIM for name, reason in LONGER_MODULES.items())
 
 
 def test_functions_are_short() -> None:

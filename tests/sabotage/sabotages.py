@@ -108,19 +108,21 @@ SABOTAGES = (
     ),
     Sabotage(
         "a task may take all memory",
-        "Nursery._weigh",
+        "PreforkPool._check_memory",
         "taken > self.memory_mb",
         "taken > self.memory_mb << 20",
         ("tests/system/test_nursery.py",),
     ),
     Sabotage(
         "a spare worker that died is started",
-        "Nursery._start",
+        "PreforkPool._start",
         "os.waitpid(one.pid, os.WNOHANG)[0]",
         "os.waitpid(one.pid, os.WNOHANG)[0] < 0",
         ("tests/system/test_nursery.py",),
     ),
-    Sabotage("a job that is not wanted goes on", "Life._ended", "True", "False", ("tests/stories/test_worker_life_story.py",)),
+    Sabotage(
+        "a job that is not wanted goes on", "JobPolicy._ended", "True", "False", ("tests/stories/test_worker_life_story.py",)
+    ),
     Sabotage("spool does not wait for the disk", "connect", "'FULL'", "'OFF'", SPOOLED),
     Sabotage("spool never commits", "Rows.write", "'COMMIT'", "'SELECT 1'", SPOOLED),
     Sabotage(
@@ -526,7 +528,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "saturated pixels keep their share of the norm",
-        "Table.integrate",
+        "IntegrationTable.integrate",
         "self.sums - lost if missing else self.sums",
         "self.sums",
         ("tests/unit/test_xrd.py",),
@@ -596,7 +598,7 @@ SABOTAGES = (
     Sabotage(
         "a task that began early takes frames without their positions",
         "news_of",
-        "min(pieces[-1].stop if pieces else 0, sight.complete)",
+        "min(pieces[-1].stop if pieces else 0, seen.complete)",
         "pieces[-1].stop if pieces else 0",
         ("tests/stories/test_growing_story.py",),
     ),

@@ -12,7 +12,7 @@ from beamtide.errors import BadInput, Broken, NoAnswer
 from beamtide.messages import KINDS, Message, Ok
 from beamtide.messages.tasks import LeaseRequest, StatusRequest, SubmitRequest
 from beamtide.pump import Caller, authentication
-from beamtide.pump.authentication import Authenticator, knock, new_pair
+from beamtide.pump.authentication import Authenticator, new_pair, self_test
 from beamtide.security import guard as guarding
 from beamtide.security.guard import Guard
 from beamtide.security.key_files import COMPONENT, Entry, Identity, revoke
@@ -181,7 +181,7 @@ def test_a_door_that_opens_to_strangers_is_noticed_at_the_start(door: Door) -> N
         server.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 0)  # the mistake: without a keeper everybody is let in
         server.bind(address := free_address())
         with pytest.raises(Broken, match="a stranger with a random key was let in"):
-            knock(context, address, guard)
+            self_test(context, address, guard)
         server.close()
 
 

@@ -15,7 +15,7 @@ from beamtide.messages.tasks import Need
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Output
 from cluster_side.modalities.context import Alone
-from cluster_side.worker.task.live_inputs import Growing, News, Sight, as_begun, growing_of, news_of
+from cluster_side.worker.task.live_inputs import LiveInputs, LiveNews, LiveState, as_started, live_inputs_of, news_of
 from tests.faults import load
 from tests.unit.test_inputs import given as file
 from tests.unit.test_inputs import task_with
@@ -44,13 +44,13 @@ def test_what_is_usable_grows_without_gap_and_ends_with_the_scan(data: st.DataOb
     for _ in range(data.draw(st.integers(1, 6))):
         there = whole[: data.draw(st.integers(max(1, len(there)), len(whole)))]
         complete = data.draw(st.integers(complete, PLANNED))
-        news = news_of(Sight(state(PLANNED, "running"), there, complete, quiet=True), SOURCE, PLANNED, had(taken))
+        news = news_of(LiveState(state(PLANNED, "running"), there, complete, quiet=True), SOURCE, PLANNED, had(taken))
         taken += news.pieces
         assert had(taken) <= complete, "a need was not complete"
         assert not news.over or (sum(counts) >= PLANNED and complete == PLANNED), "a scan that runs is not over"
     points, before = measured, had(taken)
     for complete, quiet in ((points - 1, True), (points, False), (points, True)):
-        news = news_of(Sight(state(points, "ended"), whole, complete, quiet), SOURCE, PLANNED, had(taken))
+        news = news_of(LiveState(state(points, "ended"), whole, complete, quiet), SOURCE, PLANNED, had(taken))
         taken += news.pieces
         assert not (news.over and complete < points)
         over = news.over
@@ -71,16 +71,18 @@ def in_order(facts: list[FileFact]) -> list[tuple[str, int]]:
 
 def test_a_file_that_never_came_is_waited_for_and_then_left_out() -> None:
     facts = [FileFact(name(0), 6), FileFact(name(2), 6)]
-    running = news_of(Sight(state(18, "ended"), facts, 18, quiet=False), SOURCE, PLANNED, 0)
+    running = news_of(LiveState(state(18, "ended"), facts, 18, quiet=False), SOURCE, PLANNED, 0)
     assert ([(piece.start, piece.stop) for piece in running.pieces], running.over) == ([(0, 6)], False)
-    closed = news_of(Sight(state(18, "ended"), facts, 18, quiet=True), SOURCE, PLANNED, 6)
+    closed = news_of(LiveState(state(18, "ended"), facts, 18, quiet=True), SOURCE, PLANNED, 6)
     assert [(piece.start, piece.stop, bool(piece.trouble)) for piece in closed.pieces] == [(6, 12, True), (12, 18, False)]
     assert closed.over
 
 
 def test_rows_without_a_frame_are_no_numbers() -> None:
-    pieces = news_of(Sight(state(18, "ended"), [FileFact(name(0), 6), FileFact(name(2), 6)], 18, quiet=True), SOURCE, PLANNED, 0)
-    growing = Growing(task_with(stop=PLANNED), SOURCE, None, None, Alone(), None, taken=list(pieces.pieces))  # type: ignore[arg-type]
+    pieces = news_of(
+        LiveState(state(18, "ended"), [FileFact(name(0), 6), FileFact(name(2), 6)], 18, quiet=True), SOURCE, PLANNED, 0
+    )
+    growing = LiveInputs(task_with(stop=PLANNED), SOURCE, None, None, Alone(), None, taken=list(pieces.pieces))  # type: ignore[arg-type]
     declared = (Output("x", "m"), Output("object", "", per="scan", merge="first"))
     found = growing.placed({"x": np.arange(12.0), "object": np.ones((2, 2))}, declared)
     expected = np.full(PLANNED, np.nan)
@@ -91,9 +93,9 @@ def test_rows_without_a_frame_are_no_numbers() -> None:
 
 def test_a_bundle_of_a_task_that_began_early_has_what_it_began_with() -> None:
     early = task_with(file("s/0.h5", 0, 6), file("s/1.h5", 2, 4), stop=PLANNED)
-    assert as_begun(early).stop == 8
+    assert as_started(early).stop == 8
     whole = task_with(file("s/0.h5", 0, 6), stop=6)
-    assert as_begun(whole) == whole
+    assert as_started(whole) == whole
 
 
 def test_a_task_that_has_all_of_its_inputs_is_read_as_ever(tmp_path: pathlib.Path) -> None:
@@ -101,13 +103,13 @@ def test_a_task_that_has_all_of_its_inputs_is_read_as_ever(tmp_path: pathlib.Pat
     pipeline = PipelineConfig(pipeline="p", modality="ptychography", source=SOURCE)
     deployment = load.site(tmp_path, Leases()).model_copy(update={"pipelines": {"p": pipeline}})
     with Caller() as caller:
-        assert growing_of(task_with(file("s/0.h5", 0, 6), stop=6), deployment, caller, Alone()) is None
+        assert live_inputs_of(task_with(file("s/0.h5", 0, 6), stop=6), deployment, caller, Alone()) is None
         early = task_with(file("s/0.h5", 0, 6), stop=PLANNED)
-        assert growing_of(early, deployment, caller, Alone()) is not None
+        assert live_inputs_of(early, deployment, caller, Alone()) is not None
         waits = msgspec.structs.replace(early, stop=6, needs=(Need(pipeline=PipelineName("q"), dataset="x", upto=3),))
-        assert growing_of(waits, deployment, caller, Alone()) is not None
+        assert live_inputs_of(waits, deployment, caller, Alone()) is not None
 
 
 def test_what_rank_0_tells_survives_the_wire() -> None:
-    news = news_of(Sight(state(18, "ended"), [FileFact(name(0), 6)], 18, quiet=True), SOURCE, PLANNED, 0)
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(news), type=News) == news
+    news = news_of(LiveState(state(18, "ended"), [FileFact(name(0), 6)], 18, quiet=True), SOURCE, PLANNED, 0)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(news), type=LiveNews) == news

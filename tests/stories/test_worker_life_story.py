@@ -9,23 +9,23 @@ from cluster_side.worker.job.job_policy import (
     CRASHES,
     GRACE,
     HAND_BACK,
-    ChildEnded,
-    ChildLeased,
     Event,
     Exit,
-    Life,
+    JobPolicy,
     ReportLoss,
     SignalTerm,
-    StartChild,
-    StopChild,
-    Tick,
+    StartWorker,
+    StopWorker,
+    TimePassed,
+    WorkerEnded,
+    WorkerLeased,
 )
 
 
 class JobStory(RuleBasedStateMachine):
     @initialize(slots=st.integers(1, 3), tasks=st.integers(0, 4))
     def begin(self, slots: int, tasks: int) -> None:
-        self.now, self.life = 0.0, Life(slots, tasks)
+        self.now, self.policy = 0.0, JobPolicy(slots, tasks)
         self.alive: dict[int, str] = {}
         self.reported: list[str] = []
         self.lost: list[str] = []
@@ -33,19 +33,19 @@ class JobStory(RuleBasedStateMachine):
         self.asked: set[int] = set()
         self.exits: list[Exit] = []
         self.drained_at: float | None = None
-        self.tell(Tick())
+        self.tell(TimePassed())
 
     def tell(self, event: Event) -> None:
-        for effect in self.life.handle(event, Seconds(self.now)):
+        for effect in self.policy.handle(event, Seconds(self.now)):
             assert not self.exits, "something after the exit"
             match effect:
-                case StartChild(child):
+                case StartWorker(number):
                     assert self.drained_at is None, "a child was started while the job leaves"
-                    self.alive[child] = ""
+                    self.alive[number] = ""
                 case ReportLoss(task):
                     self.reported.append(task)
-                case StopChild(child):
-                    self.asked.add(child)
+                case StopWorker(number):
+                    self.asked.add(number)
                 case Exit():
                     assert not self.alive
                     self.exits.append(effect)
@@ -53,34 +53,34 @@ class JobStory(RuleBasedStateMachine):
     @precondition(lambda self: not self.exits and "" in self.alive.values())
     @rule(data=st.data())
     def lease(self, data: st.DataObject) -> None:
-        child = data.draw(st.sampled_from([child for child, task in self.alive.items() if not task]))
+        number = data.draw(st.sampled_from([number for number, task in self.alive.items() if not task]))
         self.leases += 1
-        self.alive[child] = f"task {self.leases}"
-        self.tell(ChildLeased(child, self.alive[child], 1, f"worker {child}"))
+        self.alive[number] = f"task {self.leases}"
+        self.tell(WorkerLeased(number, self.alive[number], 1, f"worker {number}"))
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data(), word=st.sampled_from(["done", "failed", "stale", "silent", "notask", "leave", ""]))
     def end(self, data: st.DataObject, word: str) -> None:
-        child = data.draw(st.sampled_from(sorted(self.alive)))
-        task = self.alive.pop(child)
+        number = data.draw(st.sampled_from(sorted(self.alive)))
+        task = self.alive.pop(number)
         said = word if task or word in ("notask", "silent", "leave") else ""
         if task and said in ("notask", "leave", "silent", ""):
             said = "" if said in ("notask", "leave") else said
             self.lost.append(task)
-        self.tell(ChildEnded(child, said, "" if said else "was killed by signal 9 (SIGKILL)"))  # type: ignore[arg-type]
+        self.tell(WorkerEnded(number, said, "" if said else "was killed by signal 9 (SIGKILL)"))  # type: ignore[arg-type]
 
     @precondition(lambda self: not self.exits)
     @rule()
     def leave(self) -> None:
         self.drained_at = self.now if self.drained_at is None else self.drained_at
-        waiting = {child for child, task in self.alive.items() if not task}
+        waiting = {number for number, task in self.alive.items() if not task}
         self.tell(SignalTerm())
         assert waiting <= self.asked, "a child that waits was not told to leave"
 
     @rule(seconds=st.sampled_from([0.0, 1.0, GRACE, HAND_BACK]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
-        self.tell(Tick())
+        self.tell(TimePassed())
         if self.drained_at is not None and self.now >= self.drained_at + GRACE:
             assert set(self.alive) <= self.asked, "a busy child was not asked to hand back"
 
@@ -88,9 +88,9 @@ class JobStory(RuleBasedStateMachine):
     def promises(self) -> None:
         if not hasattr(self, "life"):
             return
-        self.life.check()
-        assert len(self.alive) <= self.life.slots
-        assert not self.life.tasks or self.leases <= self.life.tasks
+        self.policy.check()
+        assert len(self.alive) <= self.policy.slots
+        assert not self.policy.tasks or self.leases <= self.policy.tasks
         assert self.reported == self.lost
         assert bool(self.exits) == (not self.alive)
 
@@ -100,26 +100,26 @@ TestJobStory.settings = settings(max_examples=100, stateful_step_count=30)
 
 
 def test_a_job_that_is_not_wanted_lets_the_busy_ones_finish_and_starts_nobody() -> None:
-    life = Life(2)
-    assert life.handle(Tick(), Seconds(0)) == [StartChild(1), StartChild(2)]
-    life.handle(ChildLeased(1, "t", 1, "w"), Seconds(0))
-    assert life.handle(ChildEnded(2, "leave"), Seconds(1)) == []
-    assert life.handle(Tick(), Seconds(1000)) == []
-    assert life.handle(ChildEnded(1, "done"), Seconds(1001)) == [Exit(0)]
+    policy = JobPolicy(2)
+    assert policy.handle(TimePassed(), Seconds(0)) == [StartWorker(1), StartWorker(2)]
+    policy.handle(WorkerLeased(1, "t", 1, "w"), Seconds(0))
+    assert policy.handle(WorkerEnded(2, "leave"), Seconds(1)) == []
+    assert policy.handle(TimePassed(), Seconds(1000)) == []
+    assert policy.handle(WorkerEnded(1, "done"), Seconds(1001)) == [Exit(0)]
 
 
 def test_strict_shape_takes_one_task_and_exits() -> None:
-    life = Life(1, 1)
-    assert life.handle(Tick(), Seconds(0)) == [StartChild(1)]
-    assert life.handle(ChildLeased(1, "t", 1, "w"), Seconds(0)) == []
-    assert life.handle(ChildEnded(1, "done"), Seconds(1)) == [Exit(0)]
+    policy = JobPolicy(1, 1)
+    assert policy.handle(TimePassed(), Seconds(0)) == [StartWorker(1)]
+    assert policy.handle(WorkerLeased(1, "t", 1, "w"), Seconds(0)) == []
+    assert policy.handle(WorkerEnded(1, "done"), Seconds(1)) == [Exit(0)]
 
 
 def test_workers_that_die_before_they_have_a_task_end_the_job_with_a_sentence() -> None:
-    life = Life(1)
-    life.handle(Tick(), Seconds(0))
-    for child in range(1, CRASHES):
-        assert life.handle(ChildEnded(child, "", "exited with code 70"), Seconds(0)) == [StartChild(child + 1)]
-    (end,) = life.handle(ChildEnded(CRASHES, "", "exited with code 70"), Seconds(0))
+    policy = JobPolicy(1)
+    policy.handle(TimePassed(), Seconds(0))
+    for number in range(1, CRASHES):
+        assert policy.handle(WorkerEnded(number, "", "exited with code 70"), Seconds(0)) == [StartWorker(number + 1)]
+    (end,) = policy.handle(WorkerEnded(CRASHES, "", "exited with code 70"), Seconds(0))
     assert isinstance(end, Exit)
     assert (end.code, "exited with code 70" in end.reason) == (1, True)

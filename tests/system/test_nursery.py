@@ -153,8 +153,8 @@ class Shelves:
 
 @contextmanager
 def beamline(deployment: Deployment, *, sorter: bool = True) -> Iterator[Beamline]:
-    machine = Beamline()
-    parts = {"buffer.toy": machine} | ({"sorter.toy": Shelves(machine)} if sorter else {})
+    node = Beamline()
+    parts = {"buffer.toy": node} | ({"sorter.toy": Shelves(node)} if sorter else {})
     pumps = [
         Pump(part, Session(ComponentCard(name=name, kind="toy", address=deployment.address(name))), {})
         for name, part in parts.items()
@@ -163,7 +163,7 @@ def beamline(deployment: Deployment, *, sorter: bool = True) -> Iterator[Beamlin
     for thread in threads:
         thread.start()
     try:
-        yield machine
+        yield node
     finally:
         for pump in pumps:
             pump.stop()
@@ -208,7 +208,7 @@ def task(deployment: Deployment, start: int) -> Task:
 def job(
     deployment: Deployment,
     monkeypatch: pytest.MonkeyPatch,
-    plan: job_policy.Life,
+    plan: job_policy.JobPolicy,
     idle: float = 0.2,
     ends: float | None = None,
     **more: Any,
@@ -216,10 +216,10 @@ def job(
     """Fork a job, as `beamtide work` would be; it is gone at the end."""
     monkeypatch.setattr("beamtide.registry.find", lambda group, name: Numbers())
     toy = Toy(TOY.name, TOY.settings, TOY.outputs, TOY.kernel)
-    work = prefork_pool.open_nursery(deployment, "toy", "job-1", idle, lambda name: toy, ends=ends)
+    work = prefork_pool.prepare_work(deployment, "toy", "job-1", idle, lambda name: toy, ends=ends)
     pid = os.fork()
     if not pid:
-        os._exit(prefork_pool.Nursery(work, plan, **more).run().code)
+        os._exit(prefork_pool.PreforkPool(work, plan, **more).run().code)
     try:
         yield pid
     finally:
@@ -242,7 +242,7 @@ def test_each_task_has_a_process_of_its_own(tmp_path: pathlib.Path, monkeypatch:
     deployment = deployment_in(tmp_path)
     with beamline(deployment) as line:
         line.tasks = [task(deployment, start) for start in (0, 2, 4)]
-        with job(deployment, monkeypatch, job_policy.Life(1)) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1)) as pid:
             assert code_of(pid) == 0
     assert len({worker for worker, _ in line.leases}) == 3
     kinds = [type(message) for _, message, _ in line.heard if isinstance(message, StoreRequest | TaskDone)]
@@ -257,7 +257,7 @@ def test_strict_shape_takes_one_task(tmp_path: pathlib.Path, monkeypatch: pytest
     deployment = deployment_in(tmp_path)
     with beamline(deployment) as line:
         line.tasks = [task(deployment, start) for start in (0, 2)]
-        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1, 1)) as pid:
             assert code_of(pid) == 0
     assert len(line.of(LeaseRequest)) == len(line.of(TaskDone)) == len(line.tasks) == 1
 
@@ -266,7 +266,7 @@ def test_a_killed_worker_is_reported_at_once(tmp_path: pathlib.Path, monkeypatch
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1, 1)) as pid:
             line.wait_for(lambda: line.of(Beat))
             killed = clock.monotonic()
             os.kill(int(line.leases[0][0].rpartition("-")[2]), signal.SIGKILL)
@@ -285,7 +285,7 @@ def test_a_kernel_that_raises_is_a_fault_with_a_sentence(
     deployment = deployment_in(tmp_path, mood="bad")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1, 1)) as pid:
             assert code_of(pid) == 0
     (failed,) = line.of(TaskFailed)
     assert (failed.cause, failed.reason) == ("fault", "ZeroDivisionError: the beam is off")
@@ -301,7 +301,7 @@ def test_two_slots_work_at_once_and_leave_politely(tmp_path: pathlib.Path, monke
     monkeypatch.setattr(job_policy, "GRACE", 0.5)
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0), task(deployment, 2)]
-        with job(deployment, monkeypatch, job_policy.Life(2), idle=30.0) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(2), idle=30.0) as pid:
             line.wait_for(lambda: line.of(TaskDone) and len(line.of(LeaseRequest)) >= 3)
             assert line.of(TaskDone)[0].task == "s/2", "the second slot finished while the first worked on"
             os.kill(pid, signal.SIGTERM)
@@ -316,7 +316,7 @@ def test_a_task_that_takes_too_much_memory_is_ended_with_a_sentence(
     deployment = deployment_in(tmp_path, mood="greedy")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, job_policy.Life(1, 1), memory_mb=100) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1, 1), memory_mb=100) as pid:
             assert code_of(pid) == 0
     (failed,) = line.of(TaskFailed)
     assert failed.cause == "fault"
@@ -327,7 +327,7 @@ def test_a_job_that_is_not_wanted_leaves_when_its_task_is_done(tmp_path: pathlib
     deployment = deployment_in(tmp_path)
     with beamline(deployment) as line:
         line.tasks, line.nothing = [task(deployment, 2)], NoTask(leave=True, reason="not wanted")
-        with job(deployment, monkeypatch, job_policy.Life(2), idle=30.0) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(2), idle=30.0) as pid:
             assert code_of(pid) == 0
     assert len(line.of(TaskDone)) == 1
     assert len(line.of(LeaseRequest)) <= 3, "no child after the one that was told to leave"
@@ -341,7 +341,7 @@ def test_an_idle_worker_stays_as_long_as_the_buffer_wants_and_says_how_long_its_
     ends = clock.monotonic() + 100.0
     with beamline(deployment) as line:
         line.nothing = NoTask(linger=60.0)
-        with job(deployment, monkeypatch, job_policy.Life(1), ends=ends) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1), ends=ends) as pid:
             line.wait_for(lambda: len(line.of(LeaseRequest)) >= 5)
             line.nothing = NoTask()
             assert code_of(pid) == 0
@@ -354,7 +354,7 @@ def test_workers_are_pinned_to_cpus_of_their_own(tmp_path: pathlib.Path, monkeyp
     (cpu, *_) = sorted(os.sched_getaffinity(0))
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, job_policy.Life(1, 1), pins=(frozenset({cpu}),)):
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1, 1), pins=(frozenset({cpu}),)):
             line.wait_for(lambda: line.of(Beat))
             assert os.sched_getaffinity(int(line.leases[0][0].rpartition("-")[2])) == {cpu}
 
@@ -365,7 +365,7 @@ def test_the_next_worker_is_born_before_it_is_needed_and_may_die_before(
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0), task(deployment, 2)]
-        with job(deployment, monkeypatch, job_policy.Life(1)) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1)) as pid:
             line.wait_for(lambda: line.of(Beat) and len(children(pid)) == 2)
             worker = int(line.leases[0][0].rpartition("-")[2])
             (spare,) = set(children(pid)) - {worker}
@@ -400,7 +400,7 @@ def test_a_worker_connects_to_the_sorter_while_it_computes(tmp_path: pathlib.Pat
         sorter.bind(deployment.address("sorter.toy"))
         with beamline(deployment, sorter=False) as line:
             line.tasks = [task(deployment, 0)]
-            with job(deployment, monkeypatch, job_policy.Life(1, 1)):
+            with job(deployment, monkeypatch, job_policy.JobPolicy(1, 1)):
                 line.wait_for(lambda: line.of(Beat))
                 events = iter(lambda: recv_monitor_message(seen)["event"] if seen.poll(5000) else None, None)
                 assert zmq.Event.HANDSHAKE_SUCCEEDED in events
@@ -412,7 +412,7 @@ def test_no_spare_is_born_for_a_job_without_a_further_task(tmp_path: pathlib.Pat
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1, 1)) as pid:
             line.wait_for(lambda: len(line.of(Beat)) > 5)
             assert len(children(pid)) == 1
 
@@ -421,7 +421,7 @@ def test_who_is_stale_leaves_without_storing(tmp_path: pathlib.Path, monkeypatch
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks, line.stale = [task(deployment, 0)], True
-        with job(deployment, monkeypatch, job_policy.Life(1, 1)) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1, 1)) as pid:
             assert code_of(pid) == 0
     assert not line.of(StoreRequest)
     assert not line.of(TaskFailed)
@@ -431,7 +431,7 @@ def test_workers_die_with_their_parent(tmp_path: pathlib.Path, monkeypatch: pyte
     deployment = deployment_in(tmp_path, mood="slow")
     with beamline(deployment) as line:
         line.tasks = [task(deployment, 0)]
-        with job(deployment, monkeypatch, job_policy.Life(1)) as pid:
+        with job(deployment, monkeypatch, job_policy.JobPolicy(1)) as pid:
             line.wait_for(lambda: line.of(Beat))
             os.kill(pid, signal.SIGKILL)
             line.wait_for(lambda: line.of(TaskFailed))
@@ -454,7 +454,7 @@ def test_a_child_that_is_told_to_leave_while_it_leaves_does_not_go_on_as_its_par
     if not pid:
         try:
             sys.stdout = Loud()  # type: ignore[assignment]
-            worker_process.be_one(parent, lambda: 3)
+            worker_process.become(parent, lambda: 3)
         finally:
             os._exit(99)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3

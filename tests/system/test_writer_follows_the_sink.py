@@ -12,7 +12,8 @@ import pytest
 
 import beamtide
 from beamline_side.services.components import SERVICES
-from beamline_side.services.writer.writer import Stopped, Writer, filed_scans, writer
+from beamline_side.services.writer import filed_scans, writer
+from beamline_side.services.writer.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.component.heartbeat import card_of
 from beamtide.config import site

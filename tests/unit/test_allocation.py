@@ -3,9 +3,9 @@
 import pytest
 
 from cluster_side.scaling.launchers.base import job_key
-from cluster_side.worker.job.allocation import Machine, Needs, job_name, pins, room, seconds_left, skew
+from cluster_side.worker.job.allocation import NodeResources, SlotNeeds, job_name, pins, room, seconds_left, skew
 
-NODE = Machine(32, frozenset(range(32)), 128_000)
+NODE = NodeResources(32, frozenset(range(32)), 128_000)
 
 
 @pytest.mark.parametrize(
@@ -28,18 +28,18 @@ def test_a_job_of_nobody_has_a_name_too() -> None:
 @pytest.mark.parametrize(
     ("environment", "needs", "expected"),
     [
-        ({}, Needs(), 3),
-        ({"SLURM_CPUS_ON_NODE": "32"}, Needs(memory_mb=2000), 32),
-        ({"SLURM_CPUS_ON_NODE": "32"}, Needs(memory_mb=16_000), 8),
-        ({"SLURM_CPUS_ON_NODE": "32", "SLURM_MEM_PER_NODE": "8000"}, Needs(2, 2000), 4),
-        ({"SLURM_CPUS_ON_NODE": "4", "SLURM_MEM_PER_CPU": "1000"}, Needs(1, 2000), 2),
-        ({"SLURM_CPUS_ON_NODE": "8", "SLURM_GPUS_ON_NODE": "2"}, Needs(gpus=1), 2),
-        ({"SLURM_CPUS_ON_NODE": "8", "CUDA_VISIBLE_DEVICES": "0,1,3"}, Needs(gpus=1), 3),
-        ({"SLURM_CPUS_ON_NODE": "1"}, Needs(4, 2000), 1),
-        ({"SLURM_CPUS_ON_NODE": "many"}, Needs(), 3),
+        ({}, SlotNeeds(), 3),
+        ({"SLURM_CPUS_ON_NODE": "32"}, SlotNeeds(memory_mb=2000), 32),
+        ({"SLURM_CPUS_ON_NODE": "32"}, SlotNeeds(memory_mb=16_000), 8),
+        ({"SLURM_CPUS_ON_NODE": "32", "SLURM_MEM_PER_NODE": "8000"}, SlotNeeds(2, 2000), 4),
+        ({"SLURM_CPUS_ON_NODE": "4", "SLURM_MEM_PER_CPU": "1000"}, SlotNeeds(1, 2000), 2),
+        ({"SLURM_CPUS_ON_NODE": "8", "SLURM_GPUS_ON_NODE": "2"}, SlotNeeds(gpus=1), 2),
+        ({"SLURM_CPUS_ON_NODE": "8", "CUDA_VISIBLE_DEVICES": "0,1,3"}, SlotNeeds(gpus=1), 3),
+        ({"SLURM_CPUS_ON_NODE": "1"}, SlotNeeds(4, 2000), 1),
+        ({"SLURM_CPUS_ON_NODE": "many"}, SlotNeeds(), 3),
     ],
 )
-def test_as_many_workers_as_fit(environment: dict[str, str], needs: Needs, expected: int) -> None:
+def test_as_many_workers_as_fit(environment: dict[str, str], needs: SlotNeeds, expected: int) -> None:
     assert room(environment, 3, needs, NODE) == expected
 
 
@@ -53,7 +53,7 @@ def test_the_sooner_end_counts_and_a_clock_that_is_wrong_is_told() -> None:
 
 
 def test_workers_are_pinned_only_where_nobody_else_is() -> None:
-    bound = Machine(32, frozenset({4, 5, 6, 7}), 1)
+    bound = NodeResources(32, frozenset({4, 5, 6, 7}), 1)
     assert pins(2, 2, bound, whole_node=False) == (frozenset({4, 5}), frozenset({6, 7}))
     assert pins(3, 2, bound, whole_node=False) == ()
     assert pins(2, 2, NODE, whole_node=False) == ()

@@ -9,10 +9,10 @@ import pytest
 
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
-from cluster_side.modalities.context import Alone, Company
+from cluster_side.modalities.context import Alone, Context
 from cluster_side.modalities.ptychography.engines.backend import numpy_backend
 from cluster_side.modalities.ptychography.frames import Cut, prepare
-from cluster_side.modalities.ptychography.reconstruction import Job, Means
+from cluster_side.modalities.ptychography.reconstruction import Means, Reconstruction
 from cluster_side.modalities.ptychography.scan import scan_of
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 from cluster_side.modalities.registry import modality
@@ -156,9 +156,11 @@ def test_a_full_gpu_gets_smaller_blocks_and_says_so(room: int, truth: Truth) -> 
     settings = PtychographySettings(**truth.settings(recipe="RAAR 3 -> LSQML 3"))
     scan = scan_of(truth.arrays(), settings, None)
     notes: list[str] = []
-    company = Company(note=notes.append)
-    found = Job(Means(settings, company, SmallDevice(room).backend, None), scan).solve(np.arange(25), live=False)[0]
-    usual = Job(Means(settings, Company(team=Alone()), numpy_backend(), None), scan).solve(np.arange(25), live=False)[0]
+    context = Context(note=notes.append)
+    found = Reconstruction(Means(settings, context, SmallDevice(room).backend, None), scan).solve(np.arange(25), live=False)[0]
+    usual = Reconstruction(Means(settings, Context(team=Alone()), numpy_backend(), None), scan).solve(np.arange(25), live=False)[
+        0
+    ]
     np.testing.assert_allclose(found.object, usual.object, rtol=1e-3, atol=1e-4)
     assert notes
     assert "out of memory: blocks of" in notes[0]
@@ -166,7 +168,7 @@ def test_a_full_gpu_gets_smaller_blocks_and_says_so(room: int, truth: Truth) -> 
 
 def test_a_gpu_without_room_for_one_position(truth: Truth) -> None:
     settings = PtychographySettings(**truth.settings(recipe="LSQML 1"))
-    means = Means(settings, Company(note=lambda _: None), SmallDevice(0).backend, None)
-    job = Job(means, scan_of(truth.arrays(), settings, None))
+    means = Means(settings, Context(note=lambda _: None), SmallDevice(0).backend, None)
+    job = Reconstruction(means, scan_of(truth.arrays(), settings, None))
     with pytest.raises(BadInput, match="not even one position"):
         job.solve(np.arange(25), live=False)

@@ -9,7 +9,7 @@ import pytest
 
 from beamtide.errors import BadInput
 from beamtide.formats.lazy import InTurn
-from cluster_side.modalities.context import Company
+from cluster_side.modalities.context import Context
 from cluster_side.modalities.ptychography.frames import Cut, cutter_for, prepare
 from cluster_side.modalities.ptychography.kernel import load
 from cluster_side.modalities.ptychography.spec import PtychographySettings
@@ -57,11 +57,11 @@ class Beam:
             self.at += 1
         return self.arrays()
 
-    def company(self) -> Company:
+    def context(self) -> Context:
         def tell(picture: Mapping[str, Any], share: float) -> None:
             self.told.append((picture, share))
 
-        return Company(tell=tell, note=self.notes.append, feed=self)
+        return Context(tell=tell, note=self.notes.append, feed=self)
 
 
 def settings_for(truth: Truth, **more: Any) -> PtychographySettings:
@@ -71,7 +71,7 @@ def settings_for(truth: Truth, **more: Any) -> PtychographySettings:
 def test_the_result_is_that_of_the_finished_scan_and_pictures_grow(truth: Truth) -> None:
     beam = Beam(truth, [16, 32, 48, 64], idle=2)
     kernel = load(settings_for(truth), {})
-    found, offline = kernel(beam.arrays(), beam.company()), kernel(truth.arrays())
+    found, offline = kernel(beam.arrays(), beam.context()), kernel(truth.arrays())
     assert found.keys() == offline.keys()
     for name, values in offline.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
@@ -89,7 +89,7 @@ def test_what_was_seen_keeps_its_place_and_gets_better(truth: Truth) -> None:
     truth = replace(truth, frames=truth.frames[::-1], measured=truth.measured[::-1])  # towards the object's pixel (0, 0)
     beam = Beam(truth, [40, 64], idle=20)
     settings = PtychographySettings(**truth.settings(recipe="RAAR(0.85) 20 -> LSQML 10", every=5, device="cpu"))
-    load(settings, {})(beam.arrays(), beam.company())
+    load(settings, {})(beam.arrays(), beam.context())
     errors = [picture["error"] for picture, share in beam.told if picture and share <= 0.5][-1]
     assert len(errors) == 30 + 10, "the whole recipe first, then its last stage"
     fresh = load(PtychographySettings(**truth.settings(recipe="LSQML 10", device="cpu")), {})(truth.arrays())["error"]
@@ -99,7 +99,7 @@ def test_what_was_seen_keeps_its_place_and_gets_better(truth: Truth) -> None:
 
 def test_too_little_is_waited_for(truth: Truth) -> None:
     beam = Beam(truth, [1, 64])
-    found = load(settings_for(truth), {})(beam.arrays(), beam.company())
+    found = load(settings_for(truth), {})(beam.arrays(), beam.context())
     assert beam.notes == ["no picture of 1 frames yet: positions: 1 of 1 are numbers; ptychography needs at least two"]
     np.testing.assert_array_equal(found["object"], load(settings_for(truth), {})(truth.arrays())["object"])
 
@@ -120,7 +120,7 @@ def test_frames_that_come_in_turn_are_cut_as_if_they_were_together(truth: Truth)
 
 def test_a_scan_that_is_over_before_the_first_look_needs_no_pictures(truth: Truth) -> None:
     beam = replace(Beam(truth, [64]), over=True)
-    load(settings_for(truth), {})(beam.arrays(), beam.company())
+    load(settings_for(truth), {})(beam.arrays(), beam.context())
     assert all(share > 0.5 for _, share in beam.told)
 
 
@@ -128,5 +128,5 @@ def test_what_is_wrong_with_the_finished_scan_is_told(truth: Truth) -> None:
     beam = Beam(truth, [16, 64])
     far = PtychographySettings(**truth.settings(recipe="LSQML 2", device="cpu") | {"energy": 100.0})
     with pytest.raises(BadInput, match="check the unit of the positions"):
-        load(far, {})(beam.arrays(), beam.company())
+        load(far, {})(beam.arrays(), beam.context())
     assert len(beam.notes) == 2

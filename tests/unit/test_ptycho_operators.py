@@ -12,11 +12,11 @@ from cluster_side.modalities.ptychography import quality, recipe
 from cluster_side.modalities.ptychography.engines import operators as op
 from cluster_side.modalities.ptychography.engines import position_correction, subpixel
 from cluster_side.modalities.ptychography.engines.backend import Backend, _scipy, numpy_backend
-from cluster_side.modalities.ptychography.engines.bounds import Limits, bound_object, bound_probe, orthogonal
+from cluster_side.modalities.ptychography.engines.bounds import Bounds, bound_object, bound_probe, orthogonal
 from cluster_side.modalities.ptychography.engines.dm_raar import Projection
 from cluster_side.modalities.ptychography.engines.pie_lsqml import Batched, Rule
 from cluster_side.modalities.ptychography.engines.propagators import far_field, near_field
-from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState, members
 
 RNG = np.random.default_rng(5)
 AT = [(0, 0), (3, 1), (4, 5)]
@@ -122,9 +122,9 @@ def test_a_probe_between_pixels_is_the_probe_moved() -> None:
 
 def test_limits_hold() -> None:
     whole = waves(6, 6)
-    assert np.abs(bound_object(np, whole, Limits(amplitude=(0.5, 1.0)))).max() <= 1 + 1e-5
-    assert (bound_object(np, whole, Limits(object_support=np.zeros((6, 6), np.float32))) == 1).all()
-    probe = bound_probe(np, waves(2, 6, 6), Limits(probe_support=np.eye(6, dtype=np.float32), probe_power=7.0))
+    assert np.abs(bound_object(np, whole, Bounds(amplitude=(0.5, 1.0)))).max() <= 1 + 1e-5
+    assert (bound_object(np, whole, Bounds(object_support=np.zeros((6, 6), np.float32))) == 1).all()
+    probe = bound_probe(np, waves(2, 6, 6), Bounds(probe_support=np.eye(6, dtype=np.float32), probe_power=7.0))
     assert (np.abs(probe) ** 2).sum() == pytest.approx(7.0, rel=1e-5)
     assert probe[0, 0, 1] == 0
 
@@ -198,7 +198,7 @@ def strict_backend() -> Backend:
     return Backend("strict", xp, forward, inverse, np.asarray, 1 << 16)
 
 
-def small_problem(backend: Backend) -> tuple[Bench, Frames, State]:
+def small_problem(backend: Backend) -> tuple[Bench, Frames, ReconstructionState]:
     bench = Bench(backend, far_field(backend, (8, 8)), Alone())
     rng = np.random.default_rng(1)
     amplitudes = backend.array(rng.random((6, 8, 8)).astype(np.float32) * 8)
@@ -210,7 +210,7 @@ def small_problem(backend: Backend) -> tuple[Bench, Frames, State]:
     return (
         bench,
         frames,
-        State(
+        ReconstructionState(
             backend.array(np.ones((16, 16), np.complex64)),
             backend.array(probe),
             positions.copy(),
@@ -232,7 +232,7 @@ def test_engines_use_nothing_but_the_array_standard(engine: str) -> None:
         else:
             running = Batched(bench, frames, Rule("pie" if engine == "pie" else "lsq", 3, 0.1, move_after=0, bound=2.0))
         for _ in range(3):
-            running.iterate(state, Limits(amplitude=(0.0, 2.0)))
+            running.iterate(state, Bounds(amplitude=(0.0, 2.0)))
         found.append((np.asarray(state.object), np.asarray(state.probe), state.positions, state.errors))
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
@@ -249,6 +249,6 @@ def test_cupy_gives_numpys_numbers() -> None:
         bench, frames, state = small_problem(backend)
         running = Batched(bench, frames, Rule("lsq", 3, move_after=0, bound=2.0))
         for _ in range(3):
-            running.iterate(state, Limits())
+            running.iterate(state, Bounds())
         found.append(np.asarray(backend.to_host(state.object)))
     assert np.linalg.norm(found[0] - found[1]) <= 1e-3 * np.linalg.norm(found[0])

@@ -21,7 +21,7 @@ def faults(path: pathlib.Path, script: bytes | None) -> int:
     pid = os.fork()
     if not pid:
         if script is not None:
-            warm_up.play(script)
+            warm_up.run(script)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         confinement.check(path, path.parent)
         os.write(writing, str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before).encode())
@@ -43,8 +43,8 @@ def test_a_rehearsal_takes_the_page_faults_of_the_first_file(tmp_path: pathlib.P
 
 
 def test_a_rehearsal_says_whether_it_could_be_done() -> None:
-    assert warm_up.play(warm_up.script())
-    assert not warm_up.play(b"no file")
+    assert warm_up.run(warm_up.script())
+    assert not warm_up.run(b"no file")
 
 
 if __name__ == "__main__":

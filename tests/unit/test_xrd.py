@@ -16,7 +16,7 @@ from cluster_side.modalities.base import checked, run
 from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrd import model
 from cluster_side.modalities.xrd.clip import ClippedTable
-from cluster_side.modalities.xrd.integrate import Table, Valid, valid_values
+from cluster_side.modalities.xrd.integrate import IntegrationTable, Valid, valid_values
 from cluster_side.modalities.xrd.spec import XrdSettings
 from tests import eiger_files
 
@@ -178,7 +178,7 @@ def test_sigma_clipping_is_pyfais(poni: pathlib.Path, image: np.ndarray) -> None
     settings = XRD.validated(CEO2 | {"split": "no", "points": 400, "sigma_clip": {"threshold": 4.0}})
     assert isinstance(settings, XrdSettings)
     assert settings.sigma_clip
-    table = Table(model.prepare(settings, {"poni": poni}), "pattern")
+    table = IntegrationTable(model.prepare(settings, {"poni": poni}), "pattern")
     intensity, sigma = table.mean(ClippedTable(table, settings.sigma_clip).integrate(spots, Valid()))
     reference = geometry.integrator(settings, {"poni": poni}).sigma_clip_ng(
         spots, 400, unit="2th_deg", thres=4.0, max_iter=5, error_model="azimuthal", method=("no", "csr", "python"),

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from cluster_side.modalities.ptychography import quality
 from cluster_side.modalities.ptychography.engines.backend import Backend
-from cluster_side.modalities.ptychography.engines.state import State
-from cluster_side.modalities.ptychography.scan import Scan
+from cluster_side.modalities.ptychography.engines.state import ReconstructionState
+from cluster_side.modalities.ptychography.scan import PtychographyScan
 
 Datasets = dict[str, NDArray[Any]]
 SHARE = 5 / 6
 """Side of the square that is compared between halves, as a share of the scanned area."""
 
 
-def picture(scan: Scan, backend: Backend, state: State) -> Datasets:
+def picture(scan: PtychographyScan, backend: Backend, state: ReconstructionState) -> Datasets:
     """Return what is shown while the engines run: object, probe modes and errors so far."""
     whole, probe = (np.asarray(backend.to_host(array)) for array in (state.object, state.probe))
     whole, probe = _flat(scan, whole, probe)
@@ -33,7 +33,7 @@ def picture(scan: Scan, backend: Backend, state: State) -> Datasets:
     }
 
 
-def reconstructed(scan: Scan, backend: Backend, state: State, now: NDArray[np.float64]) -> Datasets:
+def reconstructed(scan: PtychographyScan, backend: Backend, state: ReconstructionState, now: NDArray[np.float64]) -> Datasets:
     """Return all datasets of a finished scan; `now` are the positions (pixels) of its known indexes."""
     refined = np.full(scan.measured.shape, np.nan)
     refined[scan.known] = scan.measured[scan.known] + (now - scan.pixels) * scan.pixel * np.asarray(scan.flip)
@@ -45,7 +45,7 @@ def reconstructed(scan: Scan, backend: Backend, state: State, now: NDArray[np.fl
     }
 
 
-def agreement(scan: Scan, one: NDArray[Any], other: NDArray[Any]) -> Datasets:
+def agreement(scan: PtychographyScan, one: NDArray[Any], other: NDArray[Any]) -> Datasets:
     """Return how far the objects of two half scans agree, in the middle of the scanned area."""
     first, last = (square(scan, np.asarray(half, complex)) for half in (one, other))
     first, last = quality.without_ramp(first)[0], quality.without_ramp(last)[0]
@@ -59,7 +59,7 @@ def agreement(scan: Scan, one: NDArray[Any], other: NDArray[Any]) -> Datasets:
     }
 
 
-def square(scan: Scan, whole: NDArray[Any]) -> NDArray[Any]:
+def square(scan: PtychographyScan, whole: NDArray[Any]) -> NDArray[Any]:
     """Return the largest square that is compared, in the middle of what the centres of the probe covered."""
     low, high = scan.pixels.min(axis=0), scan.pixels.max(axis=0)
     side = 2 * max(8, int(SHARE * float((high - low).min()) / 2))
@@ -68,7 +68,7 @@ def square(scan: Scan, whole: NDArray[Any]) -> NDArray[Any]:
     return whole[rows, columns]
 
 
-def _flat(scan: Scan, whole: NDArray[Any], probe: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _flat(scan: PtychographyScan, whole: NDArray[Any], probe: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return object and probe with the object's phase ramp given to the probe (far field; in the near field it is a shift)."""
     inside = square(scan, whole)
     if scan.geometry.source is not None:
@@ -80,7 +80,7 @@ def _flat(scan: Scan, whole: NDArray[Any], probe: NDArray[Any]) -> tuple[NDArray
     return flat.astype(np.complex64), tilted.astype(np.complex64)
 
 
-def _axes(scan: Scan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _axes(scan: PtychographyScan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return where the object's rows and columns lie, in the coordinates of the positions, in metres."""
     axes = []
     for axis in (0, 1):

@@ -35,7 +35,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedFrames:
     """Frames that are ready to compute with, zero frequency in the corner."""
 
     counts: Image
@@ -61,7 +61,7 @@ class Share:
     team: Team
 
 
-def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Share | None = None) -> Prepared:
+def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Share | None = None) -> PreparedFrames:
     """Return the frames (n, rows, columns) ready to compute with, or a share of them; BadInput when there is nothing in them.
 
     `raw` is read frame by frame, once; twice where the centre has to be found. `mask` is True where pixels are bad.
@@ -129,7 +129,7 @@ class Cutter:
         self._parts.append(counts)
         self._rows.append(rows)
 
-    def prepared(self, total: int) -> Prepared:
+    def prepared(self, total: int) -> PreparedFrames:
         """Return all frames so far, of a scan with so many; BadInput if they are dark."""
         bad = self._bad.astype(np.float32)
         self._team.add_up([bad])
@@ -140,7 +140,7 @@ class Cutter:
         light = np.array([counts.sum(dtype=np.float64)])
         self._team.add_up([light])
         _check_light(float(light[0]) / total, total, float(1 - self._bad.mean()))
-        return Prepared(counts, ~self._bad, self._centre, np.concatenate(self._rows), total)
+        return PreparedFrames(counts, ~self._bad, self._centre, np.concatenate(self._rows), total)
 
 
 def _mean(raw: Any, trusted: NDArray[np.bool_], limit: float, share: Share) -> NDArray[np.float64]:

@@ -10,29 +10,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.context import ALONE, Company
+from cluster_side.modalities.context import ALONE, Context
 from cluster_side.modalities.ptychography import live
 from cluster_side.modalities.ptychography.datasets import agreement, reconstructed
 from cluster_side.modalities.ptychography.engines import backend
-from cluster_side.modalities.ptychography.probe_file import former_probe
-from cluster_side.modalities.ptychography.reconstruction import Job, Means
+from cluster_side.modalities.ptychography.probe_file import previous_probe
+from cluster_side.modalities.ptychography.reconstruction import Means, Reconstruction
 from cluster_side.modalities.ptychography.scan import scan_of
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 
 Datasets = dict[str, NDArray[Any]]
-TeamKernel = Callable[[Mapping[str, NDArray[Any]], Company], Datasets]
+TeamKernel = Callable[[Mapping[str, NDArray[Any]], Context], Datasets]
 
 
 def load(settings: PtychographySettings, calibration: Mapping[str, pathlib.Path]) -> TeamKernel:
     """Return the function that reconstructs a scan with these settings."""
     mask = calibration.get("mask")
 
-    def kernel(given: Mapping[str, NDArray[Any]], company: Company = ALONE) -> Datasets:
-        former = former_probe(calibration["probe"]) if "probe" in calibration else None
-        means = Means(settings, company, backend.backend(settings.device, company.local_rank), former)
-        if company.feed is not None:
-            given = live.follow(given, means, company.feed, mask)
-        job = Job(means, scan_of(given, settings, mask, company.team), shown=live.SHARE if company.feed is not None else 0.0)
+    def kernel(given: Mapping[str, NDArray[Any]], context: Context = ALONE) -> Datasets:
+        previous = previous_probe(calibration["probe"]) if "probe" in calibration else None
+        means = Means(settings, context, backend.backend(settings.device, context.local_rank), previous)
+        if context.feed is not None:
+            given = live.follow(given, means, context.feed, mask)
+        job = Reconstruction(
+            means, scan_of(given, settings, mask, context.team), shown=live.SHARE if context.feed is not None else 0.0
+        )
         every = np.arange(len(job.scan.known))
         datasets = reconstructed(job.scan, means.backend, *job.solve(every, live=True))
         if settings.frc:

@@ -21,13 +21,13 @@ from cluster_side.modalities.ptychography import datasets
 from cluster_side.modalities.ptychography.engines import operators as op
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.backend import Backend
-from cluster_side.modalities.ptychography.engines.state import State, corners_of
+from cluster_side.modalities.ptychography.engines.state import ReconstructionState, corners_of
 from cluster_side.modalities.ptychography.frames import Cutter, cutter_for
-from cluster_side.modalities.ptychography.reconstruction import Job, Means
+from cluster_side.modalities.ptychography.reconstruction import Means, Reconstruction
 from cluster_side.modalities.ptychography.scan import cut_of, frames_of, mask_of, scan_with
 
 Arrays = Mapping[str, NDArray[Any]]
-Seen = tuple[Job, State]
+Seen = tuple[Reconstruction, ReconstructionState]
 """A part of the scan, and what it has become."""
 SHARE = 0.5
 """The progress of a task whose scan has just ended."""
@@ -53,23 +53,23 @@ def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -
     return given
 
 
-def _job(given: Arrays, means: Means, cutter: Cutter) -> Job | None:
+def _job(given: Arrays, means: Means, cutter: Cutter) -> Reconstruction | None:
     """Return what is there as something to reconstruct; None, with a note, while it is not enough."""
     try:
-        return Job(means, scan_with(given, means.settings, cutter.prepared(len(given["frames"]))))
+        return Reconstruction(means, scan_with(given, means.settings, cutter.prepared(len(given["frames"]))))
     except BadInput as error:
-        means.company.note(f"no picture of {len(given['frames'])} frames yet: {error}")
+        means.context.note(f"no picture of {len(given['frames'])} frames yet: {error}")
         return None
 
 
-def _grow(job: Job, seen: Seen | None, feed: Feed) -> tuple[Seen, Arrays | None]:
+def _grow(job: Reconstruction, seen: Seen | None, feed: Feed) -> tuple[Seen, Arrays | None]:
     """Reconstruct what is there; return what was found, and what has come meanwhile."""
-    company, every = job.means.company, job.means.settings.every
+    context, every = job.means.context, job.means.settings.every
     plan, news = job.plan(), None
     if seen is not None:
         plan = replace(plan, stages=plan.stages[-1:], probe_after=0)
 
-    def reconstructed() -> State:
+    def reconstructed() -> ReconstructionState:
         bench = job.bench()
         frames, state = job.begin(bench, np.arange(len(job.scan.known)))
         if seen is not None:
@@ -80,7 +80,7 @@ def _grow(job: Job, seen: Seen | None, feed: Feed) -> tuple[Seen, Arrays | None]
             if done % every:
                 return False
             if bench.team.rank == 0:
-                company.tell(datasets.picture(job.scan, bench.backend, state), SHARE * feed.share)
+                context.tell(datasets.picture(job.scan, bench.backend, state), SHARE * feed.share)
             more = feed.more(0.0)
             news = news if more is None else more
             return feed.over
@@ -91,7 +91,7 @@ def _grow(job: Job, seen: Seen | None, feed: Feed) -> tuple[Seen, Arrays | None]
     return (job, job.fitting(reconstructed)), news
 
 
-def _placed(job: Job, seen: Seen, backend: Backend) -> Any:
+def _placed(job: Reconstruction, seen: Seen, backend: Backend) -> Any:
     """Return the object so far, at its place in the larger one; what was not seen yet is like the mean of what was."""
     (before, state), (height, width) = seen, seen[0].scan.shape
     row, column = (old - new for old, new in zip(before.scan.origin, job.scan.origin, strict=True))

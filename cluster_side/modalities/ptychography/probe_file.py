@@ -12,7 +12,7 @@ from beamtide.errors import BadInput
 PLACES = ("entry/data/probe", "entry_1/image_1/probe/data", "entry_1/instrument_1/source_1/illumination")
 
 
-def former_probe(path: pathlib.Path) -> NDArray[np.complexfloating[Any, Any]]:
+def previous_probe(path: pathlib.Path) -> NDArray[np.complexfloating[Any, Any]]:
     """Return probe modes (modes, h, w); BadInput when the file has none."""
     found = _saved(path) if not h5py.is_hdf5(path) else _stored(path)
     if found.dtype.kind != "c" or found.ndim not in (2, 3) or not np.isfinite(found).all():

@@ -17,7 +17,7 @@ MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class RecipeStep:
     """One engine, for so many iterations."""
 
     engine: str
@@ -27,17 +27,17 @@ class Stage:
     """Positions per update; None: chosen from the scan."""
 
 
-def parse(text: str) -> tuple[Stage, ...]:
+def parse(text: str) -> tuple[RecipeStep, ...]:
     """Return the stages of a recipe; BadInput says which stage cannot be understood."""
     return tuple(_stage(part.strip()) for part in re.split(r"->|→|;", text))
 
 
-def written(stages: tuple[Stage, ...]) -> str:
+def written(stages: tuple[RecipeStep, ...]) -> str:
     """Return a recipe as text that `parse` understands."""
     return " -> ".join(_written(stage) for stage in stages)
 
 
-def _stage(text: str) -> Stage:
+def _stage(text: str) -> RecipeStep:
     found = STAGE.fullmatch(text)
     if not found or found["engine"].upper() not in ENGINES:
         raise BadInput(f"recipe: {text!r} is no stage; write an engine ({', '.join(ENGINES.values())}) and iterations: DM 100")
@@ -52,10 +52,10 @@ def _stage(text: str) -> Stage:
             strength = float(option)
         else:
             raise BadInput(f"recipe: {engine} knows no option {option!r}; options are 'batch N' and, in (0, 1], a strength")
-    return Stage(engine, iterations, strength, batch)
+    return RecipeStep(engine, iterations, strength, batch)
 
 
-def _written(stage: Stage) -> str:
+def _written(stage: RecipeStep) -> str:
     options = [f"{stage.strength:g}"] if stage.engine in STRENGTH else []
     options += [f"batch {stage.batch}"] if stage.batch else []
     return f"{stage.engine}{'(' + ', '.join(options) + ')' if options else ''} {stage.iterations}"

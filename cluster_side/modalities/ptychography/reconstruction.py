@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities.context import Company
+from cluster_side.modalities.context import Context
 from cluster_side.modalities.ptychography import datasets, probes
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.backend import Backend
-from cluster_side.modalities.ptychography.engines.bounds import Limits
+from cluster_side.modalities.ptychography.engines.bounds import Bounds
 from cluster_side.modalities.ptychography.engines.propagators import Propagator, far_field, near_field
-from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, members
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState, members
 from cluster_side.modalities.ptychography.recipe import parse
-from cluster_side.modalities.ptychography.scan import Scan
+from cluster_side.modalities.ptychography.scan import PtychographyScan
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 
 Made = TypeVar("Made")
@@ -27,21 +27,21 @@ class Means:
     """What any scan is reconstructed with."""
 
     settings: PtychographySettings
-    company: Company
+    context: Context
     backend: Backend
-    former: NDArray[np.complexfloating[Any, Any]] | None
+    previous: NDArray[np.complexfloating[Any, Any]] | None
 
 
 @dataclass(slots=True)
-class Job:
+class Reconstruction:
     """One scan, and all that it is reconstructed with."""
 
     means: Means
-    scan: Scan
+    scan: PtychographyScan
     shown: float = 0.0
     """The progress that was told before it began."""
 
-    def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[State, NDArray[np.float64]]:
+    def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         """Reconstruct from these of the known positions; return the state, and where they are now, in their order."""
         return self.fitting(lambda: self._solve(which, live=live))
 
@@ -58,14 +58,14 @@ class Job:
                         f"not even one position of {shape} pixels and {means.settings.modes} modes fits into the "
                         f"memory of the {means.backend.name} device ({error}); use fewer modes, a smaller crop, or more ranks"
                     ) from error
-                means.company.note(f"out of memory: blocks of {smaller.block_bytes >> 20} MiB from here on")
+                means.context.note(f"out of memory: blocks of {smaller.block_bytes >> 20} MiB from here on")
                 means.backend = smaller
 
     def bench(self) -> Bench:
         """Return what the engines work with."""
-        return Bench(self.means.backend, self._propagator(), self.means.company.team)
+        return Bench(self.means.backend, self._propagator(), self.means.context.team)
 
-    def _solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[State, NDArray[np.float64]]:
+    def _solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         bench, means = self.bench(), self.means
         team, plan = bench.team, self.plan()
         frames, state = self.begin(bench, which)
@@ -74,7 +74,7 @@ class Job:
         def tell(done: int) -> bool:
             if live and team.rank == 0:
                 picture = datasets.picture(self.scan, means.backend, state) if done % means.settings.every == 0 else {}
-                means.company.tell(picture, self.shown + (1 - self.shown) * done / last)
+                means.context.tell(picture, self.shown + (1 - self.shown) * done / last)
             return False
 
         run.run(bench, frames, state, plan, tell)
@@ -83,7 +83,7 @@ class Job:
         team.add_up([now])
         return state, now
 
-    def begin(self, bench: Bench, which: NDArray[np.int64]) -> tuple[Frames, State]:
+    def begin(self, bench: Bench, which: NDArray[np.int64]) -> tuple[Frames, ReconstructionState]:
         """Return this rank's frames of these known positions, and the state before the first iteration."""
         scan, backend, settings, team = self.scan, self.means.backend, self.means.settings, bench.team
         ours, good = members(scan.known[which], scan.prepared.total, team.rank, team.size), scan.prepared.good
@@ -93,7 +93,7 @@ class Job:
         amplitudes = backend.array(np.sqrt(counts * np.float32(bench.propagator.gain)))
         masked = None if good.all() else backend.array(good.astype(np.float32))
         frames = Frames(amplitudes, masked, float(total.sum()) * bench.propagator.gain, ours, settings.upsample)
-        state = State(
+        state = ReconstructionState(
             backend.array(np.ones(scan.shape, np.complex64)),
             backend.array(self._probe((total / len(which)).astype(np.float32))),
             pixels,
@@ -107,16 +107,16 @@ class Job:
         """Return the starting modes, with the power of the mean frame."""
         settings, shape = self.means.settings, self.scan.probe_shape
         if settings.probe.kind == "former":
-            if self.means.former is None:
+            if self.means.previous is None:
                 raise BadInput(
                     "probe former needs the calibration file 'probe': a former result, or an array saved by numpy.save"
                 )
-            if self.means.former.shape[-2:] != shape:
+            if self.means.previous.shape[-2:] != shape:
                 raise BadInput(
-                    f"probe: the former one has {self.means.former.shape[-2:]} pixels, this scan's array {shape}; "
+                    f"probe: the former one has {self.means.previous.shape[-2:]} pixels, this scan's array {shape}; "
                     "choose the crop that it was made with"
                 )
-            return probes.modes(self.means.former, settings.modes, float(mean.sum()))
+            return probes.modes(self.means.previous, settings.modes, float(mean.sum()))
         first = probes.first_probe(settings.probe, probes.spread(mean, settings.upsample), self.scan.geometry, self.scan.pixel)
         return probes.modes(first, settings.modes, float(mean.sum()))
 
@@ -135,6 +135,6 @@ class Job:
             lit = self.means.backend.array(probes.disc(self.scan.probe_shape, settings.probe_radius))
         if settings.object_radius is not None:
             known = self.means.backend.array(self.scan.near(settings.object_radius))
-        limits = Limits(settings.amplitude, object_support=known, probe_support=lit, probe_power=settings.probe_power)
+        limits = Bounds(settings.amplitude, object_support=known, probe_support=lit, probe_power=settings.probe_power)
         after, bound = settings.refine.positions_after, settings.refine.positions_bound
         return run.Plan(parse(settings.recipe), limits, settings.probe_after, after, bound, settings.subpixel)

@@ -15,7 +15,7 @@ from beamtide.errors import BadInput
 from cluster_side.modalities.context import Team
 from cluster_side.modalities.ptychography import geometry as geo
 from cluster_side.modalities.ptychography.engines.state import members
-from cluster_side.modalities.ptychography.frames import Cut, Prepared, Share, prepare
+from cluster_side.modalities.ptychography.frames import Cut, PreparedFrames, Share, prepare
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -25,13 +25,13 @@ LARGEST_OBJECT = 32_768
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class PtychographyScan:
     """A scan, ready to be reconstructed. Positions (n, 2) are (vertical, horizontal)."""
 
     geometry: geo.Geometry
     pixel: float
     """Of the object, in metres."""
-    prepared: Prepared
+    prepared: PreparedFrames
     measured: NDArray[np.float64]
     """Positions of all indexes in metres; NaN where unknown."""
     known: NDArray[np.int64]
@@ -55,7 +55,9 @@ class Scan:
         return np.asarray(distance_transform_edt(nowhere) <= radius, np.float32)
 
 
-def scan_of(arrays: Arrays, settings: PtychographySettings, mask: pathlib.Path | None, team: Team | None = None) -> Scan:
+def scan_of(
+    arrays: Arrays, settings: PtychographySettings, mask: pathlib.Path | None, team: Team | None = None
+) -> PtychographyScan:
     """Return the scan, with a rank's share of its frames; BadInput says what is wrong with it."""
     frames, share = frames_of(arrays), None
     if team is not None:
@@ -74,7 +76,7 @@ def mask_of(path: pathlib.Path | None) -> NDArray[np.bool_] | None:
     return None if path is None else _mask(path)
 
 
-def scan_with(arrays: Arrays, settings: PtychographySettings, prepared: Prepared) -> Scan:
+def scan_with(arrays: Arrays, settings: PtychographySettings, prepared: PreparedFrames) -> PtychographyScan:
     """Return the scan of frames that are cut already; BadInput says what is wrong with it."""
     geometry, measured = _geometry(arrays, settings), _positions(arrays, settings)
     if prepared.total != len(measured):
@@ -92,7 +94,9 @@ def scan_with(arrays: Arrays, settings: PtychographySettings, prepared: Prepared
     _check_steps(pixels, pixel, probe_shape)
     rows, columns = (int(np.ceil(pixels[:, axis].max())) + probe_shape[axis] + margin for axis in (0, 1))
     begin = (int(origin[0]), int(origin[1]))
-    return Scan(geometry, pixel, prepared, measured, known, pixels, (rows, columns), probe_shape, settings.flip, begin)
+    return PtychographyScan(
+        geometry, pixel, prepared, measured, known, pixels, (rows, columns), probe_shape, settings.flip, begin
+    )
 
 
 def frames_of(arrays: Arrays) -> Any:

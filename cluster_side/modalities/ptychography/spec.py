@@ -170,7 +170,7 @@ MODALITY = Modality(
     outputs=outputs,
     takes=takes,
     kernel="cluster_side.modalities.ptychography.kernel:load",
-    company=True,
+    context=True,
     follows=True,
     packages=("numpy", "scipy", "pyFFTW", "mpi4py", "cupy-cuda12x"),
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.xrd.integrate import FrameSums, Table, Valid
+from cluster_side.modalities.xrd.integrate import FrameSums, IntegrationTable, Valid
 from cluster_side.modalities.xrd.spec import SigmaClip
 
 Array = NDArray[Any]
@@ -22,7 +22,7 @@ FEWEST = 3
 class ClippedTable:
     """The pixels of a table in the order of their bins."""
 
-    def __init__(self, table: Table, wanted: SigmaClip) -> None:
+    def __init__(self, table: IntegrationTable, wanted: SigmaClip) -> None:
         self._wanted, self._count = wanted, table.sums.shape[1]
         pixels, bins, _ = table.entries()
         order = np.argsort(bins, kind="stable")

@@ -11,7 +11,7 @@ from beamtide.errors import BadInput
 from cluster_side.modalities import drawing
 from cluster_side.modalities.base import Explanation
 from cluster_side.modalities.xrd import frames, geometry, images, model
-from cluster_side.modalities.xrd.integrate import Table, valid_values
+from cluster_side.modalities.xrd.integrate import IntegrationTable, valid_values
 from cluster_side.modalities.xrd.spec import AXES, XrdSettings
 
 Array = NDArray[Any]
@@ -30,7 +30,7 @@ def explain(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], samp
             settings = settings.model_copy(update={"shape": image.shape})
         ai = geometry.integrator(settings, calibration)
         mask = model.mask_of(ai, calibration)
-        table = Table(model.prepare(settings.model_copy(update={"engine": "fast"}), calibration), "pattern")
+        table = IntegrationTable(model.prepare(settings.model_copy(update={"engine": "fast"}), calibration), "pattern")
         picture = _picture(settings, table, image, mask) if image is not None else None
     except BadInput as error:
         return Explanation(facts, ignored, (str(error),))
@@ -59,7 +59,7 @@ def _ignored(path: pathlib.Path, settings: XrdSettings) -> tuple[str, ...]:
     return ()
 
 
-def _picture(settings: XrdSettings, table: Table, image: Array, mask: Array) -> drawing.Picture:
+def _picture(settings: XrdSettings, table: IntegrationTable, image: Array, mask: Array) -> drawing.Picture:
     if image.shape != mask.shape:
         raise BadInput(f"the sample has shape {image.shape}, but the geometry is for {mask.shape}; use a frame of this detector")
     valid = valid_values(image.dtype, frames.dummies(settings), settings.overflow)

@@ -61,7 +61,7 @@ class _Table(ctypes.Structure):
     )
 
 
-class Table:
+class IntegrationTable:
     """The prepared arrays of one kind of bins.
 
     Pixel p gives the part `pairs[p, 0]` of its value to bin `first[p]`, and `pairs[p, 1]` to the bin after it: what nearly
@@ -118,7 +118,7 @@ class Table:
         return self.shaped(intensity), self.shaped(sigma)
 
 
-def whole_frame(table: Table, frame: Array) -> FrameSums:
+def whole_frame(table: IntegrationTable, frame: Array) -> FrameSums:
     """Integrate a frame of which all finite pixels are valid."""
     return table.integrate(frame, Valid())
 
@@ -139,7 +139,7 @@ def check_shape(frame: Array, shape: tuple[int, int], name: str) -> None:
         )
 
 
-def _compiled(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values]) -> tuple[int, float]:
+def _compiled(table: IntegrationTable, given: tuple[Array, Valid], sums: tuple[Values, Values]) -> tuple[int, float]:
     (flat, valid), total = given, ctypes.c_double()
     library = native.library()
     assert library is not None
@@ -153,7 +153,7 @@ def _compiled(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Valu
     return int(scatter(frame, ctypes.byref(given_table), *results, ctypes.byref(total))), total.value
 
 
-def _plain(table: Table, given: tuple[Array, Valid], sums: tuple[Values, Values]) -> tuple[int, float]:
+def _plain(table: IntegrationTable, given: tuple[Array, Valid], sums: tuple[Values, Values]) -> tuple[int, float]:
     """Do the same in NumPy."""
     (flat, valid), (both, lost) = given, sums
     pixels, bins, parts = table.entries()

@@ -16,7 +16,7 @@ from cluster_side.modalities.base import Kernel
 from cluster_side.modalities.xrd import peaks
 from cluster_side.modalities.xrd.clip import ClippedTable
 from cluster_side.modalities.xrd.frames import Array, Frames, Values, beam, count_of, dummies, images, monitor_factor
-from cluster_side.modalities.xrd.integrate import FrameSums, Table, valid_values
+from cluster_side.modalities.xrd.integrate import FrameSums, IntegrationTable, valid_values
 from cluster_side.modalities.xrd.spec import SUMS, XrdSettings
 
 Integrate = Callable[[Array], tuple[FrameSums, Values, Values]]
@@ -31,8 +31,8 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepare
         return pyfai_engine.load(settings, calibration)
     facts = json.loads(bytes(prepared["facts"]))
     shape = facts["shape"][0], facts["shape"][1]
-    pattern = Table(prepared, "pattern")
-    cake = Table(prepared, "cake") if settings.cake else None
+    pattern = IntegrationTable(prepared, "pattern")
+    cake = IntegrationTable(prepared, "cake") if settings.cake else None
     clipped = ClippedTable(pattern, settings.sigma_clip) if settings.sigma_clip else None
     background = prepared["background"] if prepared["background"].size else None
     regions(pattern.radial, settings)  # wrong ranges are told before the first task
@@ -62,7 +62,9 @@ def regions(radial: Values, settings: XrdSettings) -> tuple[dict[str, NDArray[np
     return rois, {name: peaks.chosen(radial, limits, f"peaks.{name}") for name, limits in settings.peaks.items()}
 
 
-def pattern_datasets(settings: XrdSettings, table: Table, rows: list[tuple[Values, Values]], factor: Values) -> dict[str, Array]:
+def pattern_datasets(
+    settings: XrdSettings, table: IntegrationTable, rows: list[tuple[Values, Values]], factor: Values
+) -> dict[str, Array]:
     """Return the patterns of a task, and the maps of its ROIs and peaks."""
     intensity, sigma = (np.stack(one) * factor[:, None] for one in zip(*rows, strict=True))
     datasets: dict[str, Array] = {"azint1d/I": intensity.astype(np.float32), "azint1d/I_errors": sigma.astype(np.float32)}
@@ -90,7 +92,7 @@ def _net(found: tuple[Values, Values], background: Array | None, scale: float) -
     return intensity - scale * background[0], np.sqrt(np.square(sigma) + scale**2 * background[1])
 
 
-def _cake_datasets(table: Table, cakes: list[tuple[Values, Values]], factor: Values) -> dict[str, Array]:
+def _cake_datasets(table: IntegrationTable, cakes: list[tuple[Values, Values]], factor: Values) -> dict[str, Array]:
     intensity, sigma = (np.stack(one) * factor[:, None, None] for one in zip(*cakes, strict=True))
     return {
         "azint2d/I": intensity.astype(np.float32),

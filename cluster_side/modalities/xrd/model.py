@@ -27,7 +27,7 @@ from scipy.sparse import csc_array, csr_array
 
 from beamtide.errors import BadInput
 from cluster_side.modalities.xrd import geometry, images
-from cluster_side.modalities.xrd.integrate import Table, whole_frame
+from cluster_side.modalities.xrd.integrate import IntegrationTable, whole_frame
 from cluster_side.modalities.xrd.spec import XrdSettings
 
 Array = NDArray[Any]
@@ -80,7 +80,7 @@ def sums(matrix: csc_array, weight: Array, dark: Array) -> Array:
 
 
 def in_pairs(matrix: csc_array) -> dict[str, Array]:
-    """Return a matrix (bin, pixel) as the rows of two neighbouring bins that `Table` describes."""
+    """Return a matrix (bin, pixel) as the rows of two neighbouring bins that `IntegrationTable` describes."""
     pixels, bins, parts = np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr)), matrix.indices, matrix.data
     goes_on = np.append(False, (np.diff(bins) == 1) & (np.diff(pixels) == 0))
     since = np.arange(len(bins)) - np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(bins))))
@@ -133,6 +133,6 @@ def _background(arrays: Mapping[str, Array], calibration: Mapping[str, pathlib.P
     if "background" not in calibration:
         return np.empty((0, 0))
     image = images.read(calibration["background"], (shape[0], shape[1]))
-    table = Table(arrays, "pattern")
+    table = IntegrationTable(arrays, "pattern")
     intensity, sigma = table.mean(whole_frame(table, image.astype(np.float32)))
     return np.stack([intensity, np.square(sigma)])

@@ -31,7 +31,7 @@ BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class ElementSums:
     """Spectra of consecutive exposures."""
 
     counts: Spectra
@@ -48,7 +48,7 @@ def summed(frames: Frames, settings: XrfSettings) -> Spectra:
     return np.concatenate(parts)
 
 
-def blocks(frames: Frames, settings: XrfSettings, axis: tuple[float, float]) -> Iterator[Sums]:
+def blocks(frames: Frames, settings: XrfSettings, axis: tuple[float, float]) -> Iterator[ElementSums]:
     """Yield the sums of a task in blocks of consecutive exposures; `axis` is (zero, gain) in keV of the channels wanted.
 
     The arrays of a block are written over by the next one: fresh memory for each costs more than the sums.
@@ -60,7 +60,7 @@ def blocks(frames: Frames, settings: XrfSettings, axis: tuple[float, float]) -> 
     for start in range(0, len(spectra), BLOCK):
         rows = slice(start, start + BLOCK)
         count = len(spectra[rows])
-        sums = Sums(room[0][:count], room[-1][:count], np.empty(count, dtype=np.int64))
+        sums = ElementSums(room[0][:count], room[-1][:count], np.empty(count, dtype=np.int64))
         _add(sums, spectra[rows], None if factors is None else factors[rows], chosen, shifts)
         yield sums
 
@@ -92,7 +92,7 @@ def rebinned(counts: Values, shift: tuple[float, float]) -> Values:
     return np.diff(until[:, below] + counts[:, below] * (edges - below), axis=1)
 
 
-def _add(sums: Sums, spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Shifts) -> None:
+def _add(sums: ElementSums, spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Shifts) -> None:
     """Write the sums over the chosen elements; in one pass over the counts where that is compiled."""
     library, kind = native.library(), spectra.dtype.str[1:]
     if library is None or shifts or kind not in COMPILED or not (spectra.flags.c_contiguous and spectra.dtype.isnative):
@@ -104,7 +104,7 @@ def _add(sums: Sums, spectra: NDArray[Any], factors: Values | None, chosen: list
     getattr(library, f"sum_elements_{kind}")(native.pointer(spectra), given, *results)
 
 
-def _add_plain(sums: Sums, spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Shifts) -> None:
+def _add_plain(sums: ElementSums, spectra: NDArray[Any], factors: Values | None, chosen: list[int], shifts: Shifts) -> None:
     """Do the same in NumPy."""
     for array in (sums.counts, sums.variance, sums.live):
         array[:] = 0

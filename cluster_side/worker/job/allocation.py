@@ -18,7 +18,7 @@ SKEW = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class SlotNeeds:
     """What one worker needs: CPUs, memory in MiB (0 = not said), GPUs."""
 
     cpus: int = 1
@@ -27,7 +27,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class NodeResources:
     """The machine we are on: how many CPUs it has, which of them are ours, and its memory in MiB."""
 
     cpus: int
@@ -43,12 +43,12 @@ def job_name(environment: Mapping[str, str], otherwise: str) -> str:
     return (job or otherwise) + (f"+{restarts}" if job and restarts not in ("", "0") else "")
 
 
-def room(environment: Mapping[str, str], asked: int, needs: Needs, machine: Machine) -> int:
+def room(environment: Mapping[str, str], asked: int, needs: SlotNeeds, node: NodeResources) -> int:
     """Return how many workers this job holds: `asked`, or what fits into what Slurm gave us."""
     cpus = _number(environment, "SLURM_CPUS_ON_NODE")
     if not cpus:
         return asked
-    memory = _number(environment, "SLURM_MEM_PER_NODE") or cpus * _number(environment, "SLURM_MEM_PER_CPU") or machine.memory_mb
+    memory = _number(environment, "SLURM_MEM_PER_NODE") or cpus * _number(environment, "SLURM_MEM_PER_CPU") or node.memory_mb
     fits = [cpus // needs.cpus]
     if needs.memory_mb:
         fits.append(memory // needs.memory_mb)
@@ -75,12 +75,12 @@ def skew(environment: Mapping[str, str], utc: float) -> str:
     return f"the clock of this node is {began - utc:.0f} s behind the batch system's; its walltime is counted from now instead"
 
 
-def pins(slots: int, cpus: int, machine: Machine, *, whole_node: bool) -> tuple[frozenset[int], ...]:
+def pins(slots: int, cpus: int, node: NodeResources, *, whole_node: bool) -> tuple[frozenset[int], ...]:
     """Return the CPUs of each worker; empty where others may use them, or where there are not enough."""
-    alone = whole_node or len(machine.ours) < machine.cpus
-    if not alone or len(machine.ours) < slots * cpus:
+    alone = whole_node or len(node.ours) < node.cpus
+    if not alone or len(node.ours) < slots * cpus:
         return ()
-    ours = sorted(machine.ours)
+    ours = sorted(node.ours)
     return tuple(frozenset(ours[slot * cpus : (slot + 1) * cpus]) for slot in range(slots))
 
 

@@ -20,7 +20,7 @@ Log: TypeAlias = Callable[[str, str, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class JobOptions:
     """What a job was started to be; `name` "" is the batch system's, `walltime` 0 has no end."""
 
     pipeline: str
@@ -29,25 +29,25 @@ class Wish:
     name: str = ""
     idle_exit: float = 5.0
     walltime: float = 0.0
-    needs: allocation.Needs = field(default_factory=allocation.Needs)
+    needs: allocation.SlotNeeds = field(default_factory=allocation.SlotNeeds)
 
 
-def run(deployment: Deployment, wish: Wish, log: Log, find: FindModality = ready_kernel.registered) -> job_policy.Exit:
+def run(deployment: Deployment, options: JobOptions, log: Log, find: FindModality = ready_kernel.registered) -> job_policy.Exit:
     """Be that job."""
     began, environment = clock.monotonic(), dict(os.environ)
-    here = allocation.Machine(os.cpu_count() or 1, os.sched_getaffinity(0), memory_use.machine_mb())
-    name = wish.name or allocation.job_name(environment, f"{platform.node()}-{os.getpid()}")
-    slots = 1 if wish.tasks == 1 else allocation.room(environment, wish.slots, wish.needs, here)
-    left = allocation.seconds_left(environment, wish.walltime, clock.utc())
+    here = allocation.NodeResources(os.cpu_count() or 1, os.sched_getaffinity(0), memory_use.machine_mb())
+    name = options.name or allocation.job_name(environment, f"{platform.node()}-{os.getpid()}")
+    slots = 1 if options.tasks == 1 else allocation.room(environment, options.slots, options.needs, here)
+    left = allocation.seconds_left(environment, options.walltime, clock.utc())
     if sentence := allocation.skew(environment, clock.utc()):
         log("warning", sentence, {"job": name})
     ends = None if left is None else began + left
-    work = prefork_pool.open_nursery(deployment, wish.pipeline, name, wish.idle_exit, find, ends=ends)
+    work = prefork_pool.prepare_work(deployment, options.pipeline, name, options.idle_exit, find, ends=ends)
     whole = environment.get("SLURM_CPUS_ON_NODE") == str(here.cpus)
-    pins = allocation.pins(slots, wish.needs.cpus, here, whole_node=whole)
-    tasks = wish.tasks if wish.tasks <= 1 else -(-wish.tasks * slots // wish.slots)
+    pins = allocation.pins(slots, options.needs.cpus, here, whole_node=whole)
+    tasks = options.tasks if options.tasks <= 1 else -(-options.tasks * slots // options.slots)
     took = start_times.taken(environment, began)
     facts = {"slots": slots, "tasks": tasks, "pinned": bool(pins), "ends_in": left and round(left), **start_times.words(took)}
     log("info", "ready", {"job": name, **facts})
     work = replace(work, stages=took)
-    return prefork_pool.Nursery(work, job_policy.Life(slots, tasks), memory_mb=wish.needs.memory_mb, pins=pins).run()
+    return prefork_pool.PreforkPool(work, job_policy.JobPolicy(slots, tasks), memory_mb=options.needs.memory_mb, pins=pins).run()

@@ -20,32 +20,32 @@ GRACE = 25.0
 """Inside the 30 s that batch systems leave between the warning and the kill."""
 HAND_BACK = 3.0
 CRASHES = 5
-Said: TypeAlias = Literal["", "done", "failed", "notask", "leave", "stale", "silent"]
+LastReport: TypeAlias = Literal["", "done", "failed", "notask", "leave", "stale", "silent"]
 """The last word of a child: "leave" means that the buffer wants our job to end, "silent" that the services did not answer, ""
 that it died without one."""
-LAST_WORDS = frozenset(("done", "failed", "stale", "notask", "leave"))
+FINAL_REPORTS = frozenset(("done", "failed", "stale", "notask", "leave"))
 """After one of these a child only exits: its room is free before the kernel has taken it down."""
 
 
 @dataclass(frozen=True, slots=True)
-class ChildLeased:
+class WorkerLeased:
     """A child holds a task now."""
 
-    child: int
+    number: int
     task: str
     attempt: int
     worker: str
 
 
 @dataclass(frozen=True, slots=True)
-class ChildEnded:
+class WorkerEnded:
     """A child process is gone; `death` says how it died ("" = it exited as it should), `stderr` what it wrote last.
 
     `guilty` says that its task is to blame: it took more memory than it may.
     """
 
-    child: int
-    said: Said
+    number: int
+    said: LastReport
     death: str = ""
     stderr: str = ""
     guilty: bool = False
@@ -57,25 +57,25 @@ class SignalTerm:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class TimePassed:
     """Time passed; the first event of a job."""
 
 
-Event: TypeAlias = ChildLeased | ChildEnded | SignalTerm | Tick
+Event: TypeAlias = WorkerLeased | WorkerEnded | SignalTerm | TimePassed
 
 
 @dataclass(frozen=True, slots=True)
-class StartChild:
+class StartWorker:
     """Effect: fork a worker."""
 
-    child: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
-class StopChild:
+class StopWorker:
     """Effect: ask a child to leave; if it holds a task it hands it back. `kill` leaves it no choice."""
 
-    child: int
+    number: int
     kill: bool = False
 
 
@@ -99,17 +99,17 @@ class Exit:
     reason: str = ""
 
 
-Effect: TypeAlias = StartChild | StopChild | ReportLoss | Exit
+Effect: TypeAlias = StartWorker | StopWorker | ReportLoss | Exit
 
 
 @dataclass(slots=True)
-class Life:
+class JobPolicy:
     """The decisions of one job. `tasks` is the most it may lease (0 = no limit)."""
 
     slots: int
     tasks: int = 0
     leased: int = 0
-    _held: dict[int, ChildLeased | None] = field(default_factory=dict)
+    _held: dict[int, WorkerLeased | None] = field(default_factory=dict)
     _born: int = 0
     _crashes: int = 0
     _resting: bool = False
@@ -123,27 +123,27 @@ class Life:
         """Take one event at `now` and say what should be done about it."""
         effects: list[Effect] = []
         match event:
-            case ChildLeased(child) if child in self._held and self._held[child] is None:
-                self._held[child] = event
+            case WorkerLeased(number) if number in self._held and self._held[number] is None:
+                self._held[number] = event
                 self.leased += 1
                 self._crashes, self._resting = 0, False
-                effects += [StopChild(child)] if self._asked else []
-            case ChildEnded(child) if child in self._held:
+                effects += [StopWorker(number)] if self._asked else []
+            case WorkerEnded(number) if number in self._held:
                 effects += self._ended(event)
             case SignalTerm() if self._leave_by is None:
                 self._leave_by = now + GRACE
-                effects += [StopChild(child) for child in self.idle]
+                effects += [StopWorker(number) for number in self.idle]
         return effects + self._hurry(now) + self._fill()
 
     @property
     def busy(self) -> list[int]:
         """Children that hold a task."""
-        return [child for child, lease in self._held.items() if lease is not None]
+        return [number for number, lease in self._held.items() if lease is not None]
 
     @property
     def idle(self) -> list[int]:
         """Children that wait for a task."""
-        return [child for child, lease in self._held.items() if lease is None]
+        return [number for number, lease in self._held.items() if lease is None]
 
     @property
     def draining(self) -> bool:
@@ -161,8 +161,8 @@ class Life:
         assert not self.tasks or self.leased + len(self.idle) <= self.tasks, "more children than tasks are left"
         assert not (self._over and self._held), "children after the exit"
 
-    def _ended(self, event: ChildEnded) -> list[Effect]:
-        lease = self._held.pop(event.child)
+    def _ended(self, event: WorkerEnded) -> list[Effect]:
+        lease = self._held.pop(event.number)
         if event.said == "silent" and not lease:
             self._trouble = "the services did not answer; is the beamline side running?"
         elif event.said == "leave":
@@ -183,10 +183,10 @@ class Life:
         if self._leave_by is None:
             return []
         if now >= self._leave_by + HAND_BACK:
-            return [StopChild(child, kill=True) for child in self._held]
+            return [StopWorker(number, kill=True) for number in self._held]
         if now >= self._leave_by and not self._asked:
             self._asked = True
-            return [StopChild(child) for child in self._held]
+            return [StopWorker(number) for number in self._held]
         return []
 
     def _fill(self) -> list[Effect]:
@@ -194,7 +194,7 @@ class Life:
         while self.wants_more and len(self._held) < self.slots:
             self._born += 1
             self._held[self._born] = None
-            effects.append(StartChild(self._born))
+            effects.append(StartWorker(self._born))
         if not self._held and not self._over:
             self._over = True
             effects.append(Exit(1 if self._trouble else 0, self._trouble))

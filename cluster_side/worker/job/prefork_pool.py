@@ -25,7 +25,7 @@ from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.pump import Caller
 from cluster_side.worker.job import job_policy, memory_use, warm_up, worker_process
-from cluster_side.worker.job.worker_process import Child
+from cluster_side.worker.job.worker_process import WorkerProcess
 from cluster_side.worker.task import captured_stderr, one_task, ready_kernel
 from cluster_side.worker.task.ready_kernel import FindModality
 from cluster_side.worker.task.work import End, Work
@@ -35,15 +35,15 @@ REPORT_PATIENCE = 10.0
 
 
 @dataclass(slots=True)
-class Nursery:
-    """The shell around `Life`."""
+class PreforkPool:
+    """The shell around `JobPolicy`."""
 
     work: Work
-    plan: job_policy.Life
-    children: dict[int, Child] = field(default_factory=dict)
-    leaving: list[Child] = field(default_factory=list)
+    policy: job_policy.JobPolicy
+    processes: dict[int, WorkerProcess] = field(default_factory=dict)
+    leaving: list[WorkerProcess] = field(default_factory=list)
     """Those who said their last word, and whose memory the kernel takes down: that lasts as long as to fork the next."""
-    spare: Child | None = None
+    spare: WorkerProcess | None = None
     """Born, and not started."""
     reporters: list[int] = field(default_factory=list)
     told: bool = False
@@ -59,18 +59,19 @@ class Nursery:
         gc.collect()
         gc.freeze()  # children share our memory; collecting would copy it
         awake = _wake_on_signals(self._told)
-        exit_wish = self._apply(self.plan.handle(job_policy.Tick(), clock.monotonic()))
-        while exit_wish is None:
-            pipes = [one.pipe for one in self.children.values()]
+        ended = self._apply(self.policy.handle(job_policy.TimePassed(), clock.monotonic()))
+        while ended is None:
+            pipes = [one.pipe for one in self.processes.values()]
             readable, _, _ = select.select([awake, *pipes], [], [], TICK)
             if awake in readable:
                 os.read(awake, 4096)
             for event in self._events():
-                exit_wish = self._apply(self.plan.handle(event, clock.monotonic())) or exit_wish
-            if self.spare is None and self.plan.wants_more and not self.plan.idle:  # those who ask for a task need the CPU now
-                self.spare = worker_process.bear(self._work_rehearsed)
-        self._see_off()
-        return exit_wish
+                ended = self._apply(self.policy.handle(event, clock.monotonic())) or ended
+            # workers that ask for a task need the CPU now
+            if self.spare is None and self.policy.wants_more and not self.policy.idle:
+                self.spare = worker_process.fork(self._work_warmed_up)
+        self._wait_for_reports()
+        return ended
 
     def _told(self, *_: object) -> None:
         self.told = True
@@ -78,26 +79,26 @@ class Nursery:
     def _events(self) -> list[job_policy.Event]:
         events: list[job_policy.Event] = [job_policy.SignalTerm()] if self.told else []
         self.told = False
-        for one in list(self.children.values()):
-            self._weigh(one)
+        for one in list(self.processes.values()):
+            self._check_memory(one)
             pid, status = os.waitpid(one.pid, os.WNOHANG)
             events += worker_process.heard(one)
             if pid:
-                del self.children[one.number]
+                del self.processes[one.number]
                 stderr = captured_stderr.tail(one.words.fileno())
-                worker_process.see_out(one)
-                death = one.excess or captured_stderr.death(status)
-                events.append(job_policy.ChildEnded(one.number, one.said, death, stderr, guilty=bool(one.excess)))
-            elif one.said in job_policy.LAST_WORDS:
-                self.leaving.append(self.children.pop(one.number))
-                events.append(job_policy.ChildEnded(one.number, one.said))
+                worker_process.clean_up(one)
+                death = one.excess or captured_stderr.cause_of_death(status)
+                events.append(job_policy.WorkerEnded(one.number, one.said, death, stderr, guilty=bool(one.excess)))
+            elif one.said in job_policy.FINAL_REPORTS:
+                self.leaving.append(self.processes.pop(one.number))
+                events.append(job_policy.WorkerEnded(one.number, one.said))
         for one in [one for one in self.leaving if os.waitpid(one.pid, os.WNOHANG)[0]]:
             self.leaving.remove(one)
-            worker_process.see_out(one)
+            worker_process.clean_up(one)
         self.reporters = [pid for pid in self.reporters if not os.waitpid(pid, os.WNOHANG)[0]]
-        return [*events, job_policy.Tick()]
+        return [*events, job_policy.TimePassed()]
 
-    def _weigh(self, one: Child) -> None:
+    def _check_memory(self, one: WorkerProcess) -> None:
         """End a child that takes more memory than it may, before the kernel ends somebody else."""
         if not self.memory_mb or one.excess:
             return
@@ -112,36 +113,36 @@ class Nursery:
     def _apply(self, effects: list[job_policy.Effect]) -> job_policy.Exit | None:
         for effect in effects:
             match effect:
-                case job_policy.StartChild(number):
-                    self.children[number] = self._start(number)
-                case job_policy.StopChild(number, kill) if number in self.children:
-                    os.kill(self.children[number].pid, signal.SIGKILL if kill else signal.SIGTERM)
+                case job_policy.StartWorker(number):
+                    self.processes[number] = self._start(number)
+                case job_policy.StopWorker(number, kill) if number in self.processes:
+                    os.kill(self.processes[number].pid, signal.SIGKILL if kill else signal.SIGTERM)
                 case job_policy.ReportLoss():
                     self._report(effect)
                 case job_policy.Exit():
                     return effect
         return None
 
-    def _start(self, number: int) -> Child:
+    def _start(self, number: int) -> WorkerProcess:
         """Let the spare child start, or one that is born now."""
         one, self.spare = self.spare, None
         if one is not None and os.waitpid(one.pid, os.WNOHANG)[0]:
-            worker_process.see_out(one)
+            worker_process.clean_up(one)
             one = None
-        one = one or worker_process.bear(self._work_alone)
+        one = one or worker_process.fork(self._work_alone)
         one.number = number
-        one.place = min(set(range(self.plan.slots)) - {other.place for other in self.children.values()})
+        one.place = min(set(range(self.policy.slots)) - {other.place for other in self.processes.values()})
         if self.pins:
             os.sched_setaffinity(one.pid, self.pins[one.place])
-        worker_process.let_go(one)
+        worker_process.let_begin(one)
         return one
 
     def _work_alone(self, tell: worker_process.Tell, begun: worker_process.Begun) -> int:
         return one_task.run(self.work, tell, begun)
 
-    def _work_rehearsed(self, tell: worker_process.Tell, begun: worker_process.Begun) -> int:
+    def _work_warmed_up(self, tell: worker_process.Tell, begun: worker_process.Begun) -> int:
         def ready() -> bool:
-            warm_up.play(self.script)
+            warm_up.run(self.script)
             return begun()
 
         return one_task.run(self.work, tell, ready)
@@ -157,9 +158,9 @@ class Nursery:
         if pid := os.fork():
             self.reporters.append(pid)
         else:
-            worker_process.be_one(parent, report)
+            worker_process.become(parent, report)
 
-    def _see_off(self) -> None:
+    def _wait_for_reports(self) -> None:
         """Give those who leave or report a loss a moment; what they do not bring, the end of the lease will."""
         if self.spare is not None:
             os.kill(self.spare.pid, signal.SIGKILL)
@@ -170,7 +171,7 @@ class Nursery:
             clock.pause(0.01)
 
 
-def open_nursery(  # noqa: PLR0913  what a job is born with
+def prepare_work(  # noqa: PLR0913  what a job is born with
     deployment: Deployment,
     pipeline: str,
     job: str,

@@ -23,7 +23,7 @@ def script() -> bytes:
     return content.getvalue()
 
 
-def play(content: bytes) -> bool:
+def run(content: bytes) -> bool:
     """Open the file, see where it leads, and read it; False where that cannot be done: the task only takes longer."""
     with contextlib.suppress(OSError, ValueError), h5py.File(h5py.h5f.open_file_image(content)) as file:
         confinement.leads(file, 100)

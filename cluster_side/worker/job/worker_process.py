@@ -28,7 +28,7 @@ Begun: TypeAlias = Callable[[], bool]
 
 
 @dataclass(slots=True)
-class Child:
+class WorkerProcess:
     """A worker process, and what it has said so far."""
 
     pid: int
@@ -37,7 +37,7 @@ class Child:
     """Where one byte lets it start."""
     words: BinaryIO
     number: int = 0
-    said: job_policy.Said = ""
+    said: job_policy.LastReport = ""
     rest: bytes = b""
     place: int = 0
     """Which of the job's rooms it is in."""
@@ -45,7 +45,7 @@ class Child:
     """Why it was killed: it took more memory than it may."""
 
 
-def bear(work: Callable[[Tell, Begun], int]) -> Child:
+def fork(work: Callable[[Tell, Begun], int]) -> WorkerProcess:
     """Fork a child that does `work`, which waits to be let go, and exits with the code that it returns."""
     (reading, writing), (started, start) = os.pipe(), os.pipe()
     parent = os.getpid()
@@ -57,42 +57,42 @@ def bear(work: Callable[[Tell, Begun], int]) -> Child:
         os.close(writing)
         os.close(started)
         os.set_blocking(reading, False)
-        return Child(pid, reading, start, words)
+        return WorkerProcess(pid, reading, start, words)
     os.close(start)
     captured_stderr.adopt(words)
-    be_one(parent, lambda: work(lambda fact: _tell(writing, fact), lambda: bool(os.read(started, 1))))
+    become(parent, lambda: work(lambda fact: _tell(writing, fact), lambda: bool(os.read(started, 1))))
 
 
-def let_go(child: Child) -> None:
+def let_begin(process: WorkerProcess) -> None:
     """Let a child start."""
     with contextlib.suppress(BrokenPipeError):  # it died this instant; its end will be seen
-        os.write(child.start, b"!")
+        os.write(process.start, b"!")
 
 
-def heard(child: Child) -> list[job_policy.Event]:
+def heard(process: WorkerProcess) -> list[job_policy.Event]:
     """Return the leases that a child told of, and note its last word."""
     try:
-        child.rest += os.read(child.pipe, 65536)
+        process.rest += os.read(process.pipe, 65536)
     except BlockingIOError:
         return []
-    *lines, child.rest = child.rest.split(b"\n")
+    *lines, process.rest = process.rest.split(b"\n")
     events: list[job_policy.Event] = []
     for text in lines:
         fact = json.loads(text)
         if "leased" in fact:
-            events.append(job_policy.ChildLeased(child.number, fact["leased"], fact["attempt"], fact["worker"]))
-        child.said = fact.get("said", child.said)
+            events.append(job_policy.WorkerLeased(process.number, fact["leased"], fact["attempt"], fact["worker"]))
+        process.said = fact.get("said", process.said)
     return events
 
 
-def see_out(child: Child) -> None:
+def clean_up(process: WorkerProcess) -> None:
     """Close what we had of a child that is gone, and pass on what it wrote."""
-    os.close(child.pipe)
-    os.close(child.start)
-    captured_stderr.pass_on(child.words)
+    os.close(process.pipe)
+    os.close(process.start)
+    captured_stderr.pass_on(process.words)
 
 
-def be_one(parent: int, do: Callable[[], int]) -> NoReturn:
+def become(parent: int, do: Callable[[], int]) -> NoReturn:
     """Be a child: die with the parent, leave on SIGTERM, never return.
 
     SIGTERM may come at any instant, also while we are leaving; whatever it interrupts, we must not go on as our parent.

@@ -29,7 +29,7 @@ from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, BeamtideError
 from beamtide.messages.tasks import Task
 from beamtide.pump import Caller
-from cluster_side.modalities.context import Company
+from cluster_side.modalities.context import Context
 from cluster_side.worker.job import allocation, start_times, worker_process
 from cluster_side.worker.mpi.ranks import Ranks
 from cluster_side.worker.task import one_task
@@ -72,9 +72,9 @@ def _lead(work: Work, team: Ranks, tell: Callable[[dict[str, Any]], None]) -> in
     """Be rank 0: lease a task, tell the others, compute, store. Without a task, tell them that."""
     facts: list[dict[str, Any]] = []
 
-    def call(task: Task) -> Company:
+    def call(task: Task) -> Context:
         team.told(msgspec.msgpack.encode(task))
-        return Company(team, team.local_rank)
+        return Context(team, team.local_rank)
 
     def listen(fact: dict[str, Any]) -> None:
         facts.append(fact)
@@ -96,7 +96,7 @@ def _follow(work: Work, team: Ranks) -> int:
     task = msgspec.msgpack.decode(body, type=Task)
     with Caller(work.identity) as caller:
         try:
-            one_task.compute(replace(work, call=lambda _: Company(team, team.local_rank)), task, caller, [0.0])
+            one_task.compute(replace(work, call=lambda _: Context(team, team.local_rank)), task, caller, [0.0])
         except Exception as error:
             _print(f"rank {team.rank} on {platform.node()}: {one_task.sentence(error)}")
             clock.pause(PATIENCE)

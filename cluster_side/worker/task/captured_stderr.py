@@ -44,7 +44,7 @@ def pass_on(words: BinaryIO) -> None:
     words.close()
 
 
-def death(status: int) -> str:
+def cause_of_death(status: int) -> str:
     """Say how a process died; "" for exit code 0."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:

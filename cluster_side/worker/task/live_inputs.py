@@ -38,7 +38,7 @@ PAUSE = 0.25
 PATIENCE = 5.0
 
 
-class News(msgspec.Struct, frozen=True, array_like=True):
+class LiveNews(msgspec.Struct, frozen=True, array_like=True):
     """What rank 0 tells: the pieces up to which all inputs are there now, and whether that is all there will be."""
 
     pieces: tuple[Piece, ...]
@@ -46,7 +46,7 @@ class News(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class LiveState:
     """What was seen at one look: the scan, its files, how far all needs are complete, whether no file changes any more."""
 
     state: ScanState
@@ -55,19 +55,19 @@ class Sight:
     quiet: bool
 
 
-def news_of(sight: Sight, source: Source, planned: int, had: int) -> News:
+def news_of(seen: LiveState, source: Source, planned: int, had: int) -> LiveNews:
     """Return what is usable beyond the first `had` indexes of a scan with so many planned, and whether that is all."""
-    points = min(sight.state.points, planned)
-    lacking = sum(fact.frames for fact in sight.facts) < points or any(fact.trouble for fact in sight.facts)
-    closed = sight.state.phase == "ended" and (sight.quiet or not lacking)
-    row = with_gaps(sight.facts, source, points, closed=closed)
+    points = min(seen.state.points, planned)
+    lacking = sum(fact.frames for fact in seen.facts) < points or any(fact.trouble for fact in seen.facts)
+    closed = seen.state.phase == "ended" and (seen.quiet or not lacking)
+    row = with_gaps(seen.facts, source, points, closed=closed)
     pieces = list(pieces_of(row, points, closed=closed))
-    usable = min(pieces[-1].stop if pieces else 0, sight.complete)
-    return News(tuple(between(pieces, had, usable)), closed and usable == points)
+    usable = min(pieces[-1].stop if pieces else 0, seen.complete)
+    return LiveNews(tuple(between(pieces, had, usable)), closed and usable == points)
 
 
 @dataclass(slots=True)
-class Services:
+class LiveServices:
     """Who is asked, and over which connection."""
 
     caller: Caller
@@ -76,13 +76,13 @@ class Services:
 
 
 @dataclass(slots=True)
-class Growing:
+class LiveInputs:
     """The inputs of one task, as far as they are there. Every method is called by all ranks, in the same order."""
 
     task: Task
     source: Source
     roots: Roots
-    services: Services
+    services: LiveServices
     team: Team
     watch: FileWatch
     over: bool = False
@@ -109,7 +109,7 @@ class Growing:
     def more(self, wait: float) -> Arrays | None:
         """Return the arrays of all indexes so far once there are more, or will be no more of them; None after `wait` seconds."""
         own = msgspec.msgpack.encode(self._await(wait)) if self.team.rank == 0 else b""
-        news = msgspec.msgpack.decode(self.team.told(own), type=News)
+        news = msgspec.msgpack.decode(self.team.told(own), type=LiveNews)
         self.over = news.over
         if not news.pieces and not news.over:
             return None
@@ -140,18 +140,18 @@ class Growing:
             arrays[name] = values[rows]
         return arrays
 
-    def _await(self, wait: float) -> News:
+    def _await(self, wait: float) -> LiveNews:
         """Look until there is something new, for `wait` seconds at most; a service that does not answer has nothing new."""
         end = clock.monotonic() + wait
         while True:
-            news = News((), False)
+            news = LiveNews((), False)
             with contextlib.suppress(NoAnswer):
                 news = self._look(clock.monotonic())
             if news.pieces or news.over or clock.monotonic() >= end:
                 return news
             clock.pause(PAUSE)
 
-    def _look(self, now: float) -> News:
+    def _look(self, now: float) -> LiveNews:
         ask = self.services.caller.ask
         known = ask(self.services.metadata, ScansRequest(scan=self.task.scan), Scans, patience=PATIENCE).scans
         if not known:
@@ -162,8 +162,8 @@ class Growing:
         complete = [self._complete(*wanted) for wanted in {(need.pipeline, need.settings) for need in self.task.needs}]
         facts = self.watch.look(now)
         quiet = now - max(self.ended_at or now, self.watch.changed_at) >= self.source.settle
-        sight = Sight(state, facts, min(complete, default=self.task.stop), quiet)
-        return news_of(sight, self.source, self.task.stop, self.taken[-1].stop if self.taken else 0)
+        seen = LiveState(state, facts, min(complete, default=self.task.stop), quiet)
+        return news_of(seen, self.source, self.task.stop, self.taken[-1].stop if self.taken else 0)
 
     def _complete(self, pipeline: PipelineName, settings: Digest) -> int:
         """Return how far a pipeline's product with these settings ("": the newest) is complete."""
@@ -173,17 +173,17 @@ class Growing:
         return max(meant, key=lambda state: state.version).complete if meant else 0
 
 
-def growing_of(task: Task, deployment: Deployment, caller: Caller, team: Team) -> Growing | None:
+def live_inputs_of(task: Task, deployment: Deployment, caller: Caller, team: Team) -> LiveInputs | None:
     """Return the inputs of a task that begins before its scan has ended; None for one that has all of them."""
     source, roots, address = deployment.pipelines[task.pipeline].source, deployment.site.roots, deployment.address
-    early = as_begun(task) != task or any(need.upto < task.stop for need in task.needs)
+    early = as_started(task) != task or any(need.upto < task.stop for need in task.needs)
     if source.begin_with is None or not early:  # also one of before the pipeline file said begin_with
         return None
-    services = Services(caller, address("metadata"), address("sink"))
-    return Growing(task, source, roots, services, team, FileWatch(roots.raw, task.scan, source))
+    services = LiveServices(caller, address("metadata"), address("sink"))
+    return LiveInputs(task, source, roots, services, team, FileWatch(roots.raw, task.scan, source))
 
 
-def as_begun(task: Task) -> Task:
+def as_started(task: Task) -> Task:
     """Return a task that began early with the indexes only that it was given: those whose frames it names."""
     given = sum(part.last - part.first for part in task.inputs)
     return msgspec.structs.replace(task, stop=task.start + given) if 0 < given < task.stop - task.start else task

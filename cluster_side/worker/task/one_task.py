@@ -107,12 +107,12 @@ def compute(
     work: Work, task: Task, caller: Caller, progress: list[float], attempt: int = 0
 ) -> tuple[Any, Arrays, dict[str, str]]:
     """Read what a task needs and run its kernel; return headers, arrays and versions. `progress` holds the share done so far."""
-    address, company = work.deployment.address, work.call(task)
+    address, context = work.deployment.address, work.call(task)
     ready = work.ready
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
         ready = ready_kernel.obtain(task.settings, cache, (caller, address("metadata")), work.find)
-    feed = live_inputs.growing_of(task, work.deployment, caller, company.team)
+    feed = live_inputs.live_inputs_of(task, work.deployment, caller, context.team)
     if feed is not None and not ready.follows:
         raise BadInput(f"source.begin_with: {task.modality} cannot begin before its scan has ended; leave it out")
     if feed is None:
@@ -120,8 +120,8 @@ def compute(
     else:
         frames, units = dict(feed.begin()), feed.units
     ready.suits(units)
-    tell = previews.teller(task, caller, previews.Stage(address("sink"), attempt, ready.declared), progress)
-    outputs = ready.compute(frames, replace(company, tell=tell, feed=feed))
+    tell = previews.teller(task, caller, previews.PreviewTarget(address("sink"), attempt, ready.declared), progress)
+    outputs = ready.compute(frames, replace(context, tell=tell, feed=feed))
     if feed is not None:
         outputs = feed.placed(outputs, ready.declared)
     return checked(outputs, ready.declared, task.stop - task.start, units), outputs, ready.versions

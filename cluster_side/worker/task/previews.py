@@ -23,7 +23,7 @@ PATIENCE, REST = 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class PreviewTarget:
     """Where a task's pictures go: the sink's address, the attempt, and what the modality declares."""
 
     sink: str
@@ -31,8 +31,8 @@ class Stage:
     declared: tuple[Output, ...]
 
 
-def teller(task: Task, caller: Caller, stage: Stage, progress: list[float]) -> Callable[[Arrays, float], None]:
-    """Return what a kernel's company tells with."""
+def teller(task: Task, caller: Caller, stage: PreviewTarget, progress: list[float]) -> Callable[[Arrays, float], None]:
+    """Return what a kernel's context tells with."""
     product = product_of(task)
     rests_until = [0.0]
 

@@ -24,7 +24,7 @@ from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest,
 from beamtide.pump import Caller
 from beamtide.results import layout
 from cluster_side.modalities.base import Modality, Output
-from cluster_side.modalities.context import Company
+from cluster_side.modalities.context import Context
 from cluster_side.worker.task import prepared_arrays
 
 PATIENCE = 60.0
@@ -34,7 +34,7 @@ FindModality = Callable[[str], Modality]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ReadyKernel:
     """A kernel with its settings in it, what it returns, and the versions of what it computes with."""
 
     digest: Digest
@@ -43,14 +43,14 @@ class Recipe:
     versions: dict[str, str]
     suits: Callable[[Mapping[str, str]], None] = lambda _: None
     """Raises BadInput for units of other pipelines' datasets that do not fit the settings."""
-    company: bool = False
+    context: bool = False
     """Whether the kernel wants to know who computes and watches."""
     follows: bool = False
     """Whether the kernel takes what comes of a scan that has not ended."""
 
-    def compute(self, frames: Arrays, company: Company) -> Arrays:
-        """Run the kernel, in company if it wants some."""
-        return self.kernel(frames, company) if self.company else self.kernel(frames)
+    def compute(self, frames: Arrays, context: Context) -> Arrays:
+        """Run the kernel, with its context if it takes one."""
+        return self.kernel(frames, context) if self.context else self.kernel(frames)
 
 
 def registered(name: str) -> Modality:
@@ -59,7 +59,7 @@ def registered(name: str) -> Modality:
     return found
 
 
-def prepare(prepared: settings.Prepared, cache: pathlib.Path, find: FindModality = registered) -> Recipe:
+def prepare(prepared: settings.Prepared, cache: pathlib.Path, find: FindModality = registered) -> ReadyKernel:
     """Load the kernel for settings that we have at hand, and leave them in the cache."""
     for name, content in prepared.files.items():
         _publish(_file_path(cache, name, prepared.document.calibration[name]), content)
@@ -67,7 +67,7 @@ def prepare(prepared: settings.Prepared, cache: pathlib.Path, find: FindModality
     return _load(prepared.digest, prepared.document, cache, find)
 
 
-def obtain(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str], find: FindModality = registered) -> Recipe:
+def obtain(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str], find: FindModality = registered) -> ReadyKernel:
     """Load the kernel for a digest; `ask` is how to reach the metadata server, for what the cache does not hold."""
     document = _document(digest, cache, ask)
     for name, content in document.calibration.items():
@@ -82,7 +82,7 @@ def obtain(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str], find: F
     return _load(digest, document, cache, find)
 
 
-def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find: FindModality) -> Recipe:
+def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find: FindModality) -> ReadyKernel:
     modality, values = find(document.modality), json.loads(document.values)
     calibration = {name: _file_path(cache, name, content) for name, content in document.calibration.items()}
     if missing := sorted(set(modality.needs) - calibration.keys()):
@@ -98,7 +98,7 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
-    return Recipe(digest, kernel, declared, versions, partial(modality.suits, values), modality.company, modality.follows)
+    return ReadyKernel(digest, kernel, declared, versions, partial(modality.suits, values), modality.context, modality.follows)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

@@ -19,7 +19,7 @@ def run(file: pathlib.Path, raw: pathlib.Path | None, find: FindModality = ready
     """Run a bundle, with its inputs below `raw` if given; return the exit code (1: it fails here, too) and what to say."""
     with bundle.opened(file) as folder, tempfile.TemporaryDirectory(prefix="beamtide-") as cache:
         prepared, roots = bundle.read_settings(folder), bundle.read_roots(folder, raw)
-        task = live_inputs.as_begun(read_tasks(folder / "task.json")[0])
+        task = live_inputs.as_started(read_tasks(folder / "task.json")[0])
         try:
             ready = ready_kernel.prepare(prepared, pathlib.Path(cache), find)
             needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}

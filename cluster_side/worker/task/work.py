@@ -12,9 +12,9 @@ from beamtide.messages.scaling import StartStages
 from beamtide.messages.tasks import Cause, Task
 from beamtide.security.guard import identity_of
 from beamtide.security.key_files import Identity
-from cluster_side.modalities.context import ALONE, Company
+from cluster_side.modalities.context import ALONE, Context
 from cluster_side.worker.task import ready_kernel
-from cluster_side.worker.task.ready_kernel import FindModality, Recipe
+from cluster_side.worker.task.ready_kernel import FindModality, ReadyKernel
 
 DEAD_MAN = 60.0
 """A worker that hears nothing from a service for this long (seconds) ends."""
@@ -23,7 +23,7 @@ DEAD_MAN = 60.0
 Answer = TypeVar("Answer", bound=Message)
 
 
-def _alone(task: Task) -> Company:
+def _alone(task: Task) -> Context:
     return ALONE
 
 
@@ -39,11 +39,11 @@ class Work:
     pipeline: str
     job: str
     idle_exit: float
-    ready: Recipe | None = None
+    ready: ReadyKernel | None = None
     find: FindModality = ready_kernel.registered
     ends: float | None = None
     """When the job ends (monotonic clock); None: nobody ends it."""
-    call: Callable[[Task], Company] = _alone
+    call: Callable[[Task], Context] = _alone
     """Calls together those who compute a task with us."""
     stages: StartStages | None = None
     """How long the start of the job took."""

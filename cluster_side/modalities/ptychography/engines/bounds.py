@@ -13,7 +13,7 @@ from cluster_side.modalities.ptychography.engines.backend import Array, Backend
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Bounds:
     """Bounds that hold after every update; None: free."""
 
     amplitude: tuple[float, float] | None = None
@@ -26,7 +26,7 @@ class Limits:
     """Sum of |probe|² over all modes."""
 
 
-def bound_object(xp: Any, whole: Array, limits: Limits) -> Array:
+def bound_object(xp: Any, whole: Array, limits: Bounds) -> Array:
     """Return the object with its amplitude inside the limits, and vacuum outside its support."""
     if limits.amplitude is not None:
         size = xp.sqrt(op.squared(xp, whole)) + op.TINY
@@ -37,7 +37,7 @@ def bound_object(xp: Any, whole: Array, limits: Limits) -> Array:
     return whole
 
 
-def bound_probe(xp: Any, probe: Array, limits: Limits) -> Array:
+def bound_probe(xp: Any, probe: Array, limits: Bounds) -> Array:
     """Return the probe inside its support, with the power that it must have."""
     if limits.probe_support is not None:
         probe = probe * limits.probe_support

@@ -15,9 +15,9 @@ from typing import Any
 
 from cluster_side.modalities.ptychography.engines import operators as op
 from cluster_side.modalities.ptychography.engines.backend import Array
-from cluster_side.modalities.ptychography.engines.bounds import Limits, bound_object, bound_probe
+from cluster_side.modalities.ptychography.engines.bounds import Bounds, bound_object, bound_probe
 from cluster_side.modalities.ptychography.engines.fourier_constraint import compare
-from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State, Sums, blocks, corners
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState, StateSums, blocks, corners
 
 INERTIA = 1e-3
 """Weight of the old object and probe in the new ones, as a share of the largest denominator: keeps dark corners quiet."""
@@ -26,7 +26,7 @@ INERTIA = 1e-3
 class Projection:
     """Difference map (relaxation 1) or RAAR on one rank's frames."""
 
-    def __init__(self, bench: Bench, frames: Frames, state: State, relaxation: float) -> None:
+    def __init__(self, bench: Bench, frames: Frames, state: ReconstructionState, relaxation: float) -> None:
         self._bench, self._frames, self._beta = bench, frames, relaxation
         xp, probe = bench.xp, state.probe
         self._all = blocks(slice(0, len(state.positions)), bench.block(probe))
@@ -35,10 +35,10 @@ class Projection:
             parts = op.patches(xp, state.object, corners(state, part), probe.shape[-2:])
             self._waves[part, ...] = op.exit_waves(probe, parts)
 
-    def iterate(self, state: State, limits: Limits, *, fix_probe: bool = False) -> None:
+    def iterate(self, state: ReconstructionState, limits: Bounds, *, fix_probe: bool = False) -> None:
         """Do one iteration; the error that it notes is that of the waves that were projected."""
         xp, everyone = self._bench.xp, slice(0, None)
-        sums = Sums.of(xp, state)
+        sums = StateSums.of(xp, state)
         for part in self._all:
             self._project(state, part, sums)
         op.add_everywhere(sums.coverage, corners(state, everyone), xp.sum(op.squared(xp, state.probe), axis=0))
@@ -49,7 +49,7 @@ class Projection:
         if not fix_probe:
             self._follow(state, sums, limits)
 
-    def _follow(self, state: State, sums: Sums, limits: Limits) -> None:
+    def _follow(self, state: ReconstructionState, sums: StateSums, limits: Bounds) -> None:
         """Let the probe follow the new object: asking both at once would correct the same misfit twice, and run away."""
         xp, shape = self._bench.xp, state.probe.shape[-2:]
         for part in self._all:
@@ -59,7 +59,7 @@ class Projection:
         self._bench.team.add_up([sums.probe, sums.object_power])
         state.probe = bound_probe(xp, _weighted(xp, sums.probe, sums.object_power, state.probe), limits)
 
-    def _project(self, state: State, part: slice, sums: Sums) -> None:
+    def _project(self, state: ReconstructionState, part: slice, sums: StateSums) -> None:
         xp, probe, beta = self._bench.xp, state.probe, self._beta
         at = corners(state, part)
         parts = op.patches(xp, state.object, at, probe.shape[-2:])

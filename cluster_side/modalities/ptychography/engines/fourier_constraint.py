@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from cluster_side.modalities.ptychography.engines import operators as op
 from cluster_side.modalities.ptychography.engines.backend import Array
-from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState
 
 DAMPING = 0.5
 """How far flux and background move towards what one iteration says."""
 
 
 @dataclass(slots=True)
-class Learned:
+class LearnedIntensities:
     """What one iteration says about flux and background; None: not asked for."""
 
     flux: Array | None = None
@@ -19,7 +19,7 @@ class Learned:
 
 
 def compare(  # noqa: PLR0913, PLR0917  what belongs to one comparison
-    bench: Bench, frames: Frames, state: State, part: slice, waves: Array, learned: Learned | None = None
+    bench: Bench, frames: Frames, state: ReconstructionState, part: slice, waves: Array, learned: LearnedIntensities | None = None
 ) -> tuple[Array, Array]:
     """Return by what to multiply the waves of these positions (positions, 1, h, w), and their misfit before that.
 
@@ -40,14 +40,14 @@ def compare(  # noqa: PLR0913, PLR0917  what belongs to one comparison
     return op.spread_out(xp, factor, frames.binning)[:, None, :, :], misfit
 
 
-def ask(bench: Bench, state: State) -> Learned:
+def ask(bench: Bench, state: ReconstructionState) -> LearnedIntensities:
     """Return where one iteration notes what it says about the flux and background that the state has."""
     xp = bench.xp
     flux = None if state.flux is None else xp.ones(state.flux.shape, dtype=xp.float32)
-    return Learned(flux, None if state.background is None else xp.zeros(state.background.shape, dtype=xp.float32))
+    return LearnedIntensities(flux, None if state.background is None else xp.zeros(state.background.shape, dtype=xp.float32))
 
 
-def learn(bench: Bench, frames: Frames, state: State, learned: Learned) -> None:
+def learn(bench: Bench, frames: Frames, state: ReconstructionState, learned: LearnedIntensities) -> None:
     """Move flux (mean intensity 1) and background (never negative) towards what was learned."""
     xp = bench.xp
     if learned.flux is not None:

@@ -20,10 +20,18 @@ from numpy.typing import NDArray
 
 from cluster_side.modalities.ptychography.engines import operators as op
 from cluster_side.modalities.ptychography.engines.backend import Array
-from cluster_side.modalities.ptychography.engines.bounds import Limits, bound_object, bound_probe
-from cluster_side.modalities.ptychography.engines.fourier_constraint import Learned, ask, compare, learn
+from cluster_side.modalities.ptychography.engines.bounds import Bounds, bound_object, bound_probe
+from cluster_side.modalities.ptychography.engines.fourier_constraint import LearnedIntensities, ask, compare, learn
 from cluster_side.modalities.ptychography.engines.position_correction import displacements, move
-from cluster_side.modalities.ptychography.engines.state import SEED, Bench, Frames, State, Sums, blocks, corners
+from cluster_side.modalities.ptychography.engines.state import (
+    SEED,
+    Bench,
+    Frames,
+    ReconstructionState,
+    StateSums,
+    blocks,
+    corners,
+)
 from cluster_side.modalities.ptychography.engines.subpixel import learned_by_probe, moved, ramps, spectrum_of
 
 FLOOR = 0.1
@@ -60,7 +68,7 @@ class Batched:
         self._drive: NDArray[np.float64] | float = 0.0
         self._between = rule.subpixel or rule.move_after is not None
 
-    def iterate(self, state: State, limits: Limits, *, fix_probe: bool = False) -> None:
+    def iterate(self, state: ReconstructionState, limits: Bounds, *, fix_probe: bool = False) -> None:
         """Take every batch once, in a new order; note the error that each had before its turn."""
         learned = ask(self._bench, state)
         moving = self._rule.move_after is not None and self._done >= self._rule.move_after
@@ -77,10 +85,12 @@ class Batched:
         state.errors.append(misfit / self._frames.power)
         self._done += 1
 
-    def _sum(self, state: State, batch: slice, learned: Learned, asked: NDArray[np.float64] | None) -> Sums:
+    def _sum(
+        self, state: ReconstructionState, batch: slice, learned: LearnedIntensities, asked: NDArray[np.float64] | None
+    ) -> StateSums:
         """Return the sums of one batch over all ranks."""
         xp = self._bench.xp
-        sums = Sums.of(xp, state)
+        sums = StateSums.of(xp, state)
         spectrum = spectrum_of(self._bench, state.probe) if self._between else None
         for part in blocks(batch, self._bench.block(state.probe)):
             probes, ramp = self._probes(state, part, spectrum)
@@ -91,7 +101,7 @@ class Batched:
         self._bench.team.add_up(sums.arrays())
         return sums
 
-    def _probes(self, state: State, part: slice, spectrum: Array | None) -> tuple[Array, Array | None]:
+    def _probes(self, state: ReconstructionState, part: slice, spectrum: Array | None) -> tuple[Array, Array | None]:
         """Return the probe, or each position's own probe and the ramp that made it."""
         if spectrum is None:
             return state.probe, None
@@ -99,7 +109,7 @@ class Batched:
         ramp = ramps(self._bench, fractions, state.probe.shape[-2:])
         return moved(self._bench, spectrum, ramp), ramp
 
-    def _step(self, state: State, batch: slice, sums: Sums, limits: Limits, *, fix_probe: bool) -> None:
+    def _step(self, state: ReconstructionState, batch: slice, sums: StateSums, limits: Bounds, *, fix_probe: bool) -> None:
         xp = self._bench.xp
         towards = self._divided(sums.object, sums.coverage), self._divided(sums.probe, sums.object_power)
         steps = 1.0, 1.0
@@ -110,7 +120,12 @@ class Batched:
             state.probe = bound_probe(xp, state.probe + steps[1] * towards[1], limits)
 
     def _correct(
-        self, state: State, part: slice, light: tuple[Array, Array | None], sums: Sums, learned: Learned
+        self,
+        state: ReconstructionState,
+        part: slice,
+        light: tuple[Array, Array | None],
+        sums: StateSums,
+        learned: LearnedIntensities,
     ) -> tuple[Array, Array]:
         """Add what the measurement asks for at some positions to the numerators; return object parts and corrections."""
         xp, propagator, (probe, ramp) = self._bench.xp, self._bench.propagator, light
@@ -134,7 +149,7 @@ class Batched:
         return numerator / ((1 - soft) * denominator + soft * highest)
 
     def _steps(
-        self, state: State, batch: slice, sums: Sums, towards: tuple[Array, Array], *, fix_probe: bool
+        self, state: ReconstructionState, batch: slice, sums: StateSums, towards: tuple[Array, Array], *, fix_probe: bool
     ) -> tuple[float, float]:
         """Return the two steps that leave the least of the corrections unexplained."""
         xp = self._bench.xp

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cluster_side.modalities.ptychography.engines import operators as op
 from cluster_side.modalities.ptychography.engines.backend import Array
-from cluster_side.modalities.ptychography.engines.state import Bench, State
+from cluster_side.modalities.ptychography.engines.state import Bench, ReconstructionState
 
 LONGEST_STEP = 1.0
 
@@ -37,7 +37,7 @@ def displacements(bench: Bench, probe: Array, parts: Array, corrections: Array) 
     return np.asarray(np.clip(found, -LONGEST_STEP, LONGEST_STEP))
 
 
-def move(bench: Bench, state: State, steps: Any, total: int, bound: float) -> None:
+def move(bench: Bench, state: ReconstructionState, steps: Any, total: int, bound: float) -> None:
     """Move the positions of this rank, within `bound` pixels of the measured ones, without a mean displacement."""
     steps = np.clip(steps, -LONGEST_STEP, LONGEST_STEP)
     away = np.clip(state.positions + steps - state.start, -bound, bound)

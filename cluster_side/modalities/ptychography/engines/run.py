@@ -7,11 +7,11 @@ and order are drawn from the whole scan, and every sum that matters is taken ove
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster_side.modalities.ptychography.engines.bounds import Limits, orthogonal
+from cluster_side.modalities.ptychography.engines.bounds import Bounds, orthogonal
 from cluster_side.modalities.ptychography.engines.dm_raar import Projection
 from cluster_side.modalities.ptychography.engines.pie_lsqml import Batched, Rule
-from cluster_side.modalities.ptychography.engines.state import Bench, Frames, State
-from cluster_side.modalities.ptychography.recipe import Stage
+from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState
+from cluster_side.modalities.ptychography.recipe import RecipeStep
 
 PARTS, LEAST = 8, 16
 """LSQ-ML takes the scan in about 8 batches of at least 16 positions."""
@@ -23,8 +23,8 @@ ORTHOGONAL_EVERY = 10
 class Plan:
     """What is done with the frames of a scan."""
 
-    stages: tuple[Stage, ...]
-    limits: Limits = Limits()
+    stages: tuple[RecipeStep, ...]
+    limits: Bounds = Bounds()
     probe_after: int = 2
     """Iterations of the first stage before the probe may change."""
     move_after: int | None = None
@@ -38,7 +38,7 @@ class Plan:
 Engine = Projection | Batched
 
 
-def engine_for(stage: Stage, bench: Bench, frames: Frames, state: State, plan: Plan) -> Engine:
+def engine_for(stage: RecipeStep, bench: Bench, frames: Frames, state: ReconstructionState, plan: Plan) -> Engine:
     """Return the engine of a stage."""
     if stage.engine in ("DM", "RAAR"):
         return Projection(bench, frames, state, stage.strength)
@@ -49,7 +49,9 @@ def engine_for(stage: Stage, bench: Bench, frames: Frames, state: State, plan: P
     return Batched(bench, frames, Rule("pie", stage.batch or PIE_BATCH, stage.strength, subpixel=plan.subpixel))
 
 
-def run(bench: Bench, frames: Frames, state: State, plan: Plan, tell: Callable[[int], bool] = lambda done: False) -> None:
+def run(
+    bench: Bench, frames: Frames, state: ReconstructionState, plan: Plan, tell: Callable[[int], bool] = lambda done: False
+) -> None:
     """Do all stages; `tell` hears after each iteration how many are done, and says whether that is enough."""
     done = 0
     for stage in plan.stages:

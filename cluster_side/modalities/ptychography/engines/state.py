@@ -44,7 +44,7 @@ class Frames:
 
 
 @dataclass(slots=True)
-class State:
+class ReconstructionState:
     """Object, probe and what else is refined."""
 
     object: Array
@@ -63,7 +63,7 @@ class State:
 
 
 @dataclass(slots=True)
-class Sums:
+class StateSums:
     """Numerators and denominators of the least-squares object and probe, and the misfit: all that ranks have to add up."""
 
     object: Array
@@ -73,14 +73,14 @@ class Sums:
     misfit: Array
 
     @classmethod
-    def of(cls, xp: Any, state: State) -> "Sums":
+    def of(cls, xp: Any, state: ReconstructionState) -> "StateSums":
         """Return zeros."""
         shape, real = state.object.shape, xp.float32
         whole, probe = xp.zeros(shape, dtype=xp.complex64), xp.zeros(state.probe.shape, dtype=xp.complex64)
         coverage, power = xp.zeros(shape, dtype=real), xp.zeros(state.probe.shape[-2:], dtype=real)
         return cls(whole, coverage, probe, power, xp.zeros((1,), dtype=xp.float64))
 
-    def cover(self, xp: Any, state: State, which: slice) -> None:
+    def cover(self, xp: Any, state: ReconstructionState, which: slice) -> None:
         """Add the probe's intensity, at these positions, to the coverage, and the object's to the object power."""
         at, shape = corners(state, which), state.probe.shape[-2:]
         op.add_everywhere(self.coverage, at, xp.sum(op.squared(xp, state.probe), axis=0))
@@ -116,7 +116,7 @@ def corners_of(positions: NDArray[np.float64], margin: tuple[int, int]) -> list[
     return [(int(row), int(column)) for row, column in kept]
 
 
-def corners(state: State, which: slice) -> Corners:
+def corners(state: ReconstructionState, which: slice) -> Corners:
     """Return the corners of some of this rank's positions."""
     height, width = state.probe.shape[-2:]
     rows, columns = state.object.shape

@@ -18,7 +18,7 @@ from beamtide.errors import BadInput
 from cluster_side.images import enter
 from cluster_side.scaling.launchers.base import JobOrder
 
-TEMPLATES = pathlib.Path(__file__).parents[3] / "sbatch_templates"
+TEMPLATES = pathlib.Path(__file__).parents[4] / "sbatch_templates"
 BASE = "base.sh.j2"
 """Also for modalities that have no template of their own."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
