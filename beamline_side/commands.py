@@ -10,7 +10,7 @@ from beamtide.cli.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, d
 from beamtide.errors import BadInput
 
 if TYPE_CHECKING:
-    from beamline_side.hosts.one_scan import Outcome
+    from beamline_side.hosts.one_scan import ScanOutcome
     from beamtide.config.models import Deployment
 
 START, SERVE = "Start here", "Serve"
@@ -130,7 +130,7 @@ def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
     )
 
 
-def _plain(outcome: "Outcome") -> dict[str, object]:
+def _plain(outcome: "ScanOutcome") -> dict[str, object]:
     return {
         "scan": outcome.scan,
         "seconds": round(outcome.seconds, 3),
@@ -139,7 +139,7 @@ def _plain(outcome: "Outcome") -> dict[str, object]:
     }
 
 
-def _summary(outcome: "Outcome") -> list[str]:
+def _summary(outcome: "ScanOutcome") -> list[str]:
     rows = outcome.last.pipelines.values()
     total, lost = sum(row.total for row in rows), sum(row.lost for row in rows)
     done, doubled, retried = (sum(getattr(row, name) for row in rows) for name in ("done", "doubled", "retried"))
@@ -149,7 +149,7 @@ def _summary(outcome: "Outcome") -> list[str]:
     return [*remarks_of(outcome.last), f"Done in {duration(outcome.seconds)}. {counted}."]
 
 
-def _where(outcome: "Outcome", processed: pathlib.Path) -> list[str]:
+def _where(outcome: "ScanOutcome", processed: pathlib.Path) -> list[str]:
     """Say where everything is, in commands to paste."""
     finished = [_short(file) for file in outcome.files if file.suffix == ".h5"]
     lines = [f" results    silx view {file}" for file in finished]

@@ -89,7 +89,7 @@ def opened(bundle: pathlib.Path) -> Iterator[pathlib.Path]:
         yield pathlib.Path(folder)
 
 
-def read_settings(folder: pathlib.Path) -> settings.Prepared:
+def read_settings(folder: pathlib.Path) -> settings.PreparedSettings:
     """Return the settings of an opened bundle with its calibration files, as they are now: they may have been edited."""
     try:
         told = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
@@ -98,7 +98,7 @@ def read_settings(folder: pathlib.Path) -> settings.Prepared:
         document = SettingsDocument(modality=told["modality"], values=settings.canonical(told["settings"]), calibration=digests)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{folder} is not a bundle, or its settings.json is damaged: {error}") from error
-    return settings.Prepared(document, settings.digest_of(document), files)
+    return settings.PreparedSettings(document, settings.digest_of(document), files)
 
 
 def read_dataset(folder: pathlib.Path, name: str) -> NDArray[Any]:

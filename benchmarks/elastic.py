@@ -13,7 +13,7 @@ import statistics
 from typing import Any
 
 from beamtide import clock
-from beamtide.config.models import Job, PipelineConfig, Source
+from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.machine import Heard, Tick, link
 from beamtide.messages.base import PipelineName, Seconds
 from beamtide.messages.scaling import BufferGauge
@@ -24,12 +24,12 @@ from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Crew
-from cluster_side.scaling.policy.planner import Caps, Steering
+from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.scaling_loop import ScalerMachine
 from cluster_side.scaling.simulation.pilot import Pilot
 from cluster_side.scaling.simulation.traces import TRACES
-from cluster_side.scaling.simulation.world import Outcome, World, interpolated
+from cluster_side.scaling.simulation.world import SimulationResult, World, interpolated
 
 SEEDS = {"steady": 5, "burst": 5, "mixed": 5, "heldout": 3, "unseen": 3}
 
@@ -90,17 +90,17 @@ def traced(book: Book, name: str, seeds: range) -> None:
     book.row(f"waste_slot_s_{name}", [one.waste for one in ours], "slot-s", "lower", peer=peer, notes=wasted)
 
 
-def p95(outcomes: list[Outcome]) -> float:
+def p95(outcomes: list[SimulationResult]) -> float:
     """Return the mean 95th percentile."""
     return statistics.fmean(one.percentile(95) for one in outcomes)
 
 
-def waste(outcomes: list[Outcome]) -> float:
+def waste(outcomes: list[SimulationResult]) -> float:
     """Return the mean waste."""
     return statistics.fmean(one.waste for one in outcomes)
 
 
-def means(outcomes: list[Outcome]) -> dict[str, float]:
+def means(outcomes: list[SimulationResult]) -> dict[str, float]:
     """Return what else is worth knowing: means over seeds."""
     return {
         "mean": round(p95(outcomes), 2),
@@ -113,20 +113,20 @@ def means(outcomes: list[Outcome]) -> dict[str, float]:
 def decisions(book: Book) -> None:
     """Measure one decision with 20,000 queued tasks and 500 jobs of 10 workers each, gauges and picture included."""
     names = [f"p{number}" for number in range(8)]
-    crews = {}
+    pipelines = {}
     for name in names:
-        config = PipelineConfig(pipeline=name, modality="m", source=Source(match="*"), job=Job(slots=10))
-        crews[name] = Crew(config, 12.0, Forecast(config))
-    steering = Steering(crews, Ledger("us"), Caps(500), Budget(1e9, 0.0), 1.0)
+        config = PipelineConfig(pipeline=name, modality="m", source=SourceConfig(match="*"), job=JobConfig(slots=10))
+        pipelines[name] = Pipeline(config, 12.0, Forecast(config))
+    planner = Planner(pipelines, Ledger("us"), Ceilings(500), Budget(1e9, 0.0), 1.0)
     order = JobOrder("p0", "m", "t", 1, 10, 30, JobShape(), "n", (), pathlib.Path())
-    machine = ScalerMachine(steering, 0.001, 5.0, lambda buy: order)
-    steering.pictured(Seen({}), 0.0)
+    machine = ScalerMachine(planner, 0.001, 5.0, lambda buy: order)
+    planner.listed(Seen({}), 0.0)
     jobs: dict[str, Sighting] = {}
     for name in names:
-        steering.crews[name].gauged(gauge(name, 2500, {}), 0.0)
-    for number, act in enumerate(steering.step(0.0)):
+        planner.pipelines[name].gauged(gauge(name, 2500, {}), 0.0)
+    for number, act in enumerate(planner.step(0.0)):
         ids = tuple(f"{number}_{element}" for element in range(act.order.count))  # type: ignore[union-attr]
-        steering.take(steering.ledger.answered(act.order.token, Submitted(ids), 0.0), 0.0)  # type: ignore[union-attr]
+        planner.take(planner.ledger.answered(act.order.token, Submitted(ids), 0.0), 0.0)  # type: ignore[union-attr]
         jobs |= {job: Sighting(job, act.order.token, Phase.RUNNING) for job in ids}  # type: ignore[union-attr]
     assert len(jobs) == 500
     by_name = {name: {one.job: (1, 9) for one in jobs.values() if one.token.endswith(name)} for name in names}
@@ -139,7 +139,7 @@ def decisions(book: Book) -> None:
         machine.took([Seen(dict(jobs))], now)
         machine.handle(Tick(), Seconds(now))
         taken.append(1e3 * (clock.monotonic() - began))
-        machine.changes, machine.errands = {}, []
+        machine.changes, machine.calls = {}, []
     notes = {"jobs": len(jobs), "workers": 5000, "queued": 20000}
     book.row("decision_loop_ms", taken, "ms", "lower", notes=notes)
 

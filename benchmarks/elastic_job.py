@@ -25,14 +25,14 @@ from beamtide.messages.scaling import BufferGauge
 from benchmarks.measure import Book, scratch
 from cluster_side.scaling import autoscaler
 from cluster_side.scaling.jobs.states import Order
-from cluster_side.scaling.launcher_thread import Errands
+from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers.base import Phase, Seen
 from cluster_side.scaling.launchers.local import LocalLauncher
 from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
 from cluster_side.scaling.orders import order_for
-from cluster_side.scaling.policy.planner import Buy
+from cluster_side.scaling.policy.planner import Start
 from cluster_side.scaling.scaling_loop import ScalerMachine
-from cluster_side.scaling.state_file import Journal
+from cluster_side.scaling.state_file import StateFile
 from tests.slurm import nap
 from tests.slurm.fake import FakeSlurm
 from tests.slurm.sites import site_in
@@ -90,13 +90,13 @@ def job_efficiency(book: Book, folder: pathlib.Path) -> None:
 def _lived(deployment: Deployment) -> float:
     """Return the seconds from asking for a job until it is gone."""
     launcher, end = LocalLauncher(deployment), clock.monotonic() + 2 * TASKS * TASK_SECONDS
-    buy = Buy(Order("bench-1", "nap", 1, 1, clock.monotonic()), TASKS, 600, ())
+    buy = Start(Order("bench-1", "nap", 1, 1, clock.monotonic()), TASKS, 600, ())
     began = clock.monotonic()
     launcher.submit(order_for(deployment, launcher, buy))
     while clock.monotonic() < end:
-        picture = launcher.look()
-        assert isinstance(picture, Seen)
-        if all(job.phase is Phase.ENDED for job in picture.jobs.values()):
+        listing = launcher.look()
+        assert isinstance(listing, Seen)
+        if all(job.phase is Phase.ENDED for job in listing.jobs.values()):
             return clock.monotonic() - began
         clock.pause(0.02)
     raise AssertionError(f"the job did not end; see {deployment.site.state}/logs")
@@ -118,12 +118,12 @@ def decision_to_submit(book: Book, folder: pathlib.Path) -> None:
 
 
 def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path, number: int) -> float:
-    journal = Journal(deployment.site.state / f"autoscaler{number}")
-    steering = autoscaler.steering_for(deployment, launcher, {}, f"us{number}", journal.fence)
-    machine = ScalerMachine(steering, 0.5, 5.0, lambda buy: order_for(deployment, launcher, buy))
-    shell = autoscaler.Shell(machine, journal, Errands(launcher, print))
+    state_file = StateFile(deployment.site.state / f"autoscaler{number}")
+    planner = autoscaler.planner_for(deployment, launcher, {}, f"us{number}", state_file.fence)
+    machine = ScalerMachine(planner, 0.5, 5.0, lambda buy: order_for(deployment, launcher, buy))
+    shell = autoscaler.Shell(machine, state_file, LauncherThread(launcher, print))
     machine.took([Seen({})], clock.monotonic())
-    shell.errands.open()
+    shell.calls.open()
     try:
         zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
         gauge = BufferGauge(pipeline=PipelineName("xrf"), ready=100, leased=0, service_time=2.0, **zeros)
@@ -136,5 +136,5 @@ def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path
             clock.pause(0.001)
         return 1e3 * (float(issued.read_text().split()[number]) - began)
     finally:
-        shell.errands.close()
-        journal.close()
+        shell.calls.close()
+        state_file.close()

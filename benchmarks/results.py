@@ -22,7 +22,7 @@ from beamtide.messages.results import DatasetHeader, Products, Provenance, Store
 from beamtide.pump import Caller
 from beamtide.pump.authentication import new_pair
 from beamtide.security.guard import identity_of
-from beamtide.security.key_files import Entry, Identity
+from beamtide.security.key_files import Identity, KeyEntry
 from benchmarks import load, services
 from benchmarks.measure import Beside, Book, HeldMemory, cpu_seconds, scratch
 
@@ -148,7 +148,7 @@ def _tcp() -> float:
 def _curve() -> float:
     """Return GB/s of messages of 1 MiB over one bare CURVE connection."""
     public, secret = new_pair()
-    identity = Identity(Entry("bench", "worker", public, 4e9), secret, public)
+    identity = Identity(KeyEntry("bench", "worker", public, 4e9), secret, public)
     with zmq.Context() as context:
         server: Any = context.socket(zmq.ROUTER)
         server.curve_server, server.curve_secretkey = True, secret.encode()

@@ -14,7 +14,7 @@ from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.pump import Caller
 from beamtide.pump.authentication import new_pair
 from beamtide.security.guard import identity_of
-from beamtide.security.key_files import Entry, Identity, write
+from beamtide.security.key_files import Identity, KeyEntry, write
 
 SITE = """
 site: bench
@@ -80,9 +80,9 @@ def await_answer(deployment: Deployment, component: str) -> None:
 
 def _keys(folder: pathlib.Path) -> None:
     public, secret = new_pair()
-    write(folder, Identity(Entry("component", "component", public, FAR), secret, public))
+    write(folder, Identity(KeyEntry("component", "component", public, FAR), secret, public))
     own, own_secret = new_pair()
-    write(folder, Identity(Entry("worker", "worker", own, FAR), own_secret, public))
+    write(folder, Identity(KeyEntry("worker", "worker", own, FAR), own_secret, public))
 
 
 def _free_ports() -> int:

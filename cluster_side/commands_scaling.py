@@ -78,10 +78,10 @@ def jobs(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
 
     with Client(config) as client:
         known = client.jobs()
-    answer(plain(known), [*_crews(known), *_jobs(known)], as_json=as_json)
+    answer(plain(known), [*_pipelines(known), *_jobs(known)], as_json=as_json)
 
 
-def _crews(known: "Jobs") -> list[str]:
+def _pipelines(known: "Jobs") -> list[str]:
     columns = ("pipeline", "want", "pending", "starting", "working", "start", "why")
     rows = [
         (
@@ -93,12 +93,12 @@ def _crews(known: "Jobs") -> list[str]:
             duration(one.cold_start),
             one.because,
         )
-        for one in known.crews
+        for one in known.pipelines
     ]
     spent = f"{known.node_hours:.1f} of {known.node_hours_per_day:g} node-hours in 24 h"
     avoided = f"; avoids {', '.join(known.avoided)}" if known.avoided else ""
     lines = [*table(columns, rows), f"{len(known.jobs)} of {known.cap} jobs; {spent}{avoided}"]
-    started = [f"{one.pipeline} starts in: {_stages(one.stages)}" for one in known.crews if one.stages]
+    started = [f"{one.pipeline} starts in: {_stages(one.stages)}" for one in known.pipelines if one.stages]
     return lines + started + ([known.trouble] if known.trouble else [])
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from beamtide.config.models import PipelineConfig, Source
+from beamtide.config.models import PipelineConfig, SourceConfig
 from beamtide.files.pieces import NO_FILE, Piece, input_files, pieces_of, runs
 from beamtide.files.row import FileFact, with_gaps
 from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
@@ -64,7 +64,7 @@ def _early_task(  # the same as for `plan`, and the row
     return [msgspec.structs.replace(task, id=_id(task.scan, pipeline, settings, block), start=0, stop=planned, needs=needs)]
 
 
-def surplus(state: ScanState, source: Source, files: Sequence[FileFact]) -> str:
+def surplus(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -> str:
     """Say how many frames lie beyond the last point of the scan as it was planned; "" if none does."""
     planned = max(state.points, math.prod(state.scan.shape))
     beyond = _readable_to(with_gaps(files, source, state.points, closed=True)) - planned

@@ -7,7 +7,7 @@ import threading
 from importlib import resources
 
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.hosts.one_scan import OnProgress, Outcome, files_of, follow
+from beamline_side.hosts.one_scan import OnProgress, ScanOutcome, files_of, follow
 from beamline_side.simulation import beamline
 from beamtide import clock
 from beamtide.client.client import Client
@@ -19,12 +19,12 @@ from beamtide.messages.metadata import Scan
 from beamtide.results import reading
 
 
-def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:
+def demo(folder: pathlib.Path, shape: tuple[int, int], on_progress: OnProgress) -> ScanOutcome:
     """Simulate a scan below `folder` in real time and process it meanwhile. What an earlier demo left there is removed."""
     return measure(prepare_demo(folder), shape, on_progress)
 
 
-def measure(deployment: Deployment, shape: tuple[int, int], on_progress: OnProgress) -> Outcome:
+def measure(deployment: Deployment, shape: tuple[int, int], on_progress: OnProgress) -> ScanOutcome:
     """Simulate a scan of the demo's site in real time and process it meanwhile."""
     scan = Scan(id=ScanId("scan_00001"), shape=shape, axes=("scanv", "scanu"), info={"title": "Simulated P06 layout"})
     started = clock.monotonic()
@@ -47,7 +47,7 @@ def measure(deployment: Deployment, shape: tuple[int, int], on_progress: OnProgr
             last = follow(host, deployment, scan.id, on_progress, scan_is_over)
         finally:
             interrupted.set()
-    return Outcome(scan.id, clock.monotonic() - started, last, files_of(deployment, scan.id))
+    return ScanOutcome(scan.id, clock.monotonic() - started, last, files_of(deployment, scan.id))
 
 
 def prepare_demo(folder: pathlib.Path) -> Deployment:

@@ -31,7 +31,7 @@ PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ScanOutcome:
     """What came of a scan: seconds it took, the last snapshot, and the files, result files first."""
 
     scan: str
@@ -40,7 +40,7 @@ class Outcome:
     files: tuple[pathlib.Path, ...]
 
 
-def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Outcome:
+def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> ScanOutcome:
     """Process a scan whose files are all there already; what an interrupted run did is not done again.
 
     BadInput, before anything starts: what `site.check` finds.
@@ -58,7 +58,7 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Out
         if _was_done_otherwise(client, scan.id):
             _submit_again(client, scan.id)
         last = follow(host, deployment, scan.id, on_progress, lambda: True)
-    return Outcome(scan.id, clock.monotonic() - started, last, files_of(deployment, scan.id))
+    return ScanOutcome(scan.id, clock.monotonic() - started, last, files_of(deployment, scan.id))
 
 
 def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:

@@ -32,7 +32,7 @@ TABLES = "SELECT tbl, count(*), sum(length(body)), count(segment) FROM rows GROU
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SpoolTable:
     """One table of a spool: rows, their bytes in the database, and how many of them have a payload in a segment."""
 
     name: str
@@ -50,10 +50,10 @@ class Salvaged:
     lost: list[str] = field(default_factory=list)
 
 
-def show(path: pathlib.Path) -> tuple[list[Table], int, int]:
+def show(path: pathlib.Path) -> tuple[list[SpoolTable], int, int]:
     """Return the tables, and how many segments hold how many bytes. BadInput: there is no such spool, or it is in use."""
     with _opened(path) as connection:
-        tables = [Table(*row) for row in connection.execute(TABLES)]
+        tables = [SpoolTable(*row) for row in connection.execute(TABLES)]
     folder = folder_of(path)
     sizes = [one.stat().st_size for one in folder.iterdir()] if folder.is_dir() else []
     return tables, len(sizes), sum(sizes)

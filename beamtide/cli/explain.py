@@ -16,9 +16,9 @@ from beamtide.errors import BadInput, NoAnswer
 
 if TYPE_CHECKING:
     from beamtide.client.client import Client
-    from beamtide.client.snapshot import Row, Snapshot
+    from beamtide.client.snapshot import PipelineRow, Snapshot
     from beamtide.messages.dead_letters import DeadLetter
-    from beamtide.messages.scaling import CrewReport, JobReport, Jobs
+    from beamtide.messages.scaling import JobReport, Jobs, PipelineReport
 
 MOST_JOBS = 12
 """More jobs than this are counted by state and reason instead of listed."""
@@ -53,12 +53,12 @@ def explain(
 
 def lines(shot: "Snapshot", jobs: "Jobs | None", letters: "Sequence[DeadLetter]", silence: str = "") -> list[str]:
     """Return the lines; `silence` says why the jobs are not known."""
-    crews = {str(crew.pipeline): crew for crew in jobs.crews} if jobs else {}
+    pipelines = {str(pipeline.pipeline): pipeline for pipeline in jobs.pipelines} if jobs else {}
     found = [f"{shot.scan or 'no scan yet'}"]
     for name, row in shot.pipelines.items():
         mine = [job for job in jobs.jobs if job.pipeline == name] if jobs else []
         notes = [text for part in ("buffer", "sorter") if (text := shot.notes.get(f"{part}.{name}"))]
-        found.append(f"{name:<10}{_pipeline(row, crews.get(name), mine, notes)}")
+        found.append(f"{name:<10}{_pipeline(row, pipelines.get(name), mine, notes)}")
         found += [f"{'':<10}{line}" for line in _each(mine)]
     others = {name: why for name, why in shot.notes.items() if not name.startswith(("buffer.", "sorter."))}
     found += [f"{name:<10}{why}" for name, why in others.items()]
@@ -84,13 +84,13 @@ def _jobs(client: "Client") -> "tuple[Jobs | None, str]":
         return None, "the autoscaler does not answer, so nothing new is started: is `beamtide autoscale` running?"
 
 
-def _pipeline(row: "Row", crew: "CrewReport | None", jobs: "Sequence[JobReport]", notes: list[str]) -> str:
+def _pipeline(row: "PipelineRow", pipeline: "PipelineReport | None", jobs: "Sequence[JobReport]", notes: list[str]) -> str:
     if row.finished:
         return "done." + (f" {row.lost} of {row.total} tasks were lost." if row.lost else "")
     parts = [f"{row.done} of {row.total or '?'} tasks."]
-    if crew is not None:
-        there = crew.pending + crew.starting + crew.working
-        parts.append(f"{crew.working} of {there} jobs work{_waiting(jobs)}. {_sentence(crew.because)}")
+    if pipeline is not None:
+        there = pipeline.pending + pipeline.starting + pipeline.working
+        parts.append(f"{pipeline.working} of {there} jobs work{_waiting(jobs)}. {_sentence(pipeline.because)}")
     parts += [_sentence(note) for note in notes]
     if row.to_go:
         parts.append(f"About {duration(row.to_go)} to go.")

@@ -34,7 +34,7 @@ def keys_new(  # noqa: PLR0913, PLR0917  one argument per option
 ) -> None:
     """Make a key; whoever is to use it gets the file."""
     from beamtide.pump.authentication import new_pair
-    from beamtide.security.key_files import COMPONENT, Entry, Identity, read_identity, write
+    from beamtide.security.key_files import COMPONENT, Identity, KeyEntry, read_identity, write
     from beamtide.security.roles import ROLES
 
     folder = _folder(config)
@@ -42,7 +42,7 @@ def keys_new(  # noqa: PLR0913, PLR0917  one argument per option
         raise BadInput(f"there is no role {role!r}; there are: {', '.join(ROLES)}")
     public, secret = new_pair()
     expires = clock.utc() + DAY * (days or (SERVICES_DAYS if role == COMPONENT else 14.0))
-    entry = Entry(name or role, role, public, expires, beamtime)
+    entry = KeyEntry(name or role, role, public, expires, beamtime)
     if role == COMPONENT:
         if entry.name != COMPONENT:
             raise BadInput("all components of a site share one key, which is called component; leave --name out")

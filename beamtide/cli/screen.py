@@ -18,7 +18,7 @@ from beamtide.errors import BadInput
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from beamtide.client.snapshot import Row, Snapshot
+    from beamtide.client.snapshot import PipelineRow, Snapshot
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 JsonLog = Annotated[bool, typer.Option("--json", help="Log one JSON object a line instead of text.")]
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def cells(name: str, row: "Row") -> tuple[str, ...]:
+def cells(name: str, row: "PipelineRow") -> tuple[str, ...]:
     """Return one pipeline of a snapshot as the cells of a line."""
     total = str(row.total) if row.total else "?"
     return (

@@ -14,7 +14,7 @@ from beamtide.messages.topology import ComponentReport
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PipelineRow:
     """One pipeline. Times in seconds; `total` is 0 while nobody knows it.
 
     `rate` in points per second: what the workers can do while something waits, else what comes in.
@@ -46,7 +46,7 @@ class Snapshot:
     """One moment of a scan. `done` and `total` count tasks whose verdict is known, and all; `notes` say why nothing moves."""
 
     scan: str
-    pipelines: dict[str, Row]
+    pipelines: dict[str, PipelineRow]
     autoscaler: str
     notes: dict[str, str]
     points: int = 0
@@ -94,7 +94,7 @@ def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies:
     return known.scan.shape[-1] if size == "line" else known.points / submitted if submitted else 0.0
 
 
-def _row(gauge: BufferGauge, tallies: list[Tally], known: ScanState | None, per_task: float) -> Row:
+def _row(gauge: BufferGauge, tallies: list[Tally], known: ScanState | None, per_task: float) -> PipelineRow:
     total = sum(tally.submitted for tally in tallies)
     if known is not None and per_task:  # also those that are still to come
         total = max(total, math.ceil(known.points / per_task))
@@ -103,7 +103,7 @@ def _row(gauge: BufferGauge, tallies: list[Tally], known: ScanState | None, per_
     busy = max(1, gauge.workers - gauge.idle)
     rate = busy / gauge.service_time if gauge.service_time else 0.0
     waiting = gauge.ready + gauge.leased + gauge.held
-    return Row(
+    return PipelineRow(
         queued=gauge.ready + gauge.held,
         leased=gauge.leased,
         done=done,

@@ -30,7 +30,7 @@ class Roots(Section):
     """Where calibration files are looked up (default: the folder of the site file)."""
 
 
-class Network(Section):
+class NetworkConfig(Section):
     """Where the components listen."""
 
     bind: str = "ipc"
@@ -41,7 +41,7 @@ class Network(Section):
     """The folder of keys (`beamtide keys`): with it, TCP connections are encrypted and only open to who is on its list."""
 
 
-class Caps(Section):
+class CapsConfig(Section):
     """The most that may run at once; required, so that nobody finds out by accident."""
 
     jobs: int = Field(ge=0)
@@ -52,10 +52,10 @@ class Caps(Section):
     """CPUs of all jobs that work or are on their way, so that wide jobs count for what they take (default: jobs are counted)."""
 
 
-class Scaling(Section):
+class ScalingConfig(Section):
     """How the autoscaler turns queues into jobs."""
 
-    caps: Caps
+    caps: CapsConfig
     drain_within: float = Field(default=1.0, gt=0)
     """How fast a backlog should be gone, in seconds: the one knob (D of the scaling law)."""
     tick: float = Field(default=0.5, gt=0, le=1)
@@ -64,7 +64,7 @@ class Scaling(Section):
     """How long a job waits for a task before it ends, in seconds."""
 
 
-class Leases(Section):
+class LeaseConfig(Section):
     """How long a task may be silent in a worker's hands."""
 
     ttl: float = Field(default=20.0, gt=0)
@@ -77,7 +77,7 @@ class Leases(Section):
     """A task whose worker was lost this often is abandoned."""
 
 
-class Spool(Section):
+class SpoolConfig(Section):
     """How the services keep what they must not lose."""
 
     durability: Literal["full", "relaxed"] = "full"
@@ -112,12 +112,12 @@ class SiteConfig(Section):
     roots: Roots
     state: pathlib.Path
     """Folder for spools, sockets and logs; on a local disk, for the service account only."""
-    scaling: Scaling
+    scaling: ScalingConfig
     pipelines: tuple[pathlib.Path, ...]
     """The pipeline files."""
-    network: Network = Network()
-    leases: Leases = Leases()
-    spool: Spool = Spool()
+    network: NetworkConfig = NetworkConfig()
+    leases: LeaseConfig = LeaseConfig()
+    spool: SpoolConfig = SpoolConfig()
     budgets: Budgets = Budgets()
     launcher: Literal["local", "slurm"] = "local"
     """Where jobs run: as processes on this machine, or in a batch system."""
@@ -127,7 +127,7 @@ class SiteConfig(Section):
     container: Container = Container()
 
 
-class Source(Section):
+class SourceConfig(Section):
     """Where the frames of a pipeline come from."""
 
     kind: Literal["files", "scan"] = "files"
@@ -157,13 +157,13 @@ class Source(Section):
         return self
 
 
-class Buffer(Section):
+class BufferConfig(Section):
     """The queue in front of the workers."""
 
     order: Literal["fifo", "lifo", "priority"] = "fifo"
 
 
-class Job(Section):
+class JobConfig(Section):
     """The shape of one job."""
 
     slots: int = Field(default=1, ge=1)
@@ -197,8 +197,8 @@ class PipelineConfig(Section):
 
     pipeline: Name
     modality: Name
-    source: Source
-    buffer: Buffer = Buffer()
+    source: SourceConfig
+    buffer: BufferConfig = BufferConfig()
     settings: dict[str, Any] = {}
     """For the modality; `beamtide schema MODALITY` prints what it understands."""
     calibration: dict[Name, str] = {}
@@ -207,7 +207,7 @@ class PipelineConfig(Section):
     """The pipeline whose "x" and "y" become the axes of this one's maps."""
     inputs: tuple[str, ...] = ()
     """Datasets of other pipelines that the kernel gets for its indexes, as "pipeline/dataset"; its tasks wait for them."""
-    job: Job = Job()
+    job: JobConfig = JobConfig()
     write: tuple[Format, ...] = ("hdf5",)
 
 

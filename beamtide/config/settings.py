@@ -21,7 +21,7 @@ MAX_CALIBRATION = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedSettings:
     """A settings document, its digest, and the calibration files it names: name -> content."""
 
     document: SettingsDocument
@@ -31,7 +31,7 @@ class Prepared:
 
 def document_for(
     pipeline: PipelineConfig, shared: pathlib.Path, others: Mapping[str, PipelineConfig] = MappingProxyType({})
-) -> Prepared:
+) -> PreparedSettings:
     """Read a pipeline's calibration files below `shared` and make its settings document; `others` are the site's pipelines."""
     files = {name: _read(pipeline.pipeline, shared, name, path) for name, path in pipeline.calibration.items()}
     taken = sorted({text.partition("/")[0] for text in pipeline.inputs} & others.keys())
@@ -41,7 +41,7 @@ def document_for(
         calibration={name: digest_of_bytes(content) for name, content in files.items()},
         upstream={name: document_for(others[name], shared, others).digest for name in taken},
     )
-    return Prepared(document, digest_of(document), files)
+    return PreparedSettings(document, digest_of(document), files)
 
 
 def canonical(values: object) -> str:

@@ -6,7 +6,7 @@ Clock policy: none. Invariant: pieces follow each other without gap or overlap, 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from beamtide.config.models import Source
+from beamtide.config.models import SourceConfig
 from beamtide.files.row import FileFact
 from beamtide.messages.tasks import InputFile
 
@@ -82,7 +82,7 @@ def runs(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[list[Piece]
         yield together
 
 
-def input_files(parts: Sequence[Piece], source: Source) -> tuple[InputFile, ...]:
+def input_files(parts: Sequence[Piece], source: SourceConfig) -> tuple[InputFile, ...]:
     """Return the readable pieces as inputs of a task."""
     return tuple(
         InputFile(

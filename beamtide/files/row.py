@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from beamtide.config.models import Source
+from beamtide.config.models import SourceConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def natural(path: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
-def with_gaps(files: Sequence[FileFact], source: Source, points: int, *, closed: bool) -> list[FileFact]:
+def with_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, *, closed: bool) -> list[FileFact]:
     """Return the files with an unreadable one for each number that is missing between two that are there, or before them."""
     found = []
     for part, one in _parts(files):
@@ -47,7 +47,7 @@ def _parts(files: Sequence[FileFact]) -> list[tuple[tuple[int, int], list[FileFa
     return [(part, list(one)) for part, one in itertools.groupby(files, lambda file: file.part)]
 
 
-def _without_gaps(files: Sequence[FileFact], source: Source, points: int, *, closed: bool) -> list[FileFact]:
+def _without_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, *, closed: bool) -> list[FileFact]:
     row: list[FileFact] = []
     for file in files:
         if row:
@@ -56,7 +56,7 @@ def _without_gaps(files: Sequence[FileFact], source: Source, points: int, *, clo
     return [*_before(files, row, source, points, closed=closed), *row]
 
 
-def late_start(files: Sequence[FileFact], source: Source) -> str:
+def late_start(files: Sequence[FileFact], source: SourceConfig) -> str:
     """Say why nothing of a row that does not begin with its first file has a certain index yet; "" if it has."""
     late = next((one[0] for _, one in _parts(files) if _begins_late(one, source)), None)
     if source.first is not None or late is None:
@@ -67,7 +67,9 @@ def late_start(files: Sequence[FileFact], source: Source) -> str:
     )
 
 
-def _before(files: Sequence[FileFact], row: Sequence[FileFact], source: Source, points: int, *, closed: bool) -> list[FileFact]:
+def _before(
+    files: Sequence[FileFact], row: Sequence[FileFact], source: SourceConfig, points: int, *, closed: bool
+) -> list[FileFact]:
     """Return what is missing before the first file that is there."""
     if not _begins_late(files, source):
         return []
@@ -83,7 +85,7 @@ def _before(files: Sequence[FileFact], row: Sequence[FileFact], source: Source, 
     return [_missing(f"{before}{missing:0{len(number)}d}{after}") for missing in range(first, int(number))]
 
 
-def _begins_late(files: Sequence[FileFact], source: Source) -> bool:
+def _begins_late(files: Sequence[FileFact], source: SourceConfig) -> bool:
     """Whether files count up, in a part of their names that the pattern leaves open, and the count begins too high."""
     literal = re.split(r"[*?\]]", source.match)[-1]
     if not files or literal == source.match:

@@ -4,7 +4,7 @@ import pathlib
 from dataclasses import dataclass, field, replace
 
 from beamtide import registry
-from beamtide.config.models import Source
+from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
 from beamtide.files.row import FileFact, late_start, natural
 from beamtide.formats import confinement
@@ -25,7 +25,7 @@ class FileWatch:
 
     raw: pathlib.Path
     scan: str
-    source: Source
+    source: SourceConfig
     changed_at: float = 0.0
     """When something was new for the last time, on the clock of `look`."""
     _seen: dict[str, tuple[int, int]] = field(default_factory=dict)

@@ -27,7 +27,7 @@ JOULE_PER_KEV = 1.602176634e-16
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class DatasetPaths:
     """Where things lie in a kind of file; of several paths the first that is there counts."""
 
     frames: tuple[str, ...]
@@ -45,7 +45,7 @@ class Places:
 class PtychographyFile:
     """A format of frames, positions and geometry in one file."""
 
-    places: Places
+    places: DatasetPaths
 
     def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
         """Say how many frames a file holds; BadInput when it does not have as many positions."""
@@ -98,7 +98,7 @@ def _first(file: h5py.File, places: Sequence[str]) -> h5py.Dataset | None:
 
 _DETECTOR = "entry_1/instrument_1/detector_1"
 CXI = PtychographyFile(
-    Places(
+    DatasetPaths(
         frames=("entry_1/data_1/data", f"{_DETECTOR}/data"),
         positions=(
             "entry_1/data_1/translation",
@@ -113,7 +113,7 @@ CXI = PtychographyFile(
     )
 )
 PTYD = PtychographyFile(
-    Places(
+    DatasetPaths(
         frames=("chunks/0/data",),
         positions=("chunks/0/positions", "chunks/0/positions_theory"),
         columns=(0, 1),

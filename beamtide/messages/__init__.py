@@ -6,9 +6,9 @@ ignores what it does not know, a newer one fills in what is missing. `KINDS` nam
 """
 
 from beamtide.messages import dead_letters, fences, metadata, previews, results, scaling, tasks, topology
-from beamtide.messages.base import Message, Ok, Refused, Unsupported
+from beamtide.messages.base import Message, Ok, Refused, Unsupported, kind_of
 
-KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in Message.__subclasses__()}
+KINDS: dict[str, type[Message]] = {kind_of(kind): kind for kind in Message.__subclasses__()}
 """Every message, by the name under which it travels."""
 
 __all__ = [

@@ -26,12 +26,17 @@ class Handle(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One message of the wire; its class name is its kind."""
+    """One message of the wire; its class name (or the one in `WIRE_NAMES`) is its kind."""
+
+
+WIRE_NAMES = {"PipelineReport": "CrewReport", "PipelineRequest": "CrewRequest"}
+"""Messages that got a better name in the code: they still travel under the old one, so that versions understand each other."""
 
 
 def kind_of(message: Message | type[Message]) -> str:
     """Return the name under which a message travels."""
-    return type(message).__name__ if isinstance(message, Message) else message.__name__
+    name = type(message).__name__ if isinstance(message, Message) else message.__name__
+    return WIRE_NAMES.get(name, name)
 
 
 class Ok(Message, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ class GaugeRequest(Message, frozen=True, kw_only=True):
     """Answered `BufferGauge` by a buffer, `SorterGauge` by a sorter."""
 
 
-class CrewRequest(Message, frozen=True, kw_only=True):
+class PipelineRequest(Message, frozen=True, kw_only=True):
     """The autoscaler's question; answered `BufferGauge` when the queue jumps beyond `ready`, or after `wait` seconds in any case.
 
     It also says who of the workers should stay: as many as `keep` for as long as it is said, all others until they were idle for
@@ -93,7 +93,7 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     slots: int = 1
 
 
-class CrewReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class PipelineReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One pipeline: what is wished, asked for and seen, in jobs, and why it is so many. Times in seconds."""
 
     pipeline: PipelineName
@@ -115,7 +115,7 @@ class Jobs(Message, frozen=True, kw_only=True):
     """All pipelines and jobs; `trouble` says why the batch system's picture is not good ("" = it is)."""
 
     launcher: str
-    crews: tuple[CrewReport, ...]
+    pipelines: tuple[PipelineReport, ...]
     jobs: tuple[JobReport, ...]
     cap: int
     node_hours: float

@@ -11,7 +11,7 @@ from beamtide import clock
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.messages import Message
-from beamtide.security.key_files import COMPONENT, Entry, Identity, read_allowed, read_identity
+from beamtide.security.key_files import COMPONENT, Identity, KeyEntry, read_allowed, read_identity
 from beamtide.security.roles import Role, may
 
 LOOK = 1.0
@@ -27,7 +27,7 @@ class Guard:
     identity: Identity
     folder: pathlib.Path
     beamtime: str = ""
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, KeyEntry] = field(default_factory=dict)
     """By public key, which is also the user id of a connection: a name may be given again, a key never is."""
     trouble: str = ""
     _passed: set[tuple[str, type[Message]]] = field(default_factory=set)
@@ -35,7 +35,7 @@ class Guard:
     _seen: int = -1
     _next: float = 0.0
 
-    def entry(self, public: str) -> Entry | None:
+    def entry(self, public: str) -> KeyEntry | None:
         """Return whose key this is, if it opens this door now."""
         self._look()
         entry = self.entries.get(public)

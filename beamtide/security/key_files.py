@@ -24,7 +24,7 @@ COMPONENT = "component"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KeyEntry:
     """One line of the list: whose key, what for, until when (Unix time). `beamtime` "" is any."""
 
     name: str
@@ -46,7 +46,7 @@ class Entry:
 class Identity:
     """A key with its secret, and the public key of the services that it opens."""
 
-    entry: Entry
+    entry: KeyEntry
     secret: str
     server: str
 
@@ -64,7 +64,7 @@ def read_identity(path: pathlib.Path) -> Identity:
         raise BadInput(f"{path} is no key file of ours; make a new one with `beamtide keys new`") from error
 
 
-def read_allowed(folder: pathlib.Path) -> dict[str, Entry]:
+def read_allowed(folder: pathlib.Path) -> dict[str, KeyEntry]:
     """Return the list, by public key. BadInput: a file of it cannot be believed."""
     found = {}
     for path in sorted((folder / "allowed").glob("*.json")):
@@ -101,8 +101,8 @@ def revoke(folder: pathlib.Path, name: str) -> None:
     (folder / f"{name}.key").unlink(missing_ok=True)
 
 
-def _entry(content: Any) -> Entry:
-    entry = Entry(**content)
+def _entry(content: Any) -> KeyEntry:
+    entry = KeyEntry(**content)
     if entry.role not in ROLES or len(entry.public) != 40 or not isinstance(entry.expires, int | float):
         raise ValueError(entry.name)
     return entry

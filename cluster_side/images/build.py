@@ -35,7 +35,7 @@ COLOUR = re.compile(r"\x1b\[\d+m")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class BuildOrder:
     """Which image to make where. `base`: a local root folder or image, "docker:NAME", or "" for the definition's own."""
 
     kind: str
@@ -56,7 +56,7 @@ class Built:
     lock: str
 
 
-def build(order: Order, say: Say) -> Built:
+def build(order: BuildOrder, say: Say) -> Built:
     """Build an image. BadInput: what is missing or in the way, before it is started; or the last words of the builder."""
     folder = CHECKOUT / "containers"
     if order.kind not in definition.KINDS:
@@ -171,7 +171,7 @@ def _understood(text: str, values: dict[str, str], place: pathlib.Path) -> None:
         raise BadInput(f"the definition has no {lost[0]} section that could be read; look at containers/")
 
 
-def _run(program: runtime.Runtime, order: Order, recipe: pathlib.Path, room: pathlib.Path) -> None:
+def _run(program: runtime.Runtime, order: BuildOrder, recipe: pathlib.Path, room: pathlib.Path) -> None:
     """Build beside the final name, and give it that name when all is well."""
     from spython.utils import stream_command
 

@@ -36,7 +36,7 @@ def build(  # noqa: PLR0913, PLR0917  one argument per option
     """Build an image from its definition and lock file; it appears when it is whole."""
     from cluster_side.images import build as builder
 
-    order = builder.Order(kind, image, base, sandbox, wheels)
+    order = builder.BuildOrder(kind, image, base, sandbox, wheels)
     built = builder.build(order, (lambda _: None) if as_json else say)
     lines = [
         f"{built.image}: {built.megabytes:.0f} MB, versions {built.lock}",

@@ -25,17 +25,17 @@ from beamtide.security.guard import guard_of, identity_of
 from beamtide.session import Session
 from cluster_side.scaling.jobs.batch_calls import Cancel, Submit
 from cluster_side.scaling.jobs.ledger import PRESENT, Ledger
-from cluster_side.scaling.jobs.states import State
-from cluster_side.scaling.launcher_thread import Errands
+from cluster_side.scaling.jobs.states import JobState
+from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import JobOrder, Launcher, Phase, Seen
 from cluster_side.scaling.orders import cost_of, order_for
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Crew
-from cluster_side.scaling.policy.planner import Buy, Caps, Steering
+from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.planner import Ceilings, Planner, Start
 from cluster_side.scaling.scaling_loop import ScalerMachine, restored
-from cluster_side.scaling.state_file import Journal, Rows, peek
+from cluster_side.scaling.state_file import Rows, StateFile, peek
 
 PRIOR_START = {"local": 3.0}
 ELSEWHERE = 12.0
@@ -56,23 +56,23 @@ class Proposal:
     script: str = ""
 
 
-def steering_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: str, fence: int) -> Steering:
+def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: str, fence: int) -> Planner:
     """Return the steering of a deployment, with what an earlier autoscaler kept."""
     prior = PRIOR_START.get(deployment.site.launcher, ELSEWHERE)
-    crews = {name: Crew(config, prior, Forecast(config)) for name, config in deployment.pipelines.items()}
+    pipelines = {name: Pipeline(config, prior, Forecast(config)) for name, config in deployment.pipelines.items()}
     scaling, now = deployment.site.scaling, clock.monotonic()
-    steering = Steering(
-        crews,
+    planner = Planner(
+        pipelines,
         Ledger(owner, present=max(PRESENT, 2.5 * scaling.tick)),
-        Caps(scaling.caps.jobs, scaling.caps.cpus or 0),
+        Ceilings(scaling.caps.jobs, scaling.caps.cpus or 0),
         Budget(scaling.caps.node_hours_per_day, clock.utc() - now),
         scaling.drain_within,
         str(fence),
         {name: cost_of(config, launcher) for name, config in deployment.pipelines.items()},
         deployment.site.launcher,
     )
-    restored(steering, rows, now)
-    return steering
+    restored(planner, rows, now)
+    return planner
 
 
 def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -> None:
@@ -81,14 +81,14 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
     if problems := launcher.problems([_example(deployment, launcher, name) for name in deployment.pipelines]):
         raise BadInput("\n".join(problems))
     state_folder.prepare(deployment)
-    journal = Journal(deployment.site.state / "autoscaler")
+    state_file = StateFile(deployment.site.state / "autoscaler")
     try:
-        owner = _owner(journal)
-        steering = steering_for(deployment, launcher, journal.rows, owner, journal.fence)
+        owner = _owner(state_file)
+        planner = planner_for(deployment, launcher, state_file.rows, owner, state_file.fence)
         scaling = deployment.site.scaling
-        machine = ScalerMachine(steering, scaling.tick, scaling.idle_exit, lambda buy: order_for(deployment, launcher, buy))
+        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit, lambda buy: order_for(deployment, launcher, buy))
         links = {name: name for name in ("topology", "metadata")}
-        links |= {to: to for name in steering.crews for to in (f"buffer.{name}", f"sorter.{name}")}
+        links |= {to: to for name in planner.pipelines for to in (f"buffer.{name}", f"sorter.{name}")}
         pump = Pump(
             machine,
             Session(card_of(deployment, "autoscaler", tuple(links.values()))),
@@ -96,15 +96,15 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
             limits=Limits(guard=guard_of(deployment)),
         )
         on_stop(pump.stop)
-        shell = Shell(machine, journal, Errands(launcher, lambda said: log.error("launcher failed", reason=said)))
-        log.info("in charge", fence=journal.fence, owner=owner, adopted=len(steering.ledger.orders))
-        shell.errands.open()
+        shell = Shell(machine, state_file, LauncherThread(launcher, lambda said: log.error("launcher failed", reason=said)))
+        log.info("in charge", fence=state_file.fence, owner=owner, adopted=len(planner.ledger.orders))
+        shell.calls.open()
         try:
             pump.run(shell.after_batch)
         finally:
             shell.leave(everything=deployment.site.launcher == "local")
     finally:
-        journal.close()
+        state_file.close()
 
 
 def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> list[Proposal]:
@@ -112,119 +112,119 @@ def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> lis
     launcher, rows = launcher_of(deployment), peek(deployment.site.state / "autoscaler")
     if queued is not None:
         rows = {**rows, "order": {}}  # imagined tasks meet an imagined cluster that is empty
-    steering = steering_for(deployment, launcher, rows, rows.get("self", {}).get("owner", "beamtide"), 0)
-    _inform(deployment, steering, queued)
-    steering.pictured(Seen({}) if queued is not None else launcher.look(), clock.monotonic())
-    acts = steering.step(clock.monotonic())
-    orders = {act.order.pipeline: order_for(deployment, launcher, act) for act in acts if isinstance(act, Buy)}
+    planner = planner_for(deployment, launcher, rows, rows.get("self", {}).get("owner", "beamtide"), 0)
+    _inform(deployment, planner, queued)
+    planner.listed(Seen({}) if queued is not None else launcher.look(), clock.monotonic())
+    acts = planner.step(clock.monotonic())
+    orders = {act.order.pipeline: order_for(deployment, launcher, act) for act in acts if isinstance(act, Start)}
     found = []
-    for name, crew in steering.crews.items():
+    for name, pipeline in planner.pipelines.items():
         if queued is None or name in queued:
             order = orders.get(name)
-            found.append(Proposal(name, crew.because, order, launcher.render(order) if order else ""))
+            found.append(Proposal(name, pipeline.because, order, launcher.render(order) if order else ""))
     return found
 
 
 def once(deployment: Deployment) -> list[Proposal]:
     """Decide once, order what it takes, and be gone; a later autoscaler adopts the jobs."""
     launcher = launcher_of(deployment)
-    journal = Journal(deployment.site.state / "autoscaler")
+    state_file = StateFile(deployment.site.state / "autoscaler")
     try:
-        steering = steering_for(deployment, launcher, journal.rows, _owner(journal), journal.fence)
-        _inform(deployment, steering, None)
-        steering.pictured(launcher.look(), clock.monotonic())
+        planner = planner_for(deployment, launcher, state_file.rows, _owner(state_file), state_file.fence)
+        _inform(deployment, planner, None)
+        planner.listed(launcher.look(), clock.monotonic())
         found = []
-        for act in steering.step(clock.monotonic()):
-            if isinstance(act, Buy):
-                journal.keep({("order", act.order.token): dataclasses.asdict(act.order)})
+        for act in planner.step(clock.monotonic()):
+            if isinstance(act, Start):
+                state_file.keep({("order", act.order.token): dataclasses.asdict(act.order)})
                 order = order_for(deployment, launcher, act)
-                steering.take(steering.ledger.answered(order.token, launcher.submit(order), clock.monotonic()), clock.monotonic())
-                kept = steering.ledger.orders.get(order.token)
-                journal.keep({("order", order.token): dataclasses.asdict(kept) if kept else None})
-                found.append(Proposal(order.pipeline, steering.crews[order.pipeline].because, order, launcher.render(order)))
+                planner.take(planner.ledger.answered(order.token, launcher.submit(order), clock.monotonic()), clock.monotonic())
+                kept = planner.ledger.orders.get(order.token)
+                state_file.keep({("order", order.token): dataclasses.asdict(kept) if kept else None})
+                found.append(Proposal(order.pipeline, planner.pipelines[order.pipeline].because, order, launcher.render(order)))
         return found
     finally:
-        journal.close()
+        state_file.close()
 
 
 class Shell:
     """Keeps first, acts then."""
 
-    def __init__(self, machine: ScalerMachine, journal: Journal, errands: Errands) -> None:
-        self.machine, self.journal, self.errands = machine, journal, errands
+    def __init__(self, machine: ScalerMachine, state_file: StateFile, calls: LauncherThread) -> None:
+        self.machine, self.state_file, self.calls = machine, state_file, calls
 
     def after_batch(self) -> None:
         """Take what came back, keep what must be kept, and send what waits on its way."""
-        self.machine.took(self.errands.results(), clock.monotonic())
-        self.journal.keep(self.machine.changes)
+        self.machine.took(self.calls.results(), clock.monotonic())
+        self.state_file.keep(self.machine.changes)
         self.machine.kept()
-        for errand in self.machine.errands:
-            if isinstance(errand, Submit):
-                log.info("orders jobs", pipeline=errand.order.pipeline, jobs=errand.order.count, token=errand.order.token)
-            elif isinstance(errand, Cancel):
-                log.info("cancels jobs", ids=errand.ids)
-            self.errands.want(errand)
-        self.machine.errands = []
-        self.machine.in_flight = self.errands.waiting
+        for call in self.machine.calls:
+            if isinstance(call, Submit):
+                log.info("orders jobs", pipeline=call.order.pipeline, jobs=call.order.count, token=call.order.token)
+            elif isinstance(call, Cancel):
+                log.info("cancels jobs", ids=call.ids)
+            self.calls.want(call)
+        self.machine.calls = []
+        self.machine.in_flight = self.calls.waiting
 
     def leave(self, *, everything: bool) -> None:
         """Order nothing more; take back what waits, or everything and wait for it."""
-        ledger = self.machine.steering.ledger
-        self.errands.close()
-        self.machine.took(self.errands.results(), clock.monotonic())
-        gone = [job.id for job in ledger.jobs.values() if everything or job.state is State.PENDING]
-        launcher, end = self.errands.launcher, clock.monotonic() + FAREWELL
+        ledger = self.machine.planner.ledger
+        self.calls.close()
+        self.machine.took(self.calls.results(), clock.monotonic())
+        gone = [job.id for job in ledger.jobs.values() if everything or job.state is JobState.PENDING]
+        launcher, end = self.calls.launcher, clock.monotonic() + FAREWELL
         if gone:
             launcher.cancel(gone)
         while everything and _alive(launcher, gone) and clock.monotonic() < end:
             clock.pause(0.05)
         self.machine.took([launcher.look()], clock.monotonic())
         self.machine.note()
-        self.journal.keep(self.machine.changes)
+        self.state_file.keep(self.machine.changes)
 
 
 def _alive(launcher: Launcher, jobs: list[str]) -> bool:
-    picture = launcher.look()
-    if not isinstance(picture, Seen):
+    listing = launcher.look()
+    if not isinstance(listing, Seen):
         return True
-    return any(job in picture.jobs and picture.jobs[job].phase not in (Phase.ENDED, Phase.FAILED) for job in jobs)
+    return any(job in listing.jobs and listing.jobs[job].phase not in (Phase.ENDED, Phase.FAILED) for job in jobs)
 
 
-def _owner(journal: Journal) -> str:
+def _owner(state_file: StateFile) -> str:
     """Return the name of this deployment in tokens: made once, then kept."""
-    if "owner" not in journal.table("self"):
-        journal.keep({("self", "owner"): f"bt{clock.utc():.0f}x{journal.fence}"})
-    owner: Any = journal.table("self")["owner"]
+    if "owner" not in state_file.table("self"):
+        state_file.keep({("self", "owner"): f"bt{clock.utc():.0f}x{state_file.fence}"})
+    owner: Any = state_file.table("self")["owner"]
     return str(owner)
 
 
-def _inform(deployment: Deployment, steering: Steering, queued: dict[str, int] | None) -> None:
+def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | None) -> None:
     """Tell the steering how the queues are, or how they are imagined."""
     now = clock.monotonic()
     if queued is not None:
         for name, ready in queued.items():
             zeros: dict[str, Any] = dict.fromkeys(("held", "idle", "done", "abandoned", "retried", "leased", "workers"), 0)
             rates: dict[str, Any] = dict.fromkeys(("oldest_wait", "service_time", "arrival_rate"), 0.0)
-            steering.crews[name].gauged(BufferGauge(pipeline=name, ready=ready, **zeros, **rates), now)  # type: ignore[arg-type]
+            planner.pipelines[name].gauged(BufferGauge(pipeline=name, ready=ready, **zeros, **rates), now)  # type: ignore[arg-type]
         return
     with Caller(identity_of(deployment, "component")) as caller:
         scans = caller.ask(deployment.address("metadata"), ScansRequest(), Scans, patience=PATIENCE).scans
-        for name, crew in steering.crews.items():
+        for name, pipeline in planner.pipelines.items():
             address = deployment.address(f"buffer.{name}")
             gauge = caller.ask(address, GaugeRequest(), BufferGauge, patience=PATIENCE)
             results = caller.ask(deployment.address(f"sorter.{name}"), GaugeRequest(), SorterGauge, patience=PATIENCE)
-            crew.gauged(gauge, clock.monotonic())
-            crew.full = results.full
-            crew.forecast.heard(scans, clock.monotonic())
-            steering.ledger.attended(gauge.jobs, clock.monotonic())
+            pipeline.gauged(gauge, clock.monotonic())
+            pipeline.full = results.full
+            pipeline.forecast.heard(scans, clock.monotonic())
+            planner.ledger.attended(gauge.jobs, clock.monotonic())
 
 
 def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:
     """Return an order as there will be one, to be looked at before anything is submitted."""
-    steering = steering_for(deployment, launcher, {}, "check", 0)
-    steering.caps, steering.budget = Caps(1), Budget(1e9, 0.0)
-    _inform(deployment, steering, {name: 1})
-    steering.pictured(Seen({}), clock.monotonic())
-    (act,) = steering.step(clock.monotonic())
-    assert isinstance(act, Buy)
+    planner = planner_for(deployment, launcher, {}, "check", 0)
+    planner.caps, planner.budget = Ceilings(1), Budget(1e9, 0.0)
+    _inform(deployment, planner, {name: 1})
+    planner.listed(Seen({}), clock.monotonic())
+    (act,) = planner.step(clock.monotonic())
+    assert isinstance(act, Start)
     return order_for(deployment, launcher, act)

@@ -9,18 +9,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster_side.scaling.jobs.batch_calls import Answered, Cancel, Errand, Look, Result, Submit
+from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
 from cluster_side.scaling.launchers.base import Launcher, Unclear, Unseen
 
 
 @dataclass(slots=True)
-class Errands:
+class LauncherThread:
     """The thread, while it is open. A launcher that raises has made a mistake: its call is unclear, and told."""
 
     launcher: Launcher
     complain: Callable[[str], None]
     waiting: int = 0
-    _wanted: "queue.SimpleQueue[Errand | None]" = field(default_factory=queue.SimpleQueue)
+    _wanted: "queue.SimpleQueue[BatchCall | None]" = field(default_factory=queue.SimpleQueue)
     _results: "queue.SimpleQueue[Result | None]" = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
 
@@ -35,10 +35,10 @@ class Errands:
         if self._thread is not None:
             self._thread.join()
 
-    def want(self, errand: Errand) -> None:
+    def want(self, call: BatchCall) -> None:
         """Ask for something."""
         self.waiting += 1
-        self._wanted.put(errand)
+        self._wanted.put(call)
 
     def results(self) -> list[Result]:
         """Return what has come back since the last call."""
@@ -50,12 +50,12 @@ class Errands:
         return found
 
     def _run(self) -> None:
-        while (errand := self._wanted.get()) is not None:
-            self._results.put(self._do(errand))
+        while (call := self._wanted.get()) is not None:
+            self._results.put(self._do(call))
 
-    def _do(self, errand: Errand) -> Result | None:
+    def _do(self, call: BatchCall) -> Result | None:
         try:
-            match errand:
+            match call:
                 case Submit(order):
                     return Answered(order.token, self.launcher.submit(order))
                 case Look():
@@ -65,5 +65,5 @@ class Errands:
         except Exception as error:
             self.complain(f"{type(error).__name__}: {error}")
             sentence = f"the launcher failed: {type(error).__name__}: {error}"
-            return Answered(errand.order.token, Unclear(sentence)) if isinstance(errand, Submit) else Unseen(sentence)
+            return Answered(call.order.token, Unclear(sentence)) if isinstance(call, Submit) else Unseen(sentence)
         return None

@@ -2,10 +2,10 @@
 
 from beamtide.config.models import Deployment, PipelineConfig
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, job_name
-from cluster_side.scaling.policy.planner import Buy
+from cluster_side.scaling.policy.planner import Start
 
 
-def order_for(deployment: Deployment, launcher: Launcher, buy: Buy) -> JobOrder:
+def order_for(deployment: Deployment, launcher: Launcher, buy: Start) -> JobOrder:
     """Return the order for a decision."""
     pipeline = deployment.pipelines[buy.order.pipeline]
     job, scaling = pipeline.job, deployment.site.scaling

@@ -1,21 +1,21 @@
 """What the autoscaler tells people: messages from its state, and sentences from messages. Pure."""
 
 from beamtide.messages.base import PipelineName
-from beamtide.messages.scaling import CrewReport, JobReport, Jobs
-from cluster_side.scaling.jobs.states import WORKING, Job, State
-from cluster_side.scaling.policy.pipeline import Crew
-from cluster_side.scaling.policy.planner import Steering
+from beamtide.messages.scaling import JobReport, Jobs, PipelineReport
+from cluster_side.scaling.jobs.states import WORKING, Job, JobState
+from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.planner import Planner
 
 
-def jobs(steering: Steering, now: float) -> Jobs:
+def jobs(planner: Planner, now: float) -> Jobs:
     """Return everything that the autoscaler knows."""
-    ledger = steering.ledger
+    ledger = planner.ledger
     known = [_job(job, now) for job in ledger.jobs.values()]
     asked = [
         JobReport(
             id=order.token,
             pipeline=PipelineName(order.pipeline),
-            state=State.ASKED.value,
+            state=JobState.ASKED.value,
             age=now - order.asked,
             reason=f"{order.count} jobs" + (", fate unclear" if order.unclear else ""),
             slots=order.slots,
@@ -23,32 +23,32 @@ def jobs(steering: Steering, now: float) -> Jobs:
         for order in ledger.unanswered()
     ]
     return Jobs(
-        launcher=steering.launcher,
-        crews=tuple(_crew(steering, crew) for crew in steering.crews.values()),
+        launcher=planner.launcher,
+        pipelines=tuple(_pipeline(planner, pipeline) for pipeline in planner.pipelines.values()),
         jobs=(*known, *asked),
-        cap=steering.learned.room(steering.caps.jobs, now),
-        node_hours=steering.budget.spent(),
-        node_hours_per_day=steering.budget.node_hours_per_day,
+        cap=planner.learned.room(planner.caps.jobs, now),
+        node_hours=planner.budget.spent(),
+        node_hours_per_day=planner.budget.node_hours_per_day,
         trouble="" if ledger.known else ledger.trouble or "the batch system was not seen yet",
-        avoided=steering.nodes.avoided(now),
+        avoided=planner.nodes.avoided(now),
     )
 
 
-def _crew(steering: Steering, crew: Crew) -> CrewReport:
-    states = [job.state for job in steering.ledger.of(crew.name)]
-    unanswered = sum(order.count for order in steering.ledger.unanswered(crew.name))
-    return CrewReport(
-        pipeline=PipelineName(crew.name),
-        want=crew.want,
-        pending=sum(state in (State.ASKED, State.PENDING) for state in states) + unanswered,
-        starting=states.count(State.STARTING),
+def _pipeline(planner: Planner, pipeline: Pipeline) -> PipelineReport:
+    states = [job.state for job in planner.ledger.of(pipeline.name)]
+    unanswered = sum(order.count for order in planner.ledger.unanswered(pipeline.name))
+    return PipelineReport(
+        pipeline=PipelineName(pipeline.name),
+        want=pipeline.want,
+        pending=sum(state in (JobState.ASKED, JobState.PENDING) for state in states) + unanswered,
+        starting=states.count(JobState.STARTING),
         working=sum(state in WORKING for state in states),
-        because=crew.because,
-        cold_start=crew.cold_start(),
-        service_time=crew.service_time,
-        most=-1 if crew.most is None else crew.most,
-        paused=crew.paused,
-        stages=crew.usual_stages(),
+        because=pipeline.because,
+        cold_start=pipeline.cold_start(),
+        service_time=pipeline.service_time,
+        most=-1 if pipeline.most is None else pipeline.most,
+        paused=pipeline.paused,
+        stages=pipeline.usual_stages(),
     )
 
 

@@ -6,7 +6,7 @@ decision is made at every tick and at each jump. What should happen outside (`er
 collected; the shell keeps first and acts then. An answer that promises something on disk waits until the shell said so (`kept`).
 
 Clock policy: `now` is the monotonic clock of the process in seconds.
-Invariants: those of `Steering` and `Ledger`; an order is in `changes` in the same batch in which it is in `errands`.
+Invariants: those of `Planner` and `Ledger`; an order is in `changes` in the same batch in which it is in `errands`.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from typing import Any
 from beamtide.machine import Effect, Event, Heard, Send, Tick, WakeAt, link
 from beamtide.messages.base import Message, Ok, Refused, Seconds, Unsupported, kind_of
 from beamtide.messages.metadata import Scans, ScansRequest
-from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest, JobsRequest, ScaleRequest, SorterGauge
+from beamtide.messages.scaling import BufferGauge, GaugeRequest, JobsRequest, PipelineRequest, ScaleRequest, SorterGauge
 from beamtide.session import Poll
 from cluster_side.scaling import reports
-from cluster_side.scaling.jobs.batch_calls import Answered, Cancel, Errand, Look, Result, Submit
+from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import JobOrder, Seen, Unseen
-from cluster_side.scaling.policy.planner import Buy, Steering
+from cluster_side.scaling.policy.planner import Planner, Start
 
 KEEP_EVERY = 60.0
 """Seconds between two notes of what was spent and how long things take."""
@@ -34,14 +34,14 @@ Changes = dict[tuple[str, str], Any]
 class ScalerMachine:
     """The core of the autoscaler. `order_for` makes the order for a decision."""
 
-    def __init__(self, steering: Steering, tick: float, idle_exit: float, order_for: Callable[[Buy], JobOrder]) -> None:
-        self.steering, self._tick, self._idle_exit, self._order_for = steering, tick, idle_exit, order_for
-        self.errands: list[Errand] = []
+    def __init__(self, planner: Planner, tick: float, idle_exit: float, order_for: Callable[[Start], JobOrder]) -> None:
+        self.planner, self._tick, self._idle_exit, self._order_for = planner, tick, idle_exit, order_for
+        self.calls: list[BatchCall] = []
         self.changes: Changes = {}
         self.in_flight = 0
         """Errands under way: their results are waited for without pause."""
-        self._kept: dict[str, Order] = dict(steering.ledger.orders)
-        self._polls = {name: Poll(tick) for name in steering.crews}
+        self._kept: dict[str, Order] = dict(planner.ledger.orders)
+        self._polls = {name: Poll(tick) for name in planner.pipelines}
         self._scans, self._version = Poll(), 0
         self._promised: list[Send] = []
         self._ready: list[Send] = []
@@ -57,20 +57,20 @@ class ScalerMachine:
         sends, self._ready = self._ready, []
         effects: list[Effect] = [*sends]
         if now >= self._next:
-            effects += [Send(link(f"sorter.{name}"), GaugeRequest()) for name in self.steering.crews]
+            effects += [Send(link(f"sorter.{name}"), GaugeRequest()) for name in self.planner.pipelines]
             self._step(now)
             self._next = now + self._tick
-        wake = now if self._promised else now + SOON if self.errands or self.in_flight else self._next
+        wake = now if self._promised else now + SOON if self.calls or self.in_flight else self._next
         return [*effects, *self._questions(now), WakeAt(Seconds(wake))]
 
     def took(self, results: list[Result], now: float) -> None:
         """Take what errands brought back."""
         for result in results:
             if isinstance(result, Answered):
-                self.steering.take(self.steering.ledger.answered(result.token, result.answer, now), now)
+                self.planner.take(self.planner.ledger.answered(result.token, result.answer, now), now)
             elif isinstance(result, Seen | Unseen):
                 self._looking = False
-                self.steering.pictured(result, now)
+                self.planner.listed(result, now)
         self._note_orders()
 
     def kept(self) -> None:
@@ -80,33 +80,33 @@ class ScalerMachine:
 
     def progress(self) -> dict[str, float]:
         """Return the numbers to show."""
-        ledger = self.steering.ledger
-        numbers = {"jobs": float(ledger.alive()), "node_hours": round(self.steering.budget.spent(), 2)}
-        for name, crew in self.steering.crews.items():
-            numbers |= {f"{name}.jobs": float(len(ledger.of(name))), f"{name}.want": float(crew.want)}
+        ledger = self.planner.ledger
+        numbers = {"jobs": float(ledger.alive()), "node_hours": round(self.planner.budget.spent(), 2)}
+        for name, pipeline in self.planner.pipelines.items():
+            numbers |= {f"{name}.jobs": float(len(ledger.of(name))), f"{name}.want": float(pipeline.want)}
         return numbers
 
     def why(self) -> str:
         """Return the reasons of the last decisions."""
-        return "; ".join(f"{name}: {crew.because}" for name, crew in self.steering.crews.items() if crew.because)
+        return "; ".join(f"{name}: {pipeline.because}" for name, pipeline in self.planner.pipelines.items() if pipeline.because)
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        self.steering.ledger.check()
+        self.planner.ledger.check()
 
     def _heard(self, event: Heard, now: float) -> list[Effect]:
         match event.message:
             case BufferGauge() as gauge if event.peer == link(f"buffer.{gauge.pipeline}"):
                 self._gauged(gauge, now)
             case SorterGauge() as results if event.peer == link(f"sorter.{results.pipeline}"):
-                self.steering.crews[results.pipeline].full = results.full
+                self.planner.pipelines[results.pipeline].full = results.full
             case Scans() as scans if event.peer == METADATA:
                 self._scans.heard(Seconds(now), news=bool(scans.scans))
-                for crew in self.steering.crews.values():
-                    crew.forecast.heard(scans.scans, now)
+                for pipeline in self.planner.pipelines.values():
+                    pipeline.forecast.heard(scans.scans, now)
                 self._version = scans.version
             case JobsRequest():
-                return [Send(event.peer, reports.jobs(self.steering, now), event.id)]
+                return [Send(event.peer, reports.jobs(self.planner, now), event.id)]
             case ScaleRequest():
                 return self._scale(event, event.message)
             case Message() if not event.peer.startswith(b">"):
@@ -114,30 +114,30 @@ class ScalerMachine:
         return []
 
     def _gauged(self, gauge: BufferGauge, now: float) -> None:
-        crew = self.steering.crews[gauge.pipeline]
-        known = crew.gauge.ready if crew.gauge else 0
-        crew.gauged(gauge, now)
+        pipeline = self.planner.pipelines[gauge.pipeline]
+        known = pipeline.gauge.ready if pipeline.gauge else 0
+        pipeline.gauged(gauge, now)
         self._polls[gauge.pipeline].answered()
-        self.steering.take(self.steering.ledger.attended(gauge.jobs, now), now)
+        self.planner.take(self.planner.ledger.attended(gauge.jobs, now), now)
         if gauge.ready > 2 * known:
             self._next = 0.0
 
     def _scale(self, event: Heard, message: ScaleRequest) -> list[Effect]:
-        if (crew := self.steering.crews.get(message.pipeline)) is None:
-            known = ", ".join(self.steering.crews)
+        if (pipeline := self.planner.pipelines.get(message.pipeline)) is None:
+            known = ", ".join(self.planner.pipelines)
             return [Send(event.peer, Refused(reason=f"there is no pipeline {message.pipeline!r}; there are: {known}"), event.id)]
-        crew.most, crew.paused = None if message.most < 0 else message.most, message.paused
-        self.changes["scale", crew.name] = {"most": message.most, "paused": message.paused}
+        pipeline.most, pipeline.paused = None if message.most < 0 else message.most, message.paused
+        self.changes["scale", pipeline.name] = {"most": message.most, "paused": message.paused}
         self._promised.append(Send(event.peer, Ok(), event.id))
         self._next = 0.0
         return []
 
     def _step(self, now: float) -> None:
-        for act in self.steering.step(now):
-            self.errands.append(Submit(self._order_for(act)) if isinstance(act, Buy) else Cancel(act.ids))
+        for act in self.planner.step(now):
+            self.calls.append(Submit(self._order_for(act)) if isinstance(act, Start) else Cancel(act.ids))
         if not self._looking:
             self._looking = True
-            self.errands.append(Look())
+            self.calls.append(Look())
         self._note_orders()
         if now >= self._next_note:
             self._next_note = now + KEEP_EVERY
@@ -145,12 +145,12 @@ class ScalerMachine:
 
     def note(self) -> None:
         """Put what was spent and how long things take among the changes."""
-        self.changes["budget", "hours"] = {str(hour): spent for hour, spent in self.steering.budget.hours.items()}
-        for name, crew in self.steering.crews.items():
-            self.changes["pace", name] = {"service_time": crew.service_time, "cold_starts": list(crew.cold_starts)}
+        self.changes["budget", "hours"] = {str(hour): spent for hour, spent in self.planner.budget.hours.items()}
+        for name, pipeline in self.planner.pipelines.items():
+            self.changes["pace", name] = {"service_time": pipeline.service_time, "cold_starts": list(pipeline.cold_starts)}
 
     def _note_orders(self) -> None:
-        orders = self.steering.ledger.orders
+        orders = self.planner.ledger.orders
         for token in self._kept.keys() - orders.keys():
             self.changes["order", token] = None
         for token, order in orders.items():
@@ -162,12 +162,12 @@ class ScalerMachine:
         effects: list[Effect] = []
         for name, poll in self._polls.items():
             if poll.due(now):
-                crew = self.steering.crews[name]
-                question: Message = CrewRequest(
-                    keep=crew.keep,
-                    linger=crew.linger(self._idle_exit),
-                    leaving=self.steering.leaving(name),
-                    ready=crew.gauge.ready if crew.gauge else 0,
+                pipeline = self.planner.pipelines[name]
+                question: Message = PipelineRequest(
+                    keep=pipeline.keep,
+                    linger=pipeline.linger(self._idle_exit),
+                    leaving=self.planner.leaving(name),
+                    ready=pipeline.gauge.ready if pipeline.gauge else 0,
                     wait=self._tick,
                 )
                 effects += [Send(link(f"buffer.{name}"), question), poll.asked(now)]
@@ -176,13 +176,13 @@ class ScalerMachine:
         return effects
 
 
-def restored(steering: Steering, rows: Mapping[str, Mapping[str, Any]], now: float) -> None:
-    """Give a fresh `Steering` what an earlier autoscaler kept."""
+def restored(planner: Planner, rows: Mapping[str, Mapping[str, Any]], now: float) -> None:
+    """Give a fresh `Planner` what an earlier autoscaler kept."""
     orders = [Order(**{**row, "ids": tuple(row["ids"])}) for row in rows.get("order", {}).values()]
-    steering.ledger.restore(orders, now)
-    steering.budget.hours = {int(hour): spent for hour, spent in rows.get("budget", {}).get("hours", {}).items()}
-    for name, crew in steering.crews.items():
+    planner.ledger.restore(orders, now)
+    planner.budget.hours = {int(hour): spent for hour, spent in rows.get("budget", {}).get("hours", {}).items()}
+    for name, pipeline in planner.pipelines.items():
         scale, pace = rows.get("scale", {}).get(name, {}), rows.get("pace", {}).get(name, {})
-        crew.paused, crew.most = scale.get("paused", False), None if scale.get("most", -1) < 0 else scale["most"]
-        crew.service_time = pace.get("service_time", 0.0)
-        crew.cold_starts.extend(pace.get("cold_starts", ()))
+        pipeline.paused, pipeline.most = scale.get("paused", False), None if scale.get("most", -1) < 0 else scale["most"]
+        pipeline.service_time = pace.get("service_time", 0.0)
+        pipeline.cold_starts.extend(pace.get("cold_starts", ()))

@@ -25,7 +25,7 @@ MOST_LINES = 10_000
 Rows = dict[str, dict[str, Any]]
 
 
-class Journal:
+class StateFile:
     """Rows by table and key; open while we are in charge."""
 
     def __init__(self, folder: pathlib.Path) -> None:

@@ -100,7 +100,7 @@ def _built(kind: str, base_folder: pathlib.Path) -> Image:
         if not record.exists():
             path.unlink(missing_ok=True)
             _grant_sub_uids()
-            order = builder.Order(kind, path, str(base_folder), wheels=CACHE / "wheels")
+            order = builder.BuildOrder(kind, path, str(base_folder), wheels=CACHE / "wheels")
             built = builder.build(order, print)
             record.write_text(json.dumps({"digest": built.digest, "megabytes": built.megabytes}))
             _forget_old_ones(kind)

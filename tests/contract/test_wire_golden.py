@@ -14,7 +14,7 @@ import pytest
 from msgspec import inspect
 
 from beamtide import codec
-from beamtide.messages import KINDS, Message
+from beamtide.messages import KINDS, Message, kind_of
 
 HERE = pathlib.Path(__file__).parent
 TODAY = HERE / f"golden_{codec.MAJOR}_{codec.MINOR}.json"
@@ -71,7 +71,7 @@ def test_todays_encoder_says_exactly_these_bytes(kind: str) -> None:
 def test_todays_decoder_reads_every_version_of_this_major(file: pathlib.Path) -> None:
     for kind, parts in json.loads(file.read_text()).items():
         letter = codec.decode([bytes.fromhex(part) for part in parts])
-        assert type(letter.message).__name__ == kind
+        assert kind_of(letter.message) == kind
         assert (letter.id, letter.reply_to) == (2**40 + 1, 2)
         if file == TODAY:
             assert letter.message == sample(inspect.type_info(KINDS[kind]))

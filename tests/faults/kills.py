@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from beamtide import clock
-from beamtide.config.models import Deployment, Leases
+from beamtide.config.models import Deployment, LeaseConfig
 from beamtide.pump import Caller
 from tests.faults import audit, load
 from tests.faults.hatchery import Hatchery
 
 SERVICES = ("topology", "metadata", "distributor", "sink", "fence", "buffer.p", "buffer.q", "sorter.p", "sorter.q")
 WORKERS = tuple(f"worker.{pipeline}.{number}" for pipeline in "pq" for number in range(2))
-LEASES = Leases(ttl=2.0, beat=0.4, faults=2, losses=10)
+LEASES = LeaseConfig(ttl=2.0, beat=0.4, faults=2, losses=10)
 REST = 90.0
 """Seconds within which everything must have its end after the last kill."""
 

@@ -13,7 +13,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from beamtide import clock
-from beamtide.config.models import Budgets, Caps, Deployment, Leases, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.models import (
+    Budgets,
+    CapsConfig,
+    Deployment,
+    LeaseConfig,
+    PipelineConfig,
+    Roots,
+    ScalingConfig,
+    SiteConfig,
+    SourceConfig,
+)
 from beamtide.errors import Busy
 from beamtide.machine import Arrays, Effect, Event, Heard, Send
 from beamtide.messages import results as r
@@ -45,19 +55,19 @@ POISON = 37
 """A task with this index raises, always."""
 
 
-def site(folder: pathlib.Path, leases: Leases, budgets: Budgets | None = None) -> Deployment:
+def site(folder: pathlib.Path, leases: LeaseConfig, budgets: Budgets | None = None) -> Deployment:
     """Return a site of two pipelines, the second fenced on the first, with sockets in `folder`."""
     roots = Roots(raw=folder, processed=folder)
     config = SiteConfig(
         site="t",
         roots=roots,
         state=folder / "s",
-        scaling=Scaling(caps=Caps(jobs=0, node_hours_per_day=100)),
+        scaling=ScalingConfig(caps=CapsConfig(jobs=0, node_hours_per_day=100)),
         pipelines=(),
         leases=leases,
         budgets=budgets or Budgets(),
     )
-    pipelines = {name: PipelineConfig(pipeline=name, modality=name, source=Source(match="*")) for name in "pq"}
+    pipelines = {name: PipelineConfig(pipeline=name, modality=name, source=SourceConfig(match="*")) for name in "pq"}
     return Deployment(site=config, pipelines=pipelines, file=folder / "site.yaml")
 
 

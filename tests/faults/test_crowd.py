@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from beamtide import clock, codec
-from beamtide.config.models import Leases
+from beamtide.config.models import LeaseConfig
 from beamtide.messages.base import Message, Ok
 from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest, TaskDone
 from beamtide.pump import Caller
@@ -74,7 +74,7 @@ def descriptors(pid: int) -> int:
 
 @pytest.mark.long
 def test_a_thousand_workers_come_back_at_once(tmp_path: pathlib.Path) -> None:
-    deployment = load.site(tmp_path, Leases(ttl=60.0))
+    deployment = load.site(tmp_path, LeaseConfig(ttl=60.0))
     tasks = [load.task(f"scan_{scan}", "p", start, start + 1) for scan in range(CROWD // 50) for start in range(50)]
     with Hatchery(deployment, tmp_path) as hatchery, Caller() as caller:
         _, pid = hatchery.start("distributor", "buffer.p")

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from beamtide import clock
-from beamtide.config.models import Budgets, Leases
+from beamtide.config.models import Budgets, LeaseConfig
 from beamtide.pump import Caller
 from tests.faults import audit, load
 from tests.faults.hatchery import Hatchery
@@ -23,7 +23,7 @@ def size_of(folder: pathlib.Path) -> int:
 
 
 def test_a_slow_sink_slows_the_source_and_fills_nothing(tmp_path: pathlib.Path) -> None:
-    deployment = load.site(tmp_path, Leases(ttl=60.0), BUDGETS)
+    deployment = load.site(tmp_path, LeaseConfig(ttl=60.0), BUDGETS)
     spool = tmp_path / "s" / "spool"
     with Hatchery(deployment, tmp_path) as hatchery, Caller() as caller:
         pids = dict(zip(SERVICES, hatchery.start(*SERVICES), strict=True))

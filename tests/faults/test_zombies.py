@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from beamtide import clock
-from beamtide.config.models import Leases
+from beamtide.config.models import LeaseConfig
 from beamtide.messages import results as r
 from beamtide.messages.base import Ok, PipelineName, ScanId
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
@@ -30,7 +30,7 @@ def until(true: Callable[[], object]) -> None:
 class Scene:
     """One site, and the test as a worker with good manners."""
 
-    def __init__(self, folder: pathlib.Path, leases: Leases) -> None:
+    def __init__(self, folder: pathlib.Path, leases: LeaseConfig) -> None:
         self.folder, self.deployment = folder, load.site(folder, leases)
         self.hatchery, self.caller = Hatchery(self.deployment, folder), Caller()
         self.hatchery.start(*SERVICES)
@@ -73,7 +73,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: pathlib.Path) -> Iterator[Scene]:
-    made = Scene(tmp_path, Leases(ttl=1.0, beat=0.2))
+    made = Scene(tmp_path, LeaseConfig(ttl=1.0, beat=0.2))
     with made.hatchery, made.caller:
         yield made
 
@@ -101,7 +101,7 @@ def test_a_worker_that_was_frozen_changes_nothing_when_it_comes_back(scene: Scen
 @pytest.mark.long
 def test_a_buffer_that_was_frozen_takes_nobodys_task_away(tmp_path: pathlib.Path) -> None:
     """F9: all leases look expired at once; beats are heard before anybody is judged."""
-    scene = Scene(tmp_path, Leases(ttl=4.0, beat=0.3))
+    scene = Scene(tmp_path, LeaseConfig(ttl=4.0, beat=0.3))
     with scene.hatchery, scene.caller:
         scene.submit(5)
         scene.sleepers(5)

@@ -36,23 +36,23 @@ SABOTAGES = (
     ),
     Sabotage(
         "an order is placed without a picture",
-        "Steering._buy",
-        "not self.ledger.known or unclear or crew.full or (now - crew.cancelled_at < SETTLE)",
-        "unclear or crew.full or now - crew.cancelled_at < SETTLE",
+        "Planner._start",
+        "not self.ledger.known or unclear or pipeline.full or (now - pipeline.cancelled_at < SETTLE)",
+        "unclear or pipeline.full or now - pipeline.cancelled_at < SETTLE",
         SCALING,
     ),
     Sabotage(
         "an unclear order is asked for again at once",
-        "Steering._buy",
-        "not self.ledger.known or unclear or crew.full or (now - crew.cancelled_at < SETTLE)",
-        "not self.ledger.known or crew.full or now - crew.cancelled_at < SETTLE",
+        "Planner._start",
+        "not self.ledger.known or unclear or pipeline.full or (now - pipeline.cancelled_at < SETTLE)",
+        "not self.ledger.known or pipeline.full or now - pipeline.cancelled_at < SETTLE",
         SCALING,
     ),
     Sabotage(
         "orders and cancellations chase each other",
-        "Steering._cancel",
-        "now - crew.surplus_since < (SETTLE if short else VOTE) or now - crew.submitted_at < SETTLE",
-        "now - crew.surplus_since < (SETTLE if short else VOTE)",
+        "Planner._cancel",
+        "now - pipeline.surplus_since < (SETTLE if short else VOTE) or now - pipeline.submitted_at < SETTLE",
+        "now - pipeline.surplus_since < (SETTLE if short else VOTE)",
         SCALING,
     ),
     Sabotage("an empty answer means no jobs", "Ledger._doubt", "missing <= max(1, len(heard) // 2)", "missing >= 0", SCALING),
@@ -79,9 +79,9 @@ SABOTAGES = (
     ),
     Sabotage(
         "a pipeline without room keeps its share of the cap",
-        "Steering._allowed",
-        "len(self.ledger.of(crew.name)) if crew.full else crew.want",
-        "crew.want",
+        "Planner._allowed",
+        "len(self.ledger.of(pipeline.name)) if pipeline.full else pipeline.want",
+        "pipeline.want",
         ("tests/unit/test_autoscaler.py",),
     ),
     Sabotage("two autoscalers in charge", "_take_charge", "fcntl.LOCK_EX", "fcntl.LOCK_SH", ("tests/unit/test_autoscaler.py",)),
@@ -138,7 +138,11 @@ SABOTAGES = (
         PAYLOADS,
     ),
     Sabotage(
-        "the reserve is not used", "Spool._write", "self._spend()\nself._rows.tidy()", "", ("tests/unit/test_spool_full.py",)
+        "the reserve is not used",
+        "Spool._write",
+        "self._spend()\nself._rows.tidy()",
+        "",
+        ("tests/unit/test_spool_full.py",),
     ),
     Sabotage(
         "a log that was cut is believed",
@@ -346,7 +350,11 @@ SABOTAGES = (
         ("tests/stories/test_file_tasks_story.py",),
     ),
     Sabotage(
-        "an empty answer of squeue is the truth", "Recall.judge", "now - self.doubted < DOUBT", "now < self.doubted", SLURMED
+        "an empty answer of squeue is the truth",
+        "VanishedJobs.judge",
+        "now - self.doubted < DOUBT",
+        "now < self.doubted",
+        SLURMED,
     ),
     Sabotage(
         "a line that was cut short is believed",
@@ -587,7 +595,7 @@ SABOTAGES = (
         "pass",
         ("tests/unit/test_session.py",),
     ),
-    Sabotage("a key never ends", "Entry.refusal", "utc >= self.expires", "False", ("tests/security/test_authentication.py",)),
+    Sabotage("a key never ends", "KeyEntry.refusal", "utc >= self.expires", "False", ("tests/security/test_authentication.py",)),
     Sabotage(
         "a link to a key is followed",
         "_read",

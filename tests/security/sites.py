@@ -14,7 +14,7 @@ from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Limits, Pump
 from beamtide.pump.authentication import new_pair
 from beamtide.security.guard import Guard
-from beamtide.security.key_files import COMPONENT, Entry, Identity, write
+from beamtide.security.key_files import COMPONENT, Identity, KeyEntry, write
 from beamtide.security.roles import Role
 from beamtide.session import Session
 from tests.ports import free_ports
@@ -33,7 +33,7 @@ class Door:
         """Make a key."""
         public, secret = new_pair()
         server = self.given[COMPONENT].server if COMPONENT in self.given else public
-        identity = Identity(Entry(name, role, public, clock.utc() + seconds, beamtime), secret, server)
+        identity = Identity(KeyEntry(name, role, public, clock.utc() + seconds, beamtime), secret, server)
         write(self.folder, identity)
         self.given[name] = identity
         return identity

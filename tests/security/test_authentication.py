@@ -15,7 +15,7 @@ from beamtide.pump import Caller, authentication
 from beamtide.pump.authentication import Authenticator, new_pair, self_test
 from beamtide.security import guard as guarding
 from beamtide.security.guard import Guard
-from beamtide.security.key_files import COMPONENT, Entry, Identity, revoke
+from beamtide.security.key_files import COMPONENT, Identity, KeyEntry, revoke
 from beamtide.security.roles import ROLES, may
 from tests.contract.test_wire_golden import sample
 from tests.security.sites import Door, free_address, served, site_keys
@@ -70,7 +70,7 @@ def test_every_role_is_held_to_its_row_for_every_kind(door: Door) -> None:
 
 def test_strangers_stay_outside(door: Door) -> None:
     public, secret = new_pair()
-    stranger = Identity(Entry("user", "user", public, 2e12), secret, door.given[COMPONENT].server)
+    stranger = Identity(KeyEntry("user", "user", public, 2e12), secret, door.given[COMPONENT].server)
     other_site = dataclasses.replace(door.given["user"], server=new_pair()[0])
     with served(door) as (address, core, _):
         assert says(address, stranger) == "silence"

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from beamtide import clock
-from beamtide.config.models import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.models import CapsConfig, Deployment, PipelineConfig, Roots, ScalingConfig, SiteConfig, SourceConfig
 from beamtide.config.slurm import Slurm
-from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, Phase, Picture, Seen, Sighting, job_name
+from cluster_side.scaling.launchers.base import JobListing, JobOrder, JobShape, Launcher, Phase, Seen, Sighting, job_name
 
 PAUSE = "import signal; signal.pause()"
 T = TypeVar("T")
@@ -24,12 +24,12 @@ def site_in(folder: pathlib.Path, launcher: str = "slurm", **slurm: object) -> D
         site="p06",
         roots=Roots(raw=folder, processed=folder),
         state=folder,
-        scaling=Scaling(caps=Caps(jobs=4, node_hours_per_day=100)),
+        scaling=ScalingConfig(caps=CapsConfig(jobs=4, node_hours_per_day=100)),
         pipelines=(),
         launcher=launcher,  # type: ignore[arg-type]
         beamtime="11010000",
     ).model_copy(update={"slurm": quick})
-    pipelines = {"xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))}
+    pipelines = {"xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))}
     return Deployment(site=site, pipelines=pipelines, file=folder / "site.yaml")
 
 
@@ -52,28 +52,28 @@ def order(deployment: Deployment, token: str, program: str = "pass", count: int 
 
 def seen(launcher: Launcher, patience: float = 20.0) -> Seen:
     """Return the next good picture."""
-    return wait_for(launcher, lambda picture: picture if isinstance(picture, Seen) else None, "a picture", patience)
+    return wait_for(launcher, lambda listing: listing if isinstance(listing, Seen) else None, "a picture", patience)
 
 
 def settle(launcher: Launcher, job: str, *phases: Phase, patience: float = 20.0) -> Sighting:
     """Wait until a job is in one of these phases."""
 
-    def there(picture: Picture) -> Sighting | None:
-        sighting = picture.jobs.get(job) if isinstance(picture, Seen) else None
+    def there(listing: JobListing) -> Sighting | None:
+        sighting = listing.jobs.get(job) if isinstance(listing, Seen) else None
         return sighting if sighting and sighting.phase in phases else None
 
     return wait_for(launcher, there, f"{job} {phases}", patience)
 
 
-def wait_for(launcher: Launcher, found: Callable[[Picture], T | None], what: str, patience: float = 20.0) -> T:
+def wait_for(launcher: Launcher, found: Callable[[JobListing], T | None], what: str, patience: float = 20.0) -> T:
     """Look until `found` finds something."""
-    end, picture = clock.monotonic() + patience, launcher.look()
+    end, listing = clock.monotonic() + patience, launcher.look()
     while clock.monotonic() < end:
-        if (result := found(picture)) is not None:
+        if (result := found(listing)) is not None:
             return result
         clock.pause(0.01)
-        picture = launcher.look()
-    raise AssertionError(f"never: {what}; last picture: {picture}")
+        listing = launcher.look()
+    raise AssertionError(f"never: {what}; last picture: {listing}")
 
 
 def wait_until(true: Callable[[], object], what: str, patience: float = 20.0) -> None:

@@ -11,10 +11,10 @@ from beamtide import clock
 from beamtide.config.slurm import Elsewhere
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers import launcher_of
-from cluster_side.scaling.launchers.base import Cause, Denied, Phase, Seen, Submitted, Unclear, Unseen
+from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Submitted, Unclear, Unseen
 from cluster_side.scaling.launchers.slurm.commands import Commands
 from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
-from cluster_side.scaling.launchers.slurm.vanished_jobs import DOUBT, Recall
+from cluster_side.scaling.launchers.slurm.vanished_jobs import DOUBT, VanishedJobs
 from tests.slurm.fake import FakeSlurm
 from tests.slurm.sites import PAUSE, order, seen, settle, site_in, wait_for, wait_until
 
@@ -33,14 +33,14 @@ def test_a_time_out_after_accepting_is_unclear_and_the_token_finds_the_jobs(slur
     slurm.next("sbatch", "accepted, then silent", 30)
     answer = launcher.submit(order(deployment, "tok-9", PAUSE, count=2))
     assert isinstance(answer, Unclear)
-    found = wait_for(launcher, lambda picture: (isinstance(picture, Seen) and picture.jobs) or None, "the jobs")
+    found = wait_for(launcher, lambda listing: (isinstance(listing, Seen) and listing.jobs) or None, "the jobs")
     assert {job.token for job in found.values()} == {"tok-9"}
     assert len(found) == 2
     assert len(slurm.calls("sbatch")) == 1
 
 
-@pytest.mark.parametrize(("fault", "cause"), [("qos", Cause.LIMIT), ("down", Cause.DOWN), ("account", Cause.RULES)])
-def test_a_refusal_is_certain_and_says_why(slurm: FakeSlurm, tmp_path: pathlib.Path, fault: str, cause: Cause) -> None:
+@pytest.mark.parametrize(("fault", "cause"), [("qos", EndCause.LIMIT), ("down", EndCause.DOWN), ("account", EndCause.RULES)])
+def test_a_refusal_is_certain_and_says_why(slurm: FakeSlurm, tmp_path: pathlib.Path, fault: str, cause: EndCause) -> None:
     deployment = site_in(tmp_path)
     launcher = SlurmLauncher(deployment)
     slurm.next("sbatch", fault)
@@ -75,7 +75,7 @@ def test_a_bad_answer_of_squeue_is_unknown(slurm: FakeSlurm, tmp_path: pathlib.P
     assert isinstance(answer, Submitted)
     settle(launcher, answer.ids[2], Phase.RUNNING)
     slurm.next("squeue", fault, argument)
-    said = wait_for(launcher, lambda picture: picture if isinstance(picture, Unseen) else None, "an unknown picture")
+    said = wait_for(launcher, lambda listing: listing if isinstance(listing, Unseen) else None, "an unknown picture")
     assert said.reason
     assert set(seen(launcher).jobs) == set(answer.ids)
 
@@ -85,22 +85,22 @@ def test_a_slow_squeue_stops_nobody(slurm: FakeSlurm, tmp_path: pathlib.Path) ->
     launcher = SlurmLauncher(site_in(tmp_path, patience=30))
     seen(launcher)
     slurm.next("squeue", "slow", 4)
-    longest, picture, end = 0.0, launcher.look(), clock.monotonic() + 20
-    while isinstance(picture, Seen) and clock.monotonic() < end:
+    longest, listing, end = 0.0, launcher.look(), clock.monotonic() + 20
+    while isinstance(listing, Seen) and clock.monotonic() < end:
         began = clock.monotonic()
-        picture = launcher.look()
+        listing = launcher.look()
         longest = max(longest, clock.monotonic() - began)
         clock.pause(0.02)
     assert longest < 1.0
-    assert isinstance(picture, Unseen)
-    assert "Slurm has not answered for" in picture.reason
+    assert isinstance(listing, Unseen)
+    assert "Slurm has not answered for" in listing.reason
     seen(launcher)
 
 
 def test_a_squeue_that_hangs_is_killed(slurm: FakeSlurm, tmp_path: pathlib.Path) -> None:
     launcher = SlurmLauncher(site_in(tmp_path, patience=0.5))
     slurm.next("squeue", "slow", 30)
-    reason = wait_for(launcher, lambda picture: picture.reason if "within" in getattr(picture, "reason", "") else None, "an end")
+    reason = wait_for(launcher, lambda listing: listing.reason if "within" in getattr(listing, "reason", "") else None, "an end")
     assert reason == "squeue did not come back within 0.5 s"
 
 
@@ -123,7 +123,7 @@ def test_a_job_that_is_requeued_with_the_same_id_leases_under_another_name(slurm
     job = answer.ids[1]
     before = settle(launcher, job, Phase.RUNNING).job
     slurm.requeue(job)
-    wait_for(launcher, lambda picture: (isinstance(picture, Seen) and picture.jobs[job].restarts) or None, "a restart")
+    wait_for(launcher, lambda listing: (isinstance(listing, Seen) and listing.jobs[job].restarts) or None, "a restart")
     assert settle(launcher, job, Phase.RUNNING).job == f"{before}+1"
 
 
@@ -133,7 +133,7 @@ def test_an_array_is_never_larger_than_this_slurm_takes(slurm: FakeSlurm, tmp_pa
     launcher = SlurmLauncher(deployment)
     answer = launcher.submit(order(deployment, "tok-1", count=11))
     assert isinstance(answer, Denied)
-    assert answer.cause is Cause.LIMIT
+    assert answer.cause is EndCause.LIMIT
     assert answer.reason == "11 jobs are more than one array of this Slurm holds: 10 (MaxArraySize)"
     assert not slurm.calls("sbatch")
     assert isinstance(launcher.submit(order(deployment, "tok-2", count=10)), Submitted)
@@ -160,7 +160,7 @@ def test_refused_everywhere_names_every_place(slurm: FakeSlurm, tmp_path: pathli
     slurm.next("sbatch", "qos")
     answer = SlurmLauncher(deployment).submit(order(deployment, "tok-1"))
     assert isinstance(answer, Denied)
-    assert answer.cause is Cause.LIMIT
+    assert answer.cause is EndCause.LIMIT
     assert "reservation gone, partition allcpu: Slurm says: Requested reservation is invalid" in answer.reason
     slurm.next("sbatch", "partition")
     slurm.next("sbatch", "partition")
@@ -206,7 +206,7 @@ def test_accounting_is_asked_for_what_is_missing_twice(slurm: FakeSlurm, tmp_pat
         settle(launcher, job, Phase.RUNNING)
     slurm.forget(answer.ids[0])
     assert settle(launcher, answer.ids[0], Phase.UNKNOWN).reason == "squeue does not show it"
-    wait_for(launcher, lambda picture: (isinstance(picture, Seen) and answer.ids[0] not in picture.jobs) or None, "its end")
+    wait_for(launcher, lambda listing: (isinstance(listing, Seen) and answer.ids[0] not in listing.jobs) or None, "its end")
     (call,) = slurm.calls("sacct")
     assert f"--jobs={answer.ids[0]}" in call[2]
 
@@ -230,7 +230,7 @@ def test_most_jobs_gone_at_once_is_doubted_for_a_minute_then_believed() -> None:
     from cluster_side.scaling.launchers.base import Sighting
 
     jobs = {str(number): Sighting(str(number), "t", Phase.RUNNING) for number in range(4)}
-    recall = Recall()
+    recall = VanishedJobs()
     assert recall.judge(Seen(jobs), 0.0) == Seen(jobs)
     assert isinstance(recall.judge(Seen({}), 5.0), Unseen)
     assert isinstance(recall.judge(Seen({}), 5.0 + DOUBT - 1), Unseen)
@@ -241,10 +241,10 @@ def test_most_jobs_gone_at_once_is_doubted_for_a_minute_then_believed() -> None:
         {job: replace(jobs[job], phase=Phase.UNKNOWN, reason="squeue does not show it") for job in jobs}
     )
     assert recall.missing() == tuple(jobs)
-    recall.explain({"1": (Phase.FAILED, Cause.NODE), "2": (Phase.UNKNOWN, None)}, recall.missing())
+    recall.explain({"1": (Phase.FAILED, EndCause.NODE), "2": (Phase.UNKNOWN, None)}, recall.missing())
     last = recall.judge(Seen({}), 75.0)
     assert isinstance(last, Seen)
-    assert {job: sighting.cause for job, sighting in last.jobs.items()} == {"1": Cause.NODE}
+    assert {job: sighting.cause for job, sighting in last.jobs.items()} == {"1": EndCause.NODE}
     assert recall.judge(Seen({}), 80.0) == Seen({})
 
 
@@ -252,7 +252,7 @@ def test_a_job_that_comes_back_was_never_gone() -> None:
     from cluster_side.scaling.launchers.base import Sighting
 
     jobs = {str(number): Sighting(str(number), "t", Phase.RUNNING) for number in range(4)}
-    recall = Recall()
+    recall = VanishedJobs()
     recall.judge(Seen(jobs), 0.0)
     without = recall.judge(Seen({job: jobs[job] for job in "123"}), 5.0)
     assert isinstance(without, Seen)

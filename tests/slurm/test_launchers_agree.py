@@ -9,7 +9,7 @@ import pytest
 
 from beamtide.config.models import Deployment
 from cluster_side.scaling.launchers import launcher_of
-from cluster_side.scaling.launchers.base import Cause, Launcher, Phase, Picture, Seen, Submitted
+from cluster_side.scaling.launchers.base import EndCause, JobListing, Launcher, Phase, Seen, Submitted
 from cluster_side.scaling.launchers.slurm.pyslurm_backend import Pyslurm
 from tests.slurm import stand_in
 from tests.slurm.fake import FakeSlurm
@@ -40,9 +40,9 @@ class Bench:
             wait_for(launcher, _all_gone, "an end of all jobs")
 
 
-def _all_gone(picture: Picture) -> bool | None:
+def _all_gone(listing: JobListing) -> bool | None:
     alive = (Phase.PENDING, Phase.RUNNING, Phase.UNKNOWN)
-    return (isinstance(picture, Seen) and not any(job.phase in alive for job in picture.jobs.values())) or None
+    return (isinstance(listing, Seen) and not any(job.phase in alive for job in listing.jobs.values())) or None
 
 
 KINDS = ("local", "fake", *(pytest.param(kind, marks=LONG) for kind in ("pyslurm", "real", "real, pyslurm")))
@@ -80,7 +80,7 @@ def test_an_array_runs_and_ends(bench: Bench) -> None:
     assert len(set(answer.ids)) == 3
     for job in answer.ids:
         sighting = settle(launcher, job, Phase.ENDED)
-        assert (sighting.token, sighting.cause) == ("tok-1", Cause.DONE)
+        assert (sighting.token, sighting.cause) == ("tok-1", EndCause.DONE)
 
 
 def test_one_job_its_log_and_its_environment(bench: Bench) -> None:
@@ -110,7 +110,7 @@ def test_a_job_that_fails_says_how(bench: Bench) -> None:
     launcher = bench.launcher()
     answer = launcher.submit(order(bench.deployment, "tok-1", "raise SystemExit(3)", count=2))
     assert isinstance(answer, Submitted)
-    assert {settle(launcher, job, Phase.FAILED).cause for job in answer.ids} == {Cause.CODE}
+    assert {settle(launcher, job, Phase.FAILED).cause for job in answer.ids} == {EndCause.CODE}
 
 
 @pytest.mark.parametrize("after", ["", "srun: error: n1: task 0: Exited with exit code 69"])

@@ -11,7 +11,7 @@ import pytest
 
 from beamtide import clock
 from beamtide.messages.metadata import Scan
-from cluster_side.scaling.launchers.base import Cause, JobOrder, Phase, Submitted
+from cluster_side.scaling.launchers.base import EndCause, JobOrder, Phase, Submitted
 from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
 from cluster_side.scaling.launchers.slurm.script import TEMPLATES
 from tests.slurm.cluster import Cluster
@@ -130,7 +130,7 @@ def test_ranks_on_two_nodes(real_slurm: Cluster, tmp_path: pathlib.Path) -> None
     )
     answer = launcher.submit(wide(order(deployment, "tok-m", program)))
     assert isinstance(answer, Submitted)
-    assert settle(launcher, answer.ids[0], Phase.ENDED, Phase.FAILED, patience=60).cause is Cause.DONE
+    assert settle(launcher, answer.ids[0], Phase.ENDED, Phase.FAILED, patience=60).cause is EndCause.DONE
     said = sorted(
         line.split() for line in next((tmp_path / "logs").iterdir()).read_text().splitlines() if line.startswith("rank")
     )
@@ -141,7 +141,7 @@ def test_ranks_on_two_nodes(real_slurm: Cluster, tmp_path: pathlib.Path) -> None
     broken = "import os, time; os.environ['SLURM_PROCID'] == '3' and exit(9); time.sleep(600)"
     answer = launcher.submit(wide(order(deployment, "tok-b", broken)))
     assert isinstance(answer, Submitted)
-    assert settle(launcher, answer.ids[0], Phase.ENDED, Phase.FAILED, patience=60).cause is Cause.CODE
+    assert settle(launcher, answer.ids[0], Phase.ENDED, Phase.FAILED, patience=60).cause is EndCause.CODE
 
 
 def wide(wanted: JobOrder) -> JobOrder:
@@ -175,4 +175,4 @@ def test_afterwards(field: Field) -> None:
 
 def test_a_job_that_runs_into_its_walltime(stubborn: tuple[SlurmLauncher, str]) -> None:
     launcher, job = stubborn
-    assert settle(launcher, job, Phase.FAILED, patience=120).cause is Cause.TIMEOUT
+    assert settle(launcher, job, Phase.FAILED, patience=120).cause is EndCause.TIMEOUT

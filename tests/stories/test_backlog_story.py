@@ -9,7 +9,7 @@ from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.lease_table import LeaseTable
 from beamline_side.cores.buffer.open_task import TABLE, Grant, OpenTask, Verdict, open_task_of
 from beamline_side.cores.buffer.orderings import ORDERINGS
-from beamtide.config.models import Buffer, Leases, PipelineConfig, Source
+from beamtide.config.models import BufferConfig, LeaseConfig, PipelineConfig, SourceConfig
 from beamtide.machine import Effect, Forget, Keep
 from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Task
@@ -130,7 +130,7 @@ def test_the_whole_queue_is_in_order_and_not_only_what_fits_in_memory() -> None:
 def test_a_buffer_takes_in_all_if_it_does_not_hand_out_in_the_order_of_arrival() -> None:
     for order in ORDERS:
         config = PipelineConfig(
-            pipeline="p", modality="p", source=Source(match="*"), buffer=Buffer.model_validate({"order": order})
+            pipeline="p", modality="p", source=SourceConfig(match="*"), buffer=BufferConfig.model_validate({"order": order})
         )
-        machine = BufferMachine(config, Leases(), Shelf(), most=5000)
+        machine = BufferMachine(config, LeaseConfig(), Shelf(), most=5000)
         assert machine._intake.most == (1000 if order == "fifo" else 5000)

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.verdicts_to_distributor import verdicts_of
 from beamline_side.cores.distributor.distributor import DistributorMachine
-from beamtide.config.models import Buffer, Leases, PipelineConfig, Source
+from beamtide.config.models import BufferConfig, LeaseConfig, PipelineConfig, SourceConfig
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, link
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
@@ -31,8 +31,8 @@ from beamtide.messages.tasks import (
 )
 from tests.stories.shelf import Shelf
 
-CONFIG = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"), buffer=Buffer(order="lifo"))
-LEASES = Leases(ttl=5.0, beat=1.0, faults=2, losses=3)
+CONFIG = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"), buffer=BufferConfig(order="lifo"))
+LEASES = LeaseConfig(ttl=5.0, beat=1.0, faults=2, losses=3)
 LINKS = {link("distributor"): "distributor", link("fence"): "fence", link("sorter"): "sorter"}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamtide.config.models import Leases, PipelineConfig, Source
+from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
 from beamtide.files.row import FileFact
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState
@@ -20,7 +20,7 @@ from tests.faults import load
 from tests.unit.test_inputs import given as file
 from tests.unit.test_inputs import task_with
 
-SOURCE = Source(match="{scan}/*.h5", frames_per_task="scan", begin_with=1)
+SOURCE = SourceConfig(match="{scan}/*.h5", frames_per_task="scan", begin_with=1)
 PLANNED = 24
 
 
@@ -101,7 +101,7 @@ def test_a_bundle_of_a_task_that_began_early_has_what_it_began_with() -> None:
 def test_a_task_that_has_all_of_its_inputs_is_read_as_ever(tmp_path: pathlib.Path) -> None:
     """Also where the pipeline file has come to say begin_with since it was submitted."""
     pipeline = PipelineConfig(pipeline="p", modality="ptychography", source=SOURCE)
-    deployment = load.site(tmp_path, Leases()).model_copy(update={"pipelines": {"p": pipeline}})
+    deployment = load.site(tmp_path, LeaseConfig()).model_copy(update={"pipelines": {"p": pipeline}})
     with Caller() as caller:
         assert live_inputs_of(task_with(file("s/0.h5", 0, 6), stop=6), deployment, caller, Alone()) is None
         early = task_with(file("s/0.h5", 0, 6), stop=PLANNED)

@@ -11,20 +11,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from beamtide.config.models import Job, PipelineConfig, Source
+from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import BufferGauge
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import Order
-from cluster_side.scaling.launchers.base import Answer, Cause, Denied, Phase, Seen, Sighting, Submitted, Unclear, Unseen
+from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, SubmitAnswer, Submitted, Unclear, Unseen
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Crew
-from cluster_side.scaling.policy.planner import SETTLE, Buy, Caps, Steering, TakeBack
+from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner, Start, Withdraw
 from cluster_side.scaling.scaling_loop import restored
 
 NAMES = ("a", "b")
-CAPS = Caps(6, 10)
+CAPS = Ceilings(6, 10)
 
 
 def gauge(name: str, ready: int, jobs: dict[str, tuple[int, int]]) -> BufferGauge:
@@ -46,28 +46,30 @@ class ScalingStory(RuleBasedStateMachine):
         self.written_down: dict[str, Sighting] = {}
         self.submitted: dict[str, float] = {}
         self.cancelled: dict[str, float] = {}
-        self.journal: dict[str, dict[str, object]] = {}
+        self.state_file: dict[str, dict[str, object]] = {}
         self.answer = "yes"
         self.twice = False
         self.begin()
 
     def begin(self) -> None:
         self.life += 1
-        crews = {}
+        pipelines = {}
         for name in NAMES:
-            job = Job(slots=2 if name == "b" else 1)
-            config = PipelineConfig(pipeline=name, modality="m", source=Source(match="*"), job=job)
-            crews[name] = Crew(config, 3.0, Forecast(config))
-        self.steering = Steering(crews, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
-        restored(self.steering, {"order": {token: json.loads(json.dumps(row)) for token, row in self.journal.items()}}, self.now)
+            job = JobConfig(slots=2 if name == "b" else 1)
+            config = PipelineConfig(pipeline=name, modality="m", source=SourceConfig(match="*"), job=job)
+            pipelines[name] = Pipeline(config, 3.0, Forecast(config))
+        self.planner = Planner(pipelines, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
+        restored(
+            self.planner, {"order": {token: json.loads(json.dumps(row)) for token, row in self.state_file.items()}}, self.now
+        )
         self.looked = False
 
     # --- the batch system -------------------------------------------------------------------------------------------
 
-    def submit(self, act: Buy) -> Answer:
+    def submit(self, act: Start) -> SubmitAnswer:
         order = act.order
         if self.answer == "no":
-            return Denied(Cause.LIMIT, "limit")
+            return Denied(EndCause.LIMIT, "limit")
         lost = self.answer == "lost"
         times = 2 if self.twice and self.answer == "unclear" else 1
         ids = []
@@ -78,25 +80,25 @@ class ScalingStory(RuleBasedStateMachine):
         return Unclear("time-out") if lost or self.answer == "unclear" else Submitted(tuple(ids))
 
     def act(self) -> None:
-        ledger = self.steering.ledger
+        ledger = self.planner.ledger
         before = len(ledger.jobs) + sum(order.count for order in ledger.orders.values() if not order.ids)
-        for one in self.steering.step(self.now):
-            if isinstance(one, Buy):
+        for one in self.planner.step(self.now):
+            if isinstance(one, Start):
                 name = one.order.pipeline
                 assert self.looked, "ordered before a good picture was seen"
-                assert self.steering.ledger.known
+                assert self.planner.ledger.known
                 assert self.now - self.cancelled.get(name, -SETTLE) >= SETTLE, "ordered right after a cancellation"
                 before += one.order.count
                 assert before <= CAPS.jobs, "over the cap"
                 self.submitted[name] = self.now
-                self.journal[one.order.token] = dataclasses.asdict(one.order)
+                self.state_file[one.order.token] = dataclasses.asdict(one.order)
                 answer = self.submit(one)
-                self.steering.take(self.steering.ledger.answered(one.order.token, answer, self.now), self.now)
+                self.planner.take(self.planner.ledger.answered(one.order.token, answer, self.now), self.now)
             else:
                 self.take_back(one)
         self.keep()
 
-    def take_back(self, act: TakeBack) -> None:
+    def take_back(self, act: Withdraw) -> None:
         for job in act.ids:
             if (seen := self.cluster.get(job)) is None:
                 continue
@@ -107,7 +109,7 @@ class ScalingStory(RuleBasedStateMachine):
             del self.cluster[job]
 
     def keep(self) -> None:
-        self.journal = {token: dataclasses.asdict(order) for token, order in self.steering.ledger.orders.items()}
+        self.state_file = {token: dataclasses.asdict(order) for token, order in self.planner.ledger.orders.items()}
 
     # --- what may happen --------------------------------------------------------------------------------------------
 
@@ -125,20 +127,20 @@ class ScalingStory(RuleBasedStateMachine):
 
     @rule()
     def decide(self) -> None:
-        for name, crew in self.steering.crews.items():
+        for name, pipeline in self.planner.pipelines.items():
             mine = {one.job: (0, 1) for one in self.cluster.values() if one.phase is Phase.RUNNING and one.token.endswith(name)}
             told = gauge(name, self.ready[name], mine)
-            crew.gauged(told, self.now)
-            self.steering.take(self.steering.ledger.attended(told.jobs, self.now), self.now)
+            pipeline.gauged(told, self.now)
+            self.planner.take(self.planner.ledger.attended(told.jobs, self.now), self.now)
         self.act()
 
     @rule()
     def look(self) -> None:
-        self.steering.pictured(Seen(dict(self.cluster)), self.now)
-        self.looked = self.looked or self.steering.ledger.known
-        if self.steering.ledger.known:
+        self.planner.listed(Seen(dict(self.cluster)), self.now)
+        self.looked = self.looked or self.planner.ledger.known
+        if self.planner.ledger.known:
             alive = {job for job, seen in self.cluster.items() if seen.phase in (Phase.PENDING, Phase.RUNNING)}
-            assert alive <= self.steering.ledger.jobs.keys(), "a job that is there is not counted"
+            assert alive <= self.planner.ledger.jobs.keys(), "a job that is there is not counted"
         self.keep()
 
     @rule()
@@ -152,20 +154,20 @@ class ScalingStory(RuleBasedStateMachine):
 
     @rule()
     def look_away(self) -> None:
-        self.steering.pictured(Unseen("squeue: timed out"), self.now)
-        for crew in self.steering.crews.values():
-            crew.gauged(gauge(crew.name, 500, {}), self.now)
-        assert not [one for one in self.steering.step(self.now) if isinstance(one, Buy)], "ordered without a picture"
+        self.planner.listed(Unseen("squeue: timed out"), self.now)
+        for pipeline in self.planner.pipelines.values():
+            pipeline.gauged(gauge(pipeline.name, 500, {}), self.now)
+        assert not [one for one in self.planner.step(self.now) if isinstance(one, Start)], "ordered without a picture"
         self.keep()
 
     @rule()
     def look_at_nothing(self) -> None:
         """An empty answer with exit code 0, while workers are heard."""
-        working = [one for one in self.steering.ledger.jobs.values() if one.heard is not None and self.now - one.heard < 5]
-        self.steering.pictured(Seen({}), self.now)
-        self.looked = self.looked or self.steering.ledger.known
+        working = [one for one in self.planner.ledger.jobs.values() if one.heard is not None and self.now - one.heard < 5]
+        self.planner.listed(Seen({}), self.now)
+        self.looked = self.looked or self.planner.ledger.known
         if len(working) > 2:
-            assert not self.steering.ledger.known, "an empty picture was believed"
+            assert not self.planner.ledger.known, "an empty picture was believed"
         self.keep()
 
     @precondition(lambda self: self.cluster)
@@ -181,7 +183,7 @@ class ScalingStory(RuleBasedStateMachine):
             del self.cluster[job]
         elif how in ("end", "fail"):
             ended = Phase.ENDED if how == "end" else Phase.FAILED
-            self.cluster[job] = dataclasses.replace(seen, phase=ended, cause=Cause.DONE if how == "end" else Cause.CODE)
+            self.cluster[job] = dataclasses.replace(seen, phase=ended, cause=EndCause.DONE if how == "end" else EndCause.CODE)
 
     @rule()
     def restart(self) -> None:
@@ -190,11 +192,11 @@ class ScalingStory(RuleBasedStateMachine):
         self.begin()
         self.decide()
         self.look()
-        assert alive <= self.steering.ledger.jobs.keys(), "a job was not adopted"
+        assert alive <= self.planner.ledger.jobs.keys(), "a job was not adopted"
 
     @invariant()
     def promises(self) -> None:
-        self.steering.ledger.check()
+        self.planner.ledger.check()
 
 
 TestScalingStory = ScalingStory.TestCase
@@ -277,8 +279,8 @@ def test_an_empty_answer_is_not_believed_while_workers_are_heard() -> None:
     story.decide()
     for _ in range(3):
         story.look_at_nothing()
-    assert not story.steering.ledger.known
-    assert len(story.steering.ledger.jobs) == 4
+    assert not story.planner.ledger.known
+    assert len(story.planner.ledger.jobs) == 4
 
 
 def test_an_order_that_was_carried_out_twice_is_taken_back_in_part() -> None:
@@ -301,12 +303,12 @@ def test_a_job_that_came_back_under_its_id_is_counted_again() -> None:
     story.look()
     story.decide()
     (job,) = story.cluster
-    story.cluster[job] = dataclasses.replace(story.cluster[job], phase=Phase.FAILED, cause=Cause.PREEMPTED)
+    story.cluster[job] = dataclasses.replace(story.cluster[job], phase=Phase.FAILED, cause=EndCause.PREEMPTED)
     story.look()
-    assert not story.steering.ledger.jobs
+    assert not story.planner.ledger.jobs
     story.cluster[job] = dataclasses.replace(story.cluster[job], phase=Phase.RUNNING, restarts=1)
     story.look()
-    assert story.steering.ledger.jobs[job].sighting.job == f"{job}+1"
+    assert story.planner.ledger.jobs[job].sighting.job == f"{job}+1"
 
 
 def test_jobs_that_a_controller_brings_back_from_its_disk_fill_the_cap() -> None:
@@ -317,7 +319,7 @@ def test_jobs_that_a_controller_brings_back_from_its_disk_fill_the_cap() -> None
     story.remember()
     story.cluster = {job: dataclasses.replace(seen, phase=Phase.ENDED) for job, seen in story.cluster.items()}
     story.look()
-    assert not story.steering.ledger.jobs
+    assert not story.planner.ledger.jobs
     story.roll_back()
     story.look()
     story.decide()
@@ -332,7 +334,7 @@ def test_ids_that_a_controller_gives_away_again_belong_to_the_new_order() -> Non
         ledger.answered(token, Submitted(("1", "2")), 0.0)
         ledger.check()
         assert [job.order.token for job in ledger.jobs.values()] == [token, token]
-        ledger.pictured(Seen({job: Sighting(job, token, last) for job in ("1", "2")}), 1.0)
+        ledger.listed(Seen({job: Sighting(job, token, last) for job in ("1", "2")}), 1.0)
         ledger.check()
         assert ledger.alive() == (2 if last is Phase.RUNNING else 0)
 
@@ -346,4 +348,4 @@ def test_a_job_that_runs_without_a_worker_is_taken_back() -> None:
     story.cluster[job] = dataclasses.replace(story.cluster[job], phase=Phase.RUNNING)
     story.look()
     story.wait(121.0)
-    assert [act.ids for act in story.steering.step(story.now) if isinstance(act, TakeBack)] == [(job,)]
+    assert [act.ids for act in story.planner.step(story.now) if isinstance(act, Withdraw)] == [(job,)]

@@ -184,7 +184,7 @@ def test_jobs_are_listed_limited_and_explained(live: Deployment, capsys: pytest.
     assert "node-hours in 24 h" in said
     assert re.search(r"xrf starts in: imports [\d.]+ s, kernel [\d.]+ s", said), said
     assert told(live, "scale", "xrf", "--max", 1) == {"pipeline": "xrf", "max": 1, "paused": False}
-    assert told(live, "jobs")["crews"][1]["most"] == 1  # type: ignore[index]
+    assert told(live, "jobs")["pipelines"][1]["most"] == 1  # type: ignore[index]
     told(live, "scale", "xrf", "--pause")
     assert "paused" in words_of(capsys, "jobs", "-c", live.file)
     told(live, "scale", "xrf", "--resume")

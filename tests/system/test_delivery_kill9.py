@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from beamtide import clock
-from beamtide.config.models import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.models import CapsConfig, Deployment, PipelineConfig, Roots, ScalingConfig, SiteConfig, SourceConfig
 from beamtide.errors import WireError
 from beamtide.messages.base import Digest, Ok, PipelineName, ScanId, TaskId
 from beamtide.messages.tasks import (
@@ -37,9 +37,13 @@ serve(Deployment.model_validate_json(sys.argv[1]), sys.argv[2])
 def deployment(tmp_path: pathlib.Path) -> Deployment:
     roots = Roots(raw=tmp_path, processed=tmp_path)
     site = SiteConfig(
-        site="t", roots=roots, state=tmp_path / "s", scaling=Scaling(caps=Caps(jobs=0, node_hours_per_day=100)), pipelines=()
+        site="t",
+        roots=roots,
+        state=tmp_path / "s",
+        scaling=ScalingConfig(caps=CapsConfig(jobs=0, node_hours_per_day=100)),
+        pipelines=(),
     )
-    pipeline = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))
+    pipeline = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
     return Deployment(site=site, pipelines={"xrf": pipeline}, file=tmp_path / "site.yaml")
 
 

@@ -14,7 +14,7 @@ from beamline_side.hosts import process
 from beamtide import clock, codec
 from beamtide.client.batching import LARGEST_TASK
 from beamtide.client.client import Client
-from beamtide.config.models import Budgets, Leases
+from beamtide.config.models import Budgets, LeaseConfig
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.machine import Effect, Event, Heard
 from beamtide.messages import Ok
@@ -77,7 +77,7 @@ def test_a_batch_ends_when_it_is_heavy(address: str, stranger: "zmq.Socket[bytes
 def test_a_viewer_that_never_reads_costs_a_few_answers_and_slows_nobody(
     tmp_path: pathlib.Path, stranger: "zmq.Socket[bytes]"
 ) -> None:
-    deployment, task = load.site(tmp_path, Leases()), load.task("scan_0", "p", 0, 60)
+    deployment, task = load.site(tmp_path, LeaseConfig()), load.task("scan_0", "p", 0, 60)
     arrays = {"value": np.arange(60 * 20_000, dtype=np.float64).reshape(60, 20_000)}  # 9 MiB
     result = r.StoreRequest(task=task, attempt=1, outcome="result", datasets=load.HEADERS)
     product = r.Product(scan=ScanId("scan_0"), pipeline=PipelineName("p"), settings=load.SETTINGS)
@@ -109,7 +109,7 @@ def test_a_viewer_that_never_reads_costs_a_few_answers_and_slows_nobody(
 
 @pytest.mark.long
 def test_many_viewers_that_never_read_share_one_budget_and_starve_nobody(tmp_path: pathlib.Path) -> None:
-    deployment = load.site(tmp_path, Leases(), Budgets(memory=64, message=16))
+    deployment = load.site(tmp_path, LeaseConfig(), Budgets(memory=64, message=16))
     task = load.task("scan_0", "p", 0, 60)
     arrays = {"value": np.arange(60 * 20_000, dtype=np.float64).reshape(60, 20_000)}  # 9 MiB
     result = r.StoreRequest(task=task, attempt=1, outcome="result", datasets=load.HEADERS)
@@ -139,7 +139,7 @@ def test_many_viewers_that_never_read_share_one_budget_and_starve_nobody(tmp_pat
 @pytest.mark.long
 def test_a_worker_that_never_reads_gives_its_leases_back(tmp_path: pathlib.Path, stranger: "zmq.Socket[bytes]") -> None:
     """Its pipe is full: the buffer neither waits for it nor dies of it, and the task is somebody else's at once."""
-    deployment = load.site(tmp_path, Leases(ttl=300.0))
+    deployment = load.site(tmp_path, LeaseConfig(ttl=300.0))
     with Hatchery(deployment, tmp_path) as hatchery, Caller() as good:
         hatchery.start("distributor", "buffer.p")
         buffer = deployment.address("buffer.p")
@@ -164,7 +164,7 @@ def test_a_worker_that_never_reads_gives_its_leases_back(tmp_path: pathlib.Path,
 
 
 def test_tasks_are_submitted_in_portions_that_fit(tmp_path: pathlib.Path) -> None:
-    deployment = load.site(tmp_path, Leases())
+    deployment = load.site(tmp_path, LeaseConfig())
     with Hatchery(deployment, tmp_path) as hatchery, Client(deployment) as client:
         hatchery.start("distributor")
         source = InputFile(root="raw", path="x" * 100_000, format="hdf5", first=0, last=1)

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from beamtide import clock
-from beamtide.config.models import Caps, Deployment, Roots, Scaling, SiteConfig
+from beamtide.config.models import CapsConfig, Deployment, Roots, ScalingConfig, SiteConfig
 from cluster_side.images import enter
 from cluster_side.scaling.launchers import launcher_of
-from cluster_side.scaling.launchers.base import Cause, Denied, JobOrder, JobShape, Phase, Seen, Sighting, Submitted
+from cluster_side.scaling.launchers.base import Denied, EndCause, JobOrder, JobShape, Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.launchers.local import JOB, TOKEN, LocalLauncher
 
 pytestmark = pytest.mark.system
@@ -20,7 +20,7 @@ PAUSE = "import signal; signal.pause()"
 
 
 def site_in(folder: pathlib.Path) -> Deployment:
-    scaling = Scaling(caps=Caps(jobs=4, node_hours_per_day=100))
+    scaling = ScalingConfig(caps=CapsConfig(jobs=4, node_hours_per_day=100))
     roots = Roots(raw=folder, processed=folder)
     site = SiteConfig(site="test", roots=roots, state=folder, scaling=scaling, pipelines=())
     return Deployment(site=site, pipelines={}, file=folder / "site.yaml")
@@ -35,10 +35,10 @@ def order(deployment: Deployment, token: str, program: str, count: int = 1) -> J
 def settle(launcher: LocalLauncher, name: str, phase: Phase) -> Sighting:
     end = clock.monotonic() + 10
     while clock.monotonic() < end:
-        picture = launcher.look()
-        assert isinstance(picture, Seen)
-        if name in picture.jobs and picture.jobs[name].phase is phase:
-            return picture.jobs[name]
+        listing = launcher.look()
+        assert isinstance(listing, Seen)
+        if name in listing.jobs and listing.jobs[name].phase is phase:
+            return listing.jobs[name]
         clock.pause(0.005)
     raise AssertionError(f"{name} was never {phase}")
 
@@ -50,14 +50,14 @@ def test_phases_and_logs(tmp_path: pathlib.Path) -> None:
     assert launcher.submit(order(deployment, "a", greet, 2)) == Submitted(("a-0", "a-1"))
     launcher.submit(order(deployment, "b", "raise SystemExit(2)"))
     launcher.submit(order(deployment, "c", PAUSE))
-    assert settle(launcher, "a-0", Phase.ENDED).cause is Cause.DONE
-    assert settle(launcher, "b-0", Phase.FAILED).cause is Cause.CODE
+    assert settle(launcher, "a-0", Phase.ENDED).cause is EndCause.DONE
+    assert settle(launcher, "b-0", Phase.FAILED).cause is EndCause.CODE
     assert settle(launcher, "c-0", Phase.RUNNING).token == "c"
     assert (tmp_path / "logs/beamtide-test-xrf-a-1.log").read_text() in ("", "hello me a-1\n")
     settle(launcher, "a-1", Phase.ENDED)
     assert (tmp_path / "logs/beamtide-test-xrf-a-1.log").read_text() == "hello me a-1\n"
     launcher.cancel(["c-0", "a-0", "never-was"])
-    assert settle(launcher, "c-0", Phase.FAILED).cause is Cause.CANCELLED
+    assert settle(launcher, "c-0", Phase.FAILED).cause is EndCause.CANCELLED
 
 
 def test_a_program_that_is_not_there_is_one_sentence_and_nothing_runs(tmp_path: pathlib.Path) -> None:
@@ -135,4 +135,4 @@ def test_sigterm_is_what_a_job_hears(tmp_path: pathlib.Path) -> None:
     while not log.read_text() and clock.monotonic() < end:
         clock.pause(0.005)
     launcher.cancel(["a-0"])
-    assert settle(launcher, "a-0", Phase.ENDED).cause is Cause.DONE
+    assert settle(launcher, "a-0", Phase.ENDED).cause is EndCause.DONE

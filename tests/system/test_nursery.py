@@ -20,7 +20,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from beamtide import clock
 from beamtide.config import settings
-from beamtide.config.models import Caps, Deployment, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.models import CapsConfig, Deployment, PipelineConfig, Roots, ScalingConfig, SiteConfig, SourceConfig
 from beamtide.machine import Arrays, Effect, Event, Heard, Send, WakeAt
 from beamtide.messages import Message, Ok
 from beamtide.messages.base import PipelineName, ScanId, Seconds, TaskId
@@ -175,12 +175,12 @@ def deployment_in(folder: pathlib.Path, **toy: Any) -> Deployment:
     for name in ("raw", "state/cache"):
         (folder / name).mkdir(parents=True)
     (folder / "raw/numbers.txt").write_text("\n".join(str(number) for number in range(100)))
-    pipeline = PipelineConfig(pipeline="toy", modality="toy", source=Source(match="*"), settings=toy)
+    pipeline = PipelineConfig(pipeline="toy", modality="toy", source=SourceConfig(match="*"), settings=toy)
     config = SiteConfig(
         site="test",
         roots=Roots(raw=folder / "raw", processed=folder),
         state=folder / "state",
-        scaling=Scaling(caps=Caps(jobs=1, node_hours_per_day=100)),
+        scaling=ScalingConfig(caps=CapsConfig(jobs=1, node_hours_per_day=100)),
         pipelines=(),
         leases={"beat": 0.2},  # type: ignore[arg-type]
     )

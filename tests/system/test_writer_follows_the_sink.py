@@ -17,7 +17,7 @@ from beamline_side.services.writer.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.component.heartbeat import card_of
 from beamtide.config import site
-from beamtide.config.models import Budgets, Deployment, Leases
+from beamtide.config.models import Budgets, Deployment, LeaseConfig
 from beamtide.errors import BadInput
 from beamtide.messages import Ok
 from beamtide.messages.dead_letters import DropRequest
@@ -186,7 +186,7 @@ def test_a_sink_that_is_away_is_a_sentence_and_comes_back(deployment: Deployment
 def small_sink(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Deployment, Caller]]:
     """A site whose sink has no room for what stands in files, with a distributor and buffers that give up after one fault."""
     monkeypatch.setattr(filed_scans, "WHILE", 0.0)
-    changed = {"budgets": Budgets.model_construct(results=0), "leases": Leases(faults=1)}
+    changed = {"budgets": Budgets.model_construct(results=0), "leases": LeaseConfig(faults=1)}
     small = deployment.model_copy(update={"site": deployment.site.model_copy(update=changed)})
     with ExitStack() as stack:
         for name in ("sink", "metadata", "distributor", "buffer.xrf", "buffer.encoders"):

@@ -3,10 +3,10 @@
 from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.jobs_heard import BELIEVED, HEARD, MARGIN
 from beamline_side.cores.buffer.rates import Rates
-from beamtide.config.models import Leases, PipelineConfig, Source
+from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
 from beamtide.machine import Heard, Send, Tick
 from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds, TaskId
-from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest, StartStages
+from beamtide.messages.scaling import BufferGauge, GaugeRequest, PipelineRequest, StartStages
 from beamtide.messages.tasks import Entry, Lease, LeaseRequest, NoTask, Pulled, Task, TaskDone
 from tests.stories.shelf import Shelf
 
@@ -15,8 +15,8 @@ class Queue:
     """A buffer, and a clock."""
 
     def __init__(self) -> None:
-        config = PipelineConfig(pipeline="p", modality="m", source=Source(match="*"))
-        self.buffer, self.now, self.number, self.made = BufferMachine(config, Leases(), Shelf()), 0.0, 0, 0
+        config = PipelineConfig(pipeline="p", modality="m", source=SourceConfig(match="*"))
+        self.buffer, self.now, self.number, self.made = BufferMachine(config, LeaseConfig(), Shelf()), 0.0, 0, 0
 
     def says(self, message: Message, who: bytes = b"w", at: float | None = None) -> list[tuple[bytes, Message]]:
         self.now = self.now if at is None else at
@@ -48,7 +48,7 @@ def ask(worker: str, job: str, wait: float = 2.0, left: float = 0.0) -> LeaseReq
 
 def test_as_many_idle_workers_stay_as_are_wanted_and_all_linger_while_a_scan_is_announced() -> None:
     queue = Queue()
-    assert queue.says(CrewRequest(keep=1, linger=20.0, wait=10.0), b"scaler", 0.0) == []
+    assert queue.says(PipelineRequest(keep=1, linger=20.0, wait=10.0), b"scaler", 0.0) == []
     queue.says(ask("a", "1"), b"a", 1.0)
     queue.says(ask("b", "2"), b"b", 1.1)
     told = dict(queue.wait_until(3.2))
@@ -62,7 +62,7 @@ def test_workers_of_a_job_that_leaves_get_no_further_task() -> None:
     queue = Queue()
     queue.says(ask("a", "1"), b"a", 0.0)
     queue.says(ask("b", "2"), b"b", 0.0)
-    assert [peer for peer, message in queue.says(CrewRequest(leaving=("1",), wait=1.0), b"scaler") if message.leave] == [b"a"]
+    assert [peer for peer, message in queue.says(PipelineRequest(leaving=("1",), wait=1.0), b"scaler") if message.leave] == [b"a"]
     told = dict(queue.says(ask("c", "1"), b"c"))
     assert isinstance(told[b"c"], NoTask)
     assert told[b"c"].leave
@@ -82,11 +82,11 @@ def test_a_job_without_time_for_a_task_gets_none() -> None:
 
 def test_a_jump_of_the_queue_is_told_at_once_and_nothing_else_is() -> None:
     queue = Queue()
-    assert queue.says(CrewRequest(ready=4, wait=1.0), b"scaler", 0.0) == []
+    assert queue.says(PipelineRequest(ready=4, wait=1.0), b"scaler", 0.0) == []
     assert queue.tasks(8, 0.1) == []
     ((peer, gauge),) = queue.tasks(1, 0.2)
     assert (peer, gauge.ready) == (b"scaler", 9)
-    queue.says(CrewRequest(ready=9, wait=1.0), b"scaler", 0.3)
+    queue.says(PipelineRequest(ready=9, wait=1.0), b"scaler", 0.3)
     ((_, gauge),) = queue.wait_until(1.31)
     assert isinstance(gauge, BufferGauge)
 

@@ -8,28 +8,47 @@ from typing import Any
 
 import pytest
 
-from beamtide.config.models import Caps, Deployment, Job, PipelineConfig, Roots, Scaling, SiteConfig, Source
+from beamtide.config.models import (
+    CapsConfig,
+    Deployment,
+    JobConfig,
+    PipelineConfig,
+    Roots,
+    ScalingConfig,
+    SiteConfig,
+    SourceConfig,
+)
 from beamtide.errors import BadInput
 from beamtide.machine import Effect, Heard, Send, Tick, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, Seconds
 from beamtide.messages.metadata import Scan, Scans, ScansRequest, ScanState
 from beamtide.messages.scaling import (
     BufferGauge,
-    CrewRequest,
     GaugeRequest,
     Jobs,
     JobsRequest,
+    PipelineRequest,
     ScaleRequest,
     SorterGauge,
     StartStages,
 )
 from cluster_side.scaling import autoscaler
-from cluster_side.scaling.jobs.batch_calls import Answered, Cancel, Errand, Look, Result, Submit
-from cluster_side.scaling.launcher_thread import Errands
-from cluster_side.scaling.launchers.base import Answer, JobOrder, Phase, Picture, Seen, Sighting, Submitted, Unclear, Unseen
+from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
+from cluster_side.scaling.launcher_thread import LauncherThread
+from cluster_side.scaling.launchers.base import (
+    JobListing,
+    JobOrder,
+    Phase,
+    Seen,
+    Sighting,
+    SubmitAnswer,
+    Submitted,
+    Unclear,
+    Unseen,
+)
 from cluster_side.scaling.orders import order_for
 from cluster_side.scaling.scaling_loop import ScalerMachine
-from cluster_side.scaling.state_file import Journal, peek
+from cluster_side.scaling.state_file import StateFile, peek
 
 
 @dataclass
@@ -41,13 +60,13 @@ class Desk:
     beamtide = ("beamtide",)
     cpus_per_node = 4
 
-    def submit(self, order: JobOrder) -> Answer:
+    def submit(self, order: JobOrder) -> SubmitAnswer:
         self.orders.append(order)
         ids = tuple(f"{order.token}-{number}" for number in range(order.count))
         self.jobs |= {job: Sighting(job, order.token, Phase.RUNNING) for job in ids}
         return Submitted(ids)
 
-    def look(self) -> Picture:
+    def look(self) -> JobListing:
         return Seen(dict(self.jobs))
 
     def cancel(self, ids: Sequence[str]) -> None:
@@ -71,13 +90,13 @@ def deployment_in(folder: pathlib.Path, **caps: Any) -> Deployment:
         site="test",
         roots=Roots(raw=folder, processed=folder),
         state=folder,
-        scaling=Scaling(caps=Caps(**{"jobs": 4, "node_hours_per_day": 100} | caps)),
+        scaling=ScalingConfig(caps=CapsConfig(**{"jobs": 4, "node_hours_per_day": 100} | caps)),
         pipelines=(),
     )
-    source = Source(match="*")
+    source = SourceConfig(match="*")
     pipelines = {
         "xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=source),
-        "xrd": PipelineConfig(pipeline="xrd", modality="xrd", source=source, job=Job(slots=2, tasks_per_job=1)),
+        "xrd": PipelineConfig(pipeline="xrd", modality="xrd", source=source, job=JobConfig(slots=2, tasks_per_job=1)),
     }
     return Deployment(site=site, pipelines=pipelines, file=folder / "site.yaml")
 
@@ -87,10 +106,10 @@ class Rig:
 
     def __init__(self, folder: pathlib.Path, desk: Desk | None = None, rows: Any = None, **caps: Any) -> None:
         self.deployment, self.desk, self.now = deployment_in(folder, **caps), desk or Desk(), 0.0
-        self.steering = autoscaler.steering_for(self.deployment, self.desk, rows or {}, "us", 1)
-        self.machine = ScalerMachine(self.steering, 0.5, 5.0, lambda buy: order_for(self.deployment, self.desk, buy))
+        self.planner = autoscaler.planner_for(self.deployment, self.desk, rows or {}, "us", 1)
+        self.machine = ScalerMachine(self.planner, 0.5, 5.0, lambda buy: order_for(self.deployment, self.desk, buy))
         self.kept: dict[tuple[str, str], Any] = {}
-        self.done: list[Errand] = []
+        self.done: list[BatchCall] = []
 
     def hear(self, message: Message, peer: bytes) -> list[Effect]:
         return self.machine.handle(Heard(peer, message, 7), Seconds(self.now))
@@ -120,13 +139,13 @@ class Rig:
         effects = self.machine.handle(Tick(), Seconds(self.now))
         self.kept |= self.machine.changes
         self.machine.kept()
-        errands, self.machine.errands = self.machine.errands, []
-        self.done += errands
-        self.machine.took([result for errand in errands if (result := self.run(errand)) is not None], self.now)
+        calls, self.machine.calls = self.machine.calls, []
+        self.done += calls
+        self.machine.took([result for call in calls if (result := self.run(call)) is not None], self.now)
         return effects
 
-    def run(self, errand: Errand) -> Result | None:
-        match errand:
+    def run(self, call: BatchCall) -> Result | None:
+        match call:
             case Submit(order):
                 assert ("order", order.token) in self.kept, "ordered before it was on disk"
                 return Answered(order.token, self.desk.submit(order))
@@ -172,7 +191,7 @@ def test_no_job_is_started_while_results_have_no_room(rig: Rig) -> None:
     rig.tick()
     assert "xrf" in rig.desk.started()
     rig.hear(SorterGauge(pipeline=PipelineName("xrf"), waiting=0, waiting_bytes=0, full="no"), b"somebody")
-    assert rig.steering.crews["xrf"].full == "", "only the sorter itself is believed"
+    assert rig.planner.pipelines["xrf"].full == "", "only the sorter itself is believed"
 
 
 def test_a_pipeline_without_room_leaves_the_cap_to_others(rig: Rig) -> None:
@@ -193,11 +212,11 @@ def test_idle_jobs_give_their_place_to_a_pipeline_that_has_none(rig: Rig) -> Non
     assert len(idle) == 4
     rig.gauge("xrf", 0, jobs=idle)
     rig.tick()
-    assert rig.steering.leaving("xrf") == (), "as long as nobody else needs the place"
+    assert rig.planner.leaving("xrf") == (), "as long as nobody else needs the place"
     rig.gauge("xrf", 0, jobs=idle)
     rig.gauge("xrd", 2)
     rig.tick()
-    assert rig.steering.leaving("xrf")
+    assert rig.planner.leaving("xrf")
 
 
 def test_an_order_is_one_call_with_everything_a_job_needs(rig: Rig) -> None:
@@ -209,7 +228,7 @@ def test_an_order_is_one_call_with_everything_a_job_needs(rig: Rig) -> None:
     assert words.startswith(f"beamtide work -c {rig.deployment.file} --pipeline xrf --slots 1 --tasks 14")
     assert "--walltime" in words
     assert (order.shape.cpus, order.shape.memory_mb) == (1, 2048)
-    assert rig.steering.ledger.orders[order.token].cost == 0.25
+    assert rig.planner.ledger.orders[order.token].cost == 0.25
 
 
 def test_what_workers_tell_of_their_start_is_in_the_statistics(rig: Rig) -> None:
@@ -217,17 +236,17 @@ def test_what_workers_tell_of_their_start_is_in_the_statistics(rig: Rig) -> None
     rig.tick()
     rig.tick(4.0)
     first, second = (one.job for one in rig.desk.jobs.values())
-    crew = rig.steering.crews["xrf"]
+    pipeline = rig.planner.pipelines["xrf"]
     told = StartStages(staging=0.5, image=0.25, imports=0.5, kernel=2.0)
     rig.gauge("xrf", 2, jobs={first: (1, 0)}, starts={first: told})
-    assert crew.start() == pytest.approx(3.25, abs=0.8), "seen running for 4 s at most"
+    assert pipeline.start() == pytest.approx(3.25, abs=0.8), "seen running for 4 s at most"
     rig.gauge("xrf", 2, jobs={first: (1, 0)}, starts={first: told})
-    assert len(crew.stages) == 1, "a start is counted once, however often it is told"
+    assert len(pipeline.stages) == 1, "a start is counted once, however often it is told"
     wild = StartStages(kernel=float("nan"))
     rig.gauge("xrf", 2, jobs={first: (1, 0), second: (1, 0)}, starts={first: told, second: wild})
     (asked,) = (one.message for one in rig.hear(JobsRequest(), b"me") if isinstance(one, Send))
     assert isinstance(asked, Jobs)
-    (report,) = (one for one in asked.crews if one.pipeline == "xrf")
+    (report,) = (one for one in asked.pipelines if one.pipeline == "xrf")
     assert report.stages == told, "what is no time at all would stay in the mean for ever"
 
 
@@ -238,7 +257,7 @@ def test_a_job_that_was_never_seen_running_has_the_start_that_its_worker_tells(r
     rig.tick(6.0)
     (job,) = (one.job for one in rig.desk.jobs.values())
     rig.gauge("xrf", 1, jobs={job: (0, 1)}, starts={job: StartStages(imports=1.0, kernel=0.5)})
-    assert rig.steering.crews["xrf"].start() == 1.5
+    assert rig.planner.pipelines["xrf"].start() == 1.5
 
 
 def test_a_jump_of_the_queue_is_answered_at_once(rig: Rig) -> None:
@@ -259,7 +278,7 @@ def test_nothing_is_ordered_before_the_jobs_are_known(tmp_path: pathlib.Path) ->
     rig.machine.took([Unseen("squeue: timed out after 10 s")], 0.0)
     rig.gauge("xrf", 5)
     rig.machine.handle(Tick(), Seconds(0.1))
-    assert rig.machine.errands == [Look()]
+    assert rig.machine.calls == [Look()]
     assert "squeue: timed out" in rig.machine.why()
 
 
@@ -293,7 +312,9 @@ def test_what_people_say_holds_and_is_on_disk_before_it_is_answered(rig: Rig) ->
     (job,) = rig.desk.jobs.values()
     rig.gauge("xrf", 100, 1, {job.job: (0, 1)})
     effects = rig.tick()
-    asked = [one.message for one in (*effects, *rig.tick(3.0)) if isinstance(one, Send) and isinstance(one.message, CrewRequest)]
+    asked = [
+        one.message for one in (*effects, *rig.tick(3.0)) if isinstance(one, Send) and isinstance(one.message, PipelineRequest)
+    ]
     assert any(question.leaving == (job.job,) for question in asked)
     assert "beamtide scale xrf --resume" in rig.machine.why()
     (refused,) = rig.hear(ScaleRequest(pipeline=PipelineName("nobody")), b"me")
@@ -321,7 +342,7 @@ def test_jobs_are_told_with_their_reasons(rig: Rig) -> None:
     assert isinstance(answer, Send)
     assert isinstance(answer.message, Jobs)
     assert [(one.pipeline, one.state) for one in answer.message.jobs] == [("xrf", "starting")] * 2
-    (xrf, _) = answer.message.crews
+    (xrf, _) = answer.message.pipelines
     assert (xrf.want, xrf.starting, xrf.working) == (2, 2, 0)
     assert (answer.message.launcher, answer.message.cap, answer.message.trouble) == ("local", 4, "")
 
@@ -346,63 +367,63 @@ def test_a_new_autoscaler_adopts_by_token_what_the_old_one_ordered(tmp_path: pat
     first.tick()
     first.hear(ScaleRequest(pipeline=PipelineName("xrd"), paused=True), b"me")
     first.tick(0.0)
-    journal = Journal(tmp_path / "j")
-    journal.keep(first.kept)
-    journal.close()
+    state_file = StateFile(tmp_path / "j")
+    state_file.keep(first.kept)
+    state_file.close()
     second = Rig(tmp_path, first.desk, peek(tmp_path / "j"))
     second.gauge("xrf", 3)
     second.machine.handle(Tick(), Seconds(0.0))
-    assert second.machine.errands == [Look()], "ordered before it looked"
-    second.machine.errands = []
+    assert second.machine.calls == [Look()], "ordered before it looked"
+    second.machine.calls = []
     second.machine.took([second.desk.look()], 0.0)
     second.tick()
-    assert len(second.steering.ledger.jobs) == 3
+    assert len(second.planner.ledger.jobs) == 3
     assert len(first.desk.orders) == 1
-    assert second.steering.crews["xrd"].paused
+    assert second.planner.pipelines["xrd"].paused
 
 
 def test_one_autoscaler_is_in_charge_and_each_has_the_next_number(tmp_path: pathlib.Path) -> None:
-    first = Journal(tmp_path)
+    first = StateFile(tmp_path)
     with pytest.raises(BadInput, match=r"another autoscaler is in charge \(process \d+ on .*stop it first"):
-        Journal(tmp_path)
+        StateFile(tmp_path)
     first.close()
-    second = Journal(tmp_path)
+    second = StateFile(tmp_path)
     assert (first.fence, second.fence) == (1, 2)
     second.close()
 
 
 def test_a_journal_survives_a_torn_end_and_is_made_short_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster_side.scaling.state_file.MOST_LINES", 10)
-    journal = Journal(tmp_path)
+    state_file = StateFile(tmp_path)
     for number in range(25):
-        journal.keep({("t", "k"): number, ("u", str(number)): {"a": [number]}, ("u", str(number - 1)): None})
-    journal.close()
+        state_file.keep({("t", "k"): number, ("u", str(number)): {"a": [number]}, ("u", str(number - 1)): None})
+    state_file.close()
     file = tmp_path / "journal.jsonl"
     assert len(file.read_bytes().splitlines()) < 20
     with file.open("ab") as end:
         end.write(b'0123456789abcdef ["t", "k", 7')
-    again = Journal(tmp_path)
+    again = StateFile(tmp_path)
     assert (again.table("t"), again.table("u")) == ({"k": 24}, {"24": {"a": [24]}})
     again.close()
 
 
 def test_a_launcher_that_breaks_costs_no_thread_and_leaves_the_order_unclear() -> None:
     class Broken(Desk):
-        def submit(self, order: JobOrder) -> Answer:
+        def submit(self, order: JobOrder) -> SubmitAnswer:
             raise RuntimeError("kaboom")
 
     said: list[str] = []
-    errands = Errands(Broken(), said.append)
-    errands.open()
+    calls = LauncherThread(Broken(), said.append)
+    calls.open()
     order = JobOrder("xrf", "xrf", "t", 1, 1, 1, None, "n", (), pathlib.Path())  # type: ignore[arg-type]
-    for errand in (Submit(order), Look()):
-        errands.want(errand)
-    errands.close()
-    answered, seen = errands.results()
+    for call in (Submit(order), Look()):
+        calls.want(call)
+    calls.close()
+    answered, seen = calls.results()
     assert isinstance(answered, Answered)
     assert isinstance(answered.answer, Unclear)
     assert isinstance(seen, Seen)
-    assert (said, errands.waiting) == (["RuntimeError: kaboom"], 0)
+    assert (said, calls.waiting) == (["RuntimeError: kaboom"], 0)
 
 
 def test_a_proposal_shows_the_exact_command_and_starts_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,15 @@
 
 import pytest
 
-from cluster_side.scaling.launchers.base import Cause
-from cluster_side.scaling.policy.breaker import AVOID_FOR, FAILURES, LEARNED_FOR, LONGEST_PAUSE, Breaker, Learned, Nodes
+from cluster_side.scaling.launchers.base import EndCause
+from cluster_side.scaling.policy.breaker import AVOID_FOR, FAILURES, LEARNED_FOR, LONGEST_PAUSE, BadNodes, Breaker, LearnedCap
 from cluster_side.scaling.policy.budget import Budget
 
 
 def failed(times: int = FAILURES, now: float = 0.0) -> Breaker:
     breaker = Breaker()
     for _ in range(times):
-        breaker.ended(Cause.CODE, "exit code 2", now)
+        breaker.ended(EndCause.CODE, "exit code 2", now)
     return breaker
 
 
@@ -19,7 +19,7 @@ def test_failures_in_a_row_hold_jobs_back_and_one_job_probes() -> None:
     breaker = failed()
     assert (breaker.allows(3, 0, 4.9), breaker.allows(3, 0, 5.0), breaker.allows(3, 1, 5.0)) == (0, 1, 0)
     assert breaker.why(1.0) == "the last 5 jobs ended before they worked: exit code 2; tries again in 4 s"
-    breaker.ended(Cause.CODE, "exit code 2", 5.0)
+    breaker.ended(EndCause.CODE, "exit code 2", 5.0)
     assert breaker.allows(3, 0, 14.9) == 0
     breaker.works()
     assert (breaker.allows(3, 0, 14.9), breaker.why(14.9)) == (3, "")
@@ -30,8 +30,8 @@ def test_pauses_double_up_to_five_minutes() -> None:
     assert breaker.until == LONGEST_PAUSE
 
 
-@pytest.mark.parametrize("cause", [Cause.CANCELLED, Cause.PREEMPTED, Cause.TIMEOUT, Cause.NODE])
-def test_what_is_nobodys_fault_does_not_count(cause: Cause) -> None:
+@pytest.mark.parametrize("cause", [EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.TIMEOUT, EndCause.NODE])
+def test_what_is_nobodys_fault_does_not_count(cause: EndCause) -> None:
     breaker = Breaker()
     for _ in range(3 * FAILURES):
         breaker.ended(cause, "", 0.0)
@@ -40,16 +40,16 @@ def test_what_is_nobodys_fault_does_not_count(cause: Cause) -> None:
 
 def test_refusals_are_told_apart() -> None:
     rules, limit, down = Breaker(), Breaker(), Breaker()
-    rules.denied(Cause.RULES, "invalid account", 0.0)
-    limit.denied(Cause.LIMIT, "QOSMaxSubmitJobPerUserLimit", 0.0)
-    down.denied(Cause.DOWN, "slurmctld does not answer", 0.0)
+    rules.denied(EndCause.RULES, "invalid account", 0.0)
+    limit.denied(EndCause.LIMIT, "QOSMaxSubmitJobPerUserLimit", 0.0)
+    down.denied(EndCause.DOWN, "slurmctld does not answer", 0.0)
     assert [one.allows(5, 0, 1.0) for one in (rules, limit, down)] == [0, 5, 0]
     assert [one.allows(5, 0, 6.0) for one in (rules, limit, down)] == [1, 5, 5]
     assert "invalid account" in rules.why(1.0)
 
 
 def test_a_limit_is_learned_for_a_while() -> None:
-    learned = Learned()
+    learned = LearnedCap()
     assert learned.room(80, 0.0) == 80
     learned.hit(10, 40, "AssocMaxSubmitJobLimit", 0.0)
     assert learned.room(80, 0.0) == 30
@@ -59,13 +59,13 @@ def test_a_limit_is_learned_for_a_while() -> None:
 
 
 def test_a_node_that_failed_or_twice_did_not_start_a_job_is_avoided_for_a_while() -> None:
-    nodes = Nodes()
-    nodes.ended(Cause.NODE, ["n1"], 0.0)
-    nodes.ended(Cause.START, ["n2", "n3"], 0.0)
-    nodes.ended(Cause.CODE, ["n4"], 0.0)
+    nodes = BadNodes()
+    nodes.ended(EndCause.NODE, ["n1"], 0.0)
+    nodes.ended(EndCause.START, ["n2", "n3"], 0.0)
+    nodes.ended(EndCause.CODE, ["n4"], 0.0)
     assert nodes.avoided(1.0) == ("n1",)
     nodes.work(["n3"])
-    nodes.ended(Cause.START, ["n2", "n3"], 2.0)
+    nodes.ended(EndCause.START, ["n2", "n3"], 2.0)
     assert nodes.avoided(3.0) == ("n1", "n2")
     assert nodes.avoided(AVOID_FOR + 2.0) == ()
 

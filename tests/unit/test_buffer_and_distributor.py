@@ -6,7 +6,7 @@ import pytest
 from beamline_side.cores.buffer.buffer import DISTRIBUTOR, FENCE, SORTER, BufferMachine
 from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide.config.models import Leases, PipelineConfig, Source
+from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
 from beamtide.machine import Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable
 from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, Seconds, TaskId
 from beamtide.messages.fences import FencePending, FenceReached, FenceRequest
@@ -96,8 +96,8 @@ class Driven:
 @pytest.fixture
 def buffer() -> Driven:
     spool = Spool.nowhere()
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))
-    return Driven(BufferMachine(config, Leases(), spool), spool)
+    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
+    return Driven(BufferMachine(config, LeaseConfig(), spool), spool)
 
 
 @pytest.fixture
@@ -198,8 +198,8 @@ def test_one_question_for_many_tasks_behind_a_fence(buffer: Driven) -> None:
 
 def test_after_a_restart_a_task_still_waits_for_its_fence(buffer: Driven) -> None:
     buffer.pull(task_of(0, (POSITIONS,)))
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))
-    buffer.machine = BufferMachine(config, Leases(), buffer.spool)
+    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
+    buffer.machine = BufferMachine(config, LeaseConfig(), buffer.spool)
     assert FENCE in {send.peer for send in buffer.tell(Tick())}
     assert (buffer.machine.progress()["ready"], buffer.machine.progress()["held"]) == (0, 1)
 

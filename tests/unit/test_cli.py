@@ -14,11 +14,11 @@ import rich.console
 import typer
 
 from beamtide.cli import main, scans, screen
-from beamtide.client.snapshot import Row, Snapshot
+from beamtide.client.snapshot import PipelineRow, Snapshot
 from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
 from beamtide.task_files import read_tasks
 
-ROW = Row(queued=2, leased=1, done=3, total=6, workers=1, rate=2.0, oldest=1.5, to_go=200.0, lost=0, retried=0)
+ROW = PipelineRow(queued=2, leased=1, done=3, total=6, workers=1, rate=2.0, oldest=1.5, to_go=200.0, lost=0, retried=0)
 TASK = {
     "scan": "s1",
     "pipeline": "xrf",

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from beamtide import codec
 from beamtide.errors import UnknownKind, WireError
-from beamtide.messages import KINDS, Ok
+from beamtide.messages import KINDS, Ok, kind_of
 from beamtide.messages.base import TaskId
 from beamtide.messages.tasks import Beat
 
@@ -52,4 +52,4 @@ def test_one_flipped_bit_in_an_array_is_noticed() -> None:
 
 def test_every_kind_has_a_name_of_its_own() -> None:
     assert len(KINDS) > 40
-    assert all(name == kind.__name__ for name, kind in KINDS.items())
+    assert all(name == kind_of(kind) for name, kind in KINDS.items())

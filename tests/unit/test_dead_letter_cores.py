@@ -14,7 +14,7 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide.config.models import Leases, PipelineConfig, Source
+from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
 from beamtide.machine import Forget, Heard, Keep, Send, Tick, link
 from beamtide.messages.base import Message, Ok, PipelineName, Seconds, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
@@ -38,9 +38,9 @@ from tests.unit.test_buffer_and_distributor import Driven, task_of
 XRF = PipelineName("xrf")
 
 
-def machine(spool: Spool, leases: Leases | None = None) -> BufferMachine:
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))
-    return BufferMachine(config, leases or Leases(), spool)
+def machine(spool: Spool, leases: LeaseConfig | None = None) -> BufferMachine:
+    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
+    return BufferMachine(config, leases or LeaseConfig(), spool)
 
 
 @pytest.fixture

@@ -1,24 +1,24 @@
 """What `beamtide explain` says of a scan: one line per pipeline and job, with the reasons of those who know."""
 
 from beamtide.cli.explain import MOST_JOBS, lines
-from beamtide.client.snapshot import Row, Snapshot
+from beamtide.client.snapshot import PipelineRow, Snapshot
 from beamtide.messages.base import PipelineName
-from beamtide.messages.scaling import CrewReport, JobReport, Jobs
+from beamtide.messages.scaling import JobReport, Jobs, PipelineReport
 
 XRF = PipelineName("xrf")
 
 
-def row(done: int = 3, total: int = 40, lost: int = 0) -> Row:
-    return Row(
+def row(done: int = 3, total: int = 40, lost: int = 0) -> PipelineRow:
+    return PipelineRow(
         queued=37, leased=0, done=done, total=total, workers=1, rate=1.0, oldest=0.0, to_go=30.0, lost=lost, retried=0, doubled=0
     )
 
 
 def told(*jobs: JobReport, trouble: str = "") -> Jobs:
-    crew = CrewReport(
+    pipeline = PipelineReport(
         pipeline=XRF, want=40, pending=len(jobs) - 1, starting=0, working=1, because="37 ready", cold_start=3.0, service_time=2.0
     )
-    return Jobs(launcher="x", crews=(crew,), jobs=jobs, cap=80, node_hours=1.0, node_hours_per_day=9.0, trouble=trouble)
+    return Jobs(launcher="x", pipelines=(pipeline,), jobs=jobs, cap=80, node_hours=1.0, node_hours_per_day=9.0, trouble=trouble)
 
 
 def job(number: int, state: str = "pending", reason: str = "Resources") -> JobReport:

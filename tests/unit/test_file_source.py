@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from beamtide.config.models import Source
+from beamtide.config.models import SourceConfig
 from beamtide.files.row import FileFact, natural, with_gaps
 from beamtide.files.watch import FileWatch
 
@@ -19,7 +19,7 @@ def write(path: pathlib.Path, frames: int) -> None:
 
 
 def watch(raw: pathlib.Path, scan: str = "scan_1") -> FileWatch:
-    return FileWatch(raw, scan, Source(match="{scan}/pilc/*.nxs", format="p06_pilc"))
+    return FileWatch(raw, scan, SourceConfig(match="{scan}/pilc/*.nxs", format="p06_pilc"))
 
 
 def test_files_are_seen_in_the_order_of_their_numbers(tmp_path: pathlib.Path) -> None:
@@ -83,7 +83,7 @@ def test_a_file_that_leads_outside_is_not_even_counted(tmp_path: pathlib.Path) -
     ],
 )
 def test_missing_numbers_are_gaps(names: list[str], expected: list[str]) -> None:
-    source = Source(match="the names say nothing about the first")
+    source = SourceConfig(match="the names say nothing about the first")
     assert [fact.path for fact in with_gaps([FileFact(name, 1) for name in names], source, 99, closed=True)] == expected
 
 

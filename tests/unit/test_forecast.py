@@ -2,14 +2,14 @@
 
 import pytest
 
-from beamtide.config.models import PipelineConfig, Source
+from beamtide.config.models import PipelineConfig, SourceConfig
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from cluster_side.scaling.policy.forecast import Expected, Forecast
 
 
 def forecast(size: str | int = "line") -> Forecast:
-    return Forecast(PipelineConfig(pipeline="p", modality="m", source=Source(match="*", frames_per_task=size)))  # type: ignore[arg-type]
+    return Forecast(PipelineConfig(pipeline="p", modality="m", source=SourceConfig(match="*", frames_per_task=size)))  # type: ignore[arg-type]
 
 
 def scan(phase: str = "announced", starts_in: float = 30.0, period: float = 0.1, name: str = "s") -> ScanState:

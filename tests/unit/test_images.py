@@ -79,7 +79,7 @@ def test_every_image_has_a_definition_and_a_lock_with_hashes(kind: str) -> None:
 
 def test_an_unknown_image_is_refused_before_anything_is_made(tmp_path: pathlib.Path) -> None:
     with pytest.raises(BadInput, match="there are: worker-cpu"):
-        builder.build(builder.Order("worker", tmp_path / "x.sif"), print)
+        builder.build(builder.BuildOrder("worker", tmp_path / "x.sif"), print)
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from beamline_side.cores.task_plan import FileFact
 from beamtide import registry
-from beamtide.config.models import Roots, Source
+from beamtide.config.models import Roots, SourceConfig
 from beamtide.errors import BadInput
 from beamtide.files.watch import FileWatch
 from beamtide.formats.base import Unfinished
@@ -49,7 +49,7 @@ def test_a_file_brings_its_neighbours(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_source_waits_for_all_modules_and_looks_into_each(tmp_path: pathlib.Path) -> None:
-    source = Source(match="*_m1_part*.nxs", format="lambda", options=MODULES)
+    source = SourceConfig(match="*_m1_part*.nxs", format="lambda", options=MODULES)
     path = write(tmp_path, {"m1": 5, "m2": 5, "m3": 4})
     watch = FileWatch(tmp_path, "scan", source)
     assert "module m3 has 4 frames, m1 has 5" in watch.look(0.0)[0].trouble

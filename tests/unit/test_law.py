@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_side.scaling.policy import law
-from cluster_side.scaling.policy.law import Wish
+from cluster_side.scaling.policy.law import Claim
 
 counts = st.integers(0, 5000)
 seconds = st.floats(0.001, 600)
@@ -31,7 +31,7 @@ def test_more_ready_tasks_never_lower_the_wish(
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 50)), st.integers(0, 60))
 def test_the_share_is_fair_and_below_the_cap(wanted: dict[str, int], cap: int) -> None:
-    given_ = law.share({name: Wish(jobs) for name, jobs in wanted.items()}, cap)
+    given_ = law.share({name: Claim(jobs) for name, jobs in wanted.items()}, cap)
     assert sum(given_.values()) == min(cap, sum(wanted.values()))
     assert all(0 <= given_[name] <= wanted[name] for name in wanted)
     for name, jobs in given_.items():
@@ -39,8 +39,8 @@ def test_the_share_is_fair_and_below_the_cap(wanted: dict[str, int], cap: int) -
             assert jobs >= max(given_.values()) - 1, "somebody got more than one job more than a hungry one"
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), st.builds(Wish, st.integers(0, 50), st.integers(1, 16))), st.integers(0, 200))
-def test_wide_jobs_share_in_whole_jobs_and_nothing_that_fits_is_left(wanted: dict[str, Wish], cap: int) -> None:
+@given(st.dictionaries(st.sampled_from("abcdef"), st.builds(Claim, st.integers(0, 50), st.integers(1, 16))), st.integers(0, 200))
+def test_wide_jobs_share_in_whole_jobs_and_nothing_that_fits_is_left(wanted: dict[str, Claim], cap: int) -> None:
     given_ = law.share(wanted, cap)
     left = cap - sum(given_[name] * wish.width for name, wish in wanted.items())
     assert left >= 0
@@ -71,11 +71,11 @@ def test_latency_first_gives_a_worker_to_every_left_over_task() -> None:
 
 
 def test_every_pipeline_with_work_gets_a_job() -> None:
-    wanted = {"xrf": Wish(100), "xrd": Wish(1), "dpc": Wish(2), "idle": Wish(0)}
+    wanted = {"xrf": Claim(100), "xrd": Claim(1), "dpc": Claim(2), "idle": Claim(0)}
     assert law.share(wanted, 6) == {"xrf": 3, "xrd": 1, "dpc": 2, "idle": 0}
-    assert law.share({"xrf": Wish(9), "xrd": Wish(9)}, 1) == {"xrf": 1, "xrd": 0}
-    assert law.share({"xrf": Wish(100), "ptycho": Wish(9, 8)}, 40) == {"xrf": 24, "ptycho": 2}
-    assert law.share({"xrf": Wish(100), "ptycho": Wish(9, 8)}, 9) == {"xrf": 1, "ptycho": 1}
+    assert law.share({"xrf": Claim(9), "xrd": Claim(9)}, 1) == {"xrf": 1, "xrd": 0}
+    assert law.share({"xrf": Claim(100), "ptycho": Claim(9, 8)}, 40) == {"xrf": 24, "ptycho": 2}
+    assert law.share({"xrf": Claim(100), "ptycho": Claim(9, 8)}, 9) == {"xrf": 1, "ptycho": 1}
 
 
 def test_announced_work_has_jobs_before_it_is_there_and_a_guess_has_not() -> None:

@@ -136,12 +136,12 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: pathlib.Path)
 
 WARM = """
 import pathlib, sys
-from beamtide.config.settings import Prepared, digest_of, digest_of_bytes
+from beamtide.config.settings import PreparedSettings, digest_of, digest_of_bytes
 from beamtide.messages.metadata import SettingsDocument
 from cluster_side.worker.task import ready_kernel
 cfg = pathlib.Path(sys.argv[1]).read_bytes()
 document = SettingsDocument(modality="xrf", values="{}", calibration={"cfg": digest_of_bytes(cfg)})
-ready_kernel.prepare(Prepared(document, digest_of(document), {"cfg": cfg}), pathlib.Path(sys.argv[2]))
+ready_kernel.prepare(PreparedSettings(document, digest_of(document), {"cfg": cfg}), pathlib.Path(sys.argv[2]))
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 

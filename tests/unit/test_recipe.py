@@ -16,7 +16,7 @@ from cluster_side.worker.task import ready_kernel
 
 CONTENT = b"the right numbers"
 DOCUMENT = SettingsDocument(modality="toy", values="{}", calibration={"cfg": settings.digest_of_bytes(CONTENT)})
-PREPARED = settings.Prepared(DOCUMENT, settings.digest_of(DOCUMENT), {"cfg": CONTENT})
+PREPARED = settings.PreparedSettings(DOCUMENT, settings.digest_of(DOCUMENT), {"cfg": CONTENT})
 
 
 class Reading(Modality):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamtide.config.container import Container
-from beamtide.config.models import Caps, Deployment, Roots, Scaling, SiteConfig
+from beamtide.config.models import CapsConfig, Deployment, Roots, ScalingConfig, SiteConfig
 from beamtide.config.slurm import Elsewhere, Slurm
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers.base import JobOrder, JobShape
@@ -47,7 +47,7 @@ def site(slurm: Slurm | None = None, container: Container | None = None) -> Depl
         site="p06",
         roots=Roots(raw=folder / "raw", processed=folder / "processed"),
         state=folder / "state",
-        scaling=Scaling(caps=Caps(jobs=1, node_hours_per_day=1)),
+        scaling=ScalingConfig(caps=CapsConfig(jobs=1, node_hours_per_day=1)),
         pipelines=(),
         slurm=slurm or Slurm(),
         container=container or Container(),
@@ -196,4 +196,4 @@ def test_the_reservation_first_then_partitions_then_another_cluster() -> None:
 )
 def test_what_cannot_be_an_option_is_refused(change: dict[str, object], option: str) -> None:
     with pytest.raises(BadInput, match=f"cannot be Slurm's {option}"):
-        options.options(replace(ORDER, **change), Slurm(), options.Place())
+        options.options(replace(ORDER, **change), Slurm(), options.Placement())

@@ -4,10 +4,10 @@ import pytest
 
 from cluster_side.scaling.simulation import show
 from cluster_side.scaling.simulation.pilot import Pilot
-from cluster_side.scaling.simulation.world import Outcome, World, interpolated
+from cluster_side.scaling.simulation.world import SimulationResult, World, interpolated
 
 
-def flown(trace: str, seed: int = 1, **cluster: float) -> tuple[Outcome, Pilot, World]:
+def flown(trace: str, seed: int = 1, **cluster: float) -> tuple[SimulationResult, Pilot, World]:
     world = World(trace, seed, **cluster)  # type: ignore[arg-type]
     pilot = Pilot(world)
     return world.run(pilot), pilot, world
@@ -19,7 +19,7 @@ def test_a_burst_is_nearly_as_quick_as_without_any_start_delay_and_wastes_little
     assert outcome.percentile(95) == pytest.approx(88.3, rel=0.05), "the study's own is 87.7 s, the oracle's 85.8 s"
     assert outcome.waste < 1.1 * 3900
     assert outcome.calls < 20
-    pilot.steering.ledger.check()
+    pilot.planner.ledger.check()
 
 
 def test_an_announcement_saves_a_cold_start() -> None:
@@ -32,16 +32,16 @@ def test_limits_failures_and_preemption_lose_no_task() -> None:
     outcome, pilot, world = flown("burst", most=60, fails=0.2, preempted_per_hour=20.0)
     assert outcome.undone == 0
     assert sum(map(len, outcome.latencies.values())) == len(world.trace.arrivals)
-    pilot.steering.ledger.check()
+    pilot.planner.ledger.check()
 
 
 def test_a_limit_that_nobody_told_us_of_is_learned() -> None:
     world = World("burst", 1, most=60)
     pilot = Pilot(world)
-    pilot.steering.caps = type(pilot.steering.caps)(1000, world.trace.cpus)
+    pilot.planner.caps = type(pilot.planner.caps)(1000, world.trace.cpus)
     outcome = world.run(pilot)
     assert outcome.undone == 0
-    assert pilot.steering.learned.jobs is not None
+    assert pilot.planner.learned.jobs is not None
     assert outcome.calls < 400, "it does not hammer"
 
 

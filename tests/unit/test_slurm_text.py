@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster_side.scaling.launchers.base import Cause, Phase
+from cluster_side.scaling.launchers.base import EndCause, Phase
 from cluster_side.scaling.launchers.slurm import output
 from cluster_side.scaling.launchers.slurm.output import NotUnderstood
 from cluster_side.scaling.launchers.slurm.refusals import cause_of, sentence
@@ -26,9 +26,9 @@ def test_lines_of_a_real_squeue() -> None:
     assert jobs["1_0"].reason == ""
     assert jobs["1_5"].reason == "Resources"
     assert jobs["1_5"].expected_start is None
-    assert jobs["7"].cause is Cause.START
+    assert jobs["7"].cause is EndCause.START
     assert jobs["7"].token == ""
-    assert jobs["8"].cause is Cause.CODE
+    assert jobs["8"].cause is EndCause.CODE
     assert jobs["8"].token == "a|b"
     assert jobs["8"].job == "8+2"
 
@@ -53,8 +53,8 @@ def test_a_state_of_tomorrow_is_unknown_and_alive(state: str) -> None:
 
 def test_codes_of_a_job_that_never_ran_our_program() -> None:
     causes = {status: output.outcome("FAILED", status)[1] for status in (1 << 8, 126 << 8, 127 << 8, 255 << 8, 53, 9)}
-    assert [cause for cause in causes.values() if cause is Cause.START] == [Cause.START] * 4
-    assert causes[1 << 8] is causes[9] is Cause.CODE
+    assert [cause for cause in causes.values() if cause is EndCause.START] == [EndCause.START] * 4
+    assert causes[1 << 8] is causes[9] is EndCause.CODE
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_submissions() -> None:
 
 def test_accounting_and_nodes() -> None:
     ends = output.accounts("5_1|COMPLETED|0:0\n6|CANCELLED by 1000|0:15\n7|FAILED|127:0\n8|NODE_FAIL|1:0\n")
-    assert ends["5_1"] == (Phase.ENDED, Cause.DONE)
-    assert [ends[job][1] for job in ("6", "7", "8")] == [Cause.CANCELLED, Cause.START, Cause.NODE]
+    assert ends["5_1"] == (Phase.ENDED, EndCause.DONE)
+    assert [ends[job][1] for job in ("6", "7", "8")] == [EndCause.CANCELLED, EndCause.START, EndCause.NODE]
     (kind,) = output.nodes("cpu|up|4|4+|4000+|gpu:2|end\n")
     assert (kind.partition, kind.up, kind.nodes, kind.cpus, kind.memory_mb) == ("cpu", True, 4, 4, 4000)
     assert output.array_bound("X = 1\nMaxArraySize            = 1001\n") == 1001
@@ -136,22 +136,22 @@ def test_names_of_nodes() -> None:
 
 
 WORDS = {
-    "Batch job submission failed: Invalid partition name specified": Cause.RULES,
-    "Batch job submission failed: Invalid account or account/partition combination specified": Cause.RULES,
-    "Batch job submission failed: Requested reservation is invalid": Cause.RULES,
-    "Batch job submission failed: Invalid qos specification": Cause.RULES,
-    "Batch job submission failed: Requested node configuration is not available": Cause.RULES,
-    "Batch job submission failed: Invalid feature specification": Cause.RULES,
-    "Invalid generic resource (gres) specification": Cause.RULES,
-    "Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)": Cause.RULES,
-    "Batch job submission failed: User's group not permitted to use this partition": Cause.RULES,
-    "Batch job submission failed: A sentence of a Slurm to come": Cause.RULES,
-    "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size)": Cause.LIMIT,
-    "Batch job submission failed: Invalid job array specification": Cause.LIMIT,
-    "Batch job submission failed: Slurm temporarily unable to accept job, sleeping and retrying": Cause.LIMIT,
-    "Batch job submission failed: Unable to contact slurm controller (connect failure)": Cause.DOWN,
-    "Batch job submission failed: Protocol authentication error": Cause.DOWN,
-    "'other' can't be reached now, or it is an invalid entry for --cluster.": Cause.DOWN,
+    "Batch job submission failed: Invalid partition name specified": EndCause.RULES,
+    "Batch job submission failed: Invalid account or account/partition combination specified": EndCause.RULES,
+    "Batch job submission failed: Requested reservation is invalid": EndCause.RULES,
+    "Batch job submission failed: Invalid qos specification": EndCause.RULES,
+    "Batch job submission failed: Requested node configuration is not available": EndCause.RULES,
+    "Batch job submission failed: Invalid feature specification": EndCause.RULES,
+    "Invalid generic resource (gres) specification": EndCause.RULES,
+    "Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)": EndCause.RULES,
+    "Batch job submission failed: User's group not permitted to use this partition": EndCause.RULES,
+    "Batch job submission failed: A sentence of a Slurm to come": EndCause.RULES,
+    "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size)": EndCause.LIMIT,
+    "Batch job submission failed: Invalid job array specification": EndCause.LIMIT,
+    "Batch job submission failed: Slurm temporarily unable to accept job, sleeping and retrying": EndCause.LIMIT,
+    "Batch job submission failed: Unable to contact slurm controller (connect failure)": EndCause.DOWN,
+    "Batch job submission failed: Protocol authentication error": EndCause.DOWN,
+    "'other' can't be reached now, or it is an invalid entry for --cluster.": EndCause.DOWN,
     "Batch job submission failed: Socket timed out on send/recv operation": None,
     "Batch job submission failed: Zero Bytes were transmitted or received": None,
 }

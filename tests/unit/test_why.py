@@ -9,7 +9,7 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.sorter.sorter import AGAIN_AFTER, SorterMachine
 from beamline_side.cores.topology import TopologyMachine
 from beamline_side.hosts.one_scan import check_shape
-from beamtide.config.models import Leases, PipelineConfig, Source
+from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
 from beamtide.errors import BadInput
 from beamtide.machine import Heard, Keep, Send, Tick, link
 from beamtide.messages.base import Digest, Ok, PipelineName, Refused, ScanId, Seconds, TaskId
@@ -104,8 +104,8 @@ def test_a_distributor_says_that_a_buffer_is_full_or_silent() -> None:
 
 def test_a_buffer_says_that_no_worker_is_there() -> None:
     shelf = Shelf()
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=Source(match="*"))
-    machine = BufferMachine(config, Leases(), shelf)
+    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
+    machine = BufferMachine(config, LeaseConfig(), shelf)
     entries = tuple(Entry(seq=number + 1, task=task_of(number, number + 1)) for number in range(3))
     shelf.batch(machine, [Heard(DISTRIBUTOR, Pulled(pipeline=PipelineName("xrf"), entries=entries))], 0.0)
     assert machine.why() == "3 tasks wait and no worker is there"

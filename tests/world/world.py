@@ -20,12 +20,12 @@ from beamline_side.cores.fence import FenceMachine
 from beamline_side.cores.metadata import MetadataMachine
 from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
-from beamtide.config.models import Buffer, Leases, PipelineConfig, Source
+from beamtide.config.models import BufferConfig, LeaseConfig, PipelineConfig, SourceConfig
 from beamtide.machine import Arrays, Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Seconds
 from tests.stories.shelf import Shelf
 
-LEASES = Leases(ttl=2.0, beat=0.6, faults=2, losses=2)
+LEASES = LeaseConfig(ttl=2.0, beat=0.6, faults=2, losses=2)
 LONGEST_SLEEP = 1.0
 BATCH = 256
 STORY = 40
@@ -43,8 +43,8 @@ def build(name: str, shelf: Shelf, order: str) -> Machine:
             config = PipelineConfig(
                 pipeline=pipeline,
                 modality=pipeline,
-                source=Source(match="*"),
-                buffer=Buffer.model_validate({"order": order}),
+                source=SourceConfig(match="*"),
+                buffer=BufferConfig.model_validate({"order": order}),
             )
             return BufferMachine(config, LEASES, shelf)
         case "sorter":

@@ -25,13 +25,13 @@ from beamline_side.cores.buffer.orderings import ORDERINGS
 from beamline_side.cores.buffer.rates import Rates
 from beamline_side.cores.buffer.verdicts import Verdicts
 from beamline_side.cores.buffer.verdicts_to_sorter import VerdictsToSorter
-from beamtide.config.models import Leases, PipelineConfig
+from beamtide.config.models import LeaseConfig, PipelineConfig
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
 from beamtide.messages.dead_letters import DeadListRequest, DropRequest, RetryRequest
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached
 from beamtide.messages.results import StoredBefore
-from beamtide.messages.scaling import BufferGauge, CrewRequest, GaugeRequest
+from beamtide.messages.scaling import BufferGauge, GaugeRequest, PipelineRequest
 from beamtide.messages.tasks import Beat, Entry, LeaseRequest, Pulled, Stale, TaskDone, TaskFailed
 
 MOST_WAITING = 1 << 20
@@ -42,7 +42,7 @@ DISTRIBUTOR, FENCE, SORTER = link("distributor"), link("fence"), link("sorter")
 class BufferMachine:
     """The core of one buffer."""
 
-    def __init__(self, pipeline: PipelineConfig, leases: Leases, shelf: Shelf, most: int = MOST_WAITING) -> None:
+    def __init__(self, pipeline: PipelineConfig, leases: LeaseConfig, shelf: Shelf, most: int = MOST_WAITING) -> None:
         self._name = PipelineName(pipeline.pipeline)
         ordering = ORDERINGS[pipeline.buffer.order]
         self._table, self._backlog = LeaseTable(leases.ttl, leases.faults, leases.losses, ordering), Backlog(ordering, shelf)
@@ -123,7 +123,7 @@ class BufferMachine:
                 self._table.note(message)
                 said = f"{reason} (on {host})" if host else reason
                 return self._ended(event, message, self._table.failed(task, attempt, cause, said, self._time))
-            case CrewRequest():
+            case PipelineRequest():
                 return self._workers.attend(event, message, now)
             case GaugeRequest():
                 return [Send(event.peer, self._gauge(now), event.id)]

@@ -16,7 +16,7 @@ from beamline_side.cores.buffer.rates import Rates
 from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.machine import Effect, Heard, Peer, Send, Unreachable
 from beamtide.messages.base import Seconds, TaskId
-from beamtide.messages.scaling import CrewRequest, StartStages
+from beamtide.messages.scaling import PipelineRequest, StartStages
 from beamtide.messages.tasks import Lease, LeaseRequest, NoTask
 
 REMEMBERED = 8192
@@ -41,14 +41,14 @@ class IdleWorkers:
         """Let a worker wait."""
         self._asking.add(request.worker, event, request, now, request.wait)
 
-    def attend(self, event: Heard, request: CrewRequest, now: Seconds) -> list[Effect]:
+    def attend(self, event: Heard, request: PipelineRequest, now: Seconds) -> list[Effect]:
         """Take a question of the autoscaler, and send those who wait away whose job should leave."""
         self._jobs_heard.asked(event, request, now)
         gone = [key for key, asker in self._asking.items() if asker.message.job in request.leaving]
         askers = [asker for key in gone if (asker := self._asking.take(key))]
         return [Send(asker.peer, self._jobs_heard.idle(asker.message.job, 0, now), asker.id) for asker in askers]
 
-    def curious(self, ready: int, now: Seconds) -> list[Asker[CrewRequest]]:
+    def curious(self, ready: int, now: Seconds) -> list[Asker[PipelineRequest]]:
         """Take out the questions of the autoscaler that should be answered now."""
         return self._jobs_heard.answerable(ready, now)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from beamline_side.cores.buffer.rates import Rates
 from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.machine import Heard, Peer
-from beamtide.messages.scaling import CrewRequest, StartStages
+from beamtide.messages.scaling import PipelineRequest, StartStages
 from beamtide.messages.tasks import LeaseRequest, NoTask
 
 BELIEVED = 5.0
@@ -26,7 +26,7 @@ MOST_JOBS = 4096
 MARGIN = 5.0
 """Seconds for sending a result, beyond what a task usually takes."""
 FOR_EVER = 1e9
-NOTHING = CrewRequest()
+NOTHING = PipelineRequest()
 
 
 @dataclass(slots=True)
@@ -34,11 +34,11 @@ class JobsHeard:
     """The jobs of one queue, and the questions of the autoscaler."""
 
     _heard: OrderedDict[str, tuple[float, StartStages | None]] = field(default_factory=OrderedDict)
-    _wish: CrewRequest = NOTHING
+    _wish: PipelineRequest = NOTHING
     _wished: float = -FOR_EVER
-    _questions: PendingRequests[Peer, CrewRequest] = field(default_factory=PendingRequests)
+    _questions: PendingRequests[Peer, PipelineRequest] = field(default_factory=PendingRequests)
 
-    def asked(self, event: Heard, message: CrewRequest, now: float) -> None:
+    def asked(self, event: Heard, message: PipelineRequest, now: float) -> None:
         """Take a question of the autoscaler."""
         self._wish, self._wished = message, now
         self._questions.add(event.peer, event, message, now, message.wait)
@@ -64,7 +64,7 @@ class JobsHeard:
         """Whether the workers of a job should get no further task."""
         return job in self._believed(now).leaving
 
-    def answerable(self, ready: int, now: float) -> list[Asker[CrewRequest]]:
+    def answerable(self, ready: int, now: float) -> list[Asker[PipelineRequest]]:
         """Take out the autoscaler's questions that should be answered now."""
         jumped = [key for key, asker in self._questions.items() if ready > 2 * asker.message.ready]
         askers = [asker for key in jumped if (asker := self._questions.take(key))]
@@ -85,5 +85,5 @@ class JobsHeard:
         """Return when a question is over."""
         return self._questions.wake()
 
-    def _believed(self, now: float) -> CrewRequest:
+    def _believed(self, now: float) -> PipelineRequest:
         return self._wish if now - self._wished < BELIEVED else NOTHING

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.counters.spec import BeamSettings, CounterSettings, CountersSettings
+from cluster_side.modalities.counters.spec import CounterSettings, CountersSettings, ReferenceSettings
 from cluster_side.modalities.points import columns
 from cluster_side.modalities.points.columns import Column, Frames
 
@@ -85,7 +85,7 @@ def contrast(plus: Column, minus: Column) -> Column:
     return ratio(plus - minus, plus + minus)[0]
 
 
-def beam(values: Mapping[str, Column], settings: BeamSettings) -> dict[str, NDArray[Any]]:
+def beam(values: Mapping[str, Column], settings: ReferenceSettings) -> dict[str, NDArray[Any]]:
     """Return the position of the beam on a monitor of four diodes, in the unit of the scales, and their sum."""
 
     def together(names: tuple[str, ...]) -> Column:

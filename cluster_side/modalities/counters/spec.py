@@ -42,7 +42,7 @@ class CounterSettings(SettingsModel):
     """Another counter by whose value this one is divided."""
 
 
-class BeamSettings(SettingsModel):
+class ReferenceSettings(SettingsModel):
     """Beam position from four diodes: x = scale_x (right - left) / (right + left), y likewise; each side may be two quadrants."""
 
     left: Names
@@ -62,7 +62,7 @@ class CountersSettings(SettingsModel):
     """Name (i0, diode …) -> counter; other pipelines take them as "PIPELINE/NAME"."""
     exposure: Positive | str | None = None
     """Seconds, or the column that measures them."""
-    beam: BeamSettings | None = None
+    beam: ReferenceSettings | None = None
     """A beam position monitor; gives beam_x, beam_y and beam_sum."""
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.interferometer.spec import BeamSettings, InterferometerSettings
+from cluster_side.modalities.interferometer.spec import InterferometerSettings, LaserBeamSettings
 from cluster_side.modalities.points import columns, motor_stage
 from cluster_side.modalities.points.columns import Column, Frames
 
@@ -44,7 +44,7 @@ def load(settings: InterferometerSettings, calibration: Mapping[str, pathlib.Pat
 
 
 def measured(
-    name: str, frames: Frames, settings: InterferometerSettings, axis: BeamSettings
+    name: str, frames: Frames, settings: InterferometerSettings, axis: LaserBeamSettings
 ) -> tuple[dict[str, NDArray[Any]], dict[int, Mask]]:
     """Return the datasets of one axis, before its reference is taken off, and where which flag holds."""
     raw = columns.column(frames, axis.field)
@@ -59,14 +59,14 @@ def measured(
     return datasets, {0: ~np.isfinite(datasets[name]), 1: far, 2: torn(raw, axis)}
 
 
-def counted(counts: Column, axis: BeamSettings) -> Column:
+def counted(counts: Column, axis: LaserBeamSettings) -> Column:
     """Return the position of counts that are lengths: counts x resolution x sign + offset, without wrap-around."""
     step = (axis.resolution or 1.0) * axis.sign
     straight = counts if axis.bits is None else motor_stage.unwrapped(counts, axis.bits, (axis.near - axis.offset) / step)
     return straight * step + axis.offset
 
 
-def phase_length(phases: Column, axis: BeamSettings) -> Column:
+def phase_length(phases: Column, axis: LaserBeamSettings) -> Column:
     """Return phases (radians) as lengths, unwrapped along the samples of each exposure, up to whole fringes."""
     straight = np.unwrap(phases, axis=1) if phases.ndim == 2 else phases
     return straight / (2 * np.pi) * (axis.fringe or 1.0) * axis.sign + axis.offset
@@ -83,12 +83,12 @@ def on_fringe(places: Column, coarse: Column, fringe: float) -> tuple[Column, Ma
     return places + (shift[:, None] if places.ndim == 2 else shift), far
 
 
-def movement(reference: Column, axis: BeamSettings) -> Column:
+def movement(reference: Column, axis: LaserBeamSettings) -> Column:
     """Return how far the reference mirror has moved from where it rests."""
     return reference - axis.reference_at_rest
 
 
-def torn(raw: Column, axis: BeamSettings) -> Mask:
+def torn(raw: Column, axis: LaserBeamSettings) -> Mask:
     """Return which exposures have neighbouring samples half a counter range apart, after unwrapping."""
     if axis.bits is None or raw.ndim == 1:
         return np.zeros(len(raw), bool)

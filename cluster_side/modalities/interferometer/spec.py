@@ -20,7 +20,7 @@ FLAGS = {
 """Bit of flags/* -> what it says. Bit 3 comes with NaN."""
 
 
-class BeamSettings(SettingsModel):
+class LaserBeamSettings(SettingsModel):
     """One laser beam. Give `resolution` for an instrument that counts, `fringe` and `coarse` for one that gives phases."""
 
     field: str
@@ -60,7 +60,7 @@ class BeamSettings(SettingsModel):
 class InterferometerSettings(SettingsModel):
     """What the columns of an interferometer's file are."""
 
-    axes: dict[DatasetName, BeamSettings] = Field(min_length=1)
+    axes: dict[DatasetName, LaserBeamSettings] = Field(min_length=1)
     """Name (x, y, mirror …) -> beam."""
     units: LengthUnit = "nm"
     """Of all axes."""

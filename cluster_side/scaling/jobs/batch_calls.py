@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from cluster_side.scaling.launchers.base import Answer, JobOrder, Picture
+from cluster_side.scaling.launchers.base import JobListing, JobOrder, SubmitAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Answered:
     """What came of an order."""
 
     token: str
-    answer: Answer
+    answer: SubmitAnswer
 
 
-Errand: TypeAlias = Submit | Look | Cancel
+BatchCall: TypeAlias = Submit | Look | Cancel
 
 
-Result: TypeAlias = Answered | Picture
+Result: TypeAlias = Answered | JobListing

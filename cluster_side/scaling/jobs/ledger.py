@@ -20,16 +20,26 @@ from cluster_side.scaling.jobs.states import (
     TRANSITIONS,
     WORKING,
     Ended,
-    Fact,
     Job,
+    JobFact,
+    JobState,
     News,
     Order,
     Refusal,
     Registered,
-    State,
     order_of,
 )
-from cluster_side.scaling.launchers.base import Answer, Cause, Denied, Phase, Picture, Sighting, Submitted, Unclear, Unseen
+from cluster_side.scaling.launchers.base import (
+    Denied,
+    EndCause,
+    JobListing,
+    Phase,
+    Sighting,
+    SubmitAnswer,
+    Submitted,
+    Unclear,
+    Unseen,
+)
 
 LOOK_FOR = 60.0
 MISSES = 2
@@ -56,7 +66,7 @@ class Ledger:
     present: float = PRESENT
     trouble: str = ""
     """Why the last picture was no good, or ""."""
-    _picture: Picture | None = None
+    _picture: JobListing | None = None
 
     @property
     def known(self) -> bool:
@@ -68,13 +78,13 @@ class Ledger:
         for order in orders:
             self.orders[order.token] = kept = replace(order, asked=now, unclear=not order.ids)
             for job in order.ids:
-                self.jobs[job] = Job(Sighting(job, order.token, Phase.UNKNOWN), kept, State.ASKED, now)
+                self.jobs[job] = Job(Sighting(job, order.token, Phase.UNKNOWN), kept, JobState.ASKED, now)
 
     def asked(self, order: Order) -> None:
         """Note an order before the batch system hears of it."""
         self.orders[order.token] = order
 
-    def answered(self, token: str, answer: Answer, now: float) -> list[News]:
+    def answered(self, token: str, answer: SubmitAnswer, now: float) -> list[News]:
         """Take the answer to an order."""
         if (order := self.orders.get(token)) is None:
             return []
@@ -84,7 +94,7 @@ class Ledger:
                 for job in ids:
                     self._given_again(job, token, now)
                     if job not in self.jobs and job not in self.closed:
-                        self.jobs[job] = Job(Sighting(job, token, Phase.PENDING), order, State.ASKED, now)
+                        self.jobs[job] = Job(Sighting(job, token, Phase.PENDING), order, JobState.ASKED, now)
             case Denied(cause, reason):
                 del self.orders[token]
                 return [Refusal(order, cause, reason)]
@@ -92,28 +102,28 @@ class Ledger:
                 self.orders[token] = replace(order, unclear=True, asked=now)
         return []
 
-    def pictured(self, picture: Picture, now: float) -> list[News]:
+    def listed(self, listing: JobListing, now: float) -> list[News]:
         """Take what the batch system shows; the same picture again changes nothing."""
-        if isinstance(picture, Unseen):
-            self.trouble = picture.reason
+        if isinstance(listing, Unseen):
+            self.trouble = listing.reason
             return []
-        if picture is self._picture:
+        if listing is self._picture:
             return []
-        ours = {job: seen for job, seen in picture.jobs.items() if seen.token.startswith(f"{self.owner}.")}
+        ours = {job: seen for job, seen in listing.jobs.items() if seen.token.startswith(f"{self.owner}.")}
         if trouble := self._doubt(ours, now):
             self.trouble = trouble
             return []
-        self.trouble, self._picture, self.picture_at = "", picture, now
+        self.trouble, self._picture, self.picture_at = "", listing, now
         news: list[News] = []
         for seen in ours.values():
             news += self._seen(seen, now)
         return news + self._missing(ours, now) + self._unclear(now)
 
-    def attended(self, crew: Mapping[str, tuple[int, int]], now: float) -> list[News]:
+    def attended(self, pipeline: Mapping[str, tuple[int, int]], now: float) -> list[News]:
         """Take how many workers of each job (by `Sighting.job`) wait and work, as a buffer says."""
         news: list[News] = []
         for job in [*self.jobs.values(), *self.closed.values()]:
-            if (found := crew.get(job.sighting.job)) is None or (job.state is State.CLOSED and job.heard is not None):
+            if (found := pipeline.get(job.sighting.job)) is None or (job.state is JobState.CLOSED and job.heard is not None):
                 continue
             if job.heard is not None and not any(found):
                 continue  # it came and went, or its next worker is on its way
@@ -121,7 +131,7 @@ class Ledger:
                 start = None if job.started is None else now - job.started
                 news.append(Registered(job, now - job.order.asked, start))
             job.heard, job.workers = now, max(job.order.slots, sum(found))
-            self._learn(job, Fact.WORKS if found[1] else Fact.ASKS, now)
+            self._learn(job, JobFact.WORKS if found[1] else JobFact.ASKS, now)
         return news
 
     def working(self, pipeline: str, now: float) -> int:
@@ -133,23 +143,23 @@ class Ledger:
         """Note that these jobs were told to leave."""
         for job in ids:
             if job in self.jobs:
-                self._learn(self.jobs[job], Fact.TOLD, now)
+                self._learn(self.jobs[job], JobFact.TOLD, now)
 
     def overdue(self, usual_start: float, now: float) -> list[Job]:
         """Return the jobs that run but do not work: never heard of, or silent for too long."""
         limit, found = max(REGISTER_WITHIN, 3 * usual_start), []
         for job in self.jobs.values():
-            late = job.state is State.STARTING and job.started is not None and now - job.started > limit
+            late = job.state is JobState.STARTING and job.started is not None and now - job.started > limit
             silent = job.state in WORKING and job.heard is not None and now - job.heard > SILENT_FOR
             found += [job] if late or silent else []
         return found
 
     def waiting(self, pipeline: str) -> list[Job]:
         """Return the jobs that have not started, newest first."""
-        found = [job for job in self.jobs.values() if job.order.pipeline == pipeline and job.state is State.PENDING]
+        found = [job for job in self.jobs.values() if job.order.pipeline == pipeline and job.state is JobState.PENDING]
         return sorted(found, key=lambda job: (job.order.asked, job.id), reverse=True)
 
-    def of(self, pipeline: str, states: frozenset[State] = ALIVE) -> list[Job]:
+    def of(self, pipeline: str, states: frozenset[JobState] = ALIVE) -> list[Job]:
         """Return the jobs of a pipeline in these states."""
         return [job for job in self.jobs.values() if job.order.pipeline == pipeline and job.state in states]
 
@@ -169,7 +179,7 @@ class Ledger:
 
     def _given_again(self, job: str, token: str, now: float) -> None:
         if (old := self.jobs.get(job)) is not None and old.order.token != token:
-            self._close(old, Cause.DONE, now)
+            self._close(old, EndCause.DONE, now)
         if (gone := self.closed.get(job)) is not None and gone.order.token != token:
             del self.closed[job]
 
@@ -184,12 +194,12 @@ class Ledger:
         match seen.phase:
             case Phase.PENDING:
                 job.started = None
-                self._learn(job, Fact.WAITS, now)
+                self._learn(job, JobFact.WAITS, now)
             case Phase.RUNNING:
                 job.started = now if job.started is None or again else job.started
-                self._learn(job, Fact.RUNS, now)
+                self._learn(job, JobFact.RUNS, now)
             case Phase.ENDED | Phase.FAILED:
-                return [self._close(job, seen.cause or (Cause.DONE if seen.phase is Phase.ENDED else Cause.CODE), now)]
+                return [self._close(job, seen.cause or (EndCause.DONE if seen.phase is Phase.ENDED else EndCause.CODE), now)]
         return []
 
     def _stillborn(self, seen: Sighting, now: float) -> list[News]:
@@ -205,7 +215,7 @@ class Ledger:
         if seen.id not in order.ids:
             order = replace(order, ids=(*order.ids, seen.id), unclear=False)
         self.orders[seen.token] = order
-        self.jobs[seen.id] = Job(seen, order, State.ASKED, now)
+        self.jobs[seen.id] = Job(seen, order, JobState.ASKED, now)
         return self.jobs[seen.id]
 
     def _missing(self, ours: Mapping[str, Sighting], now: float) -> list[News]:
@@ -215,14 +225,14 @@ class Ledger:
                 continue
             job.misses += 1
             if job.misses >= MISSES:
-                news.append(self._close(job, Cause.CANCELLED if job.state is State.LEAVING else Cause.DONE, now))
+                news.append(self._close(job, EndCause.CANCELLED if job.state is JobState.LEAVING else EndCause.DONE, now))
         return news
 
     def _unclear(self, now: float) -> list[News]:
         late = [order for order in self.orders.values() if order.unclear and now - order.asked > LOOK_FOR]
         for order in late:
             del self.orders[order.token]
-        return [Refusal(order, Cause.DOWN, f"an order for {order.count} jobs was never seen again") for order in late]
+        return [Refusal(order, EndCause.DOWN, f"an order for {order.count} jobs was never seen again") for order in late]
 
     def _doubt(self, ours: Mapping[str, Sighting], now: float) -> str:
         heard = [job for job in self.jobs.values() if job.heard is not None and now - job.heard < SILENT_FOR / 6]
@@ -231,14 +241,14 @@ class Ledger:
             return ""
         return f"the batch system shows {missing} of {len(heard)} jobs not that work at this moment; believes the workers"
 
-    def _learn(self, job: Job, fact: Fact, now: float) -> None:
+    def _learn(self, job: Job, fact: JobFact, now: float) -> None:
         state = TRANSITIONS.get((job.state, fact), job.state)
         if state is not job.state:
             job.state, job.since = state, now
-            job.heard = None if fact is Fact.WAITS else job.heard
+            job.heard = None if fact is JobFact.WAITS else job.heard
 
-    def _close(self, job: Job, cause: Cause, now: float) -> Ended:
-        self._learn(job, Fact.OVER, now)
+    def _close(self, job: Job, cause: EndCause, now: float) -> Ended:
+        self._learn(job, JobFact.OVER, now)
         job.cause = cause
         self.jobs.pop(job.id)
         self.closed[job.id] = job

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from cluster_side.scaling.launchers.base import Cause, Sighting
+from cluster_side.scaling.launchers.base import EndCause, Sighting
 
 
-class State(enum.Enum):
+class JobState(enum.Enum):
     """How far a job is, as we know it."""
 
     ASKED = "asked for"
@@ -24,7 +24,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Fact(enum.Enum):
+class JobFact(enum.Enum):
     """What we learn about a job."""
 
     WAITS = "waits"
@@ -35,8 +35,8 @@ class Fact(enum.Enum):
     OVER = "over"
 
 
-_S, _F = State, Fact
-TRANSITIONS: Mapping[tuple[State, Fact], State] = {
+_S, _F = JobState, JobFact
+TRANSITIONS: Mapping[tuple[JobState, JobFact], JobState] = {
     (_S.ASKED, _F.WAITS): _S.PENDING,
     (_S.ASKED, _F.RUNS): _S.STARTING,
     (_S.PENDING, _F.RUNS): _S.STARTING,
@@ -51,9 +51,9 @@ TRANSITIONS: Mapping[tuple[State, Fact], State] = {
     **{(state, _F.OVER): _S.CLOSED for state in (_S.ASKED, _S.PENDING, _S.STARTING, _S.IDLE, _S.BUSY, _S.LEAVING)},
 }
 """Every edge of the life of a job; a fact that is not here changes nothing (a job that leaves is LEAVING until it is over)."""
-ALIVE = frozenset(State) - {State.CLOSED}
-WORKING = frozenset({State.IDLE, State.BUSY})
-ON_THE_WAY = frozenset({State.ASKED, State.PENDING, State.STARTING})
+ALIVE = frozenset(JobState) - {JobState.CLOSED}
+WORKING = frozenset({JobState.IDLE, JobState.BUSY})
+ON_THE_WAY = frozenset({JobState.ASKED, JobState.PENDING, JobState.STARTING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Job:
 
     sighting: Sighting
     order: Order
-    state: State
+    state: JobState
     since: float
     """When it came into this state."""
     started: float | None = None
@@ -86,7 +86,7 @@ class Job:
     workers: int = 0
     """Slots, as far as its workers were heard."""
     misses: int = 0
-    cause: Cause | None = None
+    cause: EndCause | None = None
 
     @property
     def id(self) -> str:
@@ -108,7 +108,7 @@ class Ended:
     """A job is over."""
 
     job: Job
-    cause: Cause
+    cause: EndCause
     reason: str
     worked: bool
 
@@ -118,7 +118,7 @@ class Refusal:
     """An order came to nothing."""
 
     order: Order
-    cause: Cause
+    cause: EndCause
     reason: str
 
 

@@ -31,7 +31,7 @@ class Phase(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class Cause(enum.Enum):
+class EndCause(enum.Enum):
     """Why a job ended, or why an order was denied; the brake treats each in its own way."""
 
     DONE = "done"
@@ -104,7 +104,7 @@ class Sighting:
     expected_start: float | None = None
     started: float | None = None
     restarts: int = 0
-    cause: Cause | None = None
+    cause: EndCause | None = None
 
     @property
     def job(self) -> str:
@@ -126,7 +126,7 @@ class Unseen:
     reason: str
 
 
-Picture: TypeAlias = Seen | Unseen
+JobListing: TypeAlias = Seen | Unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Submitted:
 class Denied:
     """Nothing was submitted, and that is certain."""
 
-    cause: Cause
+    cause: EndCause
     reason: str
 
 
@@ -151,7 +151,7 @@ class Unclear:
     reason: str
 
 
-Answer: TypeAlias = Submitted | Denied | Unclear
+SubmitAnswer: TypeAlias = Submitted | Denied | Unclear
 
 
 class Launcher(Protocol):
@@ -167,11 +167,11 @@ class Launcher(Protocol):
         """CPUs of a node that jobs share; 0 when each job has its nodes for itself. For the node-hour budget."""
         ...
 
-    def submit(self, order: JobOrder) -> Answer:
+    def submit(self, order: JobOrder) -> SubmitAnswer:
         """Start these jobs."""
         ...
 
-    def look(self) -> Picture:
+    def look(self) -> JobListing:
         """Return all our jobs: one call, however many they are. May answer from memory if it was asked a moment ago."""
         ...
 

@@ -20,14 +20,14 @@ from beamtide.config.models import Deployment
 from cluster_side.images import admission, enter
 from cluster_side.scaling.launchers import job_log
 from cluster_side.scaling.launchers.base import (
-    Answer,
-    Cause,
     Denied,
+    EndCause,
+    JobListing,
     JobOrder,
     Phase,
-    Picture,
     Seen,
     Sighting,
+    SubmitAnswer,
     Submitted,
 )
 
@@ -71,7 +71,7 @@ class LocalLauncher:
         """The CPUs of this machine: jobs share it."""
         return os.cpu_count() or 1
 
-    def submit(self, order: JobOrder) -> Answer:
+    def submit(self, order: JobOrder) -> SubmitAnswer:
         """Start these jobs."""
         ids = tuple(f"{order.token}-{number}" for number in range(order.count))
         for job in ids:
@@ -80,11 +80,11 @@ class LocalLauncher:
             except OSError as error:
                 self.cancel(ids)
                 return Denied(
-                    Cause.START, f"cannot start a job for pipeline {order.pipeline}: {error.strerror}; look at {order.logs}"
+                    EndCause.START, f"cannot start a job for pipeline {order.pipeline}: {error.strerror}; look at {order.logs}"
                 )
         return Submitted(ids)
 
-    def look(self) -> Picture:
+    def look(self) -> JobListing:
         """Return all jobs that run, and those that ended lately."""
         running: dict[str, Sighting] = {}
         for name, job in list(self._jobs.items()):
@@ -100,7 +100,7 @@ class LocalLauncher:
 
     def _with_words(self, end: Sighting) -> Sighting:
         """Add what a job that failed said last."""
-        if end.cause not in (Cause.START, Cause.CODE):
+        if end.cause not in (EndCause.START, EndCause.CODE):
             return end
         words = job_log.last_line(self._deployment, self._deployment.site.state / "logs", end.id)
         return replace(end, reason=f"{end.reason}: {words}" if words else end.reason)
@@ -161,11 +161,11 @@ class LocalLauncher:
 
 def _end(name: str, token: str, code: int) -> Sighting:
     if code == 0:
-        return Sighting(name, token, Phase.ENDED, cause=Cause.DONE)
+        return Sighting(name, token, Phase.ENDED, cause=EndCause.DONE)
     if code in enter.IMAGE_CODES:
-        return Sighting(name, token, Phase.FAILED, "the image did not start", cause=Cause.START)
+        return Sighting(name, token, Phase.FAILED, "the image did not start", cause=EndCause.START)
     said = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-    return Sighting(name, token, Phase.FAILED, said, cause=Cause.CANCELLED if code == -signal.SIGTERM else Cause.CODE)
+    return Sighting(name, token, Phase.FAILED, said, cause=EndCause.CANCELLED if code == -signal.SIGTERM else EndCause.CODE)
 
 
 def _orphans(site: str) -> dict[str, _Job]:

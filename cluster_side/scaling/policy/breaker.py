@@ -14,13 +14,13 @@ Invariants: while a breaker is open nothing starts; after a pause, one job at a 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cluster_side.scaling.launchers.base import Cause
+from cluster_side.scaling.launchers.base import EndCause
 
 FAILURES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 LEARNED_FOR = 300.0
 AVOID_FOR = 600.0
-COUNTED = frozenset({Cause.START, Cause.MEMORY, Cause.CODE, Cause.DONE})
+COUNTED = frozenset({EndCause.START, EndCause.MEMORY, EndCause.CODE, EndCause.DONE})
 """Ends that count as a failed start when no worker was heard of: also a job that ends well, but without ever asking for work."""
 
 
@@ -32,18 +32,18 @@ class Breaker:
     until: float = 0.0
     said: str = ""
 
-    def ended(self, cause: Cause, reason: str, now: float) -> None:
+    def ended(self, cause: EndCause, reason: str, now: float) -> None:
         """Note the end of a job of which no worker was ever heard."""
         if cause in COUNTED:
             self._failed(f"the last {self.failures + 1} jobs ended before they worked: {reason or cause.value}", now)
 
-    def denied(self, cause: Cause, reason: str, now: float) -> None:
+    def denied(self, cause: EndCause, reason: str, now: float) -> None:
         """Note an order that was not accepted."""
-        if cause is Cause.LIMIT:
+        if cause is EndCause.LIMIT:
             return
-        if cause is Cause.RULES:
+        if cause is EndCause.RULES:
             self.failures = max(self.failures, FAILURES - 1)
-        if cause is Cause.DOWN:
+        if cause is EndCause.DOWN:
             self.until, self.said = now + FIRST_PAUSE, reason
             return
         self._failed(reason, now)
@@ -75,7 +75,7 @@ class Breaker:
 
 
 @dataclass(slots=True)
-class Learned:
+class LearnedCap:
     """The limit that the batch system showed us: jobs of all pipelines together."""
 
     jobs: int | None = None
@@ -98,18 +98,18 @@ class Learned:
 
 
 @dataclass(slots=True)
-class Nodes:
+class BadNodes:
     """Which nodes to avoid, and until when."""
 
     _avoid: dict[str, float] = field(default_factory=dict)
     _suspects: set[str] = field(default_factory=set)
 
-    def ended(self, cause: Cause, nodes: Iterable[str], now: float) -> None:
+    def ended(self, cause: EndCause, nodes: Iterable[str], now: float) -> None:
         """Note how a job of which no worker was heard ended on these nodes."""
         for node in nodes:
-            if cause is Cause.NODE or (cause is Cause.START and node in self._suspects):
+            if cause is EndCause.NODE or (cause is EndCause.START and node in self._suspects):
                 self._avoid[node] = now + AVOID_FOR
-            elif cause is Cause.START:
+            elif cause is EndCause.START:
                 self._suspects.add(node)
 
     def work(self, nodes: Iterable[str]) -> None:

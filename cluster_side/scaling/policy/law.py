@@ -53,7 +53,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Claim:
     """So many jobs of so many units (slots, CPUs) each."""
 
     jobs: int
@@ -111,7 +111,7 @@ def jobs_for(slots_wished: int, slots: int) -> int:
     return -(-slots_wished // slots)
 
 
-def share(wishes: Mapping[str, Wish], cap: int) -> dict[str, int]:
+def share(wishes: Mapping[str, Claim], cap: int) -> dict[str, int]:
     """Return who gets how many jobs of `cap` units: max-min fair in units, in whole jobs.
 
     Everyone who wishes gets one job first, wide ones before narrow ones, as long as they fit; what rounding leaves goes to

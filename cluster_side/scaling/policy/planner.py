@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cluster_side.scaling.jobs.ledger import Ledger
-from cluster_side.scaling.jobs.states import WORKING, Ended, Job, News, Order, Refusal, Registered, State, token_of
-from cluster_side.scaling.launchers.base import MOST_IN_ARRAY, Cause, Picture
+from cluster_side.scaling.jobs.states import WORKING, Ended, Job, JobState, News, Order, Refusal, Registered, token_of
+from cluster_side.scaling.launchers.base import MOST_IN_ARRAY, EndCause, JobListing
 from cluster_side.scaling.policy import law
-from cluster_side.scaling.policy.breaker import Learned, Nodes
+from cluster_side.scaling.policy.breaker import BadNodes, LearnedCap
 from cluster_side.scaling.policy.budget import Budget
-from cluster_side.scaling.policy.pipeline import Crew
+from cluster_side.scaling.policy.pipeline import Pipeline
 
 SETTLE = 3.0
 """Seconds between an order and a cancellation of one pipeline."""
@@ -31,7 +31,7 @@ CONTENDED = 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
+class Ceilings:
     """The most that may be there at once: jobs, and CPUs of all jobs together (0: no limit but that of jobs)."""
 
     jobs: int
@@ -39,7 +39,7 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
-class Buy:
+class Start:
     """Effect: order jobs. `order` is in the ledger; it must be on disk before the batch system hears of it."""
 
     order: Order
@@ -49,31 +49,31 @@ class Buy:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeBack:
+class Withdraw:
     """Effect: cancel these jobs."""
 
     ids: tuple[str, ...]
     reason: str
 
 
-Act: TypeAlias = Buy | TakeBack
+Act: TypeAlias = Start | Withdraw
 
 
 @dataclass(slots=True)
-class Steering:
+class Planner:
     """All pipelines of one deployment. `series` begins the numbers of its tokens; `costs` is the nodes that one job takes."""
 
-    crews: Mapping[str, Crew]
+    pipelines: Mapping[str, Pipeline]
     ledger: Ledger
-    caps: Caps
+    caps: Ceilings
     budget: Budget
     drain_within: float
     series: str = "0"
     costs: Mapping[str, float] = field(default_factory=dict)
     launcher: str = ""
     """Where jobs run, for people."""
-    learned: Learned = field(default_factory=Learned)
-    nodes: Nodes = field(default_factory=Nodes)
+    learned: LearnedCap = field(default_factory=LearnedCap)
+    nodes: BadNodes = field(default_factory=BadNodes)
     _count: int = 0
 
     def step(self, now: float) -> list[Act]:
@@ -81,154 +81,159 @@ class Steering:
         self.budget.spend(sum(job.order.cost for job in self.ledger.jobs.values() if job.started is not None), now)
         targets, contended = self._targets(now)
         acts: list[Act] = []
-        for name, crew in self.crews.items():
-            acts += self._decide(crew, targets[name], now, contended=contended)
+        for name, pipeline in self.pipelines.items():
+            acts += self._decide(pipeline, targets[name], now, contended=contended)
         return acts + self._overdue(now)
 
-    def pictured(self, picture: Picture, now: float) -> None:
+    def listed(self, listing: JobListing, now: float) -> None:
         """Take what the batch system shows."""
-        self.take(self.ledger.pictured(picture, now), now)
+        self.take(self.ledger.listed(listing, now), now)
 
     def take(self, news: Iterable[News], now: float) -> None:
         """Draw conclusions from what happened to jobs and orders."""
         for one in news:
             match one:
-                case Registered(job, after, start) if crew := self.crews.get(job.order.pipeline):
-                    crew.breaker.works()
+                case Registered(job, after, start) if pipeline := self.pipelines.get(job.order.pipeline):
+                    pipeline.breaker.works()
                     self.nodes.work(job.sighting.nodes)
-                    crew.registered(job.sighting.job, after, start)
-                case Ended(job, cause, reason, worked) if crew := self.crews.get(job.order.pipeline):
-                    if cause is Cause.NODE or not worked:
+                    pipeline.registered(job.sighting.job, after, start)
+                case Ended(job, cause, reason, worked) if pipeline := self.pipelines.get(job.order.pipeline):
+                    if cause is EndCause.NODE or not worked:
                         self.nodes.ended(cause, job.sighting.nodes, now)
-                    if not worked and job.state is not State.LEAVING:
-                        crew.breaker.ended(cause, reason, now)
-                case Refusal(order, cause, reason) if crew := self.crews.get(order.pipeline):
-                    crew.breaker.denied(cause, reason, now)
-                    if cause is Cause.LIMIT:
+                    if not worked and job.state is not JobState.LEAVING:
+                        pipeline.breaker.ended(cause, reason, now)
+                case Refusal(order, cause, reason) if pipeline := self.pipelines.get(order.pipeline):
+                    pipeline.breaker.denied(cause, reason, now)
+                    if cause is EndCause.LIMIT:
                         self.learned.hit(self.ledger.alive(), order.count, reason, now)
 
     def leaving(self, name: str) -> tuple[str, ...]:
         """Return the jobs (`Sighting.job`) whose workers should get no further task."""
-        return tuple(job.sighting.job for job in self.ledger.of(name, frozenset({State.LEAVING})))
+        return tuple(job.sighting.job for job in self.ledger.of(name, frozenset({JobState.LEAVING})))
 
     def _width(self, name: str) -> int:
-        job = self.crews[name].config.job
+        job = self.pipelines[name].config.job
         return job.cpus * job.nodes if self.caps.cpus else 1
 
     def _targets(self, now: float) -> tuple[dict[str, int], bool]:
         """Return how many jobs each pipeline may have, and whether the caps bind."""
         wishes = {}
-        for name, crew in self.crews.items():
-            fleet = crew.fleet(self.ledger, now)
-            slots = law.wish(crew.demand(now), fleet, self.drain_within, strict=crew.strict())
-            crew.want, crew.keep = law.jobs_for(slots, crew.slots), slots if crew.expected else 0
-            wishes[name] = law.Wish(self._allowed(crew), self._width(name))
+        for name, pipeline in self.pipelines.items():
+            fleet = pipeline.fleet(self.ledger, now)
+            slots = law.wish(pipeline.demand(now), fleet, self.drain_within, strict=pipeline.strict())
+            pipeline.want, pipeline.keep = law.jobs_for(slots, pipeline.slots), slots if pipeline.expected else 0
+            wishes[name] = law.Claim(self._allowed(pipeline), self._width(name))
         cap = self.learned.room(self.caps.jobs, now)
         if not self.caps.cpus:
             return law.share(wishes, cap), self._contended(wishes, cap)
         given = law.share(wishes, self.caps.cpus)
-        shared = law.share({name: law.Wish(jobs) for name, jobs in given.items()}, cap)
+        shared = law.share({name: law.Claim(jobs) for name, jobs in given.items()}, cap)
         return shared, self._contended(wishes, self.caps.cpus)
 
-    def _contended(self, wishes: Mapping[str, law.Wish], cap: int) -> bool:
+    def _contended(self, wishes: Mapping[str, law.Claim], cap: int) -> bool:
         """Whether somebody wishes for more than it has, and the cap is taken: by wishes, or by jobs that are not needed now."""
         there = {name: len(self.ledger.of(name)) for name in wishes}
         claimed = sum(max(wish.jobs, there[name]) * wish.width for name, wish in wishes.items())
         return claimed > CONTENDED * cap and any(wish.jobs > there[name] for name, wish in wishes.items())
 
-    def _allowed(self, crew: Crew) -> int:
+    def _allowed(self, pipeline: Pipeline) -> int:
         """Return how many jobs a pipeline may claim; what cannot start any leaves the rest of the cap to others."""
-        if crew.paused or self.budget.why():
+        if pipeline.paused or self.budget.why():
             return 0
-        there = len(self.ledger.of(crew.name)) if crew.full else crew.want
-        return min(crew.want, there if crew.most is None else min(there, crew.most))
+        there = len(self.ledger.of(pipeline.name)) if pipeline.full else pipeline.want
+        return min(pipeline.want, there if pipeline.most is None else min(there, pipeline.most))
 
-    def _decide(self, crew: Crew, target: int, now: float, *, contended: bool) -> list[Act]:
-        if not crew.known(now):
-            crew.because = "its buffer does not answer, so nothing is started"
+    def _decide(self, pipeline: Pipeline, target: int, now: float, *, contended: bool) -> list[Act]:
+        if not pipeline.known(now):
+            pipeline.because = "its buffer does not answer, so nothing is started"
             return []
-        fleet = crew.fleet(self.ledger, now)
-        decision = law.decide(crew.demand(now), fleet, target * crew.slots, spare=crew.spare())
-        crew.because = self._why(crew, now) or (
-            decision.because if crew.want <= target else f"wants {crew.want} jobs, gets {target} of the cap (scaling.caps)"
+        fleet = pipeline.fleet(self.ledger, now)
+        decision = law.decide(pipeline.demand(now), fleet, target * pipeline.slots, spare=pipeline.spare())
+        pipeline.because = self._why(pipeline, now) or (
+            decision.because
+            if pipeline.want <= target
+            else f"wants {pipeline.want} jobs, gets {target} of the cap (scaling.caps)"
         )
-        must_go = contended or crew.paused or bool(self.budget.why()) or crew.most is not None
-        acts = self._reclaim(crew, fleet.workers // crew.slots - target, now) if must_go else []
+        must_go = contended or pipeline.paused or bool(self.budget.why()) or pipeline.most is not None
+        acts = self._reclaim(pipeline, fleet.workers // pipeline.slots - target, now) if must_go else []
         if decision.start:
-            crew.surplus_since = None
-            return acts + self._buy(crew, law.jobs_for(decision.start, crew.slots), now)
-        return acts + self._cancel(crew, decision.surplus // crew.slots, now, short=fleet.workers < target * crew.slots)
+            pipeline.surplus_since = None
+            return acts + self._start(pipeline, law.jobs_for(decision.start, pipeline.slots), now)
+        return acts + self._cancel(
+            pipeline, decision.surplus // pipeline.slots, now, short=fleet.workers < target * pipeline.slots
+        )
 
-    def _why(self, crew: Crew, now: float) -> str:
+    def _why(self, pipeline: Pipeline, now: float) -> str:
         if not self.ledger.known:
             return f"the jobs are not known ({self.ledger.trouble or 'not seen yet'}), so nothing is started"
-        if crew.paused:
-            return f"paused; go on with: beamtide scale {crew.name} --resume"
-        if crew.full:
-            return f"its results have no room, so nothing is started: {crew.full}"
+        if pipeline.paused:
+            return f"paused; go on with: beamtide scale {pipeline.name} --resume"
+        if pipeline.full:
+            return f"its results have no room, so nothing is started: {pipeline.full}"
         if self.caps.jobs == 0:
             return "scaling.caps.jobs is 0, so nothing is ever started"
-        return self.budget.why() or crew.breaker.why(now) or self.learned.why(now)
+        return self.budget.why() or pipeline.breaker.why(now) or self.learned.why(now)
 
-    def _buy(self, crew: Crew, wanted: int, now: float) -> list[Act]:
-        unclear = any(order.unclear for order in self.ledger.unanswered(crew.name))
-        if not self.ledger.known or unclear or crew.full or now - crew.cancelled_at < SETTLE:
+    def _start(self, pipeline: Pipeline, wanted: int, now: float) -> list[Act]:
+        unclear = any(order.unclear for order in self.ledger.unanswered(pipeline.name))
+        if not self.ledger.known or unclear or pipeline.full or now - pipeline.cancelled_at < SETTLE:
             return []
-        starting = sum(job.heard is None for job in self.ledger.of(crew.name)) + len(self.ledger.unanswered(crew.name))
-        room = self._room(crew, now)
-        count = min(crew.breaker.allows(wanted, starting, now), room, MOST_IN_ARRAY)
+        starting = sum(job.heard is None for job in self.ledger.of(pipeline.name)) + len(self.ledger.unanswered(pipeline.name))
+        room = self._room(pipeline, now)
+        count = min(pipeline.breaker.allows(wanted, starting, now), room, MOST_IN_ARRAY)
         if count <= 0:
             return []
         self._count += 1
-        token = token_of(self.ledger.owner, f"{self.series}-{self._count}", crew.slots, crew.name)
-        order = Order(token, crew.name, count, crew.slots, now, self.costs.get(crew.name, 1.0))
+        token = token_of(self.ledger.owner, f"{self.series}-{self._count}", pipeline.slots, pipeline.name)
+        order = Order(token, pipeline.name, count, pipeline.slots, now, self.costs.get(pipeline.name, 1.0))
         self.ledger.asked(order)
-        crew.submitted_at = now
-        per_slot = crew.tasks_per_slot()
-        fixed = crew.config.job.tasks_per_job
-        tasks = per_slot * crew.slots if fixed == "auto" else fixed
-        longest = crew.gauge.service_p99 if crew.gauge else 0.0
-        seconds = crew.config.job.walltime or law.walltime(per_slot, longest or crew.service_time, crew.cold_start())
-        return [Buy(order, tasks, int(seconds), self.nodes.avoided(now))]
+        pipeline.submitted_at = now
+        per_slot = pipeline.tasks_per_slot()
+        fixed = pipeline.config.job.tasks_per_job
+        tasks = per_slot * pipeline.slots if fixed == "auto" else fixed
+        longest = pipeline.gauge.service_p99 if pipeline.gauge else 0.0
+        seconds = pipeline.config.job.walltime or law.walltime(per_slot, longest or pipeline.service_time, pipeline.cold_start())
+        return [Start(order, tasks, int(seconds), self.nodes.avoided(now))]
 
-    def _room(self, crew: Crew, now: float) -> int:
+    def _room(self, pipeline: Pipeline, now: float) -> int:
         room = self.learned.room(self.caps.jobs, now) - self.ledger.alive()
-        if crew.most is not None:
-            there = len(self.ledger.of(crew.name)) + sum(order.count for order in self.ledger.unanswered(crew.name))
-            room = min(room, crew.most - there)
+        if pipeline.most is not None:
+            there = len(self.ledger.of(pipeline.name)) + sum(order.count for order in self.ledger.unanswered(pipeline.name))
+            room = min(room, pipeline.most - there)
         if self.caps.cpus:
-            fleets = {name: one.fleet(self.ledger, now) for name, one in self.crews.items()}
+            fleets = {name: one.fleet(self.ledger, now) for name, one in self.pipelines.items()}
             taken = sum(
-                (fleet.workers + fleet.pending) // self.crews[name].slots * self._width(name) for name, fleet in fleets.items()
+                (fleet.workers + fleet.pending) // self.pipelines[name].slots * self._width(name)
+                for name, fleet in fleets.items()
             )
-            room = min(room, (self.caps.cpus - taken) // self._width(crew.name))
+            room = min(room, (self.caps.cpus - taken) // self._width(pipeline.name))
         return room
 
-    def _cancel(self, crew: Crew, surplus: int, now: float, *, short: bool) -> list[Act]:
-        waiting = self.ledger.waiting(crew.name)[:surplus] if surplus > 0 and self.ledger.known else []
+    def _cancel(self, pipeline: Pipeline, surplus: int, now: float, *, short: bool) -> list[Act]:
+        waiting = self.ledger.waiting(pipeline.name)[:surplus] if surplus > 0 and self.ledger.known else []
         if not waiting:
-            crew.surplus_since = None
+            pipeline.surplus_since = None
             return []
-        crew.surplus_since = now if crew.surplus_since is None else crew.surplus_since
-        if now - crew.surplus_since < (SETTLE if short else VOTE) or now - crew.submitted_at < SETTLE:
+        pipeline.surplus_since = now if pipeline.surplus_since is None else pipeline.surplus_since
+        if now - pipeline.surplus_since < (SETTLE if short else VOTE) or now - pipeline.submitted_at < SETTLE:
             return []
-        crew.surplus_since, crew.cancelled_at = None, now
-        return [self._take_back(waiting, "more jobs wait than are needed", now)]
+        pipeline.surplus_since, pipeline.cancelled_at = None, now
+        return [self._withdraw(waiting, "more jobs wait than are needed", now)]
 
-    def _reclaim(self, crew: Crew, too_many: int, now: float) -> list[Act]:
+    def _reclaim(self, pipeline: Pipeline, too_many: int, now: float) -> list[Act]:
         """Ask jobs beyond the share to leave after the task in hand: the idle ones first."""
         if too_many <= 0:
             return []
-        working = sorted(self.ledger.of(crew.name, WORKING), key=lambda job: (job.state is not State.IDLE, job.since))
+        working = sorted(self.ledger.of(pipeline.name, WORKING), key=lambda job: (job.state is not JobState.IDLE, job.since))
         self.ledger.told([job.id for job in working[:too_many]], now)
         return []
 
     def _overdue(self, now: float) -> list[Act]:
-        usual = max((crew.start() for crew in self.crews.values()), default=0.0)
+        usual = max((pipeline.start() for pipeline in self.pipelines.values()), default=0.0)
         late = self.ledger.overdue(usual, now) if self.ledger.known else []
-        return [self._take_back(late, "it runs, but none of its workers is heard", now)] if late else []
+        return [self._withdraw(late, "it runs, but none of its workers is heard", now)] if late else []
 
-    def _take_back(self, jobs: list[Job], reason: str, now: float) -> TakeBack:
+    def _withdraw(self, jobs: list[Job], reason: str, now: float) -> Withdraw:
         ids = tuple(job.id for job in jobs)
         self.ledger.told(ids, now)
-        return TakeBack(ids, reason)
+        return Withdraw(ids, reason)

@@ -7,16 +7,16 @@ and works at every tick, the batch system's picture every few seconds, the fate 
 import math
 from typing import Any
 
-from beamtide.config.models import Job, PipelineConfig, Source
+from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from beamtide.messages.scaling import BufferGauge
 from cluster_side.scaling.jobs.ledger import Ledger
-from cluster_side.scaling.launchers.base import Cause, Denied, Phase, Seen, Sighting, Submitted
+from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Crew
-from cluster_side.scaling.policy.planner import Buy, Caps, Steering, TakeBack
+from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.planner import Ceilings, Planner, Start, Withdraw
 from cluster_side.scaling.simulation.batch import SimulatedJob
 from cluster_side.scaling.simulation.traces import Announced
 from cluster_side.scaling.simulation.world import Queue, World
@@ -24,12 +24,12 @@ from cluster_side.scaling.simulation.world import Queue, World
 LOOK_EVERY = 5.0
 PLAIN = 20
 STAY = 2.0
-CAUSES = {"done": Cause.DONE, "failed": Cause.START, "preempted": Cause.PREEMPTED, "cancelled": Cause.CANCELLED}
+CAUSES = {"done": EndCause.DONE, "failed": EndCause.START, "preempted": EndCause.PREEMPTED, "cancelled": EndCause.CANCELLED}
 PRIOR_START = 12.0
 
 
 class Pilot:
-    """`Steering` at the controls of a world."""
+    """`Planner` at the controls of a world."""
 
     newest_first, jumps = True, True
 
@@ -37,9 +37,9 @@ class Pilot:
         self, world: World, *, tick: float = 1.0, believe: bool = True, idle_exit: float = 5.0, drain: float = 1.0
     ) -> None:
         self.tick, self._world, self._believe, self._exit = tick, world, believe, idle_exit
-        crews = {name: _crew(name, width) for name, width in world.trace.widths.items()}
-        caps = Caps(world.batch.most, world.trace.cpus)
-        self.steering = Steering(crews, Ledger("sim"), caps, Budget(math.inf, 0.0), drain)
+        pipelines = {name: _pipeline(name, width) for name, width in world.trace.widths.items()}
+        caps = Ceilings(world.batch.most, world.trace.cpus)
+        self.planner = Planner(pipelines, Ledger("sim"), caps, Budget(math.inf, 0.0), drain)
         self._looked = -LOOK_EVERY
         self._scans = 0
 
@@ -50,42 +50,42 @@ class Pilot:
         starts_in = scan.begins - self._world.now
         state = ScanState(scan=known, phase="announced", points=scan.count, version=self._scans, starts_in=starts_in)
         if self._believe:
-            self.steering.crews[scan.pipeline].forecast.heard([state], self._world.now)
+            self.planner.pipelines[scan.pipeline].forecast.heard([state], self._world.now)
 
     def step(self) -> None:
         """Look, decide, act."""
-        now, steering = self._world.now, self.steering
+        now, planner = self._world.now, self.planner
         for name, queue in self._world.queues.items():
             gauge = _gauge(name, queue, now)
-            steering.crews[name].gauged(gauge, now)
-            steering.take(steering.ledger.attended(gauge.jobs, now), now)
+            planner.pipelines[name].gauged(gauge, now)
+            planner.take(planner.ledger.attended(gauge.jobs, now), now)
         if now - self._looked >= LOOK_EVERY:
             self._looked = now
-            steering.pictured(Seen(self._picture()), now)
-        for act in steering.step(now):
-            if isinstance(act, Buy):
-                self._buy(act)
+            planner.listed(Seen(self._picture()), now)
+        for act in planner.step(now):
+            if isinstance(act, Start):
+                self._start(act)
             else:
-                self._take_back(act)
-        leaving = {job for name in steering.crews for job in steering.leaving(name)}
+                self._withdraw(act)
+        leaving = {job for name in planner.pipelines for job in planner.leaving(name)}
         for job in [job for job in self._world.batch.jobs.values() if str(job.number) in leaving]:
             self._world.tell_to_leave(job)
 
     def idle_exit(self, job: SimulatedJob) -> float:
         """Return how long a worker stays."""
-        return self.steering.crews[job.pipeline].linger(self._exit)
+        return self.planner.pipelines[job.pipeline].linger(self._exit)
 
     def stays(self, job: SimulatedJob) -> float:
         """Return whether it stays longer: while no more are there than should be."""
-        return STAY if self._world.queues[job.pipeline].live <= self.steering.crews[job.pipeline].keep else 0.0
+        return STAY if self._world.queues[job.pipeline].live <= self.planner.pipelines[job.pipeline].keep else 0.0
 
-    def _buy(self, act: Buy) -> None:
+    def _start(self, act: Start) -> None:
         order, world = act.order, self._world
         jobs = world.batch.submit(order.pipeline, world.trace.widths[order.pipeline], act.tasks, order.count, order.token)
-        answer = Submitted(tuple(str(job.number) for job in jobs)) if jobs else Denied(Cause.LIMIT, "MaxSubmitJobs")
-        self.steering.take(self.steering.ledger.answered(order.token, answer, world.now), world.now)
+        answer = Submitted(tuple(str(job.number) for job in jobs)) if jobs else Denied(EndCause.LIMIT, "MaxSubmitJobs")
+        self.planner.take(self.planner.ledger.answered(order.token, answer, world.now), world.now)
 
-    def _take_back(self, act: TakeBack) -> None:
+    def _withdraw(self, act: Withdraw) -> None:
         batch = self._world.batch
         batch.cancel([batch.jobs[int(job)] for job in act.ids if int(job) in batch.jobs])
 
@@ -96,12 +96,12 @@ class Pilot:
         return seen | {str(job.number): _sighting(job) for job in batch.jobs.values() if job.state != "over"}
 
 
-def _crew(name: str, width: int) -> Crew:
-    config = PipelineConfig(pipeline=name, modality="simulated", source=_SOURCE, job=Job(cpus_per_slot=width))
-    return Crew(config, PRIOR_START, Forecast(config))
+def _pipeline(name: str, width: int) -> Pipeline:
+    config = PipelineConfig(pipeline=name, modality="simulated", source=_SOURCE, job=JobConfig(cpus_per_slot=width))
+    return Pipeline(config, PRIOR_START, Forecast(config))
 
 
-_SOURCE = Source(match="*", frames_per_task=1)
+_SOURCE = SourceConfig(match="*", frames_per_task=1)
 
 
 def _gauge(name: str, queue: Queue, now: float) -> BufferGauge:

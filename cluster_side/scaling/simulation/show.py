@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster_side.scaling.simulation.batch import Load
 from cluster_side.scaling.simulation.pilot import Pilot
-from cluster_side.scaling.simulation.world import Outcome, World
+from cluster_side.scaling.simulation.world import SimulationResult, World
 
 COLUMNS = ("trace", "p50 s", "p95 s", "p99 s", "all done s", "waste slot-s", "calls", "jobs", "cancelled", "not done")
 
@@ -18,7 +18,7 @@ def averaged(trace: str, load: Load, seeds: int, cluster: Mapping[str, float]) -
         world = World(trace, seed, load, **cluster)
         outcomes.append(world.run(Pilot(world)))
 
-    def mean(of: Callable[[Outcome], float]) -> float:
+    def mean(of: Callable[[SimulationResult], float]) -> float:
         return round(statistics.fmean(of(outcome) for outcome in outcomes), 2)
 
     return {

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cluster_side.scaling.simulation.batch import Batch, Load, SimulatedJob
-from cluster_side.scaling.simulation.traces import TRACES, Announced, Arrival, Trace
+from cluster_side.scaling.simulation.traces import TRACES, Announced, TaskArrival, Trace
 
 LEASE = 0.005
 """Seconds for asking for a task, and for storing its result."""
@@ -52,9 +52,9 @@ class Policy(Protocol):
 class Queue:
     """The tasks and workers of one pipeline."""
 
-    ready: deque[Arrival] = field(default_factory=deque)
+    ready: deque[TaskArrival] = field(default_factory=deque)
     idle: deque[SimulatedJob] = field(default_factory=deque)
-    busy: dict[int, tuple[SimulatedJob, Arrival]] = field(default_factory=dict)
+    busy: dict[int, tuple[SimulatedJob, TaskArrival]] = field(default_factory=dict)
     came: deque[float] = field(default_factory=deque)
     times: list[float] = field(default_factory=list)
     told: int = 0
@@ -73,7 +73,7 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SimulationResult:
     """What came of a run: seconds from arrival to result by pipeline, CPU-seconds wasted, calls of the batch system, jobs."""
 
     latencies: dict[str, list[float]]
@@ -105,7 +105,7 @@ class World:
         self.batch.registered, self.batch.lost = self._free, self._lost
         self.policy: Policy
 
-    def run(self, policy: Policy) -> Outcome:
+    def run(self, policy: Policy) -> SimulationResult:
         """Let it happen."""
         self.policy = policy
         for arrival in self.trace.arrivals:
@@ -119,7 +119,7 @@ class World:
             happens()
             done = sum(map(len, self._latencies.values()))
         self.batch.close(lambda job: min(300.0, policy.idle_exit(job)) if job.tasks > 1 or job.state != "busy" else 0.0)
-        return Outcome(
+        return SimulationResult(
             self._latencies,
             self._last_done - 60,
             self.batch.allocated - self._computed,
@@ -154,7 +154,7 @@ class World:
             queue.told = len(queue.ready)
         self.policy.step()
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def _arrive(self, arrival: TaskArrival) -> None:
         queue = self.queues[arrival.pipeline]
         queue.ready.append(arrival)
         queue.came.append(self.now)
@@ -173,7 +173,7 @@ class World:
         queue.busy[job.number] = (job, arrival)
         self.at(self.now + LEASE + arrival.seconds, lambda: self._finish(queue, job, arrival))
 
-    def _finish(self, queue: Queue, job: SimulatedJob, arrival: Arrival) -> None:
+    def _finish(self, queue: Queue, job: SimulatedJob, arrival: TaskArrival) -> None:
         if queue.busy.pop(job.number, None) is None:
             return  # the job was killed meanwhile
         self._last_done = self.now + LEASE

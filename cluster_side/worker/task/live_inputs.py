@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide import clock
-from beamtide.config.models import Deployment, Roots, Source
+from beamtide.config.models import Deployment, Roots, SourceConfig
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.files.pieces import Piece, between, input_files, pieces_of
 from beamtide.files.row import FileFact, with_gaps
@@ -55,7 +55,7 @@ class LiveState:
     quiet: bool
 
 
-def news_of(seen: LiveState, source: Source, planned: int, had: int) -> LiveNews:
+def news_of(seen: LiveState, source: SourceConfig, planned: int, had: int) -> LiveNews:
     """Return what is usable beyond the first `had` indexes of a scan with so many planned, and whether that is all."""
     points = min(seen.state.points, planned)
     lacking = sum(fact.frames for fact in seen.facts) < points or any(fact.trouble for fact in seen.facts)
@@ -80,7 +80,7 @@ class LiveInputs:
     """The inputs of one task, as far as they are there. Every method is called by all ranks, in the same order."""
 
     task: Task
-    source: Source
+    source: SourceConfig
     roots: Roots
     services: LiveServices
     team: Team

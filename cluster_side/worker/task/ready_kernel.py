@@ -59,7 +59,7 @@ def registered(name: str) -> Modality:
     return found
 
 
-def prepare(prepared: settings.Prepared, cache: pathlib.Path, find: FindModality = registered) -> ReadyKernel:
+def prepare(prepared: settings.PreparedSettings, cache: pathlib.Path, find: FindModality = registered) -> ReadyKernel:
     """Load the kernel for settings that we have at hand, and leave them in the cache."""
     for name, content in prepared.files.items():
         _publish(_file_path(cache, name, prepared.document.calibration[name]), content)

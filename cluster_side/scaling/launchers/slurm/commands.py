@@ -9,12 +9,21 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster_side.scaling.launchers.base import Answer, Cause, Denied, Phase, Picture, Seen, Submitted, Unclear, Unseen
+from cluster_side.scaling.launchers.base import (
+    Denied,
+    EndCause,
+    JobListing,
+    Phase,
+    Seen,
+    SubmitAnswer,
+    Submitted,
+    Unclear,
+    Unseen,
+)
 from cluster_side.scaling.launchers.slurm import output
 from cluster_side.scaling.launchers.slurm.options import words
 from cluster_side.scaling.launchers.slurm.refusals import cause_of, sentence
-from cluster_side.scaling.launchers.slurm.subprocess_calls import Answer as Said
-from cluster_side.scaling.launchers.slurm.subprocess_calls import Question, ask
+from cluster_side.scaling.launchers.slurm.subprocess_calls import CommandOutput, Question, ask
 
 MOMENT = 0.3
 """How long a look waits for squeue, in seconds; a usual answer comes within 0.02."""
@@ -49,7 +58,7 @@ class Commands:
         self._asked: Question | None = None
         self._leaving: list[Question] = []
 
-    def submit(self, submission: Submission) -> Answer:
+    def submit(self, submission: Submission) -> SubmitAnswer:
         """Run sbatch once."""
         said = ask(("sbatch", "--parsable", *words(submission.options)), self._patience, submission.script)
         if said.code is None:
@@ -69,7 +78,7 @@ class Commands:
             return ""
         return sentence(said.said) if said.code else f"sbatch --test-only did not come back within {self._patience:g} s"
 
-    def picture(self) -> Picture | None:
+    def listing(self) -> JobListing | None:
         """Ask squeue, or go on waiting for it; None: no answer yet."""
         self._asked = self._asked or Question(self._squeue, self._patience)
         if (said := self._asked.answer(MOMENT)) is None:
@@ -77,7 +86,7 @@ class Commands:
         self._asked = None
         return _picture(said, self._patience)
 
-    def ends(self, jobs: Sequence[str]) -> Mapping[str, tuple[Phase, Cause | None]]:
+    def ends(self, jobs: Sequence[str]) -> Mapping[str, tuple[Phase, EndCause | None]]:
         """Return how jobs ended, from accounting; empty where there is none, or it does not answer at once."""
         if shutil.which("sacct") is None:
             return {}
@@ -114,7 +123,7 @@ class Commands:
         return output.array_bound(said.out) if said.code == 0 else None
 
 
-def _picture(said: Said, patience: float) -> Picture:
+def _picture(said: CommandOutput, patience: float) -> JobListing:
     if said.code is None:
         return Unseen(f"squeue did not come back within {patience:g} s")
     if said.code != 0:

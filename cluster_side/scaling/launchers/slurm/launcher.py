@@ -22,12 +22,12 @@ from cluster_side.images import admission
 from cluster_side.scaling.launchers import job_log
 from cluster_side.scaling.launchers.base import (
     MOST_IN_ARRAY,
-    Answer,
-    Cause,
     Denied,
+    EndCause,
+    JobListing,
     JobOrder,
-    Picture,
     Seen,
+    SubmitAnswer,
     Unseen,
     job_name,
 )
@@ -36,7 +36,7 @@ from cluster_side.scaling.launchers.slurm.commands import Commands, Submission
 from cluster_side.scaling.launchers.slurm.output import NodeKind
 from cluster_side.scaling.launchers.slurm.script import render
 from cluster_side.scaling.launchers.slurm.subprocess_calls import require
-from cluster_side.scaling.launchers.slurm.vanished_jobs import Recall
+from cluster_side.scaling.launchers.slurm.vanished_jobs import VanishedJobs
 
 SLOW = 1.0
 """Seconds after which a look that is under way makes the picture unknown."""
@@ -45,14 +45,14 @@ RESPITE = 5
 LONGEST_RESPITE = 60.0
 
 
-class Backend(Protocol):
+class SlurmBackend(Protocol):
     """The three verbs, by commands or by pyslurm."""
 
-    def submit(self, submission: Submission) -> Answer:
+    def submit(self, submission: Submission) -> SubmitAnswer:
         """Submit once."""
         ...
 
-    def picture(self) -> Picture | None:
+    def listing(self) -> JobListing | None:
         """Ask for all our jobs; None: no answer yet, ask again."""
         ...
 
@@ -71,8 +71,8 @@ class SlurmLauncher:
         clusters = [place.cluster for place in options.places(self._slurm, 0) if place.cluster]
         self._commands = Commands(names, tuple(dict.fromkeys(clusters)), self._slurm.patience)
         self._backend = backend(self._slurm, self._commands, names)
-        self._recall = Recall()
-        self._last: Picture = Unseen("Slurm has not been asked yet")
+        self._recall = VanishedJobs()
+        self._last: JobListing = Unseen("Slurm has not been asked yet")
         self._next = 0.0
         self._bound: int | None = None
         self._asked: float | None = None
@@ -90,46 +90,48 @@ class SlurmLauncher:
         """CPUs of a node that jobs share; 0: whole nodes."""
         return 0 if self._slurm.whole_nodes else self._slurm.cpus_per_node
 
-    def submit(self, order: JobOrder) -> Answer:
+    def submit(self, order: JobOrder) -> SubmitAnswer:
         """Ask at each place in turn."""
         if order.count > (most := self._most_in_array()):
-            return Denied(Cause.LIMIT, f"{order.count} jobs are more than one array of this Slurm holds: {most} (MaxArraySize)")
+            return Denied(
+                EndCause.LIMIT, f"{order.count} jobs are more than one array of this Slurm holds: {most} (MaxArraySize)"
+            )
         try:
             submissions = self._submissions(order)
             (self._slurm.logs or order.logs).mkdir(parents=True, exist_ok=True, mode=0o750)
         except BadInput as error:
-            return Denied(Cause.RULES, str(error))
+            return Denied(EndCause.RULES, str(error))
         except OSError as error:
-            return Denied(Cause.START, f"the folder for logs of jobs cannot be made: {error}")
+            return Denied(EndCause.START, f"the folder for logs of jobs cannot be made: {error}")
         refusals = []
         for place, submission in submissions.items():
             answer = self._backend.submit(submission)
-            if not isinstance(answer, Denied) or answer.cause is Cause.DOWN:
+            if not isinstance(answer, Denied) or answer.cause is EndCause.DOWN:
                 return answer
             refusals.append((place, answer))
         return _worst(refusals)
 
-    def look(self) -> Picture:
+    def look(self) -> JobListing:
         """Return the last picture, or a new one when it is time."""
         now = clock.monotonic()
         if self._asked is None and now < self._next:
             return self._last
         if self._asked is None:
             self._asked = now
-        picture = self._backend.picture()
+        listing = self._backend.listing()
         now = clock.monotonic()
         took = now - self._asked
-        if picture is None:
+        if listing is None:
             if took > SLOW:
                 self._last = Unseen(f"Slurm has not answered for {took:.0f} s (squeue)")
             return self._last
         self._next = max(self._asked + self._slurm.look_every, now + min(LONGEST_RESPITE, RESPITE * took))
         self._asked = None
-        if isinstance(picture, Seen):
-            self._last = self._recall.judge(self._with_words(picture), now)
+        if isinstance(listing, Seen):
+            self._last = self._recall.judge(self._with_words(listing), now)
             self._most_in_array()  # asked for after the first good picture, so that no order waits for it
         else:
-            self._last = picture
+            self._last = listing
         if missing := self._recall.missing():
             self._recall.explain(self._commands.ends(missing), missing)
         return self._last
@@ -137,7 +139,7 @@ class SlurmLauncher:
     def _with_words(self, seen: Seen) -> Seen:
         """Add what jobs that failed said last, where their logs can be read here."""
         folder, before = self._slurm.logs or self._deployment.site.state / "logs", self._words
-        failed = {job: one for job, one in seen.jobs.items() if one.cause in (Cause.START, Cause.CODE)}
+        failed = {job: one for job, one in seen.jobs.items() if one.cause in (EndCause.START, EndCause.CODE)}
         self._words = {job: before[job] if job in before else job_log.last_line(self._deployment, folder, job) for job in failed}
         return Seen({**seen.jobs} | {job: replace(one, reason=self._words[job] or one.reason) for job, one in failed.items()})
 
@@ -177,7 +179,7 @@ class SlurmLauncher:
         self._bound = self._bound or self._commands.array_bound()
         return min(MOST_IN_ARRAY, self._bound - 1) if self._bound else MOST_IN_ARRAY
 
-    def _submissions(self, order: JobOrder) -> Mapping[options.Place, Submission]:
+    def _submissions(self, order: JobOrder) -> Mapping[options.Placement, Submission]:
         script = render(order, self._deployment)
         return {
             place: Submission(options.options(order, self._slurm, place), script, order.count)
@@ -185,7 +187,7 @@ class SlurmLauncher:
         }
 
 
-def backend(slurm: Slurm, commands: Commands, names: Sequence[str]) -> Backend:
+def backend(slurm: Slurm, commands: Commands, names: Sequence[str]) -> SlurmBackend:
     """Return what the site file asks for; the commands, with one sentence, where pyslurm does not load."""
     if slurm.backend == "commands":
         return commands
@@ -194,14 +196,14 @@ def backend(slurm: Slurm, commands: Commands, names: Sequence[str]) -> Backend:
     return pyslurm_backend.load(names, commands, several=slurm.cluster is not None) or commands
 
 
-def _worst(refusals: Sequence[tuple[options.Place, Denied]]) -> Denied:
+def _worst(refusals: Sequence[tuple[options.Placement, Denied]]) -> Denied:
     """A limit passes, a rule does not: the order may be repeated if any place said so."""
-    limits = [answer for _, answer in refusals if answer.cause is Cause.LIMIT]
+    limits = [answer for _, answer in refusals if answer.cause is EndCause.LIMIT]
     cause = limits[0].cause if limits else refusals[0][1].cause
     return Denied(cause, "; ".join(f"{place}: {answer.reason}" for place, answer in refusals))
 
 
-def _too_big(order: JobOrder, place: options.Place, kinds: tuple[NodeKind, ...]) -> str:
+def _too_big(order: JobOrder, place: options.Placement, kinds: tuple[NodeKind, ...]) -> str:
     """Say what no node of these partitions has, in numbers, which Slurm itself does not."""
     mine = [kind for kind in kinds if not place.cluster and (not place.partitions or kind.partition in place.partitions)]
     if not mine:

@@ -44,7 +44,7 @@ _PATTERNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placement:
     """Where jobs may go; an empty word leaves it to Slurm."""
 
     partitions: tuple[str, ...] = ()
@@ -60,16 +60,16 @@ class Place:
         return ", ".join(words) or "the default partition"
 
 
-def places(slurm: Slurm, gpus: int) -> tuple[Place, ...]:
+def places(slurm: Slurm, gpus: int) -> tuple[Placement, ...]:
     """Return where a job may go, in the order in which it is tried."""
     own = (slurm.gpu_partitions if gpus else ()) or slurm.partitions
     account, here = slurm.account or "", slurm.cluster or ""
-    reserved = (Place(own, slurm.reservation, here, account),) if slurm.reservation else ()
-    others = tuple(Place(other.partitions, "", other.cluster, other.account or account) for other in slurm.elsewhere)
-    return (*reserved, Place(own, "", here, account), *others)
+    reserved = (Placement(own, slurm.reservation, here, account),) if slurm.reservation else ()
+    others = tuple(Placement(other.partitions, "", other.cluster, other.account or account) for other in slurm.elsewhere)
+    return (*reserved, Placement(own, "", here, account), *others)
 
 
-def options(order: JobOrder, slurm: Slurm, place: Place) -> dict[str, str | None]:
+def options(order: JobOrder, slurm: Slurm, place: Placement) -> dict[str, str | None]:
     """Return the options of a submission; None: an option without a value. BadInput if one cannot be what it should be."""
     shape = order.shape
     many = "%A_%a" if order.count > 1 else "%j"
@@ -110,7 +110,7 @@ def _size(order: JobOrder, slurm: Slurm) -> dict[str, str | None]:
     return chosen
 
 
-def _where(order: JobOrder, slurm: Slurm, place: Place) -> dict[str, str | None]:
+def _where(order: JobOrder, slurm: Slurm, place: Placement) -> dict[str, str | None]:
     constraint = (slurm.gpu_constraint if order.shape.gpus else None) or slurm.constraint
     chosen = {
         "partition": ",".join(place.partitions),

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from cluster_side.scaling.launchers.base import Cause, Phase, Sighting
+from cluster_side.scaling.launchers.base import EndCause, Phase, Sighting
 
 END = "|end"
 SQUEUE_FIELDS = f"JobArrayID:|,State:|,RestartCnt:|,Reason:|,exit_code:|,StartTime:|,NodeList:|,Comment:{END}"
@@ -30,21 +30,21 @@ LAUNCH_SIGNAL = 53
 
 _PENDING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT", "POWER_UP_NODE")
 _RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "EXPEDITING")
-STATES: Mapping[str, tuple[Phase, Cause | None]] = {
+STATES: Mapping[str, tuple[Phase, EndCause | None]] = {
     **dict.fromkeys(_PENDING, (Phase.PENDING, None)),
     **dict.fromkeys(_RUNNING, (Phase.RUNNING, None)),
-    "COMPLETED": (Phase.ENDED, Cause.DONE),
-    "BOOT_FAIL": (Phase.FAILED, Cause.NODE),
-    "NODE_FAIL": (Phase.FAILED, Cause.NODE),
-    "LAUNCH_FAILED": (Phase.FAILED, Cause.START),
-    "RECONFIG_FAIL": (Phase.FAILED, Cause.NODE),
-    "CANCELLED": (Phase.FAILED, Cause.CANCELLED),
-    "REVOKED": (Phase.FAILED, Cause.CANCELLED),
-    "DEADLINE": (Phase.FAILED, Cause.TIMEOUT),
-    "TIMEOUT": (Phase.FAILED, Cause.TIMEOUT),
-    "PREEMPTED": (Phase.FAILED, Cause.PREEMPTED),
-    "OUT_OF_MEMORY": (Phase.FAILED, Cause.MEMORY),
-    "FAILED": (Phase.FAILED, Cause.CODE),
+    "COMPLETED": (Phase.ENDED, EndCause.DONE),
+    "BOOT_FAIL": (Phase.FAILED, EndCause.NODE),
+    "NODE_FAIL": (Phase.FAILED, EndCause.NODE),
+    "LAUNCH_FAILED": (Phase.FAILED, EndCause.START),
+    "RECONFIG_FAIL": (Phase.FAILED, EndCause.NODE),
+    "CANCELLED": (Phase.FAILED, EndCause.CANCELLED),
+    "REVOKED": (Phase.FAILED, EndCause.CANCELLED),
+    "DEADLINE": (Phase.FAILED, EndCause.TIMEOUT),
+    "TIMEOUT": (Phase.FAILED, EndCause.TIMEOUT),
+    "PREEMPTED": (Phase.FAILED, EndCause.PREEMPTED),
+    "OUT_OF_MEMORY": (Phase.FAILED, EndCause.MEMORY),
+    "FAILED": (Phase.FAILED, EndCause.CODE),
 }
 """Slurm's words for the states of a job, and what they mean to us."""
 
@@ -91,7 +91,7 @@ def jobs(text: str) -> dict[str, Sighting]:
     return found
 
 
-def accounts(text: str) -> dict[str, tuple[Phase, Cause | None]]:
+def accounts(text: str) -> dict[str, tuple[Phase, EndCause | None]]:
     """Return how jobs ended, by id, from `sacct --allocations --noheader --parsable2 --format=SACCT_FIELDS`."""
     found = {}
     for line in _lines(text):
@@ -122,12 +122,12 @@ def array_bound(text: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def outcome(state: str, status: int) -> tuple[Phase, Cause | None]:
+def outcome(state: str, status: int) -> tuple[Phase, EndCause | None]:
     """Return what a state means; `status` is the exit status as wait(2) has it."""
     word = _STATE.fullmatch(state)
     phase, cause = STATES.get(word.group(1) if word else "", (Phase.UNKNOWN, None))
-    if cause is Cause.CODE and (status >> 8 in PLACES_OF_LAUNCH or status & 0x7F == LAUNCH_SIGNAL):
-        cause = Cause.START
+    if cause is EndCause.CODE and (status >> 8 in PLACES_OF_LAUNCH or status & 0x7F == LAUNCH_SIGNAL):
+        cause = EndCause.START
     return phase, cause
 
 

@@ -16,7 +16,17 @@ from typing import Any
 
 import structlog
 
-from cluster_side.scaling.launchers.base import Answer, Denied, Phase, Picture, Seen, Sighting, Submitted, Unclear, Unseen
+from cluster_side.scaling.launchers.base import (
+    Denied,
+    JobListing,
+    Phase,
+    Seen,
+    Sighting,
+    SubmitAnswer,
+    Submitted,
+    Unclear,
+    Unseen,
+)
 from cluster_side.scaling.launchers.slurm import output
 from cluster_side.scaling.launchers.slurm.commands import Commands, Submission
 from cluster_side.scaling.launchers.slurm.refusals import cause_of, sentence
@@ -72,7 +82,7 @@ class Pyslurm:
         self._names, self._commands = frozenset(names), commands
         self._numbers: dict[str, int] = {}
 
-    def submit(self, submission: Submission) -> Answer:
+    def submit(self, submission: Submission) -> SubmitAnswer:
         """Submit once."""
         chosen = {
             ATTRIBUTES[name]: int(value) if name in NUMBERS else value
@@ -88,7 +98,7 @@ class Pyslurm:
             return Unclear(sentence(str(error))) if cause is None else Denied(cause, sentence(str(error)))
         return Submitted(output.submitted(str(job), submission.count))
 
-    def picture(self) -> Picture:
+    def listing(self) -> JobListing:
         """Load all jobs of this cluster and keep ours."""
         try:
             found: dict[str, Sighting] = {}

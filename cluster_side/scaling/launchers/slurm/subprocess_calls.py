@@ -30,7 +30,7 @@ GRACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandOutput:
     """What a command said. `code` None: it was killed, because it was over its time limit."""
 
     code: int | None
@@ -50,7 +50,7 @@ class Question:
             self._process = subprocess.Popen(argv, stdin=given, stdout=self._out, stderr=self._said, env=environment())
         weakref.finalize(self, _abandon, self._process, self._out, self._said)
 
-    def answer(self, wait: float = 0.0) -> Answer | None:
+    def answer(self, wait: float = 0.0) -> CommandOutput | None:
         """Return the answer, after waiting for it up to `wait` seconds; None while there is none."""
         until = min(clock.monotonic() + wait, self._end)
         while self._process.poll() is None:
@@ -63,12 +63,12 @@ class Question:
             clock.pause(STEP)
         return self._read(self._process.returncode)
 
-    def _read(self, code: int | None) -> Answer:
+    def _read(self, code: int | None) -> CommandOutput:
         texts = []
         for file in (self._out, self._said):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-        return Answer(code, *texts)
+        return CommandOutput(code, *texts)
 
 
 def _abandon(process: subprocess.Popen[bytes], *files: IO[bytes]) -> None:
@@ -82,10 +82,10 @@ def _abandon(process: subprocess.Popen[bytes], *files: IO[bytes]) -> None:
         process.wait()
 
 
-def ask(argv: Sequence[str], patience: float, stdin: str = "") -> Answer:
+def ask(argv: Sequence[str], patience: float, stdin: str = "") -> CommandOutput:
     """Run a command to its end, or to the end of our patience (seconds)."""
     answer = Question(argv, patience, stdin).answer(patience + 1)
-    return answer or Answer(None, "", "")
+    return answer or CommandOutput(None, "", "")
 
 
 def environment() -> Mapping[str, str]:

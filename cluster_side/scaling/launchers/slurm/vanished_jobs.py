@@ -12,7 +12,7 @@ Invariants: no living job leaves the picture at its first absence; a doubted pic
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cluster_side.scaling.launchers.base import Cause, Phase, Picture, Seen, Sighting, Unseen
+from cluster_side.scaling.launchers.base import EndCause, JobListing, Phase, Seen, Sighting, Unseen
 
 DOUBT = 60.0
 """Seconds until an answer without most of our living jobs is believed."""
@@ -22,7 +22,7 @@ LIVING = {Phase.PENDING, Phase.RUNNING, Phase.UNKNOWN}
 
 
 @dataclass(slots=True)
-class Recall:
+class VanishedJobs:
     """The living jobs of the last good picture."""
 
     living: dict[str, Sighting] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Recall:
     """Jobs that squeue lost and accounting knows."""
     doubted: float | None = None
 
-    def judge(self, seen: Seen, now: float) -> Picture:
+    def judge(self, seen: Seen, now: float) -> JobListing:
         """Return the picture to show."""
         gone = [job for job in self.living if job not in seen.jobs and job not in self.ends]
         fresh = [job for job in gone if job not in self.absences]
@@ -55,7 +55,7 @@ class Recall:
         """Return the jobs to ask accounting for."""
         return tuple(job for job, count in self.absences.items() if count == ABSENCES)
 
-    def explain(self, known: Mapping[str, tuple[Phase, Cause | None]], asked: Iterable[str]) -> None:
+    def explain(self, known: Mapping[str, tuple[Phase, EndCause | None]], asked: Iterable[str]) -> None:
         """Take what accounting says of the jobs that it was asked for."""
         for job in asked:
             phase, cause = known.get(job.partition(";")[0], (Phase.UNKNOWN, None))
