@@ -29,13 +29,9 @@ demo: $(VENV)/.base  ## the main job on a simulated scan: files, tasks, workers,
 slurm-demo: $(VENV)/.base  ## the same on a real Slurm that is started on this machine (root on a Debian installs it)
 	@$(BIN)/python -m tests.slurm.demo
 
-# Tests of real processes race real time, and a machine may stall: what failed is run once more, alone, and must pass then.
-tested = $(BIN)/python -m pytest $(1) || $(BIN)/python -m pytest $(1) -n 0 --last-failed --last-failed-no-failures none
-
-test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why
-	@$(call tested,)
-	@$(call tested,-m "long and not system" --timeout 600)
-	@$(call tested,-m "long and system" -n 0 --timeout 600)
+# Tests of real processes race real time, and a machine may stall: what failed is repeated once, alone, and must pass then.
+test: $(VENV)/.dev  ## all that this machine can run; says what it skipped and why, and which tests are flaky
+	@$(BIN)/python tests/flaky.py '' '-m "long and not system" --timeout 600' '-m "long and system" -n 0 --timeout 600'
 
 images: $(VENV)/.dev  ## build all images, also the large one for GPUs, and run jobs in them (about ten minutes the first time)
 	@BEAMTIDE_TEST_GPU_IMAGE=yes $(BIN)/python -m pytest -m long -n 0 --timeout 600 tests/containers

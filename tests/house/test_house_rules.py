@@ -20,6 +20,7 @@ LONGER_MODULES: dict[str, str] = {
 LONGER_FUNCTIONS: set[str] = set()
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "data"}
 BIN = pathlib.Path(sys.executable).parent
+LINTERS = [["lint-imports"], ["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
 
 
 def name_of(path: pathlib.Path) -> str:
@@ -35,11 +36,7 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.end_lineno or 0) - start + 1
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["lint-imports"], ["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
-    ids=["import law", "style", "format", "types"],
-)
+@pytest.mark.parametrize("command", LINTERS, ids=["import law", "style", "format", "types"])
 def test_the_linters_are_content(command: list[str]) -> None:
     tool = BIN / command[0]
     if not tool.exists():
@@ -87,7 +84,7 @@ def test_the_readme_shows_the_two_commands() -> None:
 def test_links_in_the_docs_lead_somewhere() -> None:
     broken = [
         f"{name_of(page)}: {target}"
-        for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+        for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
         if "://" not in target and not (page.parent / target).exists()
     ]
