@@ -249,7 +249,6 @@ def test_what_happened_to_a_task_is_still_counted(deployment: Deployment) -> Non
         assert (letter.faults, letter.losses, letter.attempts) == (2, 1, 3)
 
 
-@pytest.mark.system
 @pytest.mark.long
 @pytest.mark.system
 def test_workers_of_today_finish_the_scan_of_then(deployment: Deployment) -> None:
