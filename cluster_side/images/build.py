@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from beamtide import __version__
 from beamtide.errors import BadInput
+from beamtide.version import __version__
 from cluster_side.images import definition, runtime
 from cluster_side.images.definition import Base
 from cluster_side.modalities import native
