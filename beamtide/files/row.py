@@ -28,11 +28,6 @@ class FileFact:
     """Which of so many scans that are stitched together it belongs to."""
 
 
-def natural(path: str) -> list[tuple[int, str]]:
-    """Return a sort key by which file 10 comes after file 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
-
-
 def with_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, *, closed: bool) -> list[FileFact]:
     """Return the files with an unreadable one for each number that is missing between two that are there, or before them."""
     found = []

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from beamtide import registry
 from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
-from beamtide.files.row import FileFact, late_start, natural
+from beamtide.files.row import FileFact, late_start
 from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat
+from beamtide.formats.natural import natural
 
 
 def members(scan: str, raw: pathlib.Path, match: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent
-from beamtide.formats.hdf5 import opened
+from beamtide.formats.opening import opened
 
 JOULE_PER_KEV = 1.602176634e-16
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
 from beamtide.config.models import PipelineConfig
-from beamtide.files.row import FileFact, late_start, natural
+from beamtide.files.row import FileFact, late_start
+from beamtide.formats.natural import natural
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from beamtide.messages.tasks import Task

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from beamtide.config.models import SourceConfig
-from beamtide.files.row import FileFact, natural, with_gaps
+from beamtide.files.row import FileFact, with_gaps
 from beamtide.files.watch import FileWatch
+from beamtide.formats.natural import natural
 
 
 def write(path: pathlib.Path, frames: int) -> None:
