@@ -25,7 +25,7 @@ def read_tasks(file: pathlib.Path) -> list[Any]:
     for position, one in enumerate(listed):
         try:
             inner = {
-                "inputs": [InputFile(**each) for each in one["inputs"]],
+                "inputs": [InputFile(**_unstamped(each)) for each in one["inputs"]],
                 "needs": [Need(**each) for each in one.get("needs", [])],
             }
             values = {"id": task_id(one), **one, **inner}
@@ -33,6 +33,11 @@ def read_tasks(file: pathlib.Path) -> list[Any]:
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise BadInput(f"{file}, task {position}: {error}; see docs/tutorial.md for an example") from error
     return found
+
+
+def _unstamped(given: dict[str, Any]) -> dict[str, Any]:
+    """Return an input without what its file once was: whoever hands in a task means the file as it is now, or a copy of it."""
+    return {key: value for key, value in given.items() if key != "was"}
 
 
 def task_id(task: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from beamline_side.writers import azint, images, maps, provenance, rows
 from beamline_side.writers.hdf5 import show_map
-from beamline_side.writers.product import Content, hole_of, merged, rows_of
+from beamline_side.writers.product import Content, holes_of, merged, rows_of
 from beamtide import clock
 from beamtide.messages.metadata import Scan
 from beamtide.messages.results import DatasetHeader, Hole, StoreRequest
@@ -86,8 +86,7 @@ def _copy(data: h5py.Group, content: Content) -> _Copy:
     copy = _Copy()
     for request, arrays in content.results:
         copy.tasks.append(msgspec.structs.replace(request, datasets=()))
-        if hole := hole_of(request):
-            copy.holes.append(hole)
+        copy.holes += holes_of(request)
         for header in request.datasets:
             array = rows_of(request, header, arrays)
             if header.per == "scan":

@@ -139,6 +139,9 @@ class SourceConfig(Section):
     """How frames lie in the files: a name of the registry (`beamtide formats`)."""
     frames_per_task: Literal["file", "line", "scan"] | Annotated[int, Field(ge=1)] = "line"
     """"line": one task per line of the scan; "file": one per file; "scan": one for all of it; or a number of frames."""
+    frames_per_file: Literal["auto", "line", "any"] | Annotated[int, Field(ge=1)] = "auto"
+    """How many frames a file is meant to hold, so that one that is short leaves a hole and moves no others: "line": those of a
+    line of the scan; a number; "any": as many as it does, nothing is lost. "auto": as the files and the scan's shape show."""
     begin_with: int | None = Field(default=None, ge=1)
     """For "scan": the task begins when so many frames and inputs are there; its worker takes the rest while they are measured."""
     options: dict[str, str] = {}

@@ -31,6 +31,11 @@ class LostFrames(BadInput):
         self.missing = missing
 
 
+def moved(missing: "tuple[Missing, ...]", by: int) -> "tuple[Missing, ...]":
+    """Return the same frames, counted from elsewhere."""
+    return tuple(Missing(one.first + by, one.last + by, one.why) for one in missing)
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """What a file holds: so many frames, of which some may be missing."""

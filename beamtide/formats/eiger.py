@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import h5py
-import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from beamtide.formats import rows as stored
 from beamtide.formats import unwritten
-from beamtide.formats.base import Extent, LostFrames, Missing, Unfinished
+from beamtide.formats.base import Extent, LostFrames, Missing, Unfinished, moved
 from beamtide.formats.lazy import LazyFrames, joined
 from beamtide.formats.links import find
 from beamtide.formats.natural import natural
@@ -45,7 +44,10 @@ class StoredFrames(LazyFrames):
     def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
         """Yield these frames; the file is opened once for all of them. LostFrames names one that cannot be read."""
         with opened(self._path) as file:
-            yield from self.way.frames(file[self._where], [self._first + row for row in rows])
+            try:
+                yield from self.way.frames(file[self._where], [self._first + row for row in rows])
+            except LostFrames as error:
+                raise LostFrames(moved(error.missing, -self._first)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +68,9 @@ class EigerFormat:
         """Say how many frames a file holds, and which of them are missing."""
         with opened(path) as file:
             series = [_series(file, where) for where in (options or DEFAULT).values()]
-            missing = unwritten.Written()
             count = min(parts[-1].start + parts[-1].frames for parts in series)
-            for part in (part for parts in series for part in parts):
-                for lost in part.missing:
-                    first, last = min(count, part.start + lost.first), min(count, part.start + lost.last)
-                    if first < last:
-                        missing.lacks(lost.why, np.arange(first, last), count)
-            return Extent(count, missing.missing(), _count(file, options))
+            missing = (moved(part.missing, part.start) for parts in series for part in parts)
+            return Extent(count, unwritten.union(missing, count), _count(file, options))
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> dict[str, Any]:
         """Return the frames `first <= frame < last`, not yet read; LostFrames if some of them are missing."""

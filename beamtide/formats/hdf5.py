@@ -101,7 +101,6 @@ class _Table:
         if self.index is not None and any(dataset.ndim > 1 for dataset in self.datasets.values()):
             lost = np.ones(self.length, np.bool_)
             lost[self.index] = False
-            lost[: self.counted()[1]] = False
             if lost.any():
                 whole.lacks("the detector lost the trigger of this frame: its number was not counted", lost, self.length)
         return whole.missing()

@@ -10,8 +10,9 @@ virtual dataset are looked for where HDF5 looks: beside the file, and in the wor
 Source: HDF5 reference manual, H5Dget_num_chunks and H5Pset_virtual.
 """
 
+import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +75,15 @@ def written(dataset: h5py.Dataset, depth: int = 0) -> Written:
         found.lacks(f"{where} was laid out, and never written", np.arange(count), count)
     found.reasons = {why: rows for why, rows in found.reasons.items() if rows.any()}
     return found
+
+
+def union(parts: Iterable[tuple[Missing, ...]], count: int) -> tuple[Missing, ...]:
+    """Return which of the first `count` frames are missing in at least one of several datasets or files."""
+    whole = Written()
+    for one in itertools.chain.from_iterable(parts):
+        if one.first < count:
+            whole.lacks(one.why, np.arange(one.first, min(one.last, count)), count)
+    return whole.missing()
 
 
 def require(dataset: h5py.Dataset, first: int, last: int) -> Written:

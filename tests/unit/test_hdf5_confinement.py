@@ -34,7 +34,7 @@ def virtual(file: h5py.File, source: str) -> None:
 
 def read(roots: Roots) -> list[int]:
     task = task_with(given("scan/master.h5"), stop=2)
-    return [int(value) for value in inputs.read_files(task, roots)["counts"]]
+    return [int(value) for value in inputs.read_files(task, roots).arrays["counts"]]
 
 
 def master(roots: Roots) -> h5py.File:

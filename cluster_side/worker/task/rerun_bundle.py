@@ -24,8 +24,7 @@ def run(file: pathlib.Path, raw: pathlib.Path | None, find: FindModality = ready
             ready = ready_kernel.prepare(prepared, pathlib.Path(cache), find)
             needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}
             datasets = {name: bundle.read_dataset(folder, name)[: task.stop - task.start] for name in needed}
-            frames = inputs.read_with(task, roots, datasets)
-            outputs = ready.compute(frames, ALONE)
+            outputs, _ = one_task.readable(ready, inputs.read_with(task, roots, datasets), ALONE)
             headers = checked(outputs, ready.declared, task.stop - task.start)
         except Exception as error:
             return 1, f"{traceback.format_exc()}\n{task.id} fails here, too: {one_task.sentence(error)}"
