@@ -74,6 +74,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     scan: Annotated[str, typer.Argument(help="The name of the scan, as in the names of its files; scan_1+scan_2: both as one.")],
     config: SiteFile = DEFAULT_SITE,
     shape: Annotated[str, typer.Option(help="slow x fast, for example 11x101 (default: as the files say).")] = "",
+    snake: Annotated[bool, typer.Option("--snake", help="Every second line runs backwards (seen in positions, too).")] = False,
     pipelines: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
     raw: Annotated[pathlib.Path | None, typer.Option(help="Instead of roots.raw.")] = None,
     processed: Annotated[pathlib.Path | None, typer.Option(help="Instead of roots.processed.")] = None,
@@ -94,7 +95,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         deployment = site.derived(deployment, site.Changes(raw=raw, processed=processed, jobs=workers, pipelines=wanted))
     points = parse_shape(shape) if shape else _shape_of(deployment, checked(scan))
     with progress(quiet=as_json) as show:
-        outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points), show)
+        outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points, snake=snake), show)
     answer(_plain(outcome), [*_summary(outcome), *_where(outcome, deployment.site.roots.processed)], as_json=as_json)
 
 
@@ -114,17 +115,19 @@ def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
     from beamtide import registry
     from beamtide.files.watch import members
     from beamtide.formats import confinement
+    from beamtide.formats.natural import natural
 
     for pipeline in deployment.pipelines.values():
         if pipeline.source.kind == "scan":
             continue
         raw, match = deployment.site.roots.raw, pipeline.source.match
         stitched = members(scan, raw, match)
-        files = sorted(raw.glob(match.replace("{scan}", stitched[0])))
+        found = raw.glob(match.replace("{scan}", stitched[0]))
+        files = sorted(found, key=lambda file: natural(file.relative_to(raw).as_posix()))
         if files:
             confinement.before_opening(files[0], raw)
-            if found := registry.find("formats", pipeline.source.format).shape_of(files[0]):
-                return (found[0] * len(stitched), *found[1:])
+            if shape := registry.find("formats", pipeline.source.format).shape_of(files[0]):
+                return (shape[0] * len(stitched), *shape[1:])
     raise BadInput(
         f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
     )

@@ -78,10 +78,12 @@ def remarks(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -
     if found.remarks:
         more = f" (and {len(found.remarks) - 1} files more)" if len(found.remarks) > 1 else ""
         return f"{found.remarks[0]}{more}; if that is a trigger too many, the points behind it are in the wrong place"
+    if found.untold:
+        return ""
     missing = sum(lost.last - lost.first for file in files for lost in file.missing if lost.first >= file.begin)
     beyond = sum(file.frames - file.begin for file in files) - missing
     beyond -= sum(piece.stop - piece.start for piece in found.pieces if piece.path)
-    if beyond <= 0 or found.untold:
+    if beyond <= 0:
         return ""
     return (
         f"the files hold {beyond} frames more than the scan has points ({planned}); they are left out; if that is no detector "
@@ -132,7 +134,8 @@ def bound(task: Task, upstream: Mapping[str, Digest]) -> Task:
 def _scan_task(state: ScanState, pipeline: PipelineConfig, settings: Digest) -> Task:
     """Return the one task of a pipeline whose source is the scan: all its indexes, from other pipelines' datasets."""
     task = _task(state.scan.id, pipeline, settings, [Piece(0, state.points, trouble="-")])
-    return msgspec.structs.replace(task, void="", shape=state.scan.shape, snake=state.scan.snake)
+    snake = state.scan.snake if pipeline.snake is None else pipeline.snake
+    return msgspec.structs.replace(task, void="", shape=state.scan.shape, snake=snake)
 
 
 def void_plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, reason: str) -> list[Task]:

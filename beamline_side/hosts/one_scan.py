@@ -69,6 +69,11 @@ def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
             f"{wanted.id} was processed with shape {was} before, according to {state}, and not with {now}: "
             f"give --shape {was}, or name another state folder in the site file"
         )
+    if wanted.snake and not known.snake:
+        raise BadInput(
+            f"{wanted.id} was processed without --snake before, according to {state}: say snake: true in the pipeline files, or "
+            "name another state folder in the site file"
+        )
 
 
 def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:

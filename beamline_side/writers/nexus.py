@@ -107,7 +107,14 @@ def _draw(entry: h5py.Group, content: Content, copy: _Copy) -> list[maps.Map]:
         scan = Scan(id=scan.id, shape=(content.scan.points,))
     place = "maps" if len(scan.shape) == 2 else "curves"
     flat = {name: found for name, found in copy.tables.items() if found[1].ndim == 1 and found[1].dtype.kind in MAPPED}
-    axes = maps.axes_of(scan, content.positions or _own_positions(flat))
+    positions = content.positions or _own_positions(flat)
+    shown = maps.as_measured(scan, positions)
+    if shown.snake != scan.snake:
+        back = "back and forth (a snake scan)" if shown.snake else "all forward"
+        said = f"by the measured positions, lines ran {back}; the scan was told otherwise"
+        entry.attrs.update({"snake": shown.snake, "snake_seen": said})
+    scan = shown
+    axes = maps.axes_of(scan, positions)
     drawn = []
     for name, (header, table) in flat.items():
         title = f"{header.long_name or name} ({header.units or '1'})"

@@ -208,6 +208,8 @@ class PipelineConfig(Section):
     """Calibration files: name that the modality knows -> path below roots.shared."""
     positions: Name | None = None
     """The pipeline whose "x" and "y" become the axes of this one's maps."""
+    snake: bool | None = None
+    """Whether every second line of a scan runs backwards (default: as the scan says, and as measured positions show)."""
     inputs: tuple[str, ...] = ()
     """Datasets of other pipelines that the kernel gets for its indexes, as "pipeline/dataset"; its tasks wait for them."""
     job: JobConfig = JobConfig()

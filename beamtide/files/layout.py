@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 
 from beamtide.config.models import SourceConfig
 from beamtide.files.pieces import NO_FILE, Piece, between
-from beamtide.files.row import FileFact, counts_files, unsure_beginning, with_gaps
+from beamtide.files.row import FileFact, counts_through, unsure_beginning, with_gaps
+from beamtide.files.stacks import with_axes
 from beamtide.files.ways import ScanPoints, is_unsettled, longest, untold, ways_of
 
 UNCOUNTED = "by the detector's own count, no file holds these frames"
@@ -54,6 +55,10 @@ def laid_out(files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig, 
     if scan.points % parts:
         trouble = f"{scan.points} points cannot be those of {parts} scans of the same size; say --shape"
         return Layout([Piece(0, scan.points, trouble=trouble)], [0], [])
+    axes = with_axes(files, scan, source, closed=closed)
+    if axes.trouble:
+        return Layout([Piece(0, scan.points, trouble=axes.trouble)], [0], [], untold=True) if closed else found
+    files = axes.files
     row = with_gaps(files, source, scan.points, closed=closed)
     share = ScanPoints(scan.points // parts, scan.planned // parts, scan.width)
     for part in range(parts):
@@ -83,7 +88,7 @@ def _one(files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig, *, c
         agreed = min(agreed, files[0].frames)
     if not laid:  # none explains the files: what lies before the first short one is certain
         others = (_in_slots(files, slot, scan, closed=closed) for slot in (longest(files), scan.width) if slot)
-        agreed = min(_same_until(first.pieces, other.pieces) for other in others) if counts_files(files) else 0
+        agreed = min(_same_until(first.pieces, other.pieces) for other in others) if counts_through(files) else 0
     if laid and all(agreed == other.stop for other in laid):
         return first
     pieces = list(between(first.pieces, 0, agreed))

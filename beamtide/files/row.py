@@ -37,6 +37,8 @@ class FileFact:
     """The detector's own count, over all files and from 0, of frame 0."""
     begin: int = 0
     """The first frame that is its own, where the count begins behind 0."""
+    shape: tuple[int, ...] = ()
+    """The axes that all its arrays share, where the first two may be line and column."""
     options: dict[str, str] = field(default_factory=dict)
     """For the format, beyond those of the pipeline file."""
     stamp: FileStamp | None = field(default=None, compare=False)
@@ -60,8 +62,9 @@ def _parts(files: Sequence[FileFact]) -> list[tuple[tuple[int, int], list[FileFa
 def _without_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, *, closed: bool) -> list[FileFact]:
     gaps = [_between(one.path, other.path) for one, other in itertools.pairwise(files)]
     typical = next((file.frames for file in files if file.frames), 1)
-    if not counts_files(files) or sum(map(len, gaps)) + len(files) > MOST_GAPS * -(-points // typical) + MOST_GAPS:
-        gaps = [range(0) for _ in gaps]  # times of day, or numbers that count something else
+    too_many = sum(map(len, gaps)) + len(files) > MOST_GAPS * -(-points // typical) + MOST_GAPS
+    if len(files) > 1 and (too_many or not counts_files(files)):
+        return list(files)  # times of day, or numbers that count something else
     row = list(files[:1])
     for file, gap in zip(files[1:], gaps, strict=True):
         row += [_missing(_named(row[-1].path, file.path, number)) for number in gap]
@@ -73,6 +76,12 @@ def counts_files(files: Sequence[FileFact]) -> bool:
     """Whether the names of the files count them, in one place of the names: then one that is missing between them is seen."""
     counters = [_counter(one.path, other.path) for one, other in itertools.pairwise(files)]
     return len({counter and counter[0] for counter in counters}) == 1 and None not in counters
+
+
+def counts_through(files: Sequence[FileFact]) -> bool:
+    """Whether the names of a row, with those that are missing, count one by one: then it shows which file is missing."""
+    found = [_counter(one.path, other.path) for one, other in itertools.pairwise(files)]
+    return counts_files(files) and all(counter is not None and counter[2] == counter[1] + 1 for counter in found)
 
 
 def unsure_beginning(files: Sequence[FileFact], source: SourceConfig, points: int) -> str:

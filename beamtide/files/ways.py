@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beamtide.config.models import SourceConfig
-from beamtide.files.row import FileFact, counts_files
+from beamtide.files.row import FileFact, counts_through
 
 SLACK = 10
 """A line may lose, or have too many, one of so many frames in every file (at least 1), and is still taken for a line."""
@@ -56,7 +56,7 @@ def ways_of(files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig, *
     found = [scan.width] if line else []
     if (regular or count == needed or (whole_lines and count <= needed)) and (not line or everything or not near):
         found.append(full)
-    if count < needed and len(good) > 1 and not counts_files(files):
+    if count < needed and len(good) > 1 and not counts_through(files):
         return [*found, None] if everything else []
     return found + ([None] if everything and not regular else [])
 

@@ -13,6 +13,7 @@ its writer, truncated, not yet there) is Unfinished; one that opens but lacks wh
 laid out and never written are missing, not zeros (`unwritten`); a chunk that cannot be decompressed costs its frames (`rows`).
 """
 
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,12 +48,14 @@ class HdfFormat:
     layout: Layout
     assemble: Callable[[Columns], Columns] = dict
     shape_of: Callable[[pathlib.Path], tuple[int, ...] | None] = _no_shape
+    any_axes: bool = False
+    """Whether the axes behind the first may be anything: then the scan has to show which they are."""
 
     def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
         """Say how many frames a file holds, and which of them are missing."""
         with opened(path) as file:
             found = _table(path, file, self.layout(file, options), options)
-            return Extent(found.length, found.missing(), *found.counted(), shape=_shared(found.datasets))
+            return Extent(found.length, found.missing(), *found.counted(), shape=_shared(found.datasets) if self.any_axes else ())
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
         """Return the arrays of frames `first <= frame < last`; LostFrames if some of them are missing."""
@@ -152,7 +155,8 @@ def _columns(path: pathlib.Path, found: Mapping[str, h5py.Dataset]) -> int:
 def _shared(found: Mapping[str, h5py.Dataset]) -> tuple[int, ...]:
     """Return the first axes that all datasets share."""
     shapes = [dataset.shape for dataset in found.values()]
-    return tuple(sizes[0] for sizes in zip(*shapes, strict=False) if len(set(sizes)) == 1) if len(shapes) > 1 else shapes[0]
+    same = itertools.takewhile(lambda sizes: len(set(sizes)) == 1, zip(*shapes, strict=False))
+    return tuple(int(sizes[0]) for sizes in same)
 
 
 def datasets(file: h5py.File, layout: Mapping[str, str]) -> dict[str, h5py.Dataset]:
@@ -196,4 +200,4 @@ def _triggers(file: h5py.File, options: Mapping[str, str], length: int) -> NDArr
     return indexes(numbers[()], first_of(options, file.filename), f"{file.filename}, {numbers.name}")
 
 
-FORMAT = HdfFormat(layout=_from_options)
+FORMAT = HdfFormat(layout=_from_options, any_axes=True)

@@ -6,6 +6,7 @@ BadInput. HDF5 says both in one kind of exception, so its words are looked at; t
 """
 
 import errno
+import fcntl
 import os
 import pathlib
 from collections.abc import Iterator
@@ -38,6 +39,18 @@ def opened(path: pathlib.Path) -> Iterator[h5py.File]:
         except (OSError, RuntimeError) as error:
             said = " ".join(str(error).split())
             raise Unfinished(f"{path} cannot be read; it is still being written, or damaged ({said})") from error
+
+
+def without_locks(path: pathlib.Path) -> str:
+    """Say why HDF5 cannot open a file on a file system without locks; "" if it can, or was told not to lock."""
+    if os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0"):
+        return ""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return f"{path} cannot be locked ({error.strerror}): {LOCKING}" if error.errno in NO_LOCKS else ""
+    return ""
 
 
 def why_not(path: pathlib.Path, error: Exception) -> BadInput:

@@ -195,6 +195,8 @@ def test_a_scan_as_source_makes_one_task_of_all_points_when_it_has_ended() -> No
     assert [(need.pipeline, need.dataset, need.upto) for need in task.needs] == [("dpc", "angle_x", 9), ("encoders", "x", 9)]
     bound_needs = bound(task, {"dpc": Digest("d1")}).needs
     assert [need.settings for need in bound_needs] == ["d1", ""]
+    (forward,) = plan(ended, config.model_copy(update={"snake": False}), DIGEST, [], closed=True)
+    assert not forward.snake, "the pipeline file says otherwise"
 
 
 @settings(max_examples=200)

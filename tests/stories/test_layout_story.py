@@ -223,3 +223,27 @@ def test_a_file_that_would_move_to_another_place_is_a_contradiction() -> None:
     assert "s/b.h5 was taken for indexes from 5 on, and by what its neighbours hold now it would begin at 6" in contradiction(
         grown, known
     )
+
+
+def stack(*shapes: tuple[int, ...], scan: tuple[int, ...], closed: bool = True, **options: str) -> list[Task]:
+    facts = [FileFact(f"s/a_{number}.h5", shape[0], shape=shape) for number, shape in enumerate(shapes)]
+    config = pipeline("scan", options={"spectra": "/d", **options})
+    return plan(state(scan, phase="ended" if closed else "running"), config, DIGEST, facts, closed=closed)
+
+
+def test_an_array_of_lines_and_columns_is_understood_or_refused() -> None:
+    (task,) = stack((3, 4, 2048), scan=(3, 4))
+    assert [(part.first, part.last, part.options["point_axes"]) for part in task.inputs] == [(0, 12, "2")]
+    assert stack((3, 4, 2048), scan=(3, 4), closed=False) == [], "three frames of four detectors, so far?"
+    for shapes in ([(4, 3, 2048)], [(6, 2)], [(1, 4, 2048)] * 3):
+        (task,) = stack(*shapes, scan=(3, 4))
+        assert "(frame, detector, channel)" in task.void
+        assert "point_axes" in task.void
+    assert [task.void for task in stack((4, 3, 2048), scan=(3, 4), point_axes="1")] == ["", "no file came for them"]
+    (task,) = stack((12, 4, 2048), scan=(3, 4))
+    assert (task.inputs[0].last, task.inputs[0].options) == (12, {"spectra": "/d"})
+
+
+def test_times_of_day_in_names_do_not_say_which_file_is_missing() -> None:
+    facts = [FileFact(f"s/scan_{time}.h5", 5) for time in (120301, 120305, 120400)]
+    assert "nobody can tell" in plan(state((4, 5)), pipeline(), DIGEST, facts, closed=True)[0].void

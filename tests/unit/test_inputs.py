@@ -72,3 +72,11 @@ def test_the_task_of_a_whole_scan_knows_where_its_indexes_lie(roots: Roots) -> N
     np.testing.assert_array_equal(found["scan/line"], [0, 0, 1, 1, 2])
     np.testing.assert_array_equal(found["scan/column"], [0, 1, 1, 0, 0])
     assert "scan/line" not in inputs.read_with(task_with(stop=5), roots, {"p/x": np.arange(5.0)}).arrays
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_measured_positions_say_how_the_lines_of_a_whole_scan_ran(roots: Roots, told: bool) -> None:
+    x = np.array([0.0, 1, 2, 2, 1, 0, 0, 1, 2])
+    whole = msgspec.structs.replace(task_with(stop=9), shape=(3, 3), snake=told)
+    found = inputs.read_with(whole, roots, {"p/x": x, "p/y": np.repeat([0.0, 1, 2], 3)}).arrays
+    np.testing.assert_array_equal(found["scan/column"], x)

@@ -20,6 +20,7 @@ import structlog
 from beamline_side.services.writer.filed_scans import FiledScans
 from beamline_side.services.writer.sink_reader import SinkReader
 from beamline_side.writers.files import ProductFiles, finished_file
+from beamline_side.writers.maps import as_told
 from beamline_side.writers.product import Content
 from beamtide import clock
 from beamtide.component.heartbeat import ComponentHeartbeat
@@ -145,7 +146,8 @@ class Writer:
 
     def _advance(self, product: Product) -> str:
         """Append or finish; return what the product waits for, or ""."""
-        scan, state = self._scans.get(product.scan), self._products[product]
+        scan = as_told(self._scans.get(product.scan), self._pipelines[product.pipeline].snake)
+        state = self._products[product]
         if scan is None:
             return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
         ended = scan.phase == "ended"

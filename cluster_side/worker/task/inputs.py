@@ -18,7 +18,7 @@ from beamtide.errors import BadInput
 from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat, LostFrames, Missing, moved
 from beamtide.formats.lazy import joined
-from beamtide.gridding import places
+from beamtide.gridding import places, runs_back_and_forth
 from beamtide.messages.base import Message
 from beamtide.messages.results import Fetched, FetchRequest, ListRequest, Products
 from beamtide.messages.tasks import InputFile, Need, Task
@@ -42,15 +42,20 @@ def read_with(task: Task, roots: Roots, datasets: Mapping[str, NDArray[Any]]) ->
     """Return the input arrays of a task, those of its files and other pipelines' datasets that are at hand."""
     files = read_files(task, roots)
     others = {name: array if len(files.rows) == files.count else array[files.rows] for name, array in datasets.items()}
-    own = {name: array[files.rows] for name, array in _places(task).items()}
+    own = {name: array[files.rows] for name, array in _places(task, datasets).items()}
     return replace(files, arrays=_complete({**files.arrays, **others, **own}, task, len(files.rows)))
 
 
-def _places(task: Task) -> dict[str, NDArray[Any]]:
-    """Return where the indexes of a whole scan lie, as "scan/line" and "scan/column"; nothing for the task of a part."""
+def _places(task: Task, datasets: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return where the indexes of a whole scan lie, as "scan/line" and "scan/column"; nothing for the task of a part.
+
+    Whether every second line ran backwards is what positions "…/x" and "…/y" of another pipeline show, else what the task says.
+    """
     if not task.shape:
         return {}
-    line, column = places(task.shape, task.stop, snake=task.snake)
+    pair = next((name[:-2] for name in datasets if name.endswith("/x") and f"{name[:-2]}/y" in datasets), None)
+    seen = None if pair is None else runs_back_and_forth(datasets[f"{pair}/x"], datasets[f"{pair}/y"], task.shape)
+    line, column = places(task.shape, task.stop, snake=task.snake if seen is None else seen)
     return {"scan/line": line[task.start :], "scan/column": column[task.start :]}
 
 
