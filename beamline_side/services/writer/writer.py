@@ -146,16 +146,15 @@ class Writer:
 
     def _advance(self, product: Product) -> str:
         """Append or finish; return what the product waits for, or ""."""
-        scan = as_told(self._scans.get(product.scan), self._pipelines[product.pipeline].snake)
-        state = self._products[product]
+        state, pipeline = self._products[product], self._pipelines[product.pipeline]
+        scan = as_told(self._scans.get(product.scan), pipeline.snake)
         if scan is None:
             return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
         ended = scan.phase == "ended"
         if ended and finished_file(self._processed, product, scan, *self._drawn_with(product)) is not None:
             self._finish(product, scan)
             return ""
-        name = self._pipelines[product.pipeline].positions or ""
-        source = self._newest(product.scan, name)
+        source = self._newest(product.scan, name := pipeline.positions or "")
         settled = not name or (source is not None and source.complete >= scan.points)
         if ended and state.complete >= scan.points and settled:
             self._write(product, scan, source)
