@@ -68,6 +68,8 @@ def laid_out(files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig, 
         one = (
             Layout([Piece(0, share.points, trouble=unsure)], [0], [], True) if unsure else _one(own, share, source, closed=closed)
         )
+        if parts == 1:
+            return one
         found.pieces += [replace(piece, start=begin + piece.start, stop=begin + piece.stop) for piece in one.pieces]
         found.starts += [begin + start for start in one.starts]
         found.remarks += one.remarks
@@ -102,6 +104,7 @@ def _in_slots(files: Sequence[FileFact], slot: int | None, scan: ScanPoints, *, 
     found, at = Layout([], [], []), 0
     typical = next((file.frames for file in files if not file.trouble and file.frames), 0)
     last_good = max((number for number, file in enumerate(files) if not file.trouble), default=-1)
+    over = _over(files, slot) if slot else 0
     for number, file in enumerate(files):
         at = number * slot if slot else at
         if at >= scan.points:
@@ -114,7 +117,7 @@ def _in_slots(files: Sequence[FileFact], slot: int | None, scan: ScanPoints, *, 
         end = min(scan.points, at + length)
         if end > at:
             found.starts.append(at)
-            if not _add(found.pieces, file, (at, end), closed=closed or _is_over(files, number, slot)):
+            if not _add(found.pieces, file, (at, end), closed=closed or number < over):
                 return found
         if slot and file.frames > slot and not file.trouble:
             found.remarks.append(f"{file.path} holds {file.frames} frames instead of {slot}; the last are left out")
@@ -124,10 +127,11 @@ def _in_slots(files: Sequence[FileFact], slot: int | None, scan: ScanPoints, *, 
     return found
 
 
-def _is_over(files: Sequence[FileFact], number: int, slot: int | None) -> bool:
-    """Whether a file that is short will not grow any more: a later one is full, or two later ones are there."""
-    later = [file for file in files[number + 1 :] if not file.trouble]
-    return bool(slot) and (len(later) > 1 or any(file.frames >= (slot or 0) for file in later))
+def _over(files: Sequence[FileFact], slot: int) -> int:
+    """Return how many files will not grow any more: a later one is full, or two later ones are there."""
+    good = [number for number, file in enumerate(files) if not file.trouble]
+    full = max((number for number in good if files[number].frames >= slot), default=0)
+    return max(full, good[-2] if len(good) > 1 else 0)
 
 
 def _add(pieces: list[Piece], file: FileFact, where: tuple[int, int], *, closed: bool) -> bool:

@@ -3,6 +3,7 @@
 Clock policy: none. Invariant: pieces follow each other without gap or overlap, from index 0 on.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,10 +28,15 @@ class Piece:
 
 
 def between(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[Piece]:
-    """Return the parts of pieces that lie in `[start, stop)`."""
-    for piece in pieces:
+    """Return the parts of pieces, which follow each other, that lie in `[start, stop)`."""
+    for at in range(bisect_right(pieces, start, key=lambda piece: piece.stop), len(pieces)):
+        piece = pieces[at]
         first, last = max(start, piece.start), min(stop, piece.stop)
-        if first < last:
+        if first >= last:
+            return
+        if (first, last) == (piece.start, piece.stop):
+            yield piece
+        else:
             yield replace(piece, start=first, stop=last, first=piece.first + first - piece.start)
 
 

@@ -8,6 +8,7 @@ files are missing. Until then nothing in it has a certain index. Scans that are 
 Clock policy: none. Invariant: files keep their order.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -162,6 +163,7 @@ def _missing(path: str) -> FileFact:
     return FileFact(path, trouble=f"the file {path} never came")
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def _counter(one: str, other: str) -> tuple[int, int, int] | None:
     """Return which part of two names is a number that counts, and both numbers; None if more than one number differs."""
     ours, theirs = re.split(r"(\d+)", one), re.split(r"(\d+)", other)
