@@ -30,7 +30,7 @@ from beamtide.session import Session
 BATCH = 256
 LONGEST_SLEEP = 1.0
 BUSY = 1.0
-"""Seconds after which somebody may ask again who could not be lent an answer."""
+"""Seconds after which a peer may ask again that has too many unread answers."""
 TOPOLOGY = link("topology")
 
 

@@ -2,7 +2,7 @@
 
 Theory: the newest idle worker is served first, so that the others grow old and their jobs can end. A lease whose worker is
 gone before it heard of it comes back at once, unless the worker asked again over another connection and has it there. Who should
-stay idle, and whose job should leave, is what `attendance` was told.
+stay idle, and whose job should leave, is what the autoscaler told `jobs_heard`.
 
 Clock policy: `now` is the caller's monotonic clock. Invariant: a worker waits once, with its latest question.
 """

@@ -1,4 +1,4 @@
-"""The real autoscaler's decisions (steering, law, ledger, brake) as a policy of the simulated world.
+"""The real autoscaler's decisions (planner, law, ledger, breaker) as a policy of the simulated world.
 
 What the daemon learns from buffers, the metadata server and the batch system, it learns here from the world, as late: who waits
 and works at every tick, the batch system's picture every few seconds, the fate of an order when the call returns.
