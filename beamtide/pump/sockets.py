@@ -75,14 +75,14 @@ def post(socket: "zmq.Socket[bytes]", parts: list[Any]) -> None:
     _send(socket, last, DONTWAIT, len(last) < WORTH_SHARING)
 
 
-def lend(socket: "zmq.Socket[bytes]", parts: list[Any]) -> list[Unread]:
+def send_tracked(socket: "zmq.Socket[bytes]", parts: list[Any]) -> list[Unread]:
     """As `post`; return each large part's size, with what tells when the peer has taken it."""
-    loans: list[Unread] = []
+    tracked: list[Unread] = []
     for number, part in enumerate(parts, 1):
         large, flags = len(part) >= WORTH_SHARING, DONTWAIT_MORE if number < len(parts) else DONTWAIT
         tracker = _send(socket, part, flags, not large, large)
-        loans += [(tracker, len(part))] if large else []
-    return loans
+        tracked += [(tracker, len(part))] if large else []
+    return tracked
 
 
 def tune(socket: "zmq.Socket[bytes]", limits: Limits = ROOMY) -> None:

@@ -216,7 +216,7 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
             pipeline.gauged(gauge, clock.monotonic())
             pipeline.full = results.full
             pipeline.forecast.heard(scans, clock.monotonic())
-            planner.ledger.attended(gauge.jobs, clock.monotonic())
+            planner.ledger.workers_heard(gauge.jobs, clock.monotonic())
 
 
 def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:

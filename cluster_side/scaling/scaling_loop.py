@@ -119,7 +119,7 @@ class ScalerMachine:
         known = pipeline.gauge.ready if pipeline.gauge else 0
         pipeline.gauged(gauge, now)
         self._polls[gauge.pipeline].answered()
-        self.planner.take(self.planner.ledger.attended(gauge.jobs, now), now)
+        self.planner.take(self.planner.ledger.workers_heard(gauge.jobs, now), now)
         if gauge.ready > 2 * known:
             self._next = 0.0
 

@@ -55,7 +55,9 @@ SABOTAGES = (
         "now - pipeline.surplus_since < (SETTLE if short else VOTE)",
         SCALING,
     ),
-    Sabotage("an empty answer means no jobs", "Ledger._doubt", "missing <= max(1, len(heard) // 2)", "missing >= 0", SCALING),
+    Sabotage(
+        "an empty answer means no jobs", "Ledger._contradiction", "missing <= max(1, len(heard) // 2)", "missing >= 0", SCALING
+    ),
     Sabotage(
         "a restart forgets what was asked for",
         "Ledger.restore",

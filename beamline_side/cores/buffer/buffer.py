@@ -124,7 +124,7 @@ class BufferMachine:
                 said = f"{reason} (on {host})" if host else reason
                 return self._ended(event, message, self._table.failed(task, attempt, cause, said, self._time))
             case PipelineRequest():
-                return self._workers.attend(event, message, now)
+                return self._workers.autoscaler_asked(event, message, now)
             case GaugeRequest():
                 return [Send(event.peer, self._gauge(now), event.id)]
             case DeadListRequest():

@@ -41,7 +41,7 @@ class IdleWorkers:
         """Let a worker wait."""
         self._asking.add(request.worker, event, request, now, request.wait)
 
-    def attend(self, event: Heard, request: PipelineRequest, now: Seconds) -> list[Effect]:
+    def autoscaler_asked(self, event: Heard, request: PipelineRequest, now: Seconds) -> list[Effect]:
         """Take a question of the autoscaler, and send those who wait away whose job should leave."""
         self._jobs_heard.asked(event, request, now)
         gone = [key for key, asker in self._asking.items() if asker.message.job in request.leaving]
