@@ -119,7 +119,7 @@ def decisions(book: Book) -> None:
         pipelines[name] = Pipeline(config, 12.0, Forecast(config))
     planner = Planner(pipelines, Ledger("us"), Ceilings(500), Budget(1e9, 0.0), 1.0)
     order = JobOrder("p0", "m", "t", 1, 10, 30, JobShape(), "n", (), pathlib.Path())
-    machine = ScalerMachine(planner, 0.001, 5.0, lambda buy: order)
+    machine = ScalerMachine(planner, 0.001, 5.0, lambda start: order)
     planner.listed(Seen({}), 0.0)
     jobs: dict[str, Sighting] = {}
     for name in names:

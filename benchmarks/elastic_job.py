@@ -90,9 +90,9 @@ def job_efficiency(book: Book, folder: pathlib.Path) -> None:
 def _lived(deployment: Deployment) -> float:
     """Return the seconds from asking for a job until it is gone."""
     launcher, end = LocalLauncher(deployment), clock.monotonic() + 2 * TASKS * TASK_SECONDS
-    buy = Start(Order("bench-1", "nap", 1, 1, clock.monotonic()), TASKS, 600, ())
+    start = Start(Order("bench-1", "nap", 1, 1, clock.monotonic()), TASKS, 600, ())
     began = clock.monotonic()
-    launcher.submit(order_for(deployment, launcher, buy))
+    launcher.submit(order_for(deployment, launcher, start))
     while clock.monotonic() < end:
         listing = launcher.look()
         assert isinstance(listing, Seen)
@@ -120,7 +120,7 @@ def decision_to_submit(book: Book, folder: pathlib.Path) -> None:
 def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path, number: int) -> float:
     state_file = StateFile(deployment.site.state / f"autoscaler{number}")
     planner = autoscaler.planner_for(deployment, launcher, {}, f"us{number}", state_file.fence)
-    machine = ScalerMachine(planner, 0.5, 5.0, lambda buy: order_for(deployment, launcher, buy))
+    machine = ScalerMachine(planner, 0.5, 5.0, lambda start: order_for(deployment, launcher, start))
     shell = autoscaler.Shell(machine, state_file, LauncherThread(launcher, print))
     machine.took([Seen({})], clock.monotonic())
     shell.calls.open()

@@ -5,7 +5,7 @@ index i. A block is `frames_per_task` indexes long. `plan` is a function of what
 files, or after a restart, it says the same tasks again and more of them; submitting a task twice changes nothing.
 Files are numbered without gaps, from `source.first` on: a number that is missing between two others, or before the first
 (`file_row`), is waited for, so that no frame slips to an earlier index. Once nothing more will come (`closed`), every index
-without a frame is covered by a void task that says why, so that each index of the scan ends in a verdict and nobody downstream
+without a frame gets a void task that says why, so that each index of the scan ends in a verdict and nobody downstream
 ever has to guess. Blocks are those of the scan as it was planned; one that reaches over an early end stays whole if its frames
 are there, since it may have been submitted before the end was known. With `source.begin_with` a scan is one task, which is
 there as soon as so many frames are: its worker looks for the rest itself.

@@ -81,7 +81,7 @@ class LiveFile:
             if header.per == "index" or header.merge in ("sum", "max", "first"):
                 self._foresee(entry, data, header, array)
         if self._maps:
-            entry.attrs["default"] = "maps/" + _showing(self._maps)
+            entry.attrs["default"] = "maps/" + _default_map(self._maps)
         root.flush()
         root.swmr_mode = True
 
@@ -127,5 +127,5 @@ def _seen(first: list[Batch]) -> list[tuple[DatasetHeader, Array]]:
     return list(seen.values())
 
 
-def _showing(names: dict[str, h5py.Dataset]) -> str:
+def _default_map(names: dict[str, h5py.Dataset]) -> str:
     return next((name for name in names if name.startswith("area/")), next(iter(names)))

@@ -23,14 +23,14 @@ from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts,
 from beamtide.messages import Message, Refused, Unsupported
 from beamtide.messages.base import Handle
 from beamtide.pump.authentication import Authenticator, self_test
-from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, lend, post, receive, router
+from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, post, receive, router, send_tracked
 from beamtide.pump.unread_answers import UnreadAnswers
 from beamtide.session import Session
 
 BATCH = 256
 LONGEST_SLEEP = 1.0
 BUSY = 1.0
-"""Seconds after which somebody may ask again who could not be lent an answer."""
+"""Seconds after which a peer may ask again that has too many unread answers."""
 TOPOLOGY = link("topology")
 
 
@@ -202,7 +202,7 @@ class Pump:
         parts = [effect.peer, *codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)]
         try:
             if counted:
-                self._unread.note(effect.peer, lend(self._socket, parts))
+                self._unread.note(effect.peer, send_tracked(self._socket, parts))
             else:
                 post(self._socket, parts)
         except zmq.ZMQError as error:

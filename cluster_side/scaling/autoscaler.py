@@ -1,4 +1,4 @@
-"""The autoscaler: the shell around `ScalerMachine`. It keeps what must be kept, runs errands, and looks after the end.
+"""The autoscaler: the shell around `ScalerMachine`. It writes the state file, has batch calls made, and sees to the end.
 
 It answers like every component; workers talk to buffers, never to it, so that its death touches no running task. Told to leave,
 it orders nothing more and takes back what still waits; jobs that work finish and leave when they are idle, and the next
@@ -57,7 +57,7 @@ class Proposal:
 
 
 def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: str, fence: int) -> Planner:
-    """Return the steering of a deployment, with what an earlier autoscaler kept."""
+    """Return the planner of a deployment, with what an earlier autoscaler kept."""
     prior = PRIOR_START.get(deployment.site.launcher, ELSEWHERE)
     pipelines = {name: Pipeline(config, prior, Forecast(config)) for name, config in deployment.pipelines.items()}
     scaling, now = deployment.site.scaling, clock.monotonic()
@@ -86,7 +86,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
         owner = _owner(state_file)
         planner = planner_for(deployment, launcher, state_file.rows, owner, state_file.fence)
         scaling = deployment.site.scaling
-        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit, lambda buy: order_for(deployment, launcher, buy))
+        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit, lambda start: order_for(deployment, launcher, start))
         links = {name: name for name in ("topology", "metadata")}
         links |= {to: to for name in planner.pipelines for to in (f"buffer.{name}", f"sorter.{name}")}
         pump = Pump(
@@ -199,7 +199,7 @@ def _owner(state_file: StateFile) -> str:
 
 
 def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | None) -> None:
-    """Tell the steering how the queues are, or how they are imagined."""
+    """Tell the planner how long the queues are, or are imagined to be."""
     now = clock.monotonic()
     if queued is not None:
         for name, ready in queued.items():
@@ -216,7 +216,7 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
             pipeline.gauged(gauge, clock.monotonic())
             pipeline.full = results.full
             pipeline.forecast.heard(scans, clock.monotonic())
-            planner.ledger.attended(gauge.jobs, clock.monotonic())
+            planner.ledger.workers_heard(gauge.jobs, clock.monotonic())
 
 
 def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:

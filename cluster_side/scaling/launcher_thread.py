@@ -1,7 +1,6 @@
-"""One thread that runs the errands of the autoscaler to the batch system, so that a slow answer holds up nobody who asks.
+"""A thread that calls the batch system for the autoscaler, so that a slow answer of Slurm does not delay answers to others.
 
-Clock policy: none. Invariants: one call at a time, in the order in which they were asked for; each brings back exactly one
-result.
+Clock policy: none. Invariants: one call at a time, in the order in which they were asked for; each gives exactly one result.
 """
 
 import queue
@@ -15,7 +14,7 @@ from cluster_side.scaling.launchers.base import Launcher, Unclear, Unseen
 
 @dataclass(slots=True)
 class LauncherThread:
-    """The thread, while it is open. A launcher that raises has made a mistake: its call is unclear, and told."""
+    """The thread, while it is open. If a launcher raises, its result is unclear, and the error is passed to `complain`."""
 
     launcher: Launcher
     complain: Callable[[str], None]
@@ -26,22 +25,22 @@ class LauncherThread:
 
     def open(self) -> None:
         """Start."""
-        self._thread = threading.Thread(target=self._run, name="errands", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Finish what was asked for."""
+        """Wait until all calls are done, then end the thread."""
         self._wanted.put(None)
         if self._thread is not None:
             self._thread.join()
 
     def want(self, call: BatchCall) -> None:
-        """Ask for something."""
+        """Ask for a call."""
         self.waiting += 1
         self._wanted.put(call)
 
     def results(self) -> list[Result]:
-        """Return what has come back since the last call."""
+        """Return the results since the last time."""
         found = []
         while not self._results.empty():
             self.waiting -= 1

@@ -1,12 +1,13 @@
 """The autoscaler's core: what it hears from buffers, the metadata server, people and the batch system, and what it then does.
 
-Theory: buffers are asked a long question each, and answer at once when their queue jumps; scans are watched the same way. Sorters
-are asked at every tick whether there is room for results; one that is silent is believed what it said last. A
-decision is made at every tick and at each jump. What should happen outside (`errands`) and what must be kept (`changes`) is
-collected; the shell keeps first and acts then. An answer that promises something on disk waits until the shell said so (`kept`).
+Theory: each buffer has one long-poll request, which it answers at once when its queue grows quickly; scans are watched the same
+way. Sorters are asked at every tick whether there is room for results; while one does not answer, its last answer holds. A
+decision is made at every tick and whenever a queue grows quickly. Calls to the batch system (`calls`) and rows to keep on disk
+(`changes`) are collected; the shell writes first and then calls. An answer that promises something on disk waits until it is
+there (`kept`).
 
 Clock policy: `now` is the monotonic clock of the process in seconds.
-Invariants: those of `Planner` and `Ledger`; an order is in `changes` in the same batch in which it is in `errands`.
+Invariants: those of `Planner` and `Ledger`; an order is in `changes` in the same batch in which it is in `calls`.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from cluster_side.scaling.launchers.base import JobOrder, Seen, Unseen
 from cluster_side.scaling.policy.planner import Planner, Start
 
 KEEP_EVERY = 60.0
-"""Seconds between two notes of what was spent and how long things take."""
+"""Seconds between two writings of node-hours spent, service times and cold starts."""
 SOON = 0.02
 METADATA = link("metadata")
 Changes = dict[tuple[str, str], Any]
@@ -39,7 +40,7 @@ class ScalerMachine:
         self.calls: list[BatchCall] = []
         self.changes: Changes = {}
         self.in_flight = 0
-        """Errands under way: their results are waited for without pause."""
+        """Batch calls under way: while there are some, their results are looked for all the time."""
         self._kept: dict[str, Order] = dict(planner.ledger.orders)
         self._polls = {name: Poll(tick) for name in planner.pipelines}
         self._scans, self._version = Poll(), 0
@@ -64,7 +65,7 @@ class ScalerMachine:
         return [*effects, *self._questions(now), WakeAt(Seconds(wake))]
 
     def took(self, results: list[Result], now: float) -> None:
-        """Take what errands brought back."""
+        """Take the results of batch calls."""
         for result in results:
             if isinstance(result, Answered):
                 self.planner.take(self.planner.ledger.answered(result.token, result.answer, now), now)
@@ -74,7 +75,7 @@ class ScalerMachine:
         self._note_orders()
 
     def kept(self) -> None:
-        """Hear that all changes are on disk."""
+        """Note that all changes are on disk."""
         self._ready, self._promised = [*self._ready, *self._promised], []
         self.changes = {}
 
@@ -118,7 +119,7 @@ class ScalerMachine:
         known = pipeline.gauge.ready if pipeline.gauge else 0
         pipeline.gauged(gauge, now)
         self._polls[gauge.pipeline].answered()
-        self.planner.take(self.planner.ledger.attended(gauge.jobs, now), now)
+        self.planner.take(self.planner.ledger.workers_heard(gauge.jobs, now), now)
         if gauge.ready > 2 * known:
             self._next = 0.0
 
@@ -144,7 +145,7 @@ class ScalerMachine:
             self.note()
 
     def note(self) -> None:
-        """Put what was spent and how long things take among the changes."""
+        """Add node-hours spent, service times and cold starts to the changes."""
         self.changes["budget", "hours"] = {str(hour): spent for hour, spent in self.planner.budget.hours.items()}
         for name, pipeline in self.planner.pipelines.items():
             self.changes["pace", name] = {"service_time": pipeline.service_time, "cold_starts": list(pipeline.cold_starts)}

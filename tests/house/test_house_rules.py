@@ -14,7 +14,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 MODULE_AIM, FUNCTION_AIM, STOP_MODULE, STOP_FUNCTION = 250, 30, 400, 45
 LONGER_MODULES: dict[str, str] = {
     "beamline_side/cores/sorter/sorter.py": "one core: each event of the sorter is one method, and they share its invariants",
-    "cluster_side/scaling/jobs/ledger.py": "one table of orders and jobs; its facts and its doubts are judged together",
+    "cluster_side/scaling/jobs/ledger.py": "one table of orders and jobs; known and uncertain answers are judged together",
 }
 """Over the aim, under the stop, and why."""
 LONGER_FUNCTIONS: set[str] = set()

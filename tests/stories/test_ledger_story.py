@@ -131,7 +131,7 @@ class ScalingStory(RuleBasedStateMachine):
             mine = {one.job: (0, 1) for one in self.cluster.values() if one.phase is Phase.RUNNING and one.token.endswith(name)}
             told = gauge(name, self.ready[name], mine)
             pipeline.gauged(told, self.now)
-            self.planner.take(self.planner.ledger.attended(told.jobs, self.now), self.now)
+            self.planner.take(self.planner.ledger.workers_heard(told.jobs, self.now), self.now)
         self.act()
 
     @rule()

@@ -66,7 +66,7 @@ def real_site(folder: pathlib.Path, data: pathlib.Path, frames: int | str = "lin
 
 
 def workers_of(site_file: pathlib.Path, pipeline: str) -> list[int]:
-    """Return the processes that hold or wait for a task of this pipeline: the children of its jobs."""
+    """Return the processes that hold or wait for a task of this pipeline: the worker processes of its jobs."""
     jobs = {pid for pid, words in _processes().items() if words[-1:] and _is_job(words, site_file, pipeline)}
     return [pid for pid in jobs if _parent(pid) in jobs]
 

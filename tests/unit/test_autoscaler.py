@@ -107,7 +107,7 @@ class Rig:
     def __init__(self, folder: pathlib.Path, desk: Desk | None = None, rows: Any = None, **caps: Any) -> None:
         self.deployment, self.desk, self.now = deployment_in(folder, **caps), desk or Desk(), 0.0
         self.planner = autoscaler.planner_for(self.deployment, self.desk, rows or {}, "us", 1)
-        self.machine = ScalerMachine(self.planner, 0.5, 5.0, lambda buy: order_for(self.deployment, self.desk, buy))
+        self.machine = ScalerMachine(self.planner, 0.5, 5.0, lambda start: order_for(self.deployment, self.desk, start))
         self.kept: dict[tuple[str, str], Any] = {}
         self.done: list[BatchCall] = []
 

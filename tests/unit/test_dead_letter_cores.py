@@ -260,31 +260,31 @@ def test_the_distributor_counts_a_retried_task_anew() -> None:
 
 def test_a_verdict_that_waits_is_sent_once_in_its_newest_generation() -> None:
     spool = Spool.nowhere()
-    outbox = VerdictsToSorter(spool)
+    verdicts = VerdictsToSorter(spool)
 
     def add(number: int, generation: int) -> None:
         task = msgspec.structs.replace(task_of(number), generation=generation)
-        for effect in outbox.add(task, 1, "off"):
+        for effect in verdicts.add(task, 1, "off"):
             assert isinstance(effect, Keep)
             spool.keep(effect.table, effect.key, effect.body)
         spool.commit()
 
     for number in range(WINDOW + 3):
         add(number, 0)
-    outbox.due(Seconds(0))
+    verdicts.due(Seconds(0))
     add(WINDOW + 1, 1)
     add(0, 1)
-    assert len(outbox) == WINDOW + 3
+    assert len(verdicts) == WINDOW + 3
     sent: list[StoreRequest] = []
     for second in range(10):
-        for effect in outbox.due(Seconds(second)):
+        for effect in verdicts.due(Seconds(second)):
             assert isinstance(effect, Send)
             assert isinstance(effect.message, StoreRequest)
             sent.append(effect.message)
-            for dropped in outbox.heard(Ok(note=effect.message.task.id)):
+            for dropped in verdicts.heard(Ok(note=effect.message.task.id)):
                 assert isinstance(dropped, Forget)
                 spool.forget(dropped.table, dropped.key)
-    assert len(outbox) == 0
+    assert len(verdicts) == 0
     assert [one.task.generation for one in sent if one.task.id in (task_of(0).id, task_of(WINDOW + 1).id)] == [1, 1]
 
 

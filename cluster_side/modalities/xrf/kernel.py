@@ -3,7 +3,7 @@
 Each detector element is corrected for its dead time, the chosen elements are summed (`elements`), and all spectra
 of a task are fitted at once, by the prepared model (`fast_fit`) or by PyMca (`pymca_fit`, the reference). A spectrum without
 a positive dead-time factor has no value: its rows are NaN, and it is left out of the scan's spectra; areas without a positive
-monitor are NaN too. `load` builds what can be built without spectra, so a process that forks after it has children that
+monitor are NaN too. `load` builds what can be built without spectra, so a process that forks after it has worker processes that
 start at once; with the fast engine and a warm cache it imports neither PyMca nor its tables.
 """
 

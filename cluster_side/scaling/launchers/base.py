@@ -32,7 +32,7 @@ class Phase(enum.Enum):
 
 
 class EndCause(enum.Enum):
-    """Why a job ended, or why an order was denied; the brake treats each in its own way."""
+    """Why a job ended, or why an order was denied; the circuit breaker treats each in its own way."""
 
     DONE = "done"
     CANCELLED = "cancelled"

@@ -93,12 +93,12 @@ class LocalLauncher:
                 running[name] = Sighting(name, job.token, Phase.RUNNING, nodes=(os.uname().nodename,))
                 continue
             del self._jobs[name]
-            self._ended[name] = self._with_words(_end(name, job.token, code))
+            self._ended[name] = self._with_last_line(_end(name, job.token, code))
         while len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
         return Seen(self._ended | running)
 
-    def _with_words(self, end: Sighting) -> Sighting:
+    def _with_last_line(self, end: Sighting) -> Sighting:
         """Add what a job that failed said last."""
         if end.cause not in (EndCause.START, EndCause.CODE):
             return end

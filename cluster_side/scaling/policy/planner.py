@@ -1,4 +1,4 @@
-"""What to do now: for all pipelines together, from queues, announcements, jobs and brakes to orders and cancellations.
+"""The planner: from queues, announcements, jobs and circuit breakers of all pipelines to orders and cancellations.
 
 Theory: each pipeline wishes (law), the wishes share the caps, and the difference to what is there is ordered, cancelled, or asked
 to leave at the task boundary. What is not known freezes growth: a queue that does not answer, a picture of the batch system that

@@ -1,4 +1,4 @@
-"""The real autoscaler's decisions (steering, law, ledger, brake) as a policy of the simulated world.
+"""The real autoscaler's decisions (planner, law, ledger, breaker) as a policy of the simulated world.
 
 What the daemon learns from buffers, the metadata server and the batch system, it learns here from the world, as late: who waits
 and works at every tick, the batch system's picture every few seconds, the fate of an order when the call returns.
@@ -58,10 +58,10 @@ class Pilot:
         for name, queue in self._world.queues.items():
             gauge = _gauge(name, queue, now)
             planner.pipelines[name].gauged(gauge, now)
-            planner.take(planner.ledger.attended(gauge.jobs, now), now)
+            planner.take(planner.ledger.workers_heard(gauge.jobs, now), now)
         if now - self._looked >= LOOK_EVERY:
             self._looked = now
-            planner.listed(Seen(self._picture()), now)
+            planner.listed(Seen(self._listing()), now)
         for act in planner.step(now):
             if isinstance(act, Start):
                 self._start(act)
@@ -89,7 +89,7 @@ class Pilot:
         batch = self._world.batch
         batch.cancel([batch.jobs[int(job)] for job in act.ids if int(job) in batch.jobs])
 
-    def _picture(self) -> dict[str, Sighting]:
+    def _listing(self) -> dict[str, Sighting]:
         batch = self._world.batch
         over, batch.over = batch.over, []
         seen = {str(job.number): _sighting(job) for job in over}

@@ -76,7 +76,7 @@ class SlurmLauncher:
         self._next = 0.0
         self._bound: int | None = None
         self._asked: float | None = None
-        self._words: dict[str, str] = {}
+        self._said_last: dict[str, str] = {}
         """What jobs that failed said last, by id, while the picture shows them: a log is read once."""
 
     @property
@@ -128,7 +128,7 @@ class SlurmLauncher:
         self._next = max(self._asked + self._slurm.look_every, now + min(LONGEST_RESPITE, RESPITE * took))
         self._asked = None
         if isinstance(listing, Seen):
-            self._last = self._recall.judge(self._with_words(listing), now)
+            self._last = self._recall.judge(self._with_last_line(listing), now)
             self._most_in_array()  # asked for after the first good picture, so that no order waits for it
         else:
             self._last = listing
@@ -136,12 +136,14 @@ class SlurmLauncher:
             self._recall.explain(self._commands.ends(missing), missing)
         return self._last
 
-    def _with_words(self, seen: Seen) -> Seen:
+    def _with_last_line(self, seen: Seen) -> Seen:
         """Add what jobs that failed said last, where their logs can be read here."""
-        folder, before = self._slurm.logs or self._deployment.site.state / "logs", self._words
+        folder, before = self._slurm.logs or self._deployment.site.state / "logs", self._said_last
         failed = {job: one for job, one in seen.jobs.items() if one.cause in (EndCause.START, EndCause.CODE)}
-        self._words = {job: before[job] if job in before else job_log.last_line(self._deployment, folder, job) for job in failed}
-        return Seen({**seen.jobs} | {job: replace(one, reason=self._words[job] or one.reason) for job, one in failed.items()})
+        self._said_last = {
+            job: before[job] if job in before else job_log.last_line(self._deployment, folder, job) for job in failed
+        }
+        return Seen({**seen.jobs} | {job: replace(one, reason=self._said_last[job] or one.reason) for job, one in failed.items()})
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Ask these jobs to leave."""

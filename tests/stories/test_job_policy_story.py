@@ -1,4 +1,4 @@
-"""Random lives of a job: never too many children, every lost lease is reported once, and it always comes to an end."""
+"""Random stories of a job: never too many workers, every lost lease is reported once, and it always comes to an end."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -40,7 +40,7 @@ class JobStory(RuleBasedStateMachine):
             assert not self.exits, "something after the exit"
             match effect:
                 case StartWorker(number):
-                    assert self.drained_at is None, "a child was started while the job leaves"
+                    assert self.drained_at is None, "a worker was started while the job leaves"
                     self.alive[number] = ""
                 case ReportLoss(task):
                     self.reported.append(task)
@@ -75,14 +75,14 @@ class JobStory(RuleBasedStateMachine):
         self.drained_at = self.now if self.drained_at is None else self.drained_at
         waiting = {number for number, task in self.alive.items() if not task}
         self.tell(SignalTerm())
-        assert waiting <= self.asked, "a child that waits was not told to leave"
+        assert waiting <= self.asked, "a worker that waits was not told to leave"
 
     @rule(seconds=st.sampled_from([0.0, 1.0, GRACE, HAND_BACK]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
         self.tell(TimePassed())
         if self.drained_at is not None and self.now >= self.drained_at + GRACE:
-            assert set(self.alive) <= self.asked, "a busy child was not asked to hand back"
+            assert set(self.alive) <= self.asked, "a busy worker was not asked to hand back"
 
     @invariant()
     def promises(self) -> None:

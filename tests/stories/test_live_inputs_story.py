@@ -82,9 +82,9 @@ def test_rows_without_a_frame_are_no_numbers() -> None:
     pieces = news_of(
         LiveState(state(18, "ended"), [FileFact(name(0), 6), FileFact(name(2), 6)], 18, quiet=True), SOURCE, PLANNED, 0
     )
-    growing = LiveInputs(task_with(stop=PLANNED), SOURCE, None, None, Alone(), None, taken=list(pieces.pieces))  # type: ignore[arg-type]
+    live = LiveInputs(task_with(stop=PLANNED), SOURCE, None, None, Alone(), None, taken=list(pieces.pieces))  # type: ignore[arg-type]
     declared = (Output("x", "m"), Output("object", "", per="scan", merge="first"))
-    found = growing.placed({"x": np.arange(12.0), "object": np.ones((2, 2))}, declared)
+    found = live.placed({"x": np.arange(12.0), "object": np.ones((2, 2))}, declared)
     expected = np.full(PLANNED, np.nan)
     expected[:6], expected[12:18] = np.arange(6), np.arange(6, 12)
     np.testing.assert_array_equal(found["x"], expected)

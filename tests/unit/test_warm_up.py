@@ -1,4 +1,4 @@
-"""A worker that rehearsed has its own copy of what it is going to write to."""
+"""A worker that has warmed up has its own copies of the pages that it is going to write to."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from cluster_side.worker.job import warm_up
 
 
 def faults(path: pathlib.Path, script: bytes | None) -> int:
-    """Return how many pages the first look into a file costs a forked child."""
+    """Return how many page faults the first look into a file costs a forked process."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -32,17 +32,17 @@ def faults(path: pathlib.Path, script: bytes | None) -> int:
         return int(answer.read())
 
 
-def test_a_rehearsal_takes_the_page_faults_of_the_first_file(tmp_path: pathlib.Path) -> None:
-    """In a process of its own, as a nursery is: what other tests left in memory would count too."""
+def test_a_warm_up_takes_the_page_faults_of_the_first_file(tmp_path: pathlib.Path) -> None:
+    """In a process of its own, as a prefork pool is: what other tests left in memory would count too."""
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["entry/instrument/counts"] = np.arange(5)
-    command = [sys.executable, "-m", "tests.unit.test_rehearsal", str(tmp_path / "scan.h5")]
+    command = [sys.executable, "-m", "tests.unit.test_warm_up", str(tmp_path / "scan.h5")]
     pairs = json.loads(subprocess.run(command, check=True, capture_output=True, cwd=pathlib.Path(__file__).parents[2]).stdout)
-    rehearsed, cold = (statistics.median(column) for column in zip(*pairs, strict=True))
-    assert rehearsed < 0.6 * cold, pairs
+    warm, cold = (statistics.median(column) for column in zip(*pairs, strict=True))
+    assert warm < 0.6 * cold, pairs
 
 
-def test_a_rehearsal_says_whether_it_could_be_done() -> None:
+def test_a_warm_up_says_whether_it_could_be_done() -> None:
     assert warm_up.run(warm_up.script())
     assert not warm_up.run(b"no file")
 

@@ -117,8 +117,8 @@ def test_the_gauge_tells_how_jobs_started() -> None:
 
 
 def test_percentiles_of_the_last_tasks() -> None:
-    tempo = Rates()
-    assert tempo.percentile(95) == 0.0
+    rates = Rates()
+    assert rates.percentile(95) == 0.0
     for seconds in range(1, 201):
-        tempo.served(float(seconds))
-    assert (tempo.percentile(50), tempo.percentile(99)) == (151.0, 199.0)
+        rates.served(float(seconds))
+    assert (rates.percentile(50), rates.percentile(99)) == (151.0, 199.0)

@@ -276,7 +276,7 @@ def test_a_killed_worker_is_reported_at_once(tmp_path: pathlib.Path, monkeypatch
     (failed,) = line.of(TaskFailed)
     assert (failed.cause, failed.worker) == ("infra", line.leases[0][0])
     assert "was killed by signal 9 (SIGKILL)" in failed.reason
-    assert failed.stderr == "a library warns\n", "its parent tells its last words"
+    assert failed.stderr == "a library warns\n", "its parent reports what it wrote last"
 
 
 def test_a_kernel_that_raises_is_a_fault_with_a_sentence(
@@ -330,7 +330,7 @@ def test_a_job_that_is_not_wanted_leaves_when_its_task_is_done(tmp_path: pathlib
         with job(deployment, monkeypatch, job_policy.JobPolicy(2), idle=30.0) as pid:
             assert code_of(pid) == 0
     assert len(line.of(TaskDone)) == 1
-    assert len(line.of(LeaseRequest)) <= 3, "no child after the one that was told to leave"
+    assert len(line.of(LeaseRequest)) <= 3, "no worker after the one that was told to leave"
 
 
 def test_an_idle_worker_stays_as_long_as_the_buffer_wants_and_says_how_long_its_job_may_run(

@@ -1,7 +1,7 @@
-"""A parent that has everything imported and forks real components, so that one that is killed is back in milliseconds.
+"""A fork server: a process with everything imported that forks real components, so a killed one is back in milliseconds.
 
-Run as a script it reads one order a line from standard input ("start sink", "kill sink") and answers each with a line; `Hatchery`
-is the other end. Each child is a process of its own with its own sockets and spool, as `beamtide serve` makes it.
+Run as a script it reads one command per line from standard input ("start sink", "kill sink") and answers each with a line;
+`ForkServer` is the client. Each component is a process with its own sockets and spool, as `beamtide serve` makes it.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from beamtide.config.models import Deployment  # noqa: E402
 
 
 @dataclasses.dataclass(slots=True)
-class Brood:
-    """The children of the script."""
+class ForkedServices:
+    """The components that the script has forked."""
 
     deployment: Deployment
     folder: pathlib.Path
     pids: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def obey(self, verb: str, name: str) -> object:
-        """Carry out one order; return the answer."""
+        """Carry out one command; return the answer."""
         match verb:
             case "start":
                 self.pids[name] = self._fork(name)
@@ -84,7 +84,7 @@ class Brood:
             os._exit(code)
 
 
-class Hatchery:
+class ForkServer:
     """Starts, kills, freezes and thaws components; all of them end with it."""
 
     def __init__(self, deployment: Deployment, folder: pathlib.Path) -> None:
@@ -135,7 +135,7 @@ class Hatchery:
         return found
 
     def log(self, name: str) -> str:
-        """Return what a child wrote."""
+        """Return what a component wrote."""
         return (self.folder / "logs" / f"{name}.log").read_text(errors="replace")
 
     def _order(self, verb: str, name: str) -> object:
@@ -144,7 +144,7 @@ class Hatchery:
         self._parent.stdin.write(f"{verb} {name}\n")
         self._parent.stdin.flush()
         answer = self._parent.stdout.readline()
-        assert answer, "the hatchery is gone"
+        assert answer, "the fork server is gone"
         return json.loads(answer)
 
 
@@ -156,12 +156,12 @@ def main() -> None:
         importlib.import_module(f"beamline_side.cores.{room}")
     importlib.import_module("tests.faults.load")
     parent_death.die_with(os.getppid(), signal.SIGKILL)
-    brood = Brood(Deployment.model_validate_json(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    forked = ForkedServices(Deployment.model_validate_json(sys.argv[1]), pathlib.Path(sys.argv[2]))
     for line in sys.stdin:
         verb, _, name = line.rstrip("\n").partition(" ")
-        print(json.dumps(brood.obey(verb, name)), flush=True)
-    for name in list(brood.pids):
-        brood.obey("kill", name)
+        print(json.dumps(forked.obey(verb, name)), flush=True)
+    for name in list(forked.pids):
+        forked.obey("kill", name)
 
 
 if __name__ == "__main__":
