@@ -146,6 +146,5 @@ def decisions(book: Book) -> None:
 
 def gauge(name: str, ready: int, jobs: dict[str, tuple[int, int]]) -> BufferGauge:
     """Return a queue."""
-    zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
     leased = sum(busy for _, busy in jobs.values())
-    return BufferGauge(pipeline=PipelineName(name), ready=ready, leased=leased, service_time=2.0, jobs=jobs, **zeros)
+    return BufferGauge(pipeline=PipelineName(name), ready=ready, leased=leased, service_time=2.0, jobs=jobs)

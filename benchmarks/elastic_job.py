@@ -8,7 +8,6 @@ machine does not make them longer. The `sbatch` is the tests' stand-in; when it 
 import os
 import pathlib
 import sys
-from typing import Any
 
 import h5py
 import numpy as np
@@ -125,8 +124,7 @@ def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path
     machine.took([Seen({})], clock.monotonic())
     shell.calls.open()
     try:
-        zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
-        gauge = BufferGauge(pipeline=PipelineName("xrf"), ready=100, leased=0, service_time=2.0, **zeros)
+        gauge = BufferGauge(pipeline=PipelineName("xrf"), ready=100, service_time=2.0)
         began, end = clock.utc(), clock.monotonic() + PATIENCE
         machine.handle(Heard(link("buffer.xrf"), gauge), Seconds(clock.monotonic()))
         machine.handle(Tick(), Seconds(clock.monotonic()))

@@ -18,6 +18,7 @@ from beamtide.component import state_folder
 from beamtide.component.heartbeat import card_of
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
+from beamtide.messages.base import PipelineName
 from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest, SorterGauge
 from beamtide.pump import Caller, Limits, Pump
@@ -203,9 +204,7 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
     now = clock.monotonic()
     if queued is not None:
         for name, ready in queued.items():
-            zeros: dict[str, Any] = dict.fromkeys(("held", "idle", "done", "abandoned", "retried", "leased", "workers"), 0)
-            rates: dict[str, Any] = dict.fromkeys(("oldest_wait", "service_time", "arrival_rate"), 0.0)
-            planner.pipelines[name].gauged(BufferGauge(pipeline=name, ready=ready, **zeros, **rates), now)  # type: ignore[arg-type]
+            planner.pipelines[name].gauged(BufferGauge(pipeline=PipelineName(name), ready=ready), now)
         return
     with Caller(identity_of(deployment, "component")) as caller:
         scans = caller.ask(deployment.address("metadata"), ScansRequest(), Scans, patience=PATIENCE).scans

@@ -30,10 +30,10 @@ CAPS = Ceilings(6, 10)
 def gauge(name: str, ready: int, jobs: dict[str, tuple[int, int]]) -> BufferGauge:
     leased = sum(busy for _, busy in jobs.values())
     idle = sum(waiting for waiting, _ in jobs.values())
+    workers = idle + leased
     return BufferGauge(
-        pipeline=PipelineName(name), ready=ready, held=0, leased=leased, workers=idle + leased, idle=idle, oldest_wait=0.0,
-        service_time=2.0, arrival_rate=0.0, done=0, abandoned=0, retried=0, jobs=jobs,
-    )  # fmt: skip
+        pipeline=PipelineName(name), ready=ready, leased=leased, workers=workers, idle=idle, service_time=2.0, jobs=jobs
+    )
 
 
 class ScalingStory(RuleBasedStateMachine):

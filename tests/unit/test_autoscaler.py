@@ -122,7 +122,6 @@ class Rig:
         jobs: dict[str, tuple[int, int]] | None = None,
         starts: dict[str, StartStages] | None = None,
     ) -> None:
-        zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
         told = BufferGauge(
             pipeline=PipelineName(name),
             ready=ready,
@@ -130,7 +129,6 @@ class Rig:
             service_time=2.0,
             jobs=jobs or {},
             starts=starts or {},
-            **zeros,
         )
         self.hear(told, link(f"buffer.{name}"))
 

@@ -5,7 +5,6 @@ and works at every tick, the batch system's picture every few seconds, the fate 
 """
 
 import math
-from typing import Any
 
 from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.messages.base import PipelineName, ScanId
@@ -106,7 +105,6 @@ _SOURCE = SourceConfig(match="*", frames_per_task=1)
 
 def _gauge(name: str, queue: Queue, now: float) -> BufferGauge:
     last = queue.times[-100:]
-    zeros: dict[str, Any] = dict.fromkeys(("held", "abandoned", "retried", "oldest_wait"), 0)
     jobs = {str(job.number): (1, 0) for job in queue.idle} | {str(number): (0, 1) for number in queue.busy}
     return BufferGauge(
         pipeline=PipelineName(name),
@@ -119,7 +117,6 @@ def _gauge(name: str, queue: Queue, now: float) -> BufferGauge:
         done=len(queue.times),
         service_p99=max(last, default=0.0),
         jobs=jobs,
-        **zeros,
     )
 
 
