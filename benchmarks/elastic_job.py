@@ -23,13 +23,13 @@ from beamtide.messages.metadata import Scan
 from beamtide.messages.scaling import BufferGauge
 from benchmarks.measure import Book, scratch
 from cluster_side.scaling import autoscaler
+from cluster_side.scaling.jobs.batch_calls import Start
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers.base import Phase, Seen
 from cluster_side.scaling.launchers.local import LocalLauncher
 from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
 from cluster_side.scaling.orders import order_for
-from cluster_side.scaling.policy.planner import Start
 from cluster_side.scaling.scaling_loop import ScalerMachine
 from cluster_side.scaling.state_file import StateFile
 from tests.slurm import nap
@@ -89,9 +89,9 @@ def job_efficiency(book: Book, folder: pathlib.Path) -> None:
 def _lived(deployment: Deployment) -> float:
     """Return the seconds from asking for a job until it is gone."""
     launcher, end = LocalLauncher(deployment), clock.monotonic() + 2 * TASKS * TASK_SECONDS
-    buy = Start(Order("bench-1", "nap", 1, 1, clock.monotonic()), TASKS, 600, ())
+    start = Start(Order("bench-1", "nap", 1, 1, clock.monotonic()), TASKS, 600, ())
     began = clock.monotonic()
-    launcher.submit(order_for(deployment, launcher, buy))
+    launcher.submit(order_for(deployment, launcher, start))
     while clock.monotonic() < end:
         listing = launcher.look()
         assert isinstance(listing, Seen)
@@ -119,8 +119,8 @@ def decision_to_submit(book: Book, folder: pathlib.Path) -> None:
 def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path, number: int) -> float:
     state_file = StateFile(deployment.site.state / f"autoscaler{number}")
     planner = autoscaler.planner_for(deployment, launcher, {}, f"us{number}", state_file.fence)
-    machine = ScalerMachine(planner, 0.5, 5.0, lambda buy: order_for(deployment, launcher, buy))
-    shell = autoscaler.Shell(machine, state_file, LauncherThread(launcher, print))
+    machine = ScalerMachine(planner, 0.5, 5.0)
+    shell = autoscaler.Shell(machine, state_file, LauncherThread(deployment, launcher))
     machine.took([Seen({})], clock.monotonic())
     shell.calls.open()
     try:

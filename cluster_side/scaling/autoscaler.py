@@ -24,7 +24,7 @@ from beamtide.messages.scaling import BufferGauge, GaugeRequest, SorterGauge
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.security.guard import guard_of, identity_of
 from beamtide.session import Session
-from cluster_side.scaling.jobs.batch_calls import Cancel, Submit
+from cluster_side.scaling.jobs.batch_calls import Start
 from cluster_side.scaling.jobs.ledger import PRESENT, Ledger
 from cluster_side.scaling.jobs.states import JobState
 from cluster_side.scaling.launcher_thread import LauncherThread
@@ -34,7 +34,7 @@ from cluster_side.scaling.orders import cost_of, order_for
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import Ceilings, Planner, Start
+from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.scaling_loop import ScalerMachine, restored
 from cluster_side.scaling.state_file import Rows, StateFile, peek
 
@@ -87,7 +87,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
         owner = _owner(state_file)
         planner = planner_for(deployment, launcher, state_file.rows, owner, state_file.fence)
         scaling = deployment.site.scaling
-        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit, lambda buy: order_for(deployment, launcher, buy))
+        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit)
         links = {name: name for name in ("topology", "metadata")}
         links |= {to: to for name in planner.pipelines for to in (f"buffer.{name}", f"sorter.{name}")}
         pump = Pump(
@@ -97,7 +97,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
             limits=Limits(guard=guard_of(deployment)),
         )
         on_stop(pump.stop)
-        shell = Shell(machine, state_file, LauncherThread(launcher, lambda said: log.error("launcher failed", reason=said)))
+        shell = Shell(machine, state_file, LauncherThread(deployment, launcher))
         log.info("in charge", fence=state_file.fence, owner=owner, adopted=len(planner.ledger.orders))
         shell.calls.open()
         try:
@@ -160,10 +160,6 @@ class Shell:
         self.state_file.keep(self.machine.changes)
         self.machine.kept()
         for call in self.machine.calls:
-            if isinstance(call, Submit):
-                log.info("orders jobs", pipeline=call.order.pipeline, jobs=call.order.count, token=call.order.token)
-            elif isinstance(call, Cancel):
-                log.info("cancels jobs", ids=call.ids)
             self.calls.want(call)
         self.machine.calls = []
         self.machine.in_flight = self.calls.waiting

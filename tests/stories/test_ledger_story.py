@@ -14,13 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import BufferGauge
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, SubmitAnswer, Submitted, Unclear, Unseen
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner, Start, Withdraw
+from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner
 from cluster_side.scaling.scaling_loop import restored
 
 NAMES = ("a", "b")

@@ -10,12 +10,13 @@ from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from beamtide.messages.scaling import BufferGauge
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import Ceilings, Planner, Start, Withdraw
+from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.simulation.batch import SimulatedJob
 from cluster_side.scaling.simulation.traces import Announced
 from cluster_side.scaling.simulation.world import Queue, World
