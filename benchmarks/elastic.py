@@ -7,7 +7,6 @@ machine; those of the decision loop do.
 """
 
 import heapq
-import pathlib
 import random
 import statistics
 from typing import Any
@@ -21,7 +20,7 @@ from benchmarks import elastic_job, slurm_start
 from benchmarks.elastic_rules import PEERS
 from benchmarks.measure import Beside, Book
 from cluster_side.scaling.jobs.ledger import Ledger
-from cluster_side.scaling.launchers.base import JobOrder, JobShape, Phase, Seen, Sighting, Submitted
+from cluster_side.scaling.launchers.base import Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
@@ -118,8 +117,7 @@ def decisions(book: Book) -> None:
         config = PipelineConfig(pipeline=name, modality="m", source=SourceConfig(match="*"), job=JobConfig(slots=10))
         pipelines[name] = Pipeline(config, 12.0, Forecast(config))
     planner = Planner(pipelines, Ledger("us"), Ceilings(500), Budget(1e9, 0.0), 1.0)
-    order = JobOrder("p0", "m", "t", 1, 10, 30, JobShape(), "n", (), pathlib.Path())
-    machine = ScalerMachine(planner, 0.001, 5.0, lambda start: order)
+    machine = ScalerMachine(planner, 0.001, 5.0)
     planner.listed(Seen({}), 0.0)
     jobs: dict[str, Sighting] = {}
     for name in names:
@@ -146,6 +144,5 @@ def decisions(book: Book) -> None:
 
 def gauge(name: str, ready: int, jobs: dict[str, tuple[int, int]]) -> BufferGauge:
     """Return a queue."""
-    zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
     leased = sum(busy for _, busy in jobs.values())
-    return BufferGauge(pipeline=PipelineName(name), ready=ready, leased=leased, service_time=2.0, jobs=jobs, **zeros)
+    return BufferGauge(pipeline=PipelineName(name), ready=ready, leased=leased, service_time=2.0, jobs=jobs)

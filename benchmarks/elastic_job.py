@@ -8,7 +8,6 @@ machine does not make them longer. The `sbatch` is the tests' stand-in; when it 
 import os
 import pathlib
 import sys
-from typing import Any
 
 import h5py
 import numpy as np
@@ -24,13 +23,13 @@ from beamtide.messages.metadata import Scan
 from beamtide.messages.scaling import BufferGauge
 from benchmarks.measure import Book, scratch
 from cluster_side.scaling import autoscaler
+from cluster_side.scaling.jobs.batch_calls import Start
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers.base import Phase, Seen
 from cluster_side.scaling.launchers.local import LocalLauncher
 from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
 from cluster_side.scaling.orders import order_for
-from cluster_side.scaling.policy.planner import Start
 from cluster_side.scaling.scaling_loop import ScalerMachine
 from cluster_side.scaling.state_file import StateFile
 from tests.slurm import nap
@@ -120,13 +119,12 @@ def decision_to_submit(book: Book, folder: pathlib.Path) -> None:
 def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path, number: int) -> float:
     state_file = StateFile(deployment.site.state / f"autoscaler{number}")
     planner = autoscaler.planner_for(deployment, launcher, {}, f"us{number}", state_file.fence)
-    machine = ScalerMachine(planner, 0.5, 5.0, lambda start: order_for(deployment, launcher, start))
-    shell = autoscaler.Shell(machine, state_file, LauncherThread(launcher, print))
+    machine = ScalerMachine(planner, 0.5, 5.0)
+    shell = autoscaler.Shell(machine, state_file, LauncherThread(deployment, launcher))
     machine.took([Seen({})], clock.monotonic())
     shell.calls.open()
     try:
-        zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
-        gauge = BufferGauge(pipeline=PipelineName("xrf"), ready=100, leased=0, service_time=2.0, **zeros)
+        gauge = BufferGauge(pipeline=PipelineName("xrf"), ready=100, service_time=2.0)
         began, end = clock.utc(), clock.monotonic() + PATIENCE
         machine.handle(Heard(link("buffer.xrf"), gauge), Seconds(clock.monotonic()))
         machine.handle(Tick(), Seconds(clock.monotonic()))

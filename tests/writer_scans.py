@@ -6,10 +6,11 @@ import numpy as np
 
 from beamline_side.writers.maps import Positions
 from beamline_side.writers.product import Batch, Content
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Digest, PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState, SettingsDocument
 from beamtide.messages.results import DatasetHeader, Product, Provenance, StoreRequest
 from beamtide.messages.tasks import InputFile, Task
+from beamtide.task_id import task_id
 
 SETTINGS = Digest("ab" * 32)
 HEADERS = (
@@ -39,7 +40,7 @@ def line(number: int, columns: int = 6, product: Product | None = None) -> Batch
     start, stop = number * columns, (number + 1) * columns
     source = InputFile(root="raw", path=f"scan_1/{number}.h5", format="hdf5", first=0, last=columns)
     task = Task(
-        id=TaskId(f"{product.scan}/xrf/{product.settings[:8]}/{start:06d}-{stop:06d}"),
+        id=task_id(product.scan, "xrf", product.settings, start, stop),
         scan=product.scan,
         pipeline=product.pipeline,
         modality="xrf",

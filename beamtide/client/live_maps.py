@@ -131,5 +131,5 @@ def _axes(arrays: Arrays, name: str, values: NDArray[Any]) -> tuple[tuple[str, s
     x, y = arrays.get("object_x"), arrays.get("object_y")
     if x is None or y is None or not name.startswith("object") or values.shape != (len(y), len(x)):
         return ("", "", "", ""), (0.0, 0.0, 1.0, 1.0)
-    steps = (float(x[1] - x[0]), float(y[1] - y[0]))
-    return ("x", "y", "um", "um"), tuple(MICROMETRES * one for one in (float(x[0]), float(y[0]), *steps))  # type: ignore[return-value]
+    left, top, across, down = (MICROMETRES * float(one) for one in (x[0], y[0], x[1] - x[0], y[1] - y[0]))
+    return ("x", "y", "um", "um"), (left, top, across, down)

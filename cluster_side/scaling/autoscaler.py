@@ -18,12 +18,13 @@ from beamtide.component import state_folder
 from beamtide.component.heartbeat import card_of
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
+from beamtide.messages.base import PipelineName
 from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest, SorterGauge
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.security.guard import guard_of, identity_of
 from beamtide.session import Session
-from cluster_side.scaling.jobs.batch_calls import Cancel, Submit
+from cluster_side.scaling.jobs.batch_calls import Start
 from cluster_side.scaling.jobs.ledger import PRESENT, Ledger
 from cluster_side.scaling.jobs.states import JobState
 from cluster_side.scaling.launcher_thread import LauncherThread
@@ -33,7 +34,7 @@ from cluster_side.scaling.orders import cost_of, order_for
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import Ceilings, Planner, Start
+from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.scaling_loop import ScalerMachine, restored
 from cluster_side.scaling.state_file import Rows, StateFile, peek
 
@@ -86,7 +87,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
         owner = _owner(state_file)
         planner = planner_for(deployment, launcher, state_file.rows, owner, state_file.fence)
         scaling = deployment.site.scaling
-        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit, lambda start: order_for(deployment, launcher, start))
+        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit)
         links = {name: name for name in ("topology", "metadata")}
         links |= {to: to for name in planner.pipelines for to in (f"buffer.{name}", f"sorter.{name}")}
         pump = Pump(
@@ -96,7 +97,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
             limits=Limits(guard=guard_of(deployment)),
         )
         on_stop(pump.stop)
-        shell = Shell(machine, state_file, LauncherThread(launcher, lambda said: log.error("launcher failed", reason=said)))
+        shell = Shell(machine, state_file, LauncherThread(deployment, launcher))
         log.info("in charge", fence=state_file.fence, owner=owner, adopted=len(planner.ledger.orders))
         shell.calls.open()
         try:
@@ -159,10 +160,6 @@ class Shell:
         self.state_file.keep(self.machine.changes)
         self.machine.kept()
         for call in self.machine.calls:
-            if isinstance(call, Submit):
-                log.info("orders jobs", pipeline=call.order.pipeline, jobs=call.order.count, token=call.order.token)
-            elif isinstance(call, Cancel):
-                log.info("cancels jobs", ids=call.ids)
             self.calls.want(call)
         self.machine.calls = []
         self.machine.in_flight = self.calls.waiting
@@ -203,9 +200,7 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
     now = clock.monotonic()
     if queued is not None:
         for name, ready in queued.items():
-            zeros: dict[str, Any] = dict.fromkeys(("held", "idle", "done", "abandoned", "retried", "leased", "workers"), 0)
-            rates: dict[str, Any] = dict.fromkeys(("oldest_wait", "service_time", "arrival_rate"), 0.0)
-            planner.pipelines[name].gauged(BufferGauge(pipeline=name, ready=ready, **zeros, **rates), now)  # type: ignore[arg-type]
+            planner.pipelines[name].gauged(BufferGauge(pipeline=PipelineName(name), ready=ready), now)
         return
     with Caller(identity_of(deployment, "component")) as caller:
         scans = caller.ask(deployment.address("metadata"), ScansRequest(), Scans, patience=PATIENCE).scans

@@ -5,19 +5,24 @@ Clock policy: none. Invariants: one call at a time, in the order in which they w
 
 import queue
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
+import structlog
+
+from beamtide.config.models import Deployment
+from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Look, Result, Start, Withdraw
 from cluster_side.scaling.launchers.base import Launcher, Unclear, Unseen
+from cluster_side.scaling.orders import order_for
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class LauncherThread:
     """The thread, while it is open. If a launcher raises, its result is unclear, and the error is passed to `complain`."""
 
+    deployment: Deployment
     launcher: Launcher
-    complain: Callable[[str], None]
     waiting: int = 0
     _wanted: "queue.SimpleQueue[BatchCall | None]" = field(default_factory=queue.SimpleQueue)
     _results: "queue.SimpleQueue[Result | None]" = field(default_factory=queue.SimpleQueue)
@@ -35,7 +40,11 @@ class LauncherThread:
             self._thread.join()
 
     def want(self, call: BatchCall) -> None:
-        """Ask for a call."""
+        """Ask for something."""
+        if isinstance(call, Start):
+            log.info("orders jobs", pipeline=call.order.pipeline, jobs=call.order.count, token=call.order.token)
+        elif isinstance(call, Withdraw):
+            log.info("cancels jobs", ids=call.ids)
         self.waiting += 1
         self._wanted.put(call)
 
@@ -55,14 +64,15 @@ class LauncherThread:
     def _do(self, call: BatchCall) -> Result | None:
         try:
             match call:
-                case Submit(order):
-                    return Answered(order.token, self.launcher.submit(order))
+                case Start(order):
+                    return Answered(order.token, self.launcher.submit(order_for(self.deployment, self.launcher, call)))
+                case Withdraw(ids):
+                    self.launcher.cancel(ids)
                 case Look():
                     return self.launcher.look()
-                case Cancel(ids):
-                    self.launcher.cancel(ids)
         except Exception as error:
-            self.complain(f"{type(error).__name__}: {error}")
-            sentence = f"the launcher failed: {type(error).__name__}: {error}"
-            return Answered(call.order.token, Unclear(sentence)) if isinstance(call, Submit) else Unseen(sentence)
+            said = f"{type(error).__name__}: {error}"
+            log.error("launcher failed", reason=said)
+            sentence = f"the launcher failed: {said}"
+            return Answered(call.order.token, Unclear(sentence)) if isinstance(call, Start) else Unseen(sentence)
         return None

@@ -1,8 +1,8 @@
 """From a decision to an order: what exactly a job of a pipeline runs, and what it is given. Pure."""
 
 from beamtide.config.models import Deployment, PipelineConfig
+from cluster_side.scaling.jobs.batch_calls import Start
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, job_name
-from cluster_side.scaling.policy.planner import Start
 
 
 def order_for(deployment: Deployment, launcher: Launcher, start: Start) -> JobOrder:

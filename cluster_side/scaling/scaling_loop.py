@@ -11,7 +11,7 @@ Invariants: those of `Planner` and `Ledger`; an order is in `changes` in the sam
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from beamtide.machine import Effect, Event, Heard, Send, Tick, WakeAt, link
@@ -20,10 +20,10 @@ from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest, JobsRequest, PipelineRequest, ScaleRequest, SorterGauge
 from beamtide.session import Poll
 from cluster_side.scaling import reports
-from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
+from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Look, Result
 from cluster_side.scaling.jobs.states import Order
-from cluster_side.scaling.launchers.base import JobOrder, Seen, Unseen
-from cluster_side.scaling.policy.planner import Planner, Start
+from cluster_side.scaling.launchers.base import Seen, Unseen
+from cluster_side.scaling.policy.planner import Planner
 
 KEEP_EVERY = 60.0
 """Seconds between two writings of node-hours spent, service times and cold starts."""
@@ -33,10 +33,10 @@ Changes = dict[tuple[str, str], Any]
 
 
 class ScalerMachine:
-    """The core of the autoscaler. `order_for` makes the order for a decision."""
+    """The core of the autoscaler."""
 
-    def __init__(self, planner: Planner, tick: float, idle_exit: float, order_for: Callable[[Start], JobOrder]) -> None:
-        self.planner, self._tick, self._idle_exit, self._order_for = planner, tick, idle_exit, order_for
+    def __init__(self, planner: Planner, tick: float, idle_exit: float) -> None:
+        self.planner, self._tick, self._idle_exit = planner, tick, idle_exit
         self.calls: list[BatchCall] = []
         self.changes: Changes = {}
         self.in_flight = 0
@@ -134,8 +134,7 @@ class ScalerMachine:
         return []
 
     def _step(self, now: float) -> None:
-        for act in self.planner.step(now):
-            self.calls.append(Submit(self._order_for(act)) if isinstance(act, Start) else Cancel(act.ids))
+        self.calls += self.planner.step(now)
         if not self._looking:
             self._looking = True
             self.calls.append(Look())

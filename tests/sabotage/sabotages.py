@@ -615,8 +615,8 @@ SABOTAGES = (
     Sabotage(
         "a task that begins early is another one after an early end",
         "_early_task",
-        "(0, planned)",
-        "(0, state.points)",
+        "task_id(task.scan, pipeline.pipeline, settings, 0, planned)",
+        "task_id(task.scan, pipeline.pipeline, settings, 0, state.points)",
         ("tests/stories/test_task_plan_story.py",),
     ),
     Sabotage(

@@ -14,13 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import BufferGauge
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, SubmitAnswer, Submitted, Unclear, Unseen
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner, Start, Withdraw
+from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner
 from cluster_side.scaling.scaling_loop import restored
 
 NAMES = ("a", "b")
@@ -30,10 +31,10 @@ CAPS = Ceilings(6, 10)
 def gauge(name: str, ready: int, jobs: dict[str, tuple[int, int]]) -> BufferGauge:
     leased = sum(busy for _, busy in jobs.values())
     idle = sum(waiting for waiting, _ in jobs.values())
+    workers = idle + leased
     return BufferGauge(
-        pipeline=PipelineName(name), ready=ready, held=0, leased=leased, workers=idle + leased, idle=idle, oldest_wait=0.0,
-        service_time=2.0, arrival_rate=0.0, done=0, abandoned=0, retried=0, jobs=jobs,
-    )  # fmt: skip
+        pipeline=PipelineName(name), ready=ready, leased=leased, workers=workers, idle=idle, service_time=2.0, jobs=jobs
+    )
 
 
 class ScalingStory(RuleBasedStateMachine):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from beamtide.config.models import (
     CapsConfig,
@@ -33,7 +34,8 @@ from beamtide.messages.scaling import (
     StartStages,
 )
 from cluster_side.scaling import autoscaler
-from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
+from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Look, Result, Start, Withdraw
+from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers.base import (
     JobListing,
@@ -107,7 +109,7 @@ class Rig:
     def __init__(self, folder: pathlib.Path, desk: Desk | None = None, rows: Any = None, **caps: Any) -> None:
         self.deployment, self.desk, self.now = deployment_in(folder, **caps), desk or Desk(), 0.0
         self.planner = autoscaler.planner_for(self.deployment, self.desk, rows or {}, "us", 1)
-        self.machine = ScalerMachine(self.planner, 0.5, 5.0, lambda start: order_for(self.deployment, self.desk, start))
+        self.machine = ScalerMachine(self.planner, 0.5, 5.0)
         self.kept: dict[tuple[str, str], Any] = {}
         self.done: list[BatchCall] = []
 
@@ -122,7 +124,6 @@ class Rig:
         jobs: dict[str, tuple[int, int]] | None = None,
         starts: dict[str, StartStages] | None = None,
     ) -> None:
-        zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
         told = BufferGauge(
             pipeline=PipelineName(name),
             ready=ready,
@@ -130,7 +131,6 @@ class Rig:
             service_time=2.0,
             jobs=jobs or {},
             starts=starts or {},
-            **zeros,
         )
         self.hear(told, link(f"buffer.{name}"))
 
@@ -146,12 +146,12 @@ class Rig:
 
     def run(self, call: BatchCall) -> Result | None:
         match call:
-            case Submit(order):
+            case Start(order):
                 assert ("order", order.token) in self.kept, "ordered before it was on disk"
-                return Answered(order.token, self.desk.submit(order))
+                return Answered(order.token, self.desk.submit(order_for(self.deployment, self.desk, call)))
             case Look():
                 return self.desk.look()
-            case Cancel(ids):
+            case Withdraw(ids):
                 self.desk.cancel(ids)
         return None
 
@@ -407,23 +407,21 @@ def test_a_journal_survives_a_torn_end_and_is_made_short_again(tmp_path: pathlib
     again.close()
 
 
-def test_a_launcher_that_breaks_costs_no_thread_and_leaves_the_order_unclear() -> None:
+def test_a_launcher_that_breaks_costs_no_thread_and_leaves_the_order_unclear(tmp_path: pathlib.Path) -> None:
     class Broken(Desk):
         def submit(self, order: JobOrder) -> SubmitAnswer:
             raise RuntimeError("kaboom")
 
-    said: list[str] = []
-    calls = LauncherThread(Broken(), said.append)
+    calls = LauncherThread(deployment_in(tmp_path), Broken())
     calls.open()
-    order = JobOrder("xrf", "xrf", "t", 1, 1, 1, None, "n", (), pathlib.Path())  # type: ignore[arg-type]
-    for call in (Submit(order), Look()):
-        calls.want(call)
-    calls.close()
+    with capture_logs() as logged:
+        for call in (Start(Order("t", "xrf", 1, 1, 0.0), 1, 60, ()), Look()):
+            calls.want(call)
+        calls.close()
     answered, seen = calls.results()
-    assert isinstance(answered, Answered)
-    assert isinstance(answered.answer, Unclear)
+    assert answered == Answered("t", Unclear("the launcher failed: RuntimeError: kaboom"))
     assert isinstance(seen, Seen)
-    assert (said, calls.waiting) == (["RuntimeError: kaboom"], 0)
+    assert ([one["reason"] for one in logged if one["log_level"] == "error"], calls.waiting) == (["RuntimeError: kaboom"], 0)
 
 
 def test_a_proposal_shows_the_exact_command_and_starts_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

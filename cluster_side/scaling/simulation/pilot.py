@@ -5,18 +5,18 @@ and works at every tick, the batch system's picture every few seconds, the fate 
 """
 
 import math
-from typing import Any
 
 from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from beamtide.messages.scaling import BufferGauge
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import Ceilings, Planner, Start, Withdraw
+from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.simulation.batch import SimulatedJob
 from cluster_side.scaling.simulation.traces import Announced
 from cluster_side.scaling.simulation.world import Queue, World
@@ -106,7 +106,6 @@ _SOURCE = SourceConfig(match="*", frames_per_task=1)
 
 def _gauge(name: str, queue: Queue, now: float) -> BufferGauge:
     last = queue.times[-100:]
-    zeros: dict[str, Any] = dict.fromkeys(("held", "abandoned", "retried", "oldest_wait"), 0)
     jobs = {str(job.number): (1, 0) for job in queue.idle} | {str(number): (0, 1) for number in queue.busy}
     return BufferGauge(
         pipeline=PipelineName(name),
@@ -119,7 +118,6 @@ def _gauge(name: str, queue: Queue, now: float) -> BufferGauge:
         done=len(queue.times),
         service_p99=max(last, default=0.0),
         jobs=jobs,
-        **zeros,
     )
 
 
