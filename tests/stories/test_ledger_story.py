@@ -19,7 +19,7 @@ from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
 from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner, Start, Withdraw
 from cluster_side.scaling.scaling_loop import restored
-from tests.builders.jobs import make_gauge
+from tests.builders.gauges import make_gauge
 from tests.builders.sites import make_pipeline
 
 NAMES = ("a", "b")

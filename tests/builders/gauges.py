@@ -1,12 +1,9 @@
-"""Queues and orders, as autoscaler and launchers see them."""
+"""Queues as their buffers tell the autoscaler."""
 
-import sys
 from typing import Any
 
-from beamtide.config.models import Deployment
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import BufferGauge
-from cluster_side.scaling.launchers.base import JobOrder, JobShape, job_name
 
 
 def make_gauge(pipeline: str, ready: int, jobs: dict[str, tuple[int, int]] | None = None, **more: Any) -> BufferGauge:
@@ -16,16 +13,3 @@ def make_gauge(pipeline: str, ready: int, jobs: dict[str, tuple[int, int]] | Non
     fields = dict.fromkeys(("held", "oldest_wait", "arrival_rate", "done", "abandoned", "retried"), 0)
     fields |= {"idle": idle, "leased": leased, "workers": idle + leased, "service_time": 2.0, "jobs": jobs, **more}
     return BufferGauge(pipeline=PipelineName(pipeline), ready=ready, **fields)
-
-
-def make_order(deployment: Deployment, token: str, program: str = "pass", count: int = 1, **more: Any) -> JobOrder:
-    """Return an order for jobs of pipeline xrf that run a Python program; `more` are other fields of `JobOrder`."""
-    fields = {
-        "slots": 1,
-        "tasks": 1,
-        "shape": JobShape(),
-        "name": job_name(deployment, "xrf"),
-        "argv": (sys.executable, "-c", program, str(deployment.file)),
-        "logs": deployment.site.state / "logs",
-    }
-    return JobOrder("xrf", "xrf", token, count, **fields | more)
