@@ -15,24 +15,17 @@ import numpy as np
 from beamtide import clock
 from beamtide.config.models import (
     Budgets,
-    CapsConfig,
     Deployment,
     LeaseConfig,
-    PipelineConfig,
-    Roots,
-    ScalingConfig,
-    SiteConfig,
-    SourceConfig,
 )
 from beamtide.errors import Busy
 from beamtide.machine import Arrays, Effect, Event, Heard, Send
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.base import Digest, Message, Ok, Seconds, TaskId
 from beamtide.messages.tasks import (
     Beat,
     Lease,
     LeaseRequest,
-    Need,
     Stale,
     StatusRequest,
     SubmitRequest,
@@ -44,6 +37,8 @@ from beamtide.messages.tasks import (
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.session import Session
+from tests.builders.sites import make_pipeline, make_site
+from tests.builders.tasks import make_need, make_task
 
 POINTS = 60
 MOST_OPEN = 120
@@ -57,18 +52,8 @@ POISON = 37
 
 def site(folder: pathlib.Path, leases: LeaseConfig, budgets: Budgets | None = None) -> Deployment:
     """Return a site of two pipelines, the second fenced on the first, with sockets in `folder`."""
-    roots = Roots(raw=folder, processed=folder)
-    config = SiteConfig(
-        site="t",
-        roots=roots,
-        state=folder / "s",
-        scaling=ScalingConfig(caps=CapsConfig(jobs=0, node_hours_per_day=100)),
-        pipelines=(),
-        leases=leases,
-        budgets=budgets or Budgets(),
-    )
-    pipelines = {name: PipelineConfig(pipeline=name, modality=name, source=SourceConfig(match="*")) for name in "pq"}
-    return Deployment(site=config, pipelines=pipelines, file=folder / "site.yaml")
+    pipelines = [make_pipeline(name) for name in "pq"]
+    return make_site(folder, *pipelines, jobs=0, state=folder / "s", leases=leases, budgets=budgets or Budgets())
 
 
 def tasks_of(scan: str) -> list[Task]:
@@ -84,18 +69,9 @@ def tasks_of(scan: str) -> list[Task]:
 
 
 def task(scan: str, pipeline: str, start: int, stop: int) -> Task:
-    needs = (Need(pipeline=PipelineName("p"), dataset="value", upto=stop),) if pipeline == "q" else ()
-    return Task(
-        id=TaskId(f"{scan}/{pipeline}/{start}"),
-        scan=ScanId(scan),
-        pipeline=PipelineName(pipeline),
-        modality=pipeline,
-        start=start,
-        stop=stop,
-        inputs=(),
-        settings=SETTINGS,
-        needs=needs,
-    )
+    needs = (make_need(stop, "p", "value"),) if pipeline == "q" else ()
+    whose = {"scan": scan, "pipeline": pipeline, "modality": pipeline, "settings": SETTINGS}
+    return make_task(start, stop, id=f"{scan}/{pipeline}/{start}", needs=needs, **whose)
 
 
 def arrays_of(task: Task, attempt: int) -> Arrays:

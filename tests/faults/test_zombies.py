@@ -8,10 +8,11 @@ import pytest
 from beamtide import clock
 from beamtide.config.models import LeaseConfig
 from beamtide.messages import results as r
-from beamtide.messages.base import Ok, PipelineName, ScanId
+from beamtide.messages.base import Ok
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest, TaskDone
 from beamtide.pump import Caller
+from tests.builders.tasks import make_product
 from tests.faults import load
 from tests.faults.fork_server import ForkServer
 
@@ -65,7 +66,7 @@ class Scene:
 
     def visible(self) -> list[tuple[int, float]]:
         """Return attempt and first value of each result that the sink has."""
-        product = r.Product(scan=ScanId("scan_0"), pipeline=PipelineName("p"), settings=load.SETTINGS)
+        product = make_product("scan_0", settings=load.SETTINGS)
         request = r.ResultsRequest(product=product, start=0)
         answer, arrays = self.caller.converse(self.deployment.address("sink"), request, r.Results, patience=30)
         return [(one.attempt, float(arrays[f"{number}/value"][0])) for number, one in enumerate(answer.results)]

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from beamtide import clock
-from beamtide.config.models import CapsConfig, Deployment, PipelineConfig, Roots, ScalingConfig, SiteConfig, SourceConfig
+from beamtide.config.models import Deployment
 from beamtide.config.slurm import Slurm
 from cluster_side.scaling.launchers.base import JobListing, JobOrder, JobShape, Launcher, Phase, Seen, Sighting, job_name
+from tests.builders.sites import make_pipeline, make_site
 
 PAUSE = "import signal; signal.pause()"
 T = TypeVar("T")
@@ -20,17 +21,7 @@ def site_in(folder: pathlib.Path, launcher: str = "slurm", **slurm: object) -> D
     quick = Slurm.model_validate(slurm)
     if "look_every" not in slurm:
         quick = quick.model_copy(update={"look_every": 0.01})
-    site = SiteConfig(
-        site="p06",
-        roots=Roots(raw=folder, processed=folder),
-        state=folder,
-        scaling=ScalingConfig(caps=CapsConfig(jobs=4, node_hours_per_day=100)),
-        pipelines=(),
-        launcher=launcher,  # type: ignore[arg-type]
-        beamtime="11010000",
-    ).model_copy(update={"slurm": quick})
-    pipelines = {"xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))}
-    return Deployment(site=site, pipelines=pipelines, file=folder / "site.yaml")
+    return make_site(folder, make_pipeline(), site="p06", jobs=4, launcher=launcher, beamtime="11010000", slurm=quick)
 
 
 def order(deployment: Deployment, token: str, program: str = "pass", count: int = 1, words: tuple[str, ...] = ()) -> JobOrder:

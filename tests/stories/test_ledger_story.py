@@ -11,9 +11,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
-from beamtide.messages.base import PipelineName
-from beamtide.messages.scaling import BufferGauge
 from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import Order
@@ -23,18 +20,11 @@ from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
 from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner
 from cluster_side.scaling.scaling_loop import restored
+from tests.builders.gauges import make_gauge
+from tests.builders.sites import make_pipeline
 
 NAMES = ("a", "b")
 CAPS = Ceilings(6, 10)
-
-
-def gauge(name: str, ready: int, jobs: dict[str, tuple[int, int]]) -> BufferGauge:
-    leased = sum(busy for _, busy in jobs.values())
-    idle = sum(waiting for waiting, _ in jobs.values())
-    workers = idle + leased
-    return BufferGauge(
-        pipeline=PipelineName(name), ready=ready, leased=leased, workers=workers, idle=idle, service_time=2.0, jobs=jobs
-    )
 
 
 class ScalingStory(RuleBasedStateMachine):
@@ -56,8 +46,7 @@ class ScalingStory(RuleBasedStateMachine):
         self.life += 1
         pipelines = {}
         for name in NAMES:
-            job = JobConfig(slots=2 if name == "b" else 1)
-            config = PipelineConfig(pipeline=name, modality="m", source=SourceConfig(match="*"), job=job)
+            config = make_pipeline(name, job={"slots": 2 if name == "b" else 1})
             pipelines[name] = Pipeline(config, 3.0, Forecast(config))
         self.planner = Planner(pipelines, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
         restored(
@@ -130,7 +119,7 @@ class ScalingStory(RuleBasedStateMachine):
     def decide(self) -> None:
         for name, pipeline in self.planner.pipelines.items():
             mine = {one.job: (0, 1) for one in self.cluster.values() if one.phase is Phase.RUNNING and one.token.endswith(name)}
-            told = gauge(name, self.ready[name], mine)
+            told = make_gauge(name, self.ready[name], mine)
             pipeline.gauged(told, self.now)
             self.planner.take(self.planner.ledger.workers_heard(told.jobs, self.now), self.now)
         self.act()
@@ -157,7 +146,7 @@ class ScalingStory(RuleBasedStateMachine):
     def look_away(self) -> None:
         self.planner.listed(Unseen("squeue: timed out"), self.now)
         for pipeline in self.planner.pipelines.values():
-            pipeline.gauged(gauge(pipeline.name, 500, {}), self.now)
+            pipeline.gauged(make_gauge(pipeline.name, 500, {}), self.now)
         assert not [one for one in self.planner.step(self.now) if isinstance(one, Start)], "ordered without a picture"
         self.keep()
 

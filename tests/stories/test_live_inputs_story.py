@@ -7,25 +7,25 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig, SourceConfig
 from beamtide.files.row import FileFact
-from beamtide.messages.base import PipelineName, ScanId
-from beamtide.messages.metadata import Scan, ScanState
-from beamtide.messages.tasks import Need
+from beamtide.messages.metadata import ScanState
 from beamtide.pump import Caller
 from cluster_side.modalities.base import Output
 from cluster_side.modalities.context import Alone
 from cluster_side.worker.task.live_inputs import LiveInputs, LiveNews, LiveState, as_started, live_inputs_of, news_of
+from tests.builders.scans import make_state
+from tests.builders.sites import make_pipeline
+from tests.builders.tasks import make_input, make_need, make_task
 from tests.faults import load
-from tests.unit.test_inputs import given as file
-from tests.unit.test_inputs import task_with
 
 SOURCE = SourceConfig(match="{scan}/*.h5", frames_per_task="scan", begin_with=1)
 PLANNED = 24
+FIRST = make_input("s/0.h5", 0, 6)
 
 
 def state(points: int, phase: str) -> ScanState:
-    return ScanState(scan=Scan(id=ScanId("s"), shape=(4, 6)), phase=phase, points=points, version=1)
+    return make_state(phase, points)
 
 
 def name(number: int) -> str:
@@ -82,7 +82,7 @@ def test_rows_without_a_frame_are_no_numbers() -> None:
     pieces = news_of(
         LiveState(state(18, "ended"), [FileFact(name(0), 6), FileFact(name(2), 6)], 18, quiet=True), SOURCE, PLANNED, 0
     )
-    live = LiveInputs(task_with(stop=PLANNED), SOURCE, None, None, Alone(), None, taken=list(pieces.pieces))  # type: ignore[arg-type]
+    live = LiveInputs(make_task(stop=PLANNED), SOURCE, None, None, Alone(), None, taken=list(pieces.pieces))  # type: ignore[arg-type]
     declared = (Output("x", "m"), Output("object", "", per="scan", merge="first"))
     found = live.placed({"x": np.arange(12.0), "object": np.ones((2, 2))}, declared)
     expected = np.full(PLANNED, np.nan)
@@ -92,21 +92,21 @@ def test_rows_without_a_frame_are_no_numbers() -> None:
 
 
 def test_a_bundle_of_a_task_that_began_early_has_what_it_began_with() -> None:
-    early = task_with(file("s/0.h5", 0, 6), file("s/1.h5", 2, 4), stop=PLANNED)
+    early = make_task(stop=PLANNED, inputs=(FIRST, make_input("s/1.h5", 2, 4)))
     assert as_started(early).stop == 8
-    whole = task_with(file("s/0.h5", 0, 6), stop=6)
+    whole = make_task(stop=6, inputs=(FIRST,))
     assert as_started(whole) == whole
 
 
 def test_a_task_that_has_all_of_its_inputs_is_read_as_ever(tmp_path: pathlib.Path) -> None:
     """Also where the pipeline file has come to say begin_with since it was submitted."""
-    pipeline = PipelineConfig(pipeline="p", modality="ptychography", source=SOURCE)
+    pipeline = make_pipeline("p", modality="ptychography", source=SOURCE)
     deployment = load.site(tmp_path, LeaseConfig()).model_copy(update={"pipelines": {"p": pipeline}})
     with Caller() as caller:
-        assert live_inputs_of(task_with(file("s/0.h5", 0, 6), stop=6), deployment, caller, Alone()) is None
-        early = task_with(file("s/0.h5", 0, 6), stop=PLANNED)
+        assert live_inputs_of(make_task(stop=6, inputs=(FIRST,)), deployment, caller, Alone()) is None
+        early = make_task(stop=PLANNED, inputs=(FIRST,))
         assert live_inputs_of(early, deployment, caller, Alone()) is not None
-        waits = msgspec.structs.replace(early, stop=6, needs=(Need(pipeline=PipelineName("q"), dataset="x", upto=3),))
+        waits = msgspec.structs.replace(early, stop=6, needs=(make_need(3, "q"),))
         assert live_inputs_of(waits, deployment, caller, Alone()) is not None
 
 

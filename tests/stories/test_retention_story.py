@@ -12,8 +12,8 @@ from beamline_side.cores.sink import retention
 from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.machine import Arrays, Event, Heard, Keep, Send, Tick
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, TaskId
-from beamtide.messages.tasks import Task
+from beamtide.messages.base import Message, Ok, Refused
+from tests.builders.tasks import make_product, make_task
 from tests.stories.shelf import Shelf
 
 NAMES = ("a", "b", "c")
@@ -23,21 +23,12 @@ NAME = st.sampled_from(NAMES)
 
 
 def product_of(name: str) -> r.Product:
-    return r.Product(scan=ScanId(name), pipeline=PipelineName("p"), settings=Digest("d"))
+    return make_product(name)
 
 
 def request_of(name: str, number: int) -> r.StoreRequest:
     """Every fourth range is a hole."""
-    task = Task(
-        id=TaskId(f"{name}/{number}"),
-        scan=ScanId(name),
-        pipeline=PipelineName("p"),
-        modality="m",
-        start=number * LENGTH,
-        stop=number * LENGTH + LENGTH,
-        inputs=(),
-        settings=Digest("d"),
-    )
+    task = make_task(number * LENGTH, number * LENGTH + LENGTH, scan=name)
     if number % 4 == 3:
         return r.StoreRequest(task=task, attempt=1, outcome="abandoned", reason="lost")
     return r.StoreRequest(task=task, attempt=1, outcome="result", datasets=(HEADER,))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.machine import Arrays, Effect, Event, Heard, Send, Tick, Unreachable
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Message, PipelineName, Refused, ScanId, Seconds, TaskId, Unsupported
+from beamtide.messages.base import Message, Refused, ScanId, Seconds, Unsupported
 from beamtide.messages.metadata import ScansRequest
-from beamtide.messages.tasks import Task
+from tests.builders.tasks import make_product, make_task
 from tests.stories.shelf import Shelf
 
 HEADERS = (
@@ -28,20 +28,11 @@ KINDS = st.sampled_from(["result"] * 5 + ["empty", "abandoned", "other shape", "
 
 
 def product_of(scan: str) -> r.Product:
-    return r.Product(scan=ScanId(scan), pipeline=PipelineName("xrf"), settings=Digest("d"))
+    return make_product(scan, "xrf")
 
 
 def request_of(scan: str, start: int, stop: int, outcome: r.Outcome = "result", attempt: int = 1) -> r.StoreRequest:
-    task = Task(
-        id=TaskId(f"{scan}/{start}-{stop}"),
-        scan=ScanId(scan),
-        pipeline=PipelineName("xrf"),
-        modality="m",
-        start=start,
-        stop=stop,
-        inputs=(),
-        settings=Digest("d"),
-    )
+    task = make_task(start, stop, scan=scan, pipeline="xrf")
     reason = "the frames never came" if outcome == "abandoned" else ""
     datasets = HEADERS if outcome == "result" else ()
     return r.StoreRequest(task=task, attempt=attempt, outcome=outcome, reason=reason, datasets=datasets)

@@ -6,20 +6,21 @@ from hypothesis import strategies as st
 from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
 from beamtide.config.models import PipelineConfig
 from beamtide.files.row import FileFact, late_start, natural
-from beamtide.messages.base import Digest, ScanId
-from beamtide.messages.metadata import Scan, ScanState
+from beamtide.messages.base import Digest
+from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Task
+from tests.builders.scans import make_scan, make_state
+from tests.builders.sites import make_pipeline
 
 DIGEST = Digest("ab" * 32)
 
 
 def pipeline(size: str | int, **more: int) -> PipelineConfig:
-    source = {"match": "{scan}/*.nxs", "frames_per_task": size, **more}
-    return PipelineConfig.model_validate({"pipeline": "xrf", "modality": "xrf", "source": source, "inputs": ["encoders/x"]})
+    return make_pipeline(source={"match": "{scan}/*.nxs", "frames_per_task": size, **more}, inputs=["encoders/x"])
 
 
 def state(shape: tuple[int, ...], points: int, phase: str = "running") -> ScanState:
-    return ScanState(scan=Scan(id=ScanId("s"), shape=shape), phase=phase, points=points, version=1)
+    return make_state(phase, points, scan=make_scan(shape=shape))
 
 
 def name(number: int) -> str:
@@ -184,10 +185,10 @@ def test_a_scan_as_source_makes_one_task_of_all_points_when_it_has_ended() -> No
     config = PipelineConfig.model_validate(
         {"pipeline": "phase", "modality": "dpc_phase", "source": {"kind": "scan"}, "inputs": ["dpc/angle_x", "encoders/x"]}
     )
-    running = ScanState(scan=Scan(id=ScanId("s"), shape=(3, 4), snake=True), phase="running", points=12, version=1)
+    running = make_state(scan=make_scan(shape=(3, 4), snake=True))
     assert plan(running, config, DIGEST, [], closed=False) == []
     assert plan(state((3, 4), 0, "ended"), config, DIGEST, [], closed=True) == []
-    ended = ScanState(scan=running.scan, phase="ended", points=9, version=2)
+    ended = make_state("ended", 9, 2, scan=running.scan)
     (task,) = plan(ended, config, DIGEST, [], closed=True)
     assert (task.start, task.stop, task.shape, task.snake, task.inputs, task.void) == (0, 9, (3, 4), True, (), "")
     assert [(need.pipeline, need.dataset, need.upto) for need in task.needs] == [("dpc", "angle_x", 9), ("encoders", "x", 9)]

@@ -31,10 +31,11 @@ from beamtide.client.snapshot import Snapshot, snapshot
 from beamtide.config import site
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.tasks import Task
 from beamtide.results import layout
+from tests.builders.tasks import make_task
 from tests.ports import free_ports
 from tests.system.deployments import processes_of
 
@@ -340,16 +341,7 @@ def test_a_distributor_that_cannot_write_stops_with_75_and_keeps_its_word(tmp_pa
 
 
 def task_of(number: int) -> Task:
-    return Task(
-        id=TaskId(f"s/encoders/{number}"),
-        scan=ScanId("s"),
-        pipeline=PipelineName("encoders"),
-        modality="encoders",
-        start=number,
-        stop=number + 1,
-        inputs=(),
-        settings=Digest("d" * 64),
-    )
+    return make_task(number, pipeline="encoders", modality="encoders", settings="d" * 64)
 
 
 @pytest.mark.parametrize("component", [["serve", "sink"], ["autoscale"]], ids=["sink", "autoscaler"])

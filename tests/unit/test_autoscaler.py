@@ -10,21 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from beamtide.config.models import (
-    CapsConfig,
     Deployment,
-    JobConfig,
-    PipelineConfig,
-    Roots,
-    ScalingConfig,
-    SiteConfig,
-    SourceConfig,
 )
 from beamtide.errors import BadInput
 from beamtide.machine import Effect, Heard, Send, Tick, link
-from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, Seconds
-from beamtide.messages.metadata import Scan, Scans, ScansRequest, ScanState
+from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
+from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import (
-    BufferGauge,
     GaugeRequest,
     Jobs,
     JobsRequest,
@@ -51,6 +43,9 @@ from cluster_side.scaling.launchers.base import (
 from cluster_side.scaling.orders import order_for
 from cluster_side.scaling.scaling_loop import ScalerMachine
 from cluster_side.scaling.state_file import StateFile, peek
+from tests.builders.gauges import make_gauge
+from tests.builders.scans import make_scan, make_state
+from tests.builders.sites import make_pipeline, make_site
 
 
 @dataclass
@@ -88,19 +83,8 @@ class Desk:
 
 
 def deployment_in(folder: pathlib.Path, **caps: Any) -> Deployment:
-    site = SiteConfig(
-        site="test",
-        roots=Roots(raw=folder, processed=folder),
-        state=folder,
-        scaling=ScalingConfig(caps=CapsConfig(**{"jobs": 4, "node_hours_per_day": 100} | caps)),
-        pipelines=(),
-    )
-    source = SourceConfig(match="*")
-    pipelines = {
-        "xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=source),
-        "xrd": PipelineConfig(pipeline="xrd", modality="xrd", source=source, job=JobConfig(slots=2, tasks_per_job=1)),
-    }
-    return Deployment(site=site, pipelines=pipelines, file=folder / "site.yaml")
+    xrd = make_pipeline("xrd", job={"slots": 2, "tasks_per_job": 1})
+    return make_site(folder, make_pipeline("xrf"), xrd, scaling={"caps": {"jobs": 4, "node_hours_per_day": 100} | caps})
 
 
 class Rig:
@@ -116,23 +100,8 @@ class Rig:
     def hear(self, message: Message, peer: bytes) -> list[Effect]:
         return self.machine.handle(Heard(peer, message, 7), Seconds(self.now))
 
-    def gauge(
-        self,
-        name: str,
-        ready: int,
-        leased: int = 0,
-        jobs: dict[str, tuple[int, int]] | None = None,
-        starts: dict[str, StartStages] | None = None,
-    ) -> None:
-        told = BufferGauge(
-            pipeline=PipelineName(name),
-            ready=ready,
-            leased=leased,
-            service_time=2.0,
-            jobs=jobs or {},
-            starts=starts or {},
-        )
-        self.hear(told, link(f"buffer.{name}"))
+    def gauge(self, name: str, ready: int, **more: Any) -> None:
+        self.hear(make_gauge(name, ready, **more), link(f"buffer.{name}"))
 
     def tick(self, seconds: float = 0.5) -> list[Effect]:
         self.now += seconds
@@ -310,7 +279,7 @@ def test_what_people_say_holds_and_is_on_disk_before_it_is_answered(rig: Rig) ->
     assert rig.desk.started() == ["xrf"]
     rig.hear(ScaleRequest(pipeline=PipelineName("xrf"), paused=True), b"me")
     (job,) = rig.desk.jobs.values()
-    rig.gauge("xrf", 100, 1, {job.job: (0, 1)})
+    rig.gauge("xrf", 100, jobs={job.job: (0, 1)})
     effects = rig.tick()
     asked = [
         one.message for one in (*effects, *rig.tick(3.0)) if isinstance(one, Send) and isinstance(one.message, PipelineRequest)
@@ -326,8 +295,7 @@ def test_an_announced_scan_has_jobs_before_it_begins(rig: Rig) -> None:
     rig.now = 10.0
     asked = [one.message for one in rig.tick() if isinstance(one, Send)]
     assert ScansRequest(after=0, wait=2.0) in asked
-    scan = Scan(id=ScanId("s"), shape=(100, 10), period=0.1)
-    state = ScanState(scan=scan, phase="announced", points=1000, version=4, starts_in=2.0)
+    state = make_state("announced", version=4, scan=make_scan(shape=(100, 10), period=0.1), starts_in=2.0)
     rig.hear(Scans(scans=(state,), version=4), link("metadata"))
     rig.gauge("xrf", 0)
     rig.tick()

@@ -9,9 +9,10 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.distributor.finished_ranges import BLOCK, FinishedRanges, merged
 from beamline_side.cores.sorter.sorter import SINK, SorterMachine
 from beamtide.machine import Heard, Keep, Send
-from beamtide.messages.base import Digest, Message, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Message, PipelineName, TaskId
 from beamtide.messages.results import Released, StoreRequest
 from beamtide.messages.tasks import Closed, PullRequest, StatusRequest, SubmitRequest, Task, TaskStatus
+from tests.builders.tasks import make_task
 from tests.stories.shelf import Shelf
 
 RANGES = st.lists(
@@ -40,16 +41,7 @@ def test_ranges_that_touch_are_one() -> None:
 
 
 def task_of(number: int) -> Task:
-    return Task(
-        id=TaskId(f"s/p/{number}"),
-        scan=ScanId("s"),
-        pipeline=PipelineName("p"),
-        modality="m",
-        start=number,
-        stop=number + 1,
-        inputs=(),
-        settings=Digest("d"),
-    )
+    return make_task(number, id=f"s/p/{number}")
 
 
 def rows_of(shelf: Shelf) -> dict[str, int]:

@@ -12,14 +12,15 @@ from beamtide.cli.dead_letters import matching
 from beamtide.config import settings
 from beamtide.config.models import Roots
 from beamtide.errors import BadInput
-from beamtide.messages.base import PipelineName, ScanId, TaskId
+from beamtide.messages.base import TaskId
 from beamtide.messages.dead_letters import DeadLetter
 from beamtide.messages.metadata import SettingsDocument
-from beamtide.messages.tasks import InputFile, Need, Task
+from beamtide.messages.tasks import Need
 from beamtide.task_files import read_tasks
 from cluster_side.worker.task import rerun_bundle
+from tests.builders.tasks import make_input, make_need, make_task
 
-NEED = Need(pipeline=PipelineName("encoders"), dataset="group/x", upto=4)
+NEED = make_need(4, "encoders", "group/x")
 DOCUMENT = SettingsDocument(
     modality="encoders",
     values=settings.canonical({"axes": {"x": {"field": "encoders/group/x"}}}),
@@ -28,14 +29,13 @@ DOCUMENT = SettingsDocument(
 
 
 def letter_of(number: int = 0, scan: str = "s", path: str = "sub/a.txt", needs: tuple[Need, ...] = (NEED,)) -> DeadLetter:
-    task = Task(
-        id=TaskId(f"{scan}/xrf/{number:04d}"),
-        scan=ScanId(scan),
-        pipeline=PipelineName("xrf"),
-        modality="encoders",
-        start=0,
+    task = make_task(
         stop=4,
-        inputs=(InputFile(root="raw", path=path, format="hdf5", first=0, last=4),) if path else (),
+        id=f"{scan}/xrf/{number:04d}",
+        scan=scan,
+        pipeline="xrf",
+        modality="encoders",
+        inputs=(make_input(path, last=4),) if path else (),
         settings=settings.digest_of(DOCUMENT),
         needs=needs,
         generation=2,

@@ -14,7 +14,7 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig
 from beamtide.machine import Forget, Heard, Keep, Send, Tick, link
 from beamtide.messages.base import Message, Ok, PipelineName, Seconds, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
@@ -33,14 +33,14 @@ from beamtide.messages.tasks import (
     TaskFailed,
     TaskStatus,
 )
+from tests.builders.sites import make_pipeline
 from tests.unit.test_buffer_and_distributor import Driven, task_of
 
 XRF = PipelineName("xrf")
 
 
 def machine(spool: Spool, leases: LeaseConfig | None = None) -> BufferMachine:
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
-    return BufferMachine(config, leases or LeaseConfig(), spool)
+    return BufferMachine(make_pipeline(), leases or LeaseConfig(), spool)
 
 
 @pytest.fixture

@@ -2,19 +2,18 @@
 
 import pytest
 
-from beamtide.config.models import PipelineConfig, SourceConfig
-from beamtide.messages.base import ScanId
-from beamtide.messages.metadata import Scan, ScanState
+from beamtide.messages.metadata import ScanState
 from cluster_side.scaling.policy.forecast import Expected, Forecast
+from tests.builders.scans import make_scan, make_state
+from tests.builders.sites import make_pipeline
 
 
 def forecast(size: str | int = "line") -> Forecast:
-    return Forecast(PipelineConfig(pipeline="p", modality="m", source=SourceConfig(match="*", frames_per_task=size)))  # type: ignore[arg-type]
+    return Forecast(make_pipeline("p", source={"match": "*", "frames_per_task": size}))  # type: ignore[arg-type]
 
 
 def scan(phase: str = "announced", starts_in: float = 30.0, period: float = 0.1, name: str = "s") -> ScanState:
-    shaped = Scan(id=ScanId(name), shape=(100, 10), period=period)
-    return ScanState(scan=shaped, phase=phase, points=1000, version=1, starts_in=starts_in)
+    return make_state(phase, scan=make_scan(name, (100, 10), period=period), starts_in=starts_in)
 
 
 def test_tasks_due_within_a_cold_start() -> None:

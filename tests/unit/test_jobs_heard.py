@@ -3,11 +3,13 @@
 from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.jobs_heard import BELIEVED, HEARD, MARGIN
 from beamline_side.cores.buffer.rates import Rates
-from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig
 from beamtide.machine import Heard, Send, Tick
-from beamtide.messages.base import Digest, Message, PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.base import Message, PipelineName, Seconds
 from beamtide.messages.scaling import BufferGauge, GaugeRequest, PipelineRequest, StartStages
 from beamtide.messages.tasks import Entry, Lease, LeaseRequest, NoTask, Pulled, Task, TaskDone
+from tests.builders.sites import make_pipeline
+from tests.builders.tasks import make_task
 from tests.stories.shelf import Shelf
 
 
@@ -15,7 +17,7 @@ class Queue:
     """A buffer, and a clock."""
 
     def __init__(self) -> None:
-        config = PipelineConfig(pipeline="p", modality="m", source=SourceConfig(match="*"))
+        config = make_pipeline("p")
         self.buffer, self.now, self.number, self.made = BufferMachine(config, LeaseConfig(), Shelf()), 0.0, 0, 0
 
     def says(self, message: Message, who: bytes = b"w", at: float | None = None) -> list[tuple[bytes, Message]]:
@@ -38,8 +40,7 @@ class Queue:
 
 
 def task(number: int) -> Task:
-    kind = {"scan": ScanId("s"), "pipeline": PipelineName("p"), "modality": "m", "inputs": (), "settings": Digest("0" * 64)}
-    return Task(id=TaskId(f"t{number}"), start=number, stop=number + 1, **kind)  # type: ignore[arg-type]
+    return make_task(number, id=f"t{number}")
 
 
 def ask(worker: str, job: str, wait: float = 2.0, left: float = 0.0) -> LeaseRequest:

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamtide.config.container import Container
-from beamtide.config.models import CapsConfig, Deployment, Roots, ScalingConfig, SiteConfig
+from beamtide.config.models import Deployment
 from beamtide.config.slurm import Elsewhere, Slurm
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers.base import JobOrder, JobShape
 from cluster_side.scaling.launchers.slurm import options
 from cluster_side.scaling.launchers.slurm.script import BASE, TEMPLATES, render
+from tests.builders.sites import make_site
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "slurm" / "golden"
 MODALITIES = sorted(path.name.removesuffix(".sh.j2") for path in TEMPLATES.glob("*.sh.j2") if path.name != BASE)
@@ -43,16 +44,8 @@ WIDE = replace(ORDER, modality="ptychography", count=1, shape=JobShape(cpus=8, m
 def site(slurm: Slurm | None = None, container: Container | None = None) -> Deployment:
     """Return a site of P06; only its sections `slurm` and `container` matter here."""
     folder = pathlib.Path("/gpfs/p06")
-    config = SiteConfig(
-        site="p06",
-        roots=Roots(raw=folder / "raw", processed=folder / "processed"),
-        state=folder / "state",
-        scaling=ScalingConfig(caps=CapsConfig(jobs=1, node_hours_per_day=1)),
-        pipelines=(),
-        slurm=slurm or Slurm(),
-        container=container or Container(),
-    )
-    return Deployment(site=config, pipelines={}, file=folder / "site.yaml")
+    places = {"roots": {"raw": folder / "raw", "processed": folder / "processed"}, "state": folder / "state"}
+    return make_site(folder, site="p06", **places, slurm=slurm or Slurm(), container=container or Container())
 
 
 def order_of(modality: str) -> JobOrder:

@@ -31,6 +31,7 @@ from beamtide.messages.tasks import (
     TaskFailed,
     TaskStatus,
 )
+from tests.builders.tasks import make_product
 from tests.world.actors import SETTINGS, Source, arrays_of, result_of
 from tests.world.world import Process, World
 
@@ -253,7 +254,7 @@ class Watchful:
         assert sum(one for one, _ in sums) == sum(one for _, one in sums) == count, f"tallies do not add up: {status}"
 
     def _judge_product(self, source: Source, pipeline: str) -> None:
-        product = r.Product(scan=source.scan.id, pipeline=PipelineName(pipeline), settings=SETTINGS)
+        product = make_product(source.scan.id, pipeline, SETTINGS)
         machine = SinkMachine(self.world.processes["sink"].shelf)
         at, found = 0, 0
         while at < source.points:
