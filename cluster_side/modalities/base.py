@@ -93,6 +93,8 @@ class Modality:
     """Settings in, the units that datasets of other pipelines must have for them."""
     explain: str = ""
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
+    explains: str = ""
+    """The calibration file that it explains."""
 
     def check(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> None:
         """Raise BadInput for settings or calibration files that no worker could use, as far as that can be told here."""

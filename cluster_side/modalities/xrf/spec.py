@@ -87,4 +87,5 @@ MODALITY = Modality(
     judge="cluster_side.modalities.xrf.pymca_file:judge",
     prepare="cluster_side.modalities.xrf.model:prepare",
     explain="cluster_side.modalities.xrf.explain:explain",
+    explains="cfg",
 )
