@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Kernel: TypeAlias = "Callable[[Arrays], Arrays]"
 """Frames of one task in, datasets out. The first axis of every input array, and of every per-index output, is the index.
 
-A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "/*"
-stands for all names below it ("area/*" for "area/Fe_K"). A per-index row of NaN says "no value here".
+A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "*" stands for all
+names that begin so ("area/*" for "area/Fe_K"); the first that fits counts. A per-index row of NaN says "no value here".
 """
 
 
@@ -52,6 +52,7 @@ class Output:
     merge: Merge = "rows"
     long_name: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    """Kept beside it in the file, which acts on some: `show` "first": viewers open on it; `axis`, `axes`: its axes."""
     like: str = ""
     """The dataset of another pipeline whose unit it has; then `units` is only what stands where that is not known."""
 
@@ -165,9 +166,9 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def find_output(declared: tuple[Output, ...], name: str) -> Output:
-    """Return the declaration of a dataset, also by "/*"; KeyError for a name that no spec foresaw."""
+    """Return the declaration of a dataset, also by "*"; KeyError for a name that no spec foresaw."""
     for output in declared:
-        if output.name == name or (output.name.endswith("/*") and name.startswith(output.name[:-1])):
+        if output.name == name or (output.name.endswith("*") and name.startswith(output.name[:-1])):
             return output
     raise KeyError(f"a kernel returned {name!r}, which its spec does not declare")
 
