@@ -95,14 +95,14 @@ class Driven:
 
 @pytest.fixture
 def buffer() -> Driven:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
     return Driven(BufferMachine(config, LeaseConfig(), spool), spool)
 
 
 @pytest.fixture
 def distributor() -> Driven:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     return Driven(DistributorMachine({"xrf": "xrf", "spare": "xrd"}, spool), spool)
 
 
