@@ -19,6 +19,7 @@ from beamtide.messages.scaling import BufferGauge
 from benchmarks import elastic_job, slurm_start
 from benchmarks.elastic_rules import PEERS
 from benchmarks.measure import Beside, Book
+from cluster_side.scaling.jobs.batch_calls import Looked
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import Phase, Seen, Sighting, Submitted
 from cluster_side.scaling.policy.budget import Budget
@@ -134,10 +135,9 @@ def decisions(book: Book) -> None:
         began = clock.monotonic()
         for name in names:
             machine.handle(Heard(link(f"buffer.{name}"), gauge(name, 2500, by_name[name])), Seconds(now))
-        machine.took([Seen(dict(jobs))], now)
+        machine.handle(Looked(Seen(dict(jobs))), Seconds(now))
         machine.handle(Tick(), Seconds(now))
         taken.append(1e3 * (clock.monotonic() - began))
-        machine.changes, machine.calls = {}, []
     notes = {"jobs": len(jobs), "workers": 5000, "queued": 20000}
     book.row("decision_loop_ms", taken, "ms", "lower", notes=notes)
 

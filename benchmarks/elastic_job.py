@@ -17,13 +17,13 @@ from beamtide import clock
 from beamtide.client.client import Client
 from beamtide.config import site
 from beamtide.config.models import Deployment
-from beamtide.machine import Heard, Tick, link
+from beamtide.machine import Call, Heard, Keep, Tick, link
 from beamtide.messages.base import PipelineName, ScanId, Seconds
 from beamtide.messages.metadata import Scan
 from beamtide.messages.scaling import BufferGauge
 from benchmarks.measure import Book, scratch
 from cluster_side.scaling import autoscaler
-from cluster_side.scaling.jobs.batch_calls import Start
+from cluster_side.scaling.jobs.batch_calls import Looked, Start
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers.base import Phase, Seen
@@ -120,19 +120,25 @@ def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path
     state_file = StateFile(deployment.site.state / f"autoscaler{number}")
     planner = autoscaler.planner_for(deployment, launcher, {}, f"us{number}", state_file.fence)
     machine = ScalerMachine(planner, 0.5, 5.0)
-    shell = autoscaler.Shell(machine, state_file, LauncherThread(deployment, launcher))
-    machine.took([Seen({})], clock.monotonic())
-    shell.calls.open()
+    calls = LauncherThread(deployment, launcher)
+    machine.handle(Looked(Seen({})), Seconds(clock.monotonic()))
+    calls.open()
     try:
         gauge = BufferGauge(pipeline=PipelineName("xrf"), ready=100, service_time=2.0)
         began, end = clock.utc(), clock.monotonic() + PATIENCE
         machine.handle(Heard(link("buffer.xrf"), gauge), Seconds(clock.monotonic()))
-        machine.handle(Tick(), Seconds(clock.monotonic()))
-        shell.after_batch()
+        effects = machine.handle(Tick(), Seconds(clock.monotonic()))
+        for effect in effects:
+            if isinstance(effect, Keep):
+                state_file.keep(effect.table, effect.key, effect.body)
+        state_file.commit()
+        for effect in effects:
+            if isinstance(effect, Call):
+                calls.call(effect)
         while not issued.exists() or issued.read_text().count("\n") <= number:
             assert clock.monotonic() < end, "sbatch was not called"
             clock.pause(0.001)
         return 1e3 * (float(issued.read_text().split()[number]) - began)
     finally:
-        shell.calls.close()
+        calls.close()
         state_file.close()

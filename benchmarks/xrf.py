@@ -24,6 +24,7 @@ from cluster_side.modalities.xrf.fast_fit import FastModel
 from cluster_side.modalities.xrf.pymca_fit import silent
 from cluster_side.modalities.xrf.spec import XrfSettings
 from cluster_side.worker.task.prepared_arrays import keeper
+from tests.xrf_spectra import summed
 
 ROUNDS, COPIES, REPEATS = 9, 3, 4
 Spectra = NDArray[np.float32]
@@ -135,7 +136,7 @@ def _memory(book: Book, folder: pathlib.Path) -> None:
 
 def _measured() -> tuple[pathlib.Path, Spectra, str]:
     frames = registry.find("formats", "nanomax_xspress3").read(FILE, 0, 1111, {})
-    spectra = elements.summed(frames, XrfSettings(detectors=[3], dead_time=False))
+    spectra = summed(frames, XrfSettings(detectors=[3], dead_time=False))
     return DATA / "xrf" / CFG, np.concatenate([spectra] * COPIES), "NanoMAX scan 8"
 
 

@@ -80,10 +80,6 @@ class Host:
         """Return which components run at this moment."""
         return {name: its.process.poll() is None for name, its in self._processes.items()}
 
-    def pids(self) -> dict[str, int]:
-        """Return the process of each component."""
-        return {name: its.process.pid for name, its in self._processes.items()}
-
     def stop(self) -> None:
         """Stop everything: the autoscaler and the source first, so that no new work starts; SIGKILL after 10 s."""
         for names in (("autoscaler", "source"), tuple(self._processes)):

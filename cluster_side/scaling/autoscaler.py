@@ -1,4 +1,4 @@
-"""The autoscaler: the shell around `ScalerMachine`. It writes the state file, has batch calls made, and sees to the end.
+"""The autoscaler: the shell around `ScalerMachine`. It makes the core, joins it to the pump, and looks after the end.
 
 It answers like every component; workers talk to buffers, never to it, so that its death touches no running task. Told to leave,
 it orders nothing more and takes back what still waits; jobs that work finish and leave when they are idle, and the next
@@ -8,8 +8,8 @@ Clock policy: `beamtide.clock`.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -18,13 +18,14 @@ from beamtide.component import state_folder
 from beamtide.component.heartbeat import card_of
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
-from beamtide.messages.base import PipelineName
+from beamtide.machine import Effect, Forget, Keep
+from beamtide.messages.base import PipelineName, Seconds
 from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest, SorterGauge
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.security.guard import guard_of, identity_of
 from beamtide.session import Session
-from cluster_side.scaling.jobs.batch_calls import Start
+from cluster_side.scaling.jobs.batch_calls import Looked, Start
 from cluster_side.scaling.jobs.ledger import PRESENT, Ledger
 from cluster_side.scaling.jobs.states import JobState
 from cluster_side.scaling.launcher_thread import LauncherThread
@@ -35,7 +36,7 @@ from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
 from cluster_side.scaling.policy.planner import Ceilings, Planner
-from cluster_side.scaling.scaling_loop import ScalerMachine, restored
+from cluster_side.scaling.scaling_loop import ScalerMachine, order_row, restored
 from cluster_side.scaling.state_file import Rows, StateFile, peek
 
 FAREWELL = 35.0
@@ -90,16 +91,17 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
             machine,
             Session(card_of(deployment, "autoscaler", tuple(links.values()))),
             {name: deployment.address(to) for name, to in links.items()},
-            limits=Limits(guard=guard_of(deployment)),
+            state_file,
+            Limits(guard=guard_of(deployment)),
         )
         on_stop(pump.stop)
-        shell = Shell(machine, state_file, LauncherThread(deployment, launcher))
+        calls = LauncherThread(deployment, launcher)
         log.info("in charge", fence=state_file.fence, owner=owner, adopted=len(planner.ledger.orders))
-        shell.calls.open()
+        calls.open()
         try:
-            pump.run(shell.after_batch)
+            pump.run(calls)
         finally:
-            shell.leave(everything=not launcher.jobs_outlive_us)
+            _leave(machine, calls, state_file, everything=not launcher.jobs_outlive_us)
     finally:
         state_file.close()
 
@@ -109,7 +111,7 @@ def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> lis
     launcher, rows = launcher_of(deployment), peek(deployment.site.state / "autoscaler")
     if queued is not None:
         rows = {**rows, "order": {}}  # imagined tasks meet an imagined cluster that is empty
-    planner = planner_for(deployment, launcher, rows, rows.get("self", {}).get("owner", "beamtide"), 0)
+    planner = planner_for(deployment, launcher, rows, _owner_in(rows) or "beamtide", 0)
     _inform(deployment, planner, queued)
     planner.listed(Seen({}) if queued is not None else launcher.look(), clock.monotonic())
     acts = planner.step(clock.monotonic())
@@ -133,47 +135,41 @@ def once(deployment: Deployment) -> list[Proposal]:
         found = []
         for act in planner.step(clock.monotonic()):
             if isinstance(act, Start):
-                state_file.keep({("order", act.order.token): dataclasses.asdict(act.order)})
+                _keep(state_file, [order_row(act.order)])
                 order = order_for(deployment, launcher, act)
                 planner.take(planner.ledger.answered(order.token, launcher.submit(order), clock.monotonic()), clock.monotonic())
                 kept = planner.ledger.orders.get(order.token)
-                state_file.keep({("order", order.token): dataclasses.asdict(kept) if kept else None})
+                _keep(state_file, [order_row(kept) if kept else Forget("order", order.token)])
                 found.append(Proposal(order.pipeline, planner.pipelines[order.pipeline].because, order, launcher.render(order)))
         return found
     finally:
         state_file.close()
 
 
-class Shell:
-    """Keeps first, acts then."""
+def _leave(machine: ScalerMachine, calls: LauncherThread, state_file: StateFile, *, everything: bool) -> None:
+    """Order nothing more; take back what waits, or everything and wait for it."""
+    calls.close()
+    for event in calls.returned():
+        _keep(state_file, machine.handle(event, Seconds(clock.monotonic())))
+    jobs = machine.planner.ledger.jobs.values()
+    gone = [job.id for job in jobs if everything or job.state is JobState.PENDING]
+    launcher, end = calls.launcher, clock.monotonic() + FAREWELL
+    if gone:
+        launcher.cancel(gone)
+    while everything and _alive(launcher, gone) and clock.monotonic() < end:
+        clock.pause(0.05)
+    last = machine.handle(Looked(launcher.look()), Seconds(clock.monotonic()))
+    _keep(state_file, [*last, *machine.notes()])
 
-    def __init__(self, machine: ScalerMachine, state_file: StateFile, calls: LauncherThread) -> None:
-        self.machine, self.state_file, self.calls = machine, state_file, calls
 
-    def after_batch(self) -> None:
-        """Take what came back, keep what must be kept, and send what waits on its way."""
-        self.machine.took(self.calls.results(), clock.monotonic())
-        self.state_file.keep(self.machine.changes)
-        self.machine.kept()
-        for call in self.machine.calls:
-            self.calls.want(call)
-        self.machine.calls = []
-        self.machine.in_flight = self.calls.waiting
-
-    def leave(self, *, everything: bool) -> None:
-        """Order nothing more; take back what waits, or everything and wait for it."""
-        ledger = self.machine.planner.ledger
-        self.calls.close()
-        self.machine.took(self.calls.results(), clock.monotonic())
-        gone = [job.id for job in ledger.jobs.values() if everything or job.state is JobState.PENDING]
-        launcher, end = self.calls.launcher, clock.monotonic() + FAREWELL
-        if gone:
-            launcher.cancel(gone)
-        while everything and _alive(launcher, gone) and clock.monotonic() < end:
-            clock.pause(0.05)
-        self.machine.took([launcher.look()], clock.monotonic())
-        self.machine.note()
-        self.state_file.keep(self.machine.changes)
+def _keep(state_file: StateFile, effects: Iterable[Effect]) -> None:
+    """Keep and forget as the pump does; who leaves sends nothing more."""
+    for effect in effects:
+        if isinstance(effect, Keep):
+            state_file.keep(effect.table, effect.key, effect.body)
+        elif isinstance(effect, Forget):
+            state_file.forget(effect.table, effect.key)
+    state_file.commit()
 
 
 def _alive(launcher: Launcher, jobs: list[str]) -> bool:
@@ -185,10 +181,13 @@ def _alive(launcher: Launcher, jobs: list[str]) -> bool:
 
 def _owner(state_file: StateFile) -> str:
     """Return the name of this deployment in tokens: made once, then kept."""
-    if "owner" not in state_file.table("self"):
-        state_file.keep({("self", "owner"): f"bt{clock.utc():.0f}x{state_file.fence}"})
-    owner: Any = state_file.table("self")["owner"]
-    return str(owner)
+    if not _owner_in(state_file.rows):
+        _keep(state_file, [Keep("self", "owner", json.dumps(f"bt{clock.utc():.0f}x{state_file.fence}").encode())])
+    return _owner_in(state_file.rows)
+
+
+def _owner_in(rows: Rows) -> str:
+    return str(json.loads(rows.get("self", {}).get("owner", b'""')))
 
 
 def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | None) -> None:

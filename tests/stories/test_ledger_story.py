@@ -37,7 +37,7 @@ class ScalingStory(RuleBasedStateMachine):
         self.written_down: dict[str, Sighting] = {}
         self.submitted: dict[str, float] = {}
         self.cancelled: dict[str, float] = {}
-        self.state_file: dict[str, dict[str, object]] = {}
+        self.state_file: dict[str, bytes] = {}
         self.answer = "yes"
         self.twice = False
         self.begin()
@@ -49,9 +49,7 @@ class ScalingStory(RuleBasedStateMachine):
             config = make_pipeline(name, job={"slots": 2 if name == "b" else 1})
             pipelines[name] = Pipeline(config, 3.0, Forecast(config))
         self.planner = Planner(pipelines, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
-        restored(
-            self.planner, {"order": {token: json.loads(json.dumps(row)) for token, row in self.state_file.items()}}, self.now
-        )
+        restored(self.planner, {"order": self.state_file}, self.now)
         self.looked = False
 
     # --- the batch system -------------------------------------------------------------------------------------------
@@ -81,7 +79,7 @@ class ScalingStory(RuleBasedStateMachine):
                 before += one.order.count
                 assert before <= CAPS.jobs, "over the cap"
                 self.submitted[name] = self.now
-                self.state_file[one.order.token] = dataclasses.asdict(one.order)
+                self.state_file[one.order.token] = json.dumps(dataclasses.asdict(one.order)).encode()
                 answer = self.submit(one)
                 self.planner.take(self.planner.ledger.answered(one.order.token, answer, self.now), self.now)
             else:
@@ -99,7 +97,8 @@ class ScalingStory(RuleBasedStateMachine):
             del self.cluster[job]
 
     def keep(self) -> None:
-        self.state_file = {token: dataclasses.asdict(order) for token, order in self.planner.ledger.orders.items()}
+        orders = self.planner.ledger.orders
+        self.state_file = {token: json.dumps(dataclasses.asdict(order)).encode() for token, order in orders.items()}
 
     # --- what may happen --------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 
+from beamline_side.hosts.all_in_one import Host
 from beamtide.config import site
 from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
@@ -74,6 +75,11 @@ def workers_of(site_file: pathlib.Path, pipeline: str) -> list[int]:
 def processes_of(site_file: pathlib.Path) -> list[int]:
     """Return all processes that were started for a site."""
     return [pid for pid, words in _processes().items() if str(site_file) in words]
+
+
+def pids(host: Host) -> dict[str, int]:
+    """Return the process of each component."""
+    return {name: child.process.pid for name, child in host._children.items()}
 
 
 def kill(pid: int) -> None:

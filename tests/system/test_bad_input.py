@@ -37,7 +37,7 @@ from beamtide.messages.tasks import Task
 from beamtide.results import layout
 from tests.builders.tasks import make_task
 from tests.ports import free_ports
-from tests.system.deployments import processes_of
+from tests.system.deployments import pids, processes_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
 LINES, COLUMNS = 7, 8
@@ -292,7 +292,7 @@ def test_a_full_disk_stops_new_work_and_nothing_else(
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while file.write(b"\0" * 4096):
                 pass
-        first = {name: pid for name, pid in host.pids().items() if name not in ("source", "writer", "autoscaler")}
+        first = {name: pid for name, pid in pids(host).items() if name not in ("source", "writer", "autoscaler")}
         until(host, lambda: any("is full" in one.why for one in client.topology() if one.card.name == "distributor"))
         with Client(deployment, patience=1.0) as hasty, pytest.raises(NoAnswer, match=r"cannot take SubmitRequest now.* full"):
             hasty.submit([task_of(0)])
@@ -301,7 +301,7 @@ def test_a_full_disk_stops_new_work_and_nothing_else(
         until(host, lambda: client.scans(SCAN.id))
         client.scan_ended(SCAN.id)
         last = follow(host, client.deployment, SCAN.id, lambda _: None, lambda: True)
-        assert first.items() <= dict(host.pids()).items(), "a service ended"
+        assert first.items() <= dict(pids(host)).items(), "a service ended"
     assert last.pipelines["encoders"].lost == 0
 
 

@@ -45,7 +45,7 @@ def machine(spool: Spool, leases: LeaseConfig | None = None) -> BufferMachine:
 
 @pytest.fixture
 def buffer() -> Driven:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     return Driven(machine(spool), spool)
 
 
@@ -217,7 +217,7 @@ def test_letters_can_be_dropped(buffer: Driven) -> None:
 
 def test_only_the_newest_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "MOST", 3)
-    spool = Spool.nowhere()
+    spool = Spool(None)
     box = dead_letters.DeadLetterBox(spool)
     for number in range(9):
         for effect in box.add(DeadLetter(task=task_of(number), seq=number, reason="off")):
@@ -232,7 +232,7 @@ def test_only_the_newest_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_distributor_counts_a_retried_task_anew() -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     distributor = Driven(DistributorMachine({"xrf": "xrf"}, spool), spool)
     distributor.ask(SubmitRequest(tasks=(task_of(0), task_of(1))))
     name = task_of(0).id
@@ -259,7 +259,7 @@ def test_the_distributor_counts_a_retried_task_anew() -> None:
 
 
 def test_a_verdict_that_waits_is_sent_once_in_its_newest_generation() -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     verdicts = VerdictsToSorter(spool)
 
     def add(number: int, generation: int) -> None:
@@ -295,7 +295,7 @@ def stored(generation: int, outcome: str, start: int = 0, stop: int = 10) -> Sto
 
 
 def test_the_sink_lets_only_a_hole_be_corrected_by_a_higher_generation_of_its_range() -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     sink = Driven(SinkMachine(spool), spool)
 
     def release(request: StoreRequest) -> tuple[int, str]:
@@ -319,7 +319,7 @@ def test_the_sink_lets_only_a_hole_be_corrected_by_a_higher_generation_of_its_ra
 
 
 def test_a_correction_waits_until_its_range_was_released() -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     sorter = Driven(SorterMachine("xrf", spool), spool)
 
     def generations(event: Heard) -> list[int]:
@@ -341,7 +341,7 @@ def test_a_correction_waits_until_its_range_was_released() -> None:
 
 
 def test_a_retried_task_can_be_cancelled(buffer: Driven) -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     distributor = Driven(DistributorMachine({"xrf": "xrf"}, spool), spool)
     distributor.ask(SubmitRequest(tasks=(task_of(0),)))
     verdict = Closed(task=task_of(0).id, outcome="abandoned", reason="off")

@@ -18,9 +18,9 @@ from beamtide import registry as plugins
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import checked, run
 from cluster_side.modalities.points.columns import monitor_factor
-from cluster_side.modalities.xrf.elements import summed
 from cluster_side.modalities.xrf.pymca_fit import KeptFit
 from cluster_side.modalities.xrf.spec import XrfSettings
+from tests.xrf_spectra import summed
 
 XRF = registry.find("modalities", "xrf")
 Kernel = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]

@@ -7,7 +7,7 @@ monitor, are NaN.
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,6 @@ from cluster_side.modalities.xrd.clip import ClippedTable
 from cluster_side.modalities.xrd.frames import Array, Frames, Values, beam, dummies, images, scaling
 from cluster_side.modalities.xrd.integrate import FrameSums, IntegrationTable, valid_values
 from cluster_side.modalities.xrd.spec import SUMS, XrdSettings
-
-Integrate = Callable[[Array], tuple[FrameSums, Values, Values]]
-"""A frame in; its sums, intensity and standard uncertainty out."""
 
 
 def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:

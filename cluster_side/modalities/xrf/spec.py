@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
+from cluster_side.modalities.points.settings import together
 
 
 class ElementEnergy(SettingsModel):
@@ -46,8 +47,7 @@ class XrfSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.normalise_to is None) != (self.normalise_reference is None):
-            raise ValueError("normalise_to and normalise_reference go together; give both or neither")
+        together(self, "normalise_to", "normalise_reference")
         if self.detectors != "all" and len(set(self.detectors)) < len(self.detectors):
             raise ValueError("detectors names an element twice; it would be counted twice")
         if self.engine == "pymca" and (self.calibrate or self.mass_fractions):
