@@ -36,6 +36,6 @@ def read_tasks(file: pathlib.Path) -> list[Any]:
 
 
 def task_id(task: dict[str, Any]) -> str:
-    """Return the id that stands for what a task is."""
+    """Return the id of a task, made of its content."""
     start, stop = int(task["start"]), int(task["stop"])
     return f"{task['scan']}/{task['pipeline']}/{task['settings'][:8]}/{start:06d}-{stop:06d}"

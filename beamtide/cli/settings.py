@@ -12,12 +12,12 @@ from beamtide.errors import BadInput
 
 TELL = "Tell"
 ROLES = {"xrf": "cfg", "xrd": "poni"}
-"""The calibration file that each modality can be asked about."""
+"""The calibration file that `settings check` reads for each modality."""
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    stored = typer.Typer(help="Keep, show and list settings on the metadata server.", no_args_is_help=True)
+    stored = typer.Typer(help="Store, show and list settings on the metadata server.", no_args_is_help=True)
     stored.command("put")(settings_put)
     stored.command("show")(settings_show)
     stored.command("list")(settings_list)
@@ -30,7 +30,7 @@ def settings_put(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Keep a pipeline's settings and calibration files; prints their digest."""
+    """Store a pipeline's settings and calibration files on the metadata server; prints their digest."""
     from beamtide.client.client import Client
 
     with Client(config) as client:
@@ -78,13 +78,13 @@ def settings_check(  # noqa: PLR0913, PLR0917  one argument per option
     ] = None,
     picture: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Where the picture of the sample goes (.png, .jpg); default: beside this folder's name."),
+        typer.Option(help="Where to write the image of the try-out (.png, .jpg)."),
     ] = None,
     mask: Annotated[pathlib.Path | None, typer.Option(help="xrd: the mask that goes with the geometry.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of the pipeline, such as orientation=3.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a calibration file contains, what of it is ignored and what is wrong; exit code 2 if something is."""
+    """Say what a calibration file contains, what is ignored and what is wrong; exit code 2 if something is wrong."""
     choice(modality, sorted(ROLES), "modality")
     calibration = {ROLES[modality]: file} | ({"mask": mask} if mask else {})
     for path in (*calibration.values(), *([sample] if sample else [])):
@@ -122,10 +122,8 @@ def _write(path: pathlib.Path, picture: Any) -> None:
     try:
         from PIL import Image
     except ImportError as error:
-        raise BadInput("pictures need Pillow: pip install 'beamtide[maps]'") from error
+        raise BadInput("images need Pillow: pip install 'beamtide[maps]'") from error
     try:
         Image.fromarray(picture).save(path)
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"cannot write the picture {path}: {error}; name a .png or .jpg in a folder that may be written"
-        ) from error
+        raise BadInput(f"cannot write the image {path}: {error}; name a .png or .jpg in a folder that may be written") from error
