@@ -1,4 +1,4 @@
-"""Whether jobs may be started in the image that a site file names: told before anything is submitted."""
+"""Checks, before anything is submitted, whether jobs can run in the image that a site file names."""
 
 import pathlib
 import shutil
@@ -10,7 +10,7 @@ from cluster_side.images.build import file_digest
 
 
 def problems(deployment: Deployment) -> tuple[str, ...]:
-    """Return what keeps jobs from this image, one sentence each; what only the nodes can see is left to them."""
+    """Return why jobs cannot use this image, one sentence each; what only the nodes can see is checked there."""
     container = deployment.site.container
     if container.runtime == "none" or container.image is None:
         return ()

@@ -1,8 +1,8 @@
 """The autoscaler: the shell around `ScalerMachine`. It writes the state file, has batch calls made, and sees to the end.
 
-It answers like every component; workers talk to buffers, never to it, so that its death touches no running task. Told to leave,
-it orders nothing more and takes back what still waits; jobs that work finish and leave when they are idle, and the next
-autoscaler adopts them. Jobs on this machine cannot outlive it: they are told to leave, and waited for.
+It answers requests like every component; workers talk to buffers, never to it, so that its death affects no running task. Told to
+stop, it orders nothing more and withdraws pending jobs; jobs that work go on until they are idle, and the next autoscaler adopts
+them. Jobs on this machine cannot outlive it: they are told to leave, and waited for.
 
 Clock policy: `beamtide.clock`.
 """
@@ -48,7 +48,7 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proposal:
-    """What the autoscaler would order, the exact script of it, and why; `order` is None where nothing would be ordered."""
+    """What the autoscaler would order, with the exact script, and why; `order` is None if it would order nothing."""
 
     pipeline: str
     because: str
@@ -76,7 +76,7 @@ def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: s
 
 
 def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -> None:
-    """Scale until told to stop; `on_stop` is given what stops us."""
+    """Scale until told to stop; `on_stop` is called with the function that stops us."""
     launcher = launcher_of(deployment)
     if problems := launcher.problems([_example(deployment, launcher, name) for name in deployment.pipelines]):
         raise BadInput("\n".join(problems))
@@ -111,7 +111,7 @@ def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> lis
     """Return what would be ordered now, or with so many ready tasks by pipeline, without ordering anything."""
     launcher, rows = launcher_of(deployment), peek(deployment.site.state / "autoscaler")
     if queued is not None:
-        rows = {**rows, "order": {}}  # imagined tasks meet an imagined cluster that is empty
+        rows = {**rows, "order": {}}  # imagined tasks meet an empty cluster
     planner = planner_for(deployment, launcher, rows, rows.get("self", {}).get("owner", "beamtide"), 0)
     _inform(deployment, planner, queued)
     planner.listed(Seen({}) if queued is not None else launcher.look(), clock.monotonic())
@@ -126,7 +126,7 @@ def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> lis
 
 
 def once(deployment: Deployment) -> list[Proposal]:
-    """Decide once, order what it takes, and be gone; a later autoscaler adopts the jobs."""
+    """Decide once, submit, and end; a later autoscaler adopts the jobs."""
     launcher = launcher_of(deployment)
     state_file = StateFile(deployment.site.state / "autoscaler")
     try:
@@ -148,13 +148,13 @@ def once(deployment: Deployment) -> list[Proposal]:
 
 
 class Shell:
-    """Keeps first, acts then."""
+    """Writes changes to disk first, then acts."""
 
     def __init__(self, machine: ScalerMachine, state_file: StateFile, calls: LauncherThread) -> None:
         self.machine, self.state_file, self.calls = machine, state_file, calls
 
     def after_batch(self) -> None:
-        """Take what came back, keep what must be kept, and send what waits on its way."""
+        """Handle results, write changes to disk, then send answers and make batch calls."""
         self.machine.took(self.calls.results(), clock.monotonic())
         self.state_file.keep(self.machine.changes)
         self.machine.kept()
@@ -168,7 +168,7 @@ class Shell:
         self.machine.in_flight = self.calls.waiting
 
     def leave(self, *, everything: bool) -> None:
-        """Order nothing more; take back what waits, or everything and wait for it."""
+        """Order nothing more; withdraw pending jobs, or all jobs and wait for them."""
         ledger = self.machine.planner.ledger
         self.calls.close()
         self.machine.took(self.calls.results(), clock.monotonic())
@@ -191,7 +191,7 @@ def _alive(launcher: Launcher, jobs: list[str]) -> bool:
 
 
 def _owner(state_file: StateFile) -> str:
-    """Return the name of this deployment in tokens: made once, then kept."""
+    """Return the prefix of this deployment's tokens: made once, then kept."""
     if "owner" not in state_file.table("self"):
         state_file.keep({("self", "owner"): f"bt{clock.utc():.0f}x{state_file.fence}"})
     owner: Any = state_file.table("self")["owner"]
@@ -220,7 +220,7 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
 
 
 def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:
-    """Return an order as there will be one, to be looked at before anything is submitted."""
+    """Return an example of an order, to check it before anything is submitted."""
     planner = planner_for(deployment, launcher, {}, "check", 0)
     planner.caps, planner.budget = Ceilings(1), Budget(1e9, 0.0)
     _inform(deployment, planner, {name: 1})

@@ -1,4 +1,4 @@
-"""The autoscaler's core: what it hears from buffers, the metadata server, people and the batch system, and what it then does.
+"""The autoscaler's core: from messages of buffers, metadata server, people and batch system to calls and answers.
 
 Theory: each buffer has one long-poll request, which it answers at once when its queue grows quickly; scans are watched the same
 way. Sorters are asked at every tick whether there is room for results; while one does not answer, its last answer holds. A
@@ -80,7 +80,7 @@ class ScalerMachine:
         self.changes = {}
 
     def progress(self) -> dict[str, float]:
-        """Return the numbers to show."""
+        """Return the numbers that `beamtide topology` shows."""
         ledger = self.planner.ledger
         numbers = {"jobs": float(ledger.alive()), "node_hours": round(self.planner.budget.spent(), 2)}
         for name, pipeline in self.planner.pipelines.items():

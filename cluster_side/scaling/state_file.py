@@ -1,11 +1,11 @@
-"""What the autoscaler must not forget, in a file of lines, and the lock that makes it the only one.
+"""The state file of the autoscaler, and the lock that allows only one autoscaler per site.
 
-Theory: a line is a checksum and a JSON list (table, key, value; no value = forgotten); it is synced before anything it promises
-happens. A start reads the lines up to the first that is damaged (a torn end is what a crash leaves), and writes the file anew.
-The lock is held by the kernel for as long as we live, so a SIGKILL frees it; each holder gets the next fencing number, which
-stands in every token. The rows are few, and people can read them: that is why this is no SQLite (ADR 0016).
+Theory: a line is a checksum and a JSON list (table, key, value; no value = deleted); it is synced before anything that depends on
+it is done. A start reads the lines up to the first damaged one (a crash may leave a torn last line), and writes the file again.
+The kernel holds the lock while the process lives, so a SIGKILL frees it; each holder gets the next fencing number, which is part
+of every token. The rows are few, and people can read them: therefore this is not SQLite (ADR 0016).
 
-Invariants: what `keep` returned from is on disk; at most one process holds the lock; a fencing number is used once.
+Invariants: when `keep` returns, its rows are on disk; at most one process holds the lock; a fencing number is used once.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ Rows = dict[str, dict[str, Any]]
 
 
 class StateFile:
-    """Rows by table and key; open while we are in charge."""
+    """Rows by table and key; open while we hold the lock."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder, self._lines = folder, 0
@@ -43,7 +43,7 @@ class StateFile:
         return self.rows.get(name, {})
 
     def keep(self, changes: Mapping[tuple[str, str], Any]) -> None:
-        """Write rows (None forgets one) and wait until they are on disk."""
+        """Write rows (None deletes one) and wait until they are on disk."""
         if not changes:
             return
         for (table, key), value in changes.items():
@@ -59,7 +59,7 @@ class StateFile:
             raise Broken(f"cannot write to {self._folder}: {error.strerror}; nothing is ordered that is not on disk") from error
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._file.close()
         os.close(self._lock)
 
@@ -75,7 +75,7 @@ class StateFile:
 
 
 def peek(folder: pathlib.Path) -> Rows:
-    """Return the rows of a journal without being in charge; empty if there is none."""
+    """Return the rows of a state file without taking the lock; empty if there is none."""
     return _read(folder / "journal.jsonl")
 
 
@@ -112,7 +112,7 @@ def _take_charge(path: pathlib.Path) -> tuple[int, int]:
         os.close(descriptor)
         who = said.partition(" ")[2].strip() or "somewhere"
         raise BadInput(
-            f"another autoscaler is in charge ({who}; {path}): stop it first, two would order everything twice"
+            f"another autoscaler runs for this site ({who}; {path}): stop it first, two would order everything twice"
         ) from error
     number = said.partition(" ")[0].strip()
     fence = int(number) + 1 if number.isdecimal() else 1

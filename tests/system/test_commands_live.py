@@ -220,7 +220,7 @@ def test_what_a_job_would_be_is_shown_and_nothing_starts(live: Deployment, capsy
     proposed = told(live, "autoscale", "--dry-run")["orders"]
     assert [one["pipeline"] for one in proposed] == list(live.pipelines)  # type: ignore[union-attr,index,attr-defined]
     assert {one["id"] for one in told(live, "jobs")["jobs"]} <= before, "jobs may leave meanwhile"  # type: ignore[attr-defined]
-    assert "another autoscaler is in charge" in words_of(capsys, "autoscale", "--once", "-c", live.file, code=2)
+    assert "another autoscaler runs for this site" in words_of(capsys, "autoscale", "--once", "-c", live.file, code=2)
 
 
 def test_a_second_host_on_the_same_state_is_refused(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:

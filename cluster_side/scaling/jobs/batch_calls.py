@@ -1,4 +1,4 @@
-"""Calls to the batch system, and what comes back, as values."""
+"""Calls to the batch system and their results, as values."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -27,7 +27,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came of an order."""
+    """The answer to an order."""
 
     token: str
     answer: SubmitAnswer
