@@ -1,6 +1,6 @@
 """How other systems decide how many jobs there are: their rules with default timings, restated for the simulated world.
 
-Sources: the scaling study, table (a), from the programs' own code. These are not their programs.
+Written after the programs' own code (versions of 2024/25). These are not their programs.
 """
 
 import abc

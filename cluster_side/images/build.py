@@ -1,10 +1,9 @@
 """Build an image: wheels of what the lock file pins, a filled definition, the container program.
 
-Wheels are made on this machine, so the image needs no network and no compiler of its own; the interpreter of the image must be
-of the minor version that runs us, which is looked at before anything is built. The image appears under its name when it is
-whole and has passed its own test.
-
-Clock policy: none; what takes long says what it does through `say`.
+Wheels are made on this machine, so the image needs no network and no compiler of its own; the interpreter of the image must have
+the same minor version as ours, which is checked before anything is built. The image gets its name when it is complete and has
+passed its own test.
+Clock policy: none; long steps are reported through `say`.
 """
 
 import hashlib
@@ -64,7 +63,7 @@ def build(order: BuildOrder, say: Say) -> Built:
     if not folder.is_dir():
         raise BadInput(f"images are built from a checkout of Beamtide, and {folder} is not there; clone it and build there")
     if order.image.exists():
-        raise BadInput(f"{order.image} is there already; remove it or choose another name")
+        raise BadInput(f"{order.image} exists already; remove it or choose another name")
     program = runtime.detect()
     text, lock = (folder / f"{order.kind}.def").read_text(), folder / "locks" / f"{order.kind}.lock"
     base = definition.base_of(order.base, definition.default_base(text))
@@ -83,7 +82,7 @@ def build(order: BuildOrder, say: Say) -> Built:
 
 
 def file_digest(image: pathlib.Path) -> str:
-    """Return "sha256:…" of an image file, or "" for a folder (a sandbox has no digest that could be told quickly)."""
+    """Return "sha256:…" of an image file, or "" for a folder (a sandbox has no digest that is quick to compute)."""
     if image.is_dir():
         return ""
     digest = hashlib.sha256()
@@ -101,7 +100,7 @@ def size(image: pathlib.Path) -> int:
 
 
 def _look_at(base: Base) -> None:
-    """Refuse a local folder that is none, or whose Python is not ours."""
+    """Refuse a local folder that does not exist, or whose Python has another version than ours."""
     if base.bootstrap != "localimage":
         return
     root = pathlib.Path(base.name)
@@ -172,7 +171,7 @@ def _understood(text: str, values: dict[str, str], place: pathlib.Path) -> None:
 
 
 def _run(program: runtime.Runtime, order: BuildOrder, recipe: pathlib.Path, room: pathlib.Path) -> None:
-    """Build beside the final name, and give it that name when all is well."""
+    """Build under a temporary name, and rename the image when all is well."""
     from spython.utils import stream_command
 
     beside = room / order.image.name
@@ -190,7 +189,7 @@ def _run(program: runtime.Runtime, order: BuildOrder, recipe: pathlib.Path, room
 
 
 def _lacks_capabilities() -> bool:
-    """Whether we are a root that may not do everything, as in some virtual machines: %post then needs a user namespace."""
+    """Whether we are root without all rights, as in some virtual machines: %post then needs a user namespace."""
     if os.geteuid() != 0:
         return False
     status = pathlib.Path("/proc/self/status").read_text()

@@ -36,7 +36,7 @@ def test_a_definition_is_filled_whole() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"bootstrap": "docker", "base": "debian"}, "wants lock"),
+        ({"bootstrap": "docker", "base": "debian"}, "no value for lock"),
         ({"bootstrap": "docker", "base": "a; rm -rf ~", "lock": "l"}, "base of the image is 'a; rm -rf ~'"),
     ],
 )
