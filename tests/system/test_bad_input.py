@@ -37,7 +37,7 @@ from beamtide.messages.tasks import Task
 from beamtide.results import layout
 from tests.builders.tasks import make_task
 from tests.ports import free_ports
-from tests.system.deployments import processes_of
+from tests.system.deployments import edit, processes_of, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
 LINES, COLUMNS = 7, 8
@@ -74,12 +74,6 @@ def prepared(folder: pathlib.Path, simulated: pathlib.Path) -> Deployment:
     return site.load(deployment.file)
 
 
-def edit(file: pathlib.Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert text.count(old) == 1, f"{old!r} in {file.name}"
-    file.write_text(text.replace(old, new))
-
-
 def line_of(deployment: Deployment, device: str, line: int) -> pathlib.Path:
     return deployment.site.roots.raw / SCAN.id / device / f"{SCAN.id}_{line:05d}.nxs"
 
@@ -107,18 +101,6 @@ def held_for_writing(file: pathlib.Path) -> Iterator[Callable[[], None]]:
             child.stdin.close()
         child.wait(10)
         child.stdout.close()
-
-
-def until(host: Host, look: Callable[[], object], seconds: float = 30) -> None:
-    """Keep the services alive until something is so."""
-    end = clock.monotonic() + seconds
-    while clock.monotonic() < end:
-        host.tend()
-        with contextlib.suppress(NoAnswer):
-            if look():
-                return
-        clock.pause(0.05)
-    raise AssertionError("it never came")
 
 
 @dataclass
