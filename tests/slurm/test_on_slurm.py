@@ -99,7 +99,9 @@ def test_a_controller_that_stands_still_and_is_started_again(field: Field) -> No
 
 def test_an_autoscaler_that_is_killed(field: Field) -> None:
     scan = at_work(field)
-    os.kill(field.host.pids()["autoscaler"], signal.SIGKILL)
+    killed = field.host.pids()["autoscaler"]
+    os.kill(killed, signal.SIGKILL)
+    field.until(lambda: field.host.pids().get("autoscaler", killed) != killed, "another autoscaler")
     field.finish(scan)
 
 
