@@ -37,6 +37,7 @@ from beamtide.messages.tasks import Task
 from beamtide.results import layout
 from tests.builders.tasks import make_task
 from tests.ports import free_ports
+from tests.small_disk import small_disk
 from tests.system.deployments import edit, processes_of, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
@@ -248,26 +249,19 @@ def test_a_port_that_is_taken_leaves_nothing_running(tmp_path: pathlib.Path, sim
 
 
 @pytest.fixture
-def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"a small disk needs root: {made.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+def disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    with small_disk(tmp_path / "disk", mib=16) as folder:
+        yield folder
 
 
 @pytest.mark.long
-def test_a_full_disk_stops_new_work_and_nothing_else(
-    tmp_path: pathlib.Path, simulated: pathlib.Path, small_disk: pathlib.Path
-) -> None:
+def test_a_full_disk_stops_new_work_and_nothing_else(tmp_path: pathlib.Path, simulated: pathlib.Path, disk: pathlib.Path) -> None:
     deployment = prepared(tmp_path / "site", simulated)
-    edit(deployment.file, "state: ../state", f"state: {small_disk}")
+    edit(deployment.file, "state: ../state", f"state: {disk}")
     edit(deployment.file, "[encoders.yaml, xrf.yaml]", "[encoders.yaml]")
     edit(deployment.file, "reserve: 4", "reserve: 1")
     deployment = site.load(deployment.file)
-    ballast = small_disk / "ballast"
+    ballast = disk / "ballast"
     with Host(deployment) as host, Client(deployment) as client:
         client.scan_started(SCAN)
         until(host, lambda: client.scans(SCAN.id))
