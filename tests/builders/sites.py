@@ -24,7 +24,7 @@ def make_site(folder: pathlib.Path, *pipelines: PipelineConfig, jobs: int = 1, *
 
 def write_site(folder: pathlib.Path, pipelines: Mapping[str, Mapping[str, Any]], jobs: int = 1, **more: object) -> Deployment:
     """Write a site file, and the file of each pipeline, into `folder`, and load them; keys as those of `make_site`."""
-    places = {"roots": {"raw": "raw", "processed": "processed"}, "state": "state"}
+    places = {"roots": {"raw": "raw", "processed": "processed", "shared": "."}, "state": "state"}
     whole = {"site": "test", **places, "pipelines": [f"{name}.yaml" for name in pipelines], "scaling": scaling_for(jobs)} | more
     (folder / "site.yaml").write_text(yaml.safe_dump(whole))
     for name, keys in pipelines.items():

@@ -37,6 +37,7 @@ from beamtide.messages.tasks import (
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.session import Session
+from tests.builders.cores import Quiet
 from tests.builders.sites import make_pipeline, make_site
 from tests.builders.tasks import make_need, make_task
 
@@ -199,7 +200,7 @@ def heavy(deployment: Deployment, folder: pathlib.Path, number: str) -> None:
                 caller.ask(buffer, done, Message, patience=PATIENCE)
 
 
-class SlowSink:
+class SlowSink(Quiet):
     """Takes a megabyte a second until the file `fast` is there, and notes what it takes."""
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -218,14 +219,6 @@ class SlowSink:
             clock.pause(size / 1e6)
         write_down(self.folder, "taken", task)
         return [Send(event.peer, r.Released(task=task), event.id)]
-
-    def progress(self) -> dict[str, float]:
-        return {}
-
-    def why(self) -> str:
-        return ""
-
-    def check(self) -> None: ...
 
 
 def slowsink(deployment: Deployment, folder: pathlib.Path) -> None:

@@ -1,7 +1,7 @@
 """Processes that stand still and come back: workers (F7) and the buffer itself (F9), as real processes with short leases."""
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,17 +15,10 @@ from beamtide.pump import Caller
 from tests.builders.tasks import make_product
 from tests.faults import load
 from tests.faults.fork_server import ForkServer
+from tests.waits import wait_until
 
 pytestmark = pytest.mark.system
 SERVICES = ("distributor", "buffer.p", "sorter.p", "sink")
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait until something is so; a slow machine needs longer, and gets it."""
-    end = clock.monotonic() + 60
-    while not true():
-        assert clock.monotonic() < end, "it never happened"
-        clock.pause(0.01)
 
 
 class Scene:
@@ -44,7 +37,7 @@ class Scene:
     def sleepers(self, count: int) -> list[str]:
         names = [f"sleeper.p.{number}" for number in range(count)]
         self.forks.start(*names)
-        until(lambda: len(load.written(self.folder, "leased")) == count)
+        wait_until(lambda: len(load.written(self.folder, "leased")) == count, patience=60)
         return names
 
     def say(self, step: str, number: int) -> None:
@@ -86,14 +79,14 @@ def test_a_worker_that_was_frozen_changes_nothing_when_it_comes_back(scene: Scen
     (name,) = scene.sleepers(1)
     if phase == "done":
         scene.say("store", 0)
-        until(lambda: load.written(scene.folder, "stored"))
+        wait_until(lambda: load.written(scene.folder, "stored"), patience=60)
     scene.forks.freeze(name)
     second = scene.do_it()
     assert second.attempt == 2
     scene.forks.thaw(name)
     for step in ("store", "done"):
         scene.say(step, 0)
-    until(lambda: load.written(scene.folder, "answers"))
+    wait_until(lambda: load.written(scene.folder, "answers"), patience=60)
     assert load.written(scene.folder, "answers") == ["sleeper0 Stale"]
     first = 1 if phase == "done" else 2
     assert scene.visible() == [(first, float(load.arrays_of(second.task, first)["value"][0]))], "the first result stays"
@@ -118,5 +111,5 @@ def test_a_buffer_that_was_frozen_takes_nobodys_task_away(tmp_path: pathlib.Path
         for number in range(5):
             for step in ("store", "done"):
                 scene.say(step, number)
-        until(lambda: len(load.written(scene.folder, "answers")) == 5)
+        wait_until(lambda: len(load.written(scene.folder, "answers")) == 5, patience=60)
         assert {line.split()[1] for line in load.written(scene.folder, "answers")} == {"Ok"}

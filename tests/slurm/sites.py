@@ -66,11 +66,3 @@ def wait_for(launcher: Launcher, found: Callable[[JobListing], T | None], what: 
         clock.pause(0.01)
         listing = launcher.look()
     raise AssertionError(f"never: {what}; last picture: {listing}")
-
-
-def wait_until(true: Callable[[], object], what: str, patience: float = 20.0) -> None:
-    """Wait for anything else."""
-    end = clock.monotonic() + patience
-    while not true():
-        assert clock.monotonic() < end, f"never: {what}"
-        clock.pause(0.01)

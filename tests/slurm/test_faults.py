@@ -16,7 +16,8 @@ from cluster_side.scaling.launchers.slurm.commands import Commands
 from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
 from cluster_side.scaling.launchers.slurm.vanished_jobs import CONFIRM_AFTER, VanishedJobs
 from tests.slurm.fake import FakeSlurm
-from tests.slurm.sites import PAUSE, order, seen, settle, site_in, wait_for, wait_until
+from tests.slurm.sites import PAUSE, order, seen, settle, site_in, wait_for
+from tests.waits import wait_until
 
 pytestmark = pytest.mark.system
 

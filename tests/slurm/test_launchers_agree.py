@@ -13,7 +13,8 @@ from cluster_side.scaling.launchers.base import EndCause, JobListing, Launcher, 
 from cluster_side.scaling.launchers.slurm.pyslurm_backend import Pyslurm
 from tests.slurm import stand_in
 from tests.slurm.fake import FakeSlurm
-from tests.slurm.sites import PAUSE, POLITE, order, seen, settle, site_in, wait_for, wait_until
+from tests.slurm.sites import PAUSE, POLITE, order, seen, settle, site_in, wait_for
+from tests.waits import wait_until
 
 pytestmark = pytest.mark.system
 LONG = pytest.mark.long

@@ -100,7 +100,9 @@ def test_a_controller_that_stands_still_and_is_started_again(field: Field) -> No
 
 def test_an_autoscaler_that_is_killed(field: Field) -> None:
     scan = at_work(field)
-    os.kill(pids(field.host)["autoscaler"], signal.SIGKILL)
+    killed = pids(field.host)["autoscaler"]
+    os.kill(killed, signal.SIGKILL)
+    field.until(lambda: pids(field.host).get("autoscaler", killed) != killed, "another autoscaler")
     field.finish(scan)
 
 

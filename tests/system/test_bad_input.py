@@ -37,7 +37,8 @@ from beamtide.messages.tasks import Task
 from beamtide.results import layout
 from tests.builders.tasks import make_task
 from tests.ports import free_ports
-from tests.system.deployments import pids, processes_of
+from tests.small_disk import small_disk
+from tests.system.deployments import edit, pids, processes_of, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
 LINES, COLUMNS = 7, 8
@@ -74,12 +75,6 @@ def prepared(folder: pathlib.Path, simulated: pathlib.Path) -> Deployment:
     return site.load(deployment.file)
 
 
-def edit(file: pathlib.Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert text.count(old) == 1, f"{old!r} in {file.name}"
-    file.write_text(text.replace(old, new))
-
-
 def line_of(deployment: Deployment, device: str, line: int) -> pathlib.Path:
     return deployment.site.roots.raw / SCAN.id / device / f"{SCAN.id}_{line:05d}.nxs"
 
@@ -107,18 +102,6 @@ def held_for_writing(file: pathlib.Path) -> Iterator[Callable[[], None]]:
             child.stdin.close()
         child.wait(10)
         child.stdout.close()
-
-
-def until(host: Host, look: Callable[[], object], seconds: float = 30) -> None:
-    """Keep the services alive until something is so."""
-    end = clock.monotonic() + seconds
-    while clock.monotonic() < end:
-        host.tend()
-        with contextlib.suppress(NoAnswer):
-            if look():
-                return
-        clock.pause(0.05)
-    raise AssertionError("it never came")
 
 
 @dataclass
@@ -266,26 +249,19 @@ def test_a_port_that_is_taken_leaves_nothing_running(tmp_path: pathlib.Path, sim
 
 
 @pytest.fixture
-def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"a small disk needs root: {made.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+def disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    with small_disk(tmp_path / "disk", mib=16) as folder:
+        yield folder
 
 
 @pytest.mark.long
-def test_a_full_disk_stops_new_work_and_nothing_else(
-    tmp_path: pathlib.Path, simulated: pathlib.Path, small_disk: pathlib.Path
-) -> None:
+def test_a_full_disk_stops_new_work_and_nothing_else(tmp_path: pathlib.Path, simulated: pathlib.Path, disk: pathlib.Path) -> None:
     deployment = prepared(tmp_path / "site", simulated)
-    edit(deployment.file, "state: ../state", f"state: {small_disk}")
+    edit(deployment.file, "state: ../state", f"state: {disk}")
     edit(deployment.file, "[encoders.yaml, xrf.yaml]", "[encoders.yaml]")
     edit(deployment.file, "reserve: 4", "reserve: 1")
     deployment = site.load(deployment.file)
-    ballast = small_disk / "ballast"
+    ballast = disk / "ballast"
     with Host(deployment) as host, Client(deployment) as client:
         client.scan_started(SCAN)
         until(host, lambda: client.scans(SCAN.id))

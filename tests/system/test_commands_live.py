@@ -1,5 +1,7 @@
 """Every command against live services, as a person or a script would use it: exit codes, one JSON object, files."""
 
+import contextlib
+import io
 import json
 import pathlib
 import re
@@ -26,7 +28,7 @@ from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.results import layout, reading
-from tests.system.deployments import processes_of
+from tests.system.deployments import edit, processes_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
 SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
@@ -36,7 +38,7 @@ SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A site whose services run, with relaxed durability; one scan is done."""
     deployment = prepare_demo(tmp_path_factory.mktemp("live"))
-    deployment.file.write_text(deployment.file.read_text().replace("reserve: 4", "reserve: 4, durability: relaxed"))
+    edit(deployment.file, "reserve: 4", "reserve: 4, durability: relaxed")
     deployment = site.load(deployment.file)
     beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
     with Host(deployment) as host:
@@ -48,9 +50,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, object]:
     """Run a command with --json in this process and return its object."""
-    import contextlib
-    import io
-
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main.run([*map(str, words), "--json", "-c", str(deployment.file)]) == code, out.getvalue()

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
@@ -19,7 +19,6 @@ from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.demo import prepare_demo
 from beamline_side.hosts.one_scan import follow
 from beamline_side.simulation import beamline
-from beamtide import clock
 from beamtide.cli import main
 from beamtide.client.client import Client
 from beamtide.config import site
@@ -27,18 +26,12 @@ from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.results import layout
-from tests.system.deployments import pids
+from tests.system.deployments import edit, pids, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
 BAD, WORSE = 1, 2
 SENTENCE = "column 'encoder_3' has shape (8, 2, 2)"
-
-
-def edit(file: pathlib.Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert text.count(old) == 1
-    file.write_text(text.replace(old, new))
 
 
 def line_of(deployment: Deployment, line: int) -> pathlib.Path:
@@ -77,16 +70,6 @@ def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, obj
     found = json.loads(out.getvalue())
     assert isinstance(found, dict)
     return found
-
-
-def until(host: Host, look: Callable[[], object], seconds: float = 20) -> None:
-    end = clock.monotonic() + seconds
-    while clock.monotonic() < end:
-        host.tend()
-        if look():
-            return
-        clock.pause(0.05)
-    raise AssertionError("it never came")
 
 
 def holes_in(file: pathlib.Path) -> list[int]:

@@ -20,13 +20,13 @@ from zmq.utils.monitor import recv_monitor_message
 
 from beamtide import clock
 from beamtide.config import settings
-from beamtide.config.models import CapsConfig, Deployment, PipelineConfig, Roots, ScalingConfig, SiteConfig, SourceConfig
+from beamtide.config.models import Deployment
 from beamtide.machine import Arrays, Effect, Event, Heard, Send, WakeAt
 from beamtide.messages import Message, Ok
-from beamtide.messages.base import PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.base import Seconds
 from beamtide.messages.metadata import SettingsDocument
 from beamtide.messages.results import StoreRequest
-from beamtide.messages.tasks import Beat, InputFile, Lease, LeaseRequest, NoTask, Stale, Task, TaskDone, TaskFailed
+from beamtide.messages.tasks import Beat, Lease, LeaseRequest, NoTask, Stale, Task, TaskDone, TaskFailed
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Pump
 from beamtide.session import Session
@@ -34,6 +34,9 @@ from cluster_side.modalities.base import Kernel, Modality, Output, SettingsModel
 from cluster_side.worker.job import job_policy, prefork_pool, worker_process
 from cluster_side.worker.task import one_task
 from cluster_side.worker.task.work import Work
+from tests.builders.cores import Quiet, pumping
+from tests.builders.sites import make_pipeline, make_site
+from tests.builders.tasks import make_input, make_task
 
 pytestmark = pytest.mark.system
 
@@ -77,7 +80,7 @@ class Numbers:
 
 
 @dataclass
-class Beamline:
+class Beamline(Quiet):
     """Buffer and sorter in one: hands out tasks, takes what comes."""
 
     tasks: list[Task] = field(default_factory=list)
@@ -119,17 +122,9 @@ class Beamline:
         with self.changed:
             assert self.changed.wait_for(what, seconds), f"did not happen; heard {[m for _, m, _ in self.heard]}"
 
-    def progress(self) -> dict[str, float]:
-        return {}
-
-    def why(self) -> str:
-        return ""
-
-    def check(self) -> None: ...
-
 
 @dataclass
-class Shelves:
+class Shelves(Quiet):
     """The sorter's half: says Ok."""
 
     line: Beamline
@@ -142,14 +137,6 @@ class Shelves:
             self.line.changed.notify_all()
         return [Send(event.peer, Ok(), event.id)]
 
-    def progress(self) -> dict[str, float]:
-        return {}
-
-    def why(self) -> str:
-        return ""
-
-    def check(self) -> None: ...
-
 
 @contextmanager
 def beamline(deployment: Deployment, *, sorter: bool = True) -> Iterator[Beamline]:
@@ -159,49 +146,25 @@ def beamline(deployment: Deployment, *, sorter: bool = True) -> Iterator[Beamlin
         Pump(part, Session(ComponentCard(name=name, kind="toy", address=deployment.address(name))), {})
         for name, part in parts.items()
     ]
-    threads = [threading.Thread(target=pump.run) for pump in pumps]
-    for thread in threads:
-        thread.start()
-    try:
+    with pumping(*pumps):
         yield node
-    finally:
-        for pump in pumps:
-            pump.stop()
-        for thread in threads:
-            thread.join(5)
 
 
 def deployment_in(folder: pathlib.Path, **toy: Any) -> Deployment:
     for name in ("raw", "state/cache"):
         (folder / name).mkdir(parents=True)
     (folder / "raw/numbers.txt").write_text("\n".join(str(number) for number in range(100)))
-    pipeline = PipelineConfig(pipeline="toy", modality="toy", source=SourceConfig(match="*"), settings=toy)
-    config = SiteConfig(
-        site="test",
-        roots=Roots(raw=folder / "raw", processed=folder),
-        state=folder / "state",
-        scaling=ScalingConfig(caps=CapsConfig(jobs=1, node_hours_per_day=100)),
-        pipelines=(),
-        leases={"beat": 0.2},  # type: ignore[arg-type]
-    )
-    deployment = Deployment(site=config, pipelines={"toy": pipeline}, file=folder / "site.yaml")
+    places = {"roots": {"raw": folder / "raw", "processed": folder}, "state": folder / "state"}
+    deployment = make_site(folder, make_pipeline("toy", settings=toy), **places, leases={"beat": 0.2})
     deployment.sockets().mkdir(mode=0o700)
     return deployment
 
 
 def task(deployment: Deployment, start: int) -> Task:
     digest = settings.document_for(deployment.pipelines["toy"], deployment.file.parent).digest
-    given = InputFile(root="raw", path="numbers.txt", format="numbers", first=start, last=start + 2)
-    return Task(
-        id=TaskId(f"s/{start}"),
-        scan=ScanId("s"),
-        pipeline=PipelineName("toy"),
-        modality="toy",
-        start=start,
-        stop=start + 2,
-        inputs=(given,),
-        settings=digest,
-    )
+    given = make_input("numbers.txt", start, start + 2, format="numbers")
+    more = {"pipeline": "toy", "modality": "toy", "inputs": (given,), "settings": digest}
+    return make_task(start, start + 2, id=f"s/{start}", **more)
 
 
 @contextmanager

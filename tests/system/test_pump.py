@@ -19,13 +19,14 @@ from beamtide.messages.base import Seconds
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller, Limits, Outside, Pump
 from beamtide.session import Session
+from tests.builders.cores import Quiet, pumping
 
 pytestmark = pytest.mark.system
 CONTROL = Limits()
 
 
 @dataclass
-class Echo:
+class Echo(Quiet):
     """Answers with what it heard; asks its link "other" on a tick; counts what happened."""
 
     asks: bool = False
@@ -46,14 +47,6 @@ class Echo:
             case Tick() if self.asks:
                 return [Send(link("other"), Ok(note="asked")), WakeAt(Seconds(now + 0.05))]
         return []
-
-    def progress(self) -> dict[str, float]:
-        return {}
-
-    def why(self) -> str:
-        return ""
-
-    def check(self) -> None: ...
 
 
 @dataclass
@@ -90,14 +83,8 @@ def running(
 ) -> Iterator[Committed]:
     store = store or Committed()
     pump = Pump(machine, Session(ComponentCard(name="echo", kind="echo", address=address)), links or {}, store, limits)
-    thread = threading.Thread(target=pump.run, args=(outside,))
-    thread.start()
-    try:
+    with pumping(pump, outside=outside):
         yield store
-    finally:
-        pump.stop()
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 @pytest.fixture

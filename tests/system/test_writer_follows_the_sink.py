@@ -16,7 +16,6 @@ from beamline_side.services.writer import filed_scans, writer
 from beamline_side.services.writer.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.component.heartbeat import card_of
-from beamtide.config import site
 from beamtide.config.models import Budgets, Deployment, LeaseConfig
 from beamtide.errors import BadInput
 from beamtide.messages import Ok
@@ -27,22 +26,20 @@ from beamtide.messages.tasks import Lease, LeaseRequest, StatusRequest, SubmitRe
 from beamtide.pump import Caller, Pump
 from beamtide.results import layout, reading
 from beamtide.session import Session
+from tests.builders.sites import write_site
 from tests.writer_scans import Batch, line, lost, positions, product_of, state_of
 
 pytestmark = pytest.mark.system
-SITE = 'site: p06\nroots: {{raw: "{0}/raw", processed: "{0}/processed"}}\nstate: "{0}/s"\n'
-SITE += "scaling: {{caps: {{jobs: 1, node_hours_per_day: 9}}}}\n"
-XRF = 'pipeline: xrf\nmodality: xrf\nsource: {{match: "*.h5"}}\npositions: encoders\nwrite: [{0}]\n'
-ENCODERS = 'pipeline: encoders\nmodality: encoders\nsource: {match: "*.h5"}\nwrite: []\n'
+PIPELINES = {
+    "xrf": {"source": {"match": "*.h5"}, "positions": "encoders", "write": ["hdf5", "tiff"]},
+    "encoders": {"source": {"match": "*.h5"}, "write": []},
+}
 
 
 @pytest.fixture
 def deployment(tmp_path: pathlib.Path) -> Deployment:
-    (tmp_path / "site.yaml").write_text(SITE.format(tmp_path) + "pipelines: [xrf.yaml, encoders.yaml]\n")
-    (tmp_path / "xrf.yaml").write_text(XRF.format("hdf5, tiff"))
-    (tmp_path / "encoders.yaml").write_text(ENCODERS)
     (tmp_path / "raw").mkdir()
-    found = site.load(tmp_path / "site.yaml")
+    found = write_site(tmp_path, PIPELINES)
     found.sockets().mkdir(parents=True, mode=0o700)
     return found
 
