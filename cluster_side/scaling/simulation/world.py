@@ -143,10 +143,6 @@ class World:
             queue.idle.remove(job)
             self.batch.leave(job)
 
-    def pending(self, pipeline: str) -> list[SimulatedJob]:
-        """Return the jobs that do not work yet, oldest first."""
-        return [job for job in self.batch.jobs.values() if job.pipeline == pipeline and job.state in ("pending", "starting")]
-
     def _tick(self) -> None:
         self._step()
         self.at(self.now + self.policy.tick, self._tick)
