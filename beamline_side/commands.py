@@ -96,6 +96,8 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     with progress(quiet=as_json) as show:
         outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points), show)
     answer(_plain(outcome), [*_summary(outcome), *_where(outcome, deployment.site.roots.processed)], as_json=as_json)
+    if outcome.unwritten:
+        raise typer.Exit(2)
 
 
 def _serve_all(deployment: "Deployment") -> None:
@@ -136,6 +138,7 @@ def _plain(outcome: "ScanOutcome") -> dict[str, object]:
         "seconds": round(outcome.seconds, 3),
         "last": outcome.last.as_json(),
         "files": [str(file) for file in outcome.files],
+        "unwritten": list(outcome.unwritten),
     }
 
 
@@ -146,7 +149,7 @@ def _summary(outcome: "ScanOutcome") -> list[str]:
     counted = f"{total} tasks, {done - lost} results, {lost} lost, {doubled} doubled" + (
         f", {retried} retried" if retried else ""
     )
-    return [*remarks_of(outcome.last), f"Done in {duration(outcome.seconds)}. {counted}."]
+    return [*remarks_of(outcome.last), *outcome.unwritten, f"Done in {duration(outcome.seconds)}. {counted}."]
 
 
 def _where(outcome: "ScanOutcome", processed: pathlib.Path) -> list[str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.services.file_source import MOST_AT_ONCE
-from beamline_side.writers.files import finished_file
+from beamline_side.writers.files import forget_refusals, never_written, unwritten
+from beamline_side.writers.written import listed
 from beamtide import clock
 from beamtide.client.client import Client
 from beamtide.client.snapshot import Snapshot, snapshot
@@ -38,6 +39,8 @@ class ScanOutcome:
     seconds: float
     last: Snapshot
     files: tuple[pathlib.Path, ...]
+    unwritten: tuple[str, ...] = ()
+    """What the pipeline files want written and never will be, with reasons."""
 
 
 def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> ScanOutcome:
@@ -47,7 +50,9 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Sca
     """
     if problems := site.check(deployment.file):
         raise BadInput("\n".join(problems))
-    started = clock.monotonic()
+    started, wanted = clock.monotonic(), _products(deployment, scan.id)
+    for product in wanted:
+        forget_refusals(deployment.site.roots.processed, product)
     with Host(deployment) as host, Client(deployment) as client:
         if known := client.scans(scan.id):
             check_shape(known[0].scan, scan, deployment.site.state)
@@ -58,7 +63,8 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Sca
         if _was_done_otherwise(client, scan.id):
             _submit_again(client, scan.id)
         last = follow(host, deployment, scan.id, on_progress, lambda: True)
-    return ScanOutcome(scan.id, clock.monotonic() - started, last, files_of(deployment, scan.id))
+    seconds, never = clock.monotonic() - started, _never_written(deployment, wanted)
+    return ScanOutcome(scan.id, seconds, last, files_of(deployment, scan.id), never)
 
 
 def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
@@ -119,16 +125,24 @@ def _is_unwritten(client: Client, product: Product) -> bool:
     scan = client.scans(product.scan)[0]
     if state is None or state.complete < scan.points:
         return True
-    formats = client.deployment.pipelines[product.pipeline].write
-    if "hdf5" in formats:
-        positions = site.settings_of(client.deployment).get(client.deployment.pipelines[product.pipeline].positions or "", "")
-        return finished_file(client.deployment.site.roots.processed, product, scan, state.corrections, positions) is None
-    writer = next((report.progress for report in client.topology() if report.card.name == "writer"), {})
-    return bool(formats) and (writer.get("seen", 0) < state.version or writer.get("open", 1) > 0)
+    deployment, pipeline = client.deployment, client.deployment.pipelines[product.pipeline]
+    positions = site.settings_of(deployment).get(pipeline.positions or "", "")
+    drawn_with = state.corrections, positions
+    reasons = unwritten(deployment.site.roots.processed, product, scan, pipeline.write, drawn_with).values()
+    return not state.filed and not all(reasons)
+
+
+def _never_written(deployment: Deployment, products: list[Product]) -> tuple[str, ...]:
+    """Return a sentence for each format in which a product will not be written."""
+    processed, formats = deployment.site.roots.processed, {name: one.write for name, one in deployment.pipelines.items()}
+    return tuple(
+        f"{product.pipeline} is not written as {name}: {why}"
+        for product in products
+        for name, why in never_written(processed, product, formats[product.pipeline]).items()
+    )
 
 
 def files_of(deployment: Deployment, scan: str) -> tuple[pathlib.Path, ...]:
     """Return the files of a scan, result files first."""
-    folder = layout.scan_folder(deployment.site.roots.processed, scan)
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = listed(layout.scan_folder(deployment.site.roots.processed, scan))
     return tuple(sorted(found, key=lambda path: path.suffix != ".h5"))

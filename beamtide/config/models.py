@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from beamtide import registry
 from beamtide.config.container import Container
 from beamtide.config.section import Memory, Name, Section
 from beamtide.config.slurm import Slurm
@@ -189,7 +190,8 @@ class JobConfig(Section):
         return self.slots * self.cpus_per_slot
 
 
-Format = Literal["hdf5", "tiff", "jpeg", "ptypy", "cxi"]
+def _of_writers(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(registry.names("writers"))
 
 
 class PipelineConfig(Section):
@@ -208,7 +210,8 @@ class PipelineConfig(Section):
     inputs: tuple[str, ...] = ()
     """Datasets of other pipelines that the kernel gets for its indexes, as "pipeline/dataset"; its tasks wait for them."""
     job: JobConfig = JobConfig()
-    write: tuple[Format, ...] = ("hdf5",)
+    write: tuple[Annotated[Name, Field(json_schema_extra=_of_writers)], ...] = ("hdf5",)
+    """What becomes of the results: names of writers (`beamtide formats`)."""
 
 
 class Deployment(BaseModel):

@@ -12,7 +12,7 @@ import pytest
 
 import beamtide
 from beamline_side.services.components import SERVICES
-from beamline_side.services.writer import filed_scans, writer
+from beamline_side.services.writer import filed_scans, troubles
 from beamline_side.services.writer.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.component.heartbeat import card_of
@@ -124,7 +124,7 @@ def test_live_file_then_final_file_with_positions_and_settings(deployment: Deplo
 def test_an_unwritable_folder_is_a_sentence_and_nothing_is_lost(
     deployment: Deployment, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "REST", 0.0)
+    monkeypatch.setattr(troubles, "REST", 0.0)
     processed, following = deployment.site.roots.processed, Writer(deployment, caller)
     processed.write_text("a file where the folder should be")
     release(caller, deployment, line(0))
