@@ -13,11 +13,11 @@ from beamtide.messages.tasks import InputFile, Task
 
 SETTINGS = Digest("ab" * 32)
 HEADERS = (
-    DatasetHeader(name="area/Fe_K", units="counts", long_name="Fe K"),
-    DatasetHeader(name="area/Cu_K", units="counts", long_name="Cu K"),
+    DatasetHeader(name="area/Fe_K", units="counts", long_name="Fe K", attributes={"show": "first"}),
+    DatasetHeader(name="area/Cu_K", units="counts", long_name="Cu K", attributes={"show": "first"}),
     DatasetHeader(name="frames", units="1"),
     DatasetHeader(name="spectra", units="counts"),
-    DatasetHeader(name="sum_spectrum", units="counts", per="scan", merge="sum"),
+    DatasetHeader(name="sum_spectrum", units="counts", per="scan", merge="sum", attributes={"axis": "energy"}),
     DatasetHeader(name="energy", units="keV", per="scan", merge="first"),
 )
 

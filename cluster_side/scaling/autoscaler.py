@@ -37,9 +37,6 @@ from cluster_side.scaling.policy.planner import Ceilings, Planner, Start
 from cluster_side.scaling.scaling_loop import ScalerMachine, restored
 from cluster_side.scaling.state_file import Rows, StateFile, peek
 
-PRIOR_START = {"local": 3.0}
-ELSEWHERE = 12.0
-"""Seconds from asking for a job to its first worker, before any was measured."""
 FAREWELL = 35.0
 """Longer than a job needs to drain (seconds)."""
 PATIENCE = 5.0
@@ -58,8 +55,7 @@ class Proposal:
 
 def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: str, fence: int) -> Planner:
     """Return the steering of a deployment, with what an earlier autoscaler kept."""
-    prior = PRIOR_START.get(deployment.site.launcher, ELSEWHERE)
-    pipelines = {name: Pipeline(config, prior, Forecast(config)) for name, config in deployment.pipelines.items()}
+    pipelines = {name: Pipeline(config, launcher.first_start, Forecast(config)) for name, config in deployment.pipelines.items()}
     scaling, now = deployment.site.scaling, clock.monotonic()
     planner = Planner(
         pipelines,
@@ -102,7 +98,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
         try:
             pump.run(shell.after_batch)
         finally:
-            shell.leave(everything=deployment.site.launcher == "local")
+            shell.leave(everything=not launcher.jobs_outlive_us)
     finally:
         state_file.close()
 

@@ -26,7 +26,7 @@ def site_in(folder: pathlib.Path, launcher: str = "slurm", **slurm: object) -> D
         state=folder,
         scaling=ScalingConfig(caps=CapsConfig(jobs=4, node_hours_per_day=100)),
         pipelines=(),
-        launcher=launcher,  # type: ignore[arg-type]
+        launcher=launcher,
         beamtime="11010000",
     ).model_copy(update={"slurm": quick})
     pipelines = {"xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))}

@@ -38,6 +38,7 @@ from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers.base import (
     JobListing,
     JobOrder,
+    Launcher,
     Phase,
     Seen,
     Sighting,
@@ -52,13 +53,14 @@ from cluster_side.scaling.state_file import StateFile, peek
 
 
 @dataclass
-class Desk:
+class Desk(Launcher):
     """A launcher whose jobs run until we end them."""
 
     orders: list[JobOrder] = field(default_factory=list)
     jobs: dict[str, Sighting] = field(default_factory=dict)
     beamtide = ("beamtide",)
     cpus_per_node = 4
+    first_start = 3.0
 
     def submit(self, order: JobOrder) -> SubmitAnswer:
         self.orders.append(order)

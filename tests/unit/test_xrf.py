@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beamtide import registry
 from beamtide import registry as plugins
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import checked, run
-from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrf.elements import summed
 from cluster_side.modalities.xrf.kernel import monitor_factor
 from cluster_side.modalities.xrf.pymca_fit import KeptFit
 from cluster_side.modalities.xrf.spec import XrfSettings
 
-XRF = modality("xrf")
+XRF = registry.find("modalities", "xrf")
 Kernel = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 SETTINGS = {"engine": "pymca", "detectors": [3], "dead_time": False}
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls as scipy_nnls
 
+from beamtide import registry
 from beamtide import registry as plugins
 from beamtide.errors import BadInput
 from cluster_side.modalities import native
 from cluster_side.modalities.base import checked, run
-from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrf import elements, model, nnls, snip
 from cluster_side.modalities.xrf.fast_fit import FastModel
 from cluster_side.modalities.xrf.linear_fit import LinearFit
 from cluster_side.modalities.xrf.spec import XrfSettings
 
-XRF = modality("xrf")
+XRF = registry.find("modalities", "xrf")
 Kernel = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 SETTINGS = {"detectors": [3], "dead_time": False, "mass_fractions": True}
 MAJOR = 1e4

@@ -150,4 +150,5 @@ MODALITY = Modality(
     prepare="cluster_side.modalities.xrd.model:prepare",
     layout=2,
     explain="cluster_side.modalities.xrd.explain:explain",
+    explains="poni",
 )

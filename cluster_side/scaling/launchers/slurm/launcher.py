@@ -9,10 +9,11 @@ Clock policy: `beamtide.clock.monotonic`.
 Invariants: at most one squeue at a time, and one per `slurm.look_every`; an order that does not fit into one array is denied.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel
 
 from beamtide import clock
 from beamtide.config.models import Deployment
@@ -26,9 +27,11 @@ from cluster_side.scaling.launchers.base import (
     EndCause,
     JobListing,
     JobOrder,
+    Launcher,
     Seen,
     SubmitAnswer,
     Unseen,
+    beamtide_command,
     job_name,
 )
 from cluster_side.scaling.launchers.slurm import options
@@ -61,8 +64,11 @@ class SlurmBackend(Protocol):
         ...
 
 
-class SlurmLauncher:
+class SlurmLauncher(Launcher):
     """Jobs in Slurm."""
+
+    settings: ClassVar[type[BaseModel]] = Slurm
+    """The section `slurm` of the site file."""
 
     def __init__(self, deployment: Deployment) -> None:
         require()
@@ -82,8 +88,7 @@ class SlurmLauncher:
     @property
     def beamtide(self) -> tuple[str, ...]:
         """The command of the site file, else that of the image, else the Python that runs here."""
-        here = ("beamtide",) if self._deployment.site.container.runtime != "none" else (sys.executable, "-m", "beamtide")
-        return self._slurm.beamtide or here
+        return self._slurm.beamtide or beamtide_command(self._deployment)
 
     @property
     def cpus_per_node(self) -> int:
@@ -160,7 +165,7 @@ class SlurmLauncher:
         kinds = self._commands.nodes()
         said = {order.pipeline: self._problem(order, kinds) for order in orders}
         wrong = tuple(f"pipeline {pipeline}: {problem}" for pipeline, problem in said.items() if problem)
-        return (*admission.problems(self._deployment), *wrong)
+        return (*admission.problems(self._deployment, on_nodes=True), *wrong)
 
     def _problem(self, order: JobOrder, kinds: tuple[NodeKind, ...]) -> str:
         try:

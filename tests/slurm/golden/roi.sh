@@ -1,5 +1,5 @@
 #!/bin/bash
-# Beamtide: a job of pipeline interferometer (interferometer), up to 120 tasks, 4 at once.
+# Beamtide: a job of pipeline roi (roi), up to 120 tasks, 4 at once.
 # Made from sbatch_templates; options are on the command line of sbatch, so there are no #SBATCH lines here.
 set -eu
 umask 027
