@@ -102,10 +102,10 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
 
 def _serve_all(deployment: "Deployment") -> None:
     from beamline_side.hosts.all_in_one import Host
-    from beamtide.config import site
+    from beamtide.config import added, site
     from beamtide.pump import stop_on_signals
 
-    if problems := site.launcher_problems(deployment):
+    if problems := [*site.launcher_problems(deployment), *added.problems(deployment)]:
         raise BadInput("\n".join(problems))
     stopped: list[bool] = []
     with Host(deployment) as host:
@@ -121,7 +121,7 @@ def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
     from beamtide.formats import confinement
 
     for pipeline in deployment.pipelines.values():
-        if pipeline.source.kind == "scan":
+        if pipeline.source.kind != "files":
             continue
         raw, match = deployment.site.roots.raw, pipeline.source.match
         stitched = members(scan, raw, match)

@@ -79,7 +79,7 @@ def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
 
 def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
     """Keep the components alive and report until everything that this site writes of the scan is written."""
-    wanted = _products(deployment, scan)
+    wanted = [product for product in _products(deployment, scan) if _is_fed(deployment, product.pipeline)]
     with Client(deployment, PATIENCE) as client:
         while True:
             host.tend()
@@ -92,6 +92,11 @@ def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProg
             if finished:
                 return seen
             clock.pause(REFRESH)
+
+
+def _is_fed(deployment: Deployment, pipeline: str) -> bool:
+    """Whether somebody here makes tasks of a pipeline for every index: the source, or a component of another distribution."""
+    return deployment.pipelines[pipeline].source.kind != "submitted" or bool(deployment.added)
 
 
 def _products(deployment: Deployment, scan: ScanId) -> list[Product]:
@@ -111,6 +116,8 @@ def _submit_again(client: Client, scan: ScanId) -> None:
     """Submit a whole scan with the settings of now; what is known already changes nothing."""
     state = client.scans(scan)[0]
     for pipeline in client.deployment.pipelines.values():
+        if pipeline.source.kind == "submitted":
+            continue
         facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
         digest = client.put_settings(pipeline)
         upstream = client.settings(digest).upstream
@@ -138,6 +145,7 @@ def _never_written(deployment: Deployment, products: list[Product]) -> tuple[str
     return tuple(
         f"{product.pipeline} is not written as {name}: {why}"
         for product in products
+        if _is_fed(deployment, product.pipeline)
         for name, why in never_written(processed, product, formats[product.pipeline]).items()
     )
 

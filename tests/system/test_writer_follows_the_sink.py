@@ -16,6 +16,7 @@ from beamline_side.services.writer import filed_scans, troubles
 from beamline_side.services.writer.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.component.heartbeat import card_of
+from beamtide.component.service import links_of
 from beamtide.config import site
 from beamtide.config.models import Budgets, Deployment, LeaseConfig
 from beamtide.errors import BadInput
@@ -51,7 +52,7 @@ def deployment(tmp_path: pathlib.Path) -> Deployment:
 def serving(deployment: Deployment, name: str) -> Iterator[None]:
     """Run a real service in a thread, with its real spool."""
     service = SERVICES[name.partition(".")[0]]
-    links = {link: deployment.address(to) for link, to in service.links(name).items()}
+    links = {link: deployment.address(to) for link, to in links_of(deployment, name, service).items()}
     ready, pumps = threading.Event(), []
 
     def serve() -> None:
