@@ -13,13 +13,14 @@ from beamline_side.hosts.all_in_one import Host
 from beamline_side.services.file_source import MOST_AT_ONCE
 from beamline_side.writers.files import forget_refusals, never_written, unwritten
 from beamline_side.writers.written import listed
-from beamtide import clock
+from beamtide import clock, registry
 from beamtide.client.client import Client
 from beamtide.client.snapshot import Snapshot, snapshot
 from beamtide.config import site
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.files.watch import FileWatch
+from beamtide.files.watch import FileWatch, members
+from beamtide.formats import confinement
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.results import Product
@@ -61,7 +62,7 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Sca
         if client.scans(scan.id)[0].phase != "ended":
             client.scan_ended(scan.id)
         if _was_done_otherwise(client, scan.id):
-            _submit_again(client, scan.id)
+            submit_scan(client, scan.id)
         last = follow(host, deployment, scan.id, on_progress, lambda: True)
     seconds, never = clock.monotonic() - started, _never_written(deployment, wanted)
     return ScanOutcome(scan.id, seconds, last, files_of(deployment, scan.id), never)
@@ -79,7 +80,7 @@ def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
 
 def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
     """Keep the components alive and report until everything that this site writes of the scan is written."""
-    wanted = [product for product in _products(deployment, scan) if _is_fed(deployment, product.pipeline)]
+    wanted = [product for product in _products(deployment, scan) if is_fed(deployment, product.pipeline)]
     with Client(deployment, PATIENCE) as client:
         while True:
             host.tend()
@@ -94,7 +95,7 @@ def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProg
             clock.pause(REFRESH)
 
 
-def _is_fed(deployment: Deployment, pipeline: str) -> bool:
+def is_fed(deployment: Deployment, pipeline: str) -> bool:
     """Whether somebody here makes tasks of a pipeline for every index: the source, or a component of another distribution."""
     return deployment.pipelines[pipeline].source.kind != "submitted" or bool(deployment.added)
 
@@ -112,14 +113,14 @@ def _was_done_otherwise(client: Client, scan: ScanId) -> bool:
     return pipelines >= set(client.deployment.pipelines) and not complete >= set(_products(client.deployment, scan))
 
 
-def _submit_again(client: Client, scan: ScanId) -> None:
+def submit_scan(client: Client, scan: ScanId) -> None:
     """Submit a whole scan with the settings of now; what is known already changes nothing."""
     state = client.scans(scan)[0]
     for pipeline in client.deployment.pipelines.values():
+        digest = client.put_settings(pipeline)
         if pipeline.source.kind == "submitted":
             continue
         facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
-        digest = client.put_settings(pipeline)
         upstream = client.settings(digest).upstream
         tasks = [bound(task, upstream) for task in plan(state, pipeline, digest, facts, closed=True)]
         for at in range(0, len(tasks), MOST_AT_ONCE):
@@ -145,8 +146,25 @@ def _never_written(deployment: Deployment, products: list[Product]) -> tuple[str
     return tuple(
         f"{product.pipeline} is not written as {name}: {why}"
         for product in products
-        if _is_fed(deployment, product.pipeline)
+        if is_fed(deployment, product.pipeline)
         for name, why in never_written(processed, product, formats[product.pipeline]).items()
+    )
+
+
+def shape_of(deployment: Deployment, scan: str) -> tuple[int, ...]:
+    """Ask the first file of each pipeline for the shape of a scan. BadInput: none of them knows."""
+    for pipeline in deployment.pipelines.values():
+        if pipeline.source.kind != "files":
+            continue
+        raw, match = deployment.site.roots.raw, pipeline.source.match
+        stitched = members(scan, raw, match)
+        files = sorted(raw.glob(match.replace("{scan}", stitched[0])))
+        if files:
+            confinement.before_opening(files[0], raw)
+            if found := registry.find("formats", pipeline.source.format).shape_of(files[0]):
+                return (found[0] * len(stitched), *found[1:])
+    raise BadInput(
+        f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
     )
 
 
