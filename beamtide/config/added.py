@@ -64,12 +64,12 @@ def _wrong(deployment: Deployment, config: ComponentConfig, document: yaml_file.
     except BadInput as error:
         return [f"{document.where(('kind',))}: {error}"]
     found = [
-        f"{document.where(('links',))}: a {config.kind} needs to know which component is its {link!r}: links: {{{link}: …}}"
+        f"{document.where(('links',))}: the kind {config.kind} needs to know which component is its {link!r}; add {link}: …"
         for link in kind.links
         if link not in config.links
     ]
     found += [
-        f"{document.where(('links', link))}: a {config.kind} has no link {link!r}; it has: {', '.join(kind.links) or 'none'}"
+        f"{document.where(('links', link))}: the kind {config.kind} has no link {link!r}, only {', '.join(kind.links)}"
         for link in config.links
         if link not in kind.links
     ]
