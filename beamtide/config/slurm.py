@@ -4,11 +4,11 @@ Every name is matched against a pattern here, and once more when it becomes a wo
 """
 
 import pathlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from beamtide.config.section import Section
+from beamtide.config.section import Name, Section
 
 SlurmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+:@-]{0,63}$")]
 """A name that Slurm knows: it becomes a word of an argument list, never of a shell."""
@@ -70,3 +70,13 @@ class Slurm(Section):
         if self.elsewhere and self.cluster is None:
             raise ValueError("with `elsewhere`, `cluster` must be the name of the own cluster (`scontrol show config`)")
         return self
+
+
+def _not_slurm(found: dict[str, Any]) -> dict[str, Any]:
+    if "slurm" in found:
+        raise ValueError("settings of slurm stand in the section slurm of the site file; move them there")
+    return found
+
+
+OtherLaunchers = Annotated[dict[Name, dict[str, Any]], AfterValidator(_not_slurm)]
+"""Name -> settings, looked at by the launcher itself."""

@@ -3,7 +3,7 @@
 `spec.py` makes one `Modality` in milliseconds (settings model, outputs, where the kernel is). `kernel.py` is imported only by
 the process that computes: its `load(settings, calibration)` returns one array function. Where building it is costly, a third
 function `prepare(settings, calibration)` makes plain arrays of it, once for given settings, and `load` gets them too. A modality
-is found by the entry point group "beamtide.modalities"; tests and authors run it with `cluster_side.modalities.base.run`.
+is found by the entry point group "beamtide.modalities"; its author's tests run it with `beamtide.testing.run_modality`.
 """
 
 import importlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
-Kernel: TypeAlias = "Callable[[Arrays], Arrays]"
+Kernel: TypeAlias = "Callable[..., Arrays]"
 """Frames of one task in, datasets out. The first axis of every input array, and of every per-index output, is the index.
 
 A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "*" stands for all
@@ -188,13 +188,24 @@ def checked(
 def run(
     modality: Modality, frames: "Arrays", settings: Mapping[str, Any], calibration: Mapping[str, pathlib.Path] | None = None
 ) -> "Arrays":
-    """Run a modality on arrays, as a worker would: for its author's tests and for notebooks."""
+    """Run a modality on the arrays of one task, as a worker would: for its author's tests and for notebooks.
+
+    First axis of all arrays: index. BadInput: a setting, calibration file or array cannot be used, or what the kernel returns is
+    not what the spec declares.
+    """
     lengths = {len(array) for array in frames.values()}
     if len(lengths) != 1:
         raise BadInput(f"the arrays of a task must have one length, not {sorted(lengths)}")
-    outputs = modality.load(settings, calibration or {})(frames)
+    kernel = modality.load(settings, calibration or {})
+    outputs = kernel(frames, _alone()) if modality.context else kernel(frames)
     checked(outputs, modality.declared(settings), lengths.pop())
     return outputs
+
+
+def _alone() -> Any:
+    from cluster_side.modalities.context import ALONE  # it loads numpy, which a spec does without
+
+    return ALONE
 
 
 def _declaration(declared: tuple[Output, ...], name: str) -> Output:
