@@ -2,9 +2,12 @@
 
 import pathlib
 import re
+import sys
+import types
 
 from tests.plugins import installed
 
+PAGE = "how-to-extend-beamline.part.md"
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n# ([\w./-]+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -23,3 +26,11 @@ def example(folder: pathlib.Path, page: str, section: str) -> pathlib.Path:
     name, _, value = point.partition(" = ")
     modules = {file: body for file, body in files.items() if file.endswith(".py")}
     return installed(folder, section.replace(" ", "-").lower(), f"[{group}]\n{name} = {value.strip(chr(34))}\n", modules)
+
+
+def module(page: str, section: str, file: str) -> types.ModuleType:
+    """Import a module of an example."""
+    made = types.ModuleType(f"example_{file.removesuffix('.py')}")
+    sys.modules[made.__name__] = made  # dataclasses look for the module of their class
+    exec(compile(blocks(page, section)[file], file, "exec"), made.__dict__)
+    return made
