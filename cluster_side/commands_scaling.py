@@ -31,9 +31,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def live_with_parent() -> None:
-    """Die with the process that `BEAMTIDE_PARENT` names, if it does."""
-    if PARENT in os.environ:
-        parent_death.die_with(int(os.environ[PARENT]), signal.SIGTERM)
+    """Die with the process that `BEAMTIDE_PARENT` names, if it does; those that we start have other parents."""
+    if parent := os.environ.pop(PARENT, ""):
+        parent_death.die_with(int(parent), signal.SIGTERM)
 
 
 def autoscale(

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from beamtide import __version__
@@ -29,6 +29,7 @@ CHECKOUT = pathlib.Path(__file__).parents[2]
 SQUASH = ("--mksquashfs-args", "-comp lz4 -all-root")
 """lz4 instead of gzip: an image is built in a quarter of the time and starts quicker, and is a fifth larger. All files are
 root's: a root that may not give files away (in some virtual machines) could not unpack it otherwise."""
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 CHUNK = 1 << 22
 LAST_LINES = 6
 COLOUR = re.compile(r"\x1b\[\d+m")
@@ -44,6 +45,8 @@ class BuildOrder:
     sandbox: bool = False
     wheels: pathlib.Path | None = None
     """A folder that keeps wheels between builds."""
+    plugins: tuple[pathlib.Path, ...] = ()
+    """Other distributions that go in as well, as folders or wheels; what they need, the lock file must hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ def build(order: BuildOrder, say: Say) -> Built:
         room = pathlib.Path(place)
         room.chmod(0o755)  # the builder may be another user inside
         _wheels(order.wheels or room / "kept", lock, room / "wheels", say)
-        values = _values(base, room / "wheels", folder / "recipe", lock)
+        added = add_plugins(order.plugins, room / "wheels")
+        values = _values(base, room / "wheels", folder / "recipe", lock) | {"plugins": "/".join(added) or "none"}
         recipe = room / "Singularity.def"
         _understood(text, values, room / "read-back.def")
         recipe.write_text(definition.filled(text, values))
@@ -114,13 +118,12 @@ def _look_at(base: Base) -> None:
 
 def _wheels(kept: pathlib.Path, lock: pathlib.Path, place: pathlib.Path, say: Say) -> None:
     """Fill `place` with a wheel of everything: what the lock pins (checked by hash), pip itself, and Beamtide."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     kept.mkdir(parents=True, exist_ok=True)
     say(f"wheels of {len(definition.pins(lock.read_text()))} packages, as {lock.name} pins them")
-    _quietly([*pip, "wheel", "--require-hashes", "--no-deps", "--find-links", kept, "-r", lock, "-w", kept])
-    _quietly([*pip, "download", "--no-deps", "--find-links", kept, "pip", "-d", kept])
+    _quietly([*PIP, "wheel", "--require-hashes", "--no-deps", "--find-links", kept, "-r", lock, "-w", kept])
+    _quietly([*PIP, "download", "--no-deps", "--find-links", kept, "pip", "-d", kept])
     place.mkdir()
-    _quietly([*pip, "wheel", "--no-deps", "-w", place, CHECKOUT])
+    _quietly([*PIP, "wheel", "--no-deps", "-w", place, CHECKOUT])
     ours = next(place.glob("beamtide-*.whl"))
     for wheel in _wanted(kept, lock.read_text()):
         shutil.copy(wheel, place)
@@ -128,6 +131,24 @@ def _wheels(kept: pathlib.Path, lock: pathlib.Path, place: pathlib.Path, say: Sa
         native.built(kind, place / "native")
     names = [*definition.pins(lock.read_text()), f"beamtide=={ours.name.split('-')[1]}"]
     (place / "names.txt").write_text("\n".join(names) + "\n")
+
+
+def add_plugins(plugins: Sequence[pathlib.Path], place: pathlib.Path) -> list[str]:
+    """Put wheels of other distributions beside ours in `place`, to be installed with them; return them as "name==version".
+
+    BadInput: one is not there, or needs what the image does not hold.
+    """
+    if missing := [path for path in plugins if not path.exists()]:
+        raise BadInput(f"--with {missing[0]}: there is no such folder or wheel")
+    before, names = set(place.glob("*.whl")), place / "names.txt"
+    for path in plugins:
+        _quietly([*PIP, "wheel", "--no-deps", "-w", place, path.resolve()])
+    new = sorted(set(place.glob("*.whl")) - before)
+    if new:  # nothing is installed: would what they need be found?
+        _quietly([*PIP, "install", "--dry-run", "--ignore-installed", "--no-index", "--find-links", place, *new])
+    pins = ["==".join(wheel.name.split("-")[:2]) for wheel in new]
+    names.write_text(names.read_text() + "".join(f"{pin}\n" for pin in pins))
+    return pins
 
 
 def _wanted(kept: pathlib.Path, lock: str) -> Iterator[pathlib.Path]:
@@ -205,7 +226,7 @@ def _reason(last: list[str]) -> str:
     return said
 
 
-def _quietly(command: list[str | pathlib.Path]) -> None:
+def _quietly(command: Sequence[str | pathlib.Path]) -> None:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
