@@ -360,9 +360,9 @@ SABOTAGES = (
     Sabotage("losses on many hosts are bad luck", "counts_as", "len(open_task.hosts) < GUILTY", "open_task.hosts", DEAD),
     Sabotage(
         "a corrected file is taken for finished",
-        "finished_file",
-        "facts and facts[:3] == wanted and (facts[3] >= corrections)",
-        "facts and facts[:3] == wanted",
+        "Written.is_of",
+        "self.corrections >= corrections",
+        "self.corrections >= 0",
         ("tests/system/test_dead_letters.py",),
     ),
     Sabotage(

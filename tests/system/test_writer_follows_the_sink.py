@@ -12,10 +12,11 @@ import pytest
 
 import beamtide
 from beamline_side.services.components import SERVICES
-from beamline_side.services.writer import filed_scans, writer
+from beamline_side.services.writer import filed_scans, troubles
 from beamline_side.services.writer.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.component.heartbeat import card_of
+from beamtide.component.service import links_of
 from beamtide.config.models import Budgets, Deployment, LeaseConfig
 from beamtide.errors import BadInput
 from beamtide.messages import Ok
@@ -48,7 +49,7 @@ def deployment(tmp_path: pathlib.Path) -> Deployment:
 def serving(deployment: Deployment, name: str) -> Iterator[None]:
     """Run a real service in a thread, with its real spool."""
     service = SERVICES[name.partition(".")[0]]
-    links = {link: deployment.address(to) for link, to in service.links(name).items()}
+    links = {link: deployment.address(to) for link, to in links_of(deployment, name, service).items()}
     ready, pumps = threading.Event(), []
 
     def serve() -> None:
@@ -121,7 +122,7 @@ def test_live_file_then_final_file_with_positions_and_settings(deployment: Deplo
 def test_an_unwritable_folder_is_a_sentence_and_nothing_is_lost(
     deployment: Deployment, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "REST", 0.0)
+    monkeypatch.setattr(troubles, "REST", 0.0)
     processed, following = deployment.site.roots.processed, Writer(deployment, caller)
     processed.write_text("a file where the folder should be")
     release(caller, deployment, line(0))

@@ -1,15 +1,16 @@
 """The writer: copies the results of the sink into result files.
 
-Theory: every file is derived from the sink, so the writer keeps no state: after a SIGKILL it asks the sink for everything again,
-live files are deleted and rebuilt, and a finished file of the same scan, settings and length is recognised, unless results were
-corrected since: then it is written again. While a scan runs, its results are appended to a live file; when the scan has ended and
-every index has a verdict (and the positions of the maps are complete too), the final file is written from the sink's results,
-images first; renaming the result file is the commit. A disk that is nearly full is noticed before HDF5 writes; a write that fails
-in HDF5 nevertheless ends the process (`Broken`), because that library does not recover from it.
+Theory: the sink's record is the truth and every file is derived from it, so nothing here has to survive: after a SIGKILL the
+sink tells everything again, live files are thrown away and rebuilt, and what was written of the same scan, settings and length
+is recognised, unless results were corrected since: then it is written again. While a scan runs, its results are appended to a
+live file; when the scan has ended and every index has a verdict (and the positions of the maps are complete too), the final
+files are written from the sink's results by the writers that the pipeline file names; the record of them is the commit. A disk
+that is nearly full is noticed before HDF5 runs into it; a write that fails in HDF5 all the same ends the process (`Broken`),
+because that library does not recover from it.
 
-Clock policy: a product that could not be written rests for 5 s on the monotonic clock; wall time goes only into files.
-Invariants: trouble with one product never stops another; a file exists as a whole or not at all; every trouble is described in
-the heartbeat (`why`) until it is over.
+Clock policy: a product that could not be written rests on the monotonic clock (`troubles`); wall time goes only into files.
+Invariants: one product's trouble never stops another; a file is there as a whole or not at all; the sentence of every
+trouble is in the heartbeat (`why`) until it is over.
 """
 
 from collections.abc import Callable
@@ -18,21 +19,20 @@ import structlog
 
 from beamline_side.services.writer.filed_scans import FiledScans
 from beamline_side.services.writer.sink_reader import SinkReader
-from beamline_side.writers.files import ProductFiles, finished_file
+from beamline_side.services.writer.troubles import Troubles, WritersFailed
+from beamline_side.writers.files import ProductFiles, registered, sentence, unwritten
 from beamline_side.writers.product import Content
 from beamtide import clock
 from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config import site
 from beamtide.config.models import Deployment
-from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
+from beamtide.errors import BadInput, Broken, NoAnswer
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product, ProductState
 from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
 
-REST = 5.0
-"""Seconds until the next attempt to write a product that could not be written."""
 START = 10.0
 """Seconds without an answer that are not reported: services that start together need a moment to find each other."""
 BATCHES = 4
@@ -57,7 +57,7 @@ class Writer:
         self._products: dict[Product, ProductState] = {}
         self._files: dict[Product, ProductFiles] = {}
         self._done: dict[Product, tuple[ScanState, int, str]] = {}
-        self._trouble: dict[Product, tuple[str, float]] = {}
+        self._troubles = Troubles()
         self._silent = self._told = ""
         self._answered = clock.monotonic()
 
@@ -67,8 +67,8 @@ class Writer:
         return {name: float(number) for name, number in numbers.items()}
 
     def why(self) -> str:
-        """Return why products wait, in one sentence; "" while none does."""
-        return self._silent or next((sentence for sentence, _ in self._trouble.values()), "")
+        """Return why nothing moves, in one sentence; "" while things move or there is nothing to do."""
+        return self._silent or self._troubles.why()
 
     def step(self) -> None:
         """Ask for changes and write them; a service that does not answer is reported, and is not an error."""
@@ -76,9 +76,9 @@ class Writer:
             self._learn()
             for product in self._open_products():
                 self._pulse()
-                if self._trouble.get(product, ("", 0.0))[1] <= clock.monotonic():
+                if not self._troubles.rests(product):
                     self._attempt(product)
-            self._filed.step(self._products, self._done)
+            self._filed.step(self._products, self._done.keys() - self._troubles.refused.keys())
             self._silent = self._told = ""
             self._answered = clock.monotonic()
         except NoAnswer as error:
@@ -104,6 +104,7 @@ class Writer:
             self.close()
             self._products.clear()
             self._done.clear()
+            self._troubles.forget()
             self._seen = 0
             return
         for state in news.products:
@@ -126,6 +127,7 @@ class Writer:
             self._done[product] = scan, *self._drawn_with(product)
         else:
             del self._done[product]
+            self._troubles.refuse(product, {})
 
     def _attempt(self, product: Product) -> None:
         """Advance one product; an error is noted, and the next attempt follows after a rest."""
@@ -133,14 +135,14 @@ class Writer:
             waits_for = self._advance(product)
         except (NoAnswer, Stopped, Broken):
             raise
-        except Exception as error:  # trouble with one product must not stop the others
+        except WritersFailed as error:
+            self._troubles.complain(product, error)
+        except Exception as error:  # one product's trouble must not stop the others
             if product in self._files:
                 self._files.pop(product).drop()
-            self._complain(product, error)
+            self._troubles.complain(product, error)
         else:
-            self._trouble.pop(product, None)
-            if waits_for:
-                self._trouble[product] = (waits_for, 0.0)
+            self._troubles.waits(product, waits_for)
 
     def _advance(self, product: Product) -> str:
         """Append to the live file or write the final file; return what the product waits for, or ""."""
@@ -148,7 +150,8 @@ class Writer:
         if scan is None:
             return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
         ended = scan.phase == "ended"
-        if ended and finished_file(self._processed, product, scan, *self._drawn_with(product)) is not None:
+        formats = self._pipelines[product.pipeline].write
+        if ended and not unwritten(self._processed, product, scan, formats, self._drawn_with(product)):
             self._finish(product, scan)
             return ""
         name = self._pipelines[product.pipeline].positions or ""
@@ -168,15 +171,18 @@ class Writer:
         modality = self._products[product].modality
         drawn = self._drawn_with(product)
         content = Content(product, modality, scan, results, positions, document, calibration, *drawn)
-        path = self._files_of(product, scan).write(content)
+        outcome = self._files_of(product, scan).write(content)
+        self._troubles.refuse(product, outcome.refused)
+        if outcome.failed:
+            raise WritersFailed("; ".join(f"as {name}: {sentence(error)}" for name, error in outcome.failed.items()))
         self._written += 1
-        self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(path))
+        self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(outcome.result))
         self._finish(product, scan)
 
     def _follow(self, files: ProductFiles, state: ProductState) -> None:
         """Append new results to the live file, a few batches at a time; the cursor skips and repeats none."""
         for _ in range(BATCHES):
-            if "hdf5" not in files.formats or files.cursor >= state.complete:
+            if not files.grows or files.cursor >= state.complete:
                 return
             found, following = self._reader.results(files.product, files.cursor)
             if not found:
@@ -209,16 +215,6 @@ class Writer:
         del self._files[product]
         self._done[product] = scan, *self._drawn_with(product)
 
-    def _complain(self, product: Product, error: Exception) -> None:
-        foreseen = isinstance(error, BeamtideError | OSError)
-        what = str(error) if foreseen else f"{type(error).__name__}: {error}"
-        sentence = f"{product.pipeline} of {product.scan} is not written: {what} Next attempt in {REST:.0f} s."
-        if self._trouble.get(product, ("", 0.0))[0] != sentence:
-            self._log.error(
-                "not written", scan=product.scan, pipeline=product.pipeline, reason=what, exc_info=None if foreseen else error
-            )
-        self._trouble[product] = (sentence, clock.monotonic() + REST)
-
 
 def _settings_now(deployment: Deployment) -> dict[str, Digest]:
     try:
@@ -228,7 +224,9 @@ def _settings_now(deployment: Deployment) -> dict[str, Digest]:
 
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
-    """Follow the sink until `stop()`."""
+    """Follow the sink until `stop()`. BadInput, at once: a writer that a pipeline file names is not installed."""
+    for name in sorted({name for pipeline in deployment.pipelines.values() for name in pipeline.write}):
+        registered(name)
     with Caller(identity_of(deployment, "component")) as caller:
         presence = ComponentHeartbeat(deployment, "writer", caller)
 
