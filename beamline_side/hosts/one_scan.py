@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.writers.files import forget_refusals, never_written, unwritten
-from beamline_side.writers.written import listed
+from beamline_side.writers.written import forget_refusals, listed, never_written, unwritten
 from beamtide import clock, registry
 from beamtide.client.client import Client
 from beamtide.client.snapshot import Snapshot, snapshot

@@ -11,7 +11,7 @@ from typing import Any
 from beamline_side.hosts.one_scan import is_fed, shape_of, submit_scan
 from beamline_side.services.writer.writer import Writer
 from beamline_side.testing.in_process import InProcessCaller, InProcessSite
-from beamline_side.writers.files import never_written
+from beamline_side.writers.written import never_written
 from beamtide import registry
 from beamtide.client.client import Client
 from beamtide.config import site

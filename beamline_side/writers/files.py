@@ -10,7 +10,7 @@ A writer that fails stops no other: what can never succeed is noted with its rea
 import contextlib
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import h5py
@@ -21,7 +21,7 @@ from beamline_side.writers.hdf5 import LiveFile
 from beamline_side.writers.nexus import write_result
 from beamline_side.writers.outputs import HiddenOutputs
 from beamline_side.writers.product import Batch, Content
-from beamline_side.writers.written import Written, keep, record_of
+from beamline_side.writers.written import Written, keep, record_of, stems
 from beamtide import registry
 from beamtide.errors import BadInput, BeamtideError, Broken
 from beamtide.messages.metadata import ScanState
@@ -33,8 +33,6 @@ RESULT = "hdf5"
 """The format that is also written while a scan runs, and that gets its name last."""
 TRIES = 3
 """How often a writer may stumble over a product (not over its disk) before it is believed that it always will."""
-
-GONE = "its results stood in files that are not there any more, and the sink has let go of them; process the scan anew"
 
 
 @dataclass(slots=True)
@@ -133,48 +131,9 @@ def sentence(error: Exception) -> str:
     return text if isinstance(error, BeamtideError | OSError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def unwritten(
-    processed: pathlib.Path,
-    product: Product,
-    scan: ScanState,
-    formats: Collection[str],
-    drawn_with: tuple[int, str | None] = (0, None),
-) -> dict[str, str]:
-    """Return the formats in which a product is not written: format -> why it cannot be, "" if it is still to be done.
-
-    Of exactly this run of the scan, with so many corrections, on positions with these settings (None: whatever they are).
-    """
-    found = _found(processed, product)
-    if found is None or not found[1].is_of(scan, *drawn_with):
-        return dict.fromkeys(formats, "")
-    return {name: found[1].refused.get(name, "") for name in found[1].missing(found[0].parent, formats)}
-
-
-def never_written(processed: pathlib.Path, product: Product, formats: Collection[str]) -> dict[str, str]:
-    """Return the formats that a finished product does not have -> why."""
-    found = _found(processed, product)
-    missing = formats if found is None else found[1].missing(found[0].parent, formats)
-    return {name: (found[1].refused.get(name) if found else None) or GONE for name in missing}
-
-
-def forget_refusals(processed: pathlib.Path, product: Product) -> None:
-    """Have what no writer could do tried again."""
-    if (found := _found(processed, product)) is not None and found[1].refused:
-        keep(found[0], msgspec.structs.replace(found[1], refused={}))
-
-
-def _found(processed: pathlib.Path, product: Product) -> tuple[pathlib.Path, Written] | None:
-    """Return the path of a product's files, without endings, and their record."""
-    for stem in _stems(processed, product):
-        record = record_of(stem)
-        if record is not None and record.product == product:
-            return stem, record
-    return None
-
-
 def stem_of(processed: pathlib.Path, product: Product) -> pathlib.Path:
     """Return the path of all files of a product, without endings: the plain name, unless another product has that."""
-    plain, beside = _stems(processed, product)
+    plain, beside = stems(processed, product)
     result, record = plain.with_name(f"{plain.name}.h5"), record_of(plain)
     if record is not None and record.product != product:
         return beside
@@ -241,12 +200,6 @@ def _drafted(stem: pathlib.Path, content: Content) -> Iterator[FinishedProduct]:
         )
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _stems(processed: pathlib.Path, product: Product) -> tuple[pathlib.Path, pathlib.Path]:
-    """Return the path of all files of a product without endings: the plain one, and the one with digits of its settings."""
-    plain, beside = _names(layout.result_file, processed, product)
-    return plain.with_suffix(""), beside.with_suffix("")
 
 
 def _names(rule: layout.FileRule, processed: pathlib.Path, product: Product) -> tuple[pathlib.Path, pathlib.Path]:

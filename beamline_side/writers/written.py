@@ -12,8 +12,10 @@ import msgspec
 from beamline_side.writers.atomic import replacing
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product
+from beamtide.results import layout
 
 ENDING = ".written.json"
+GONE = "its results stood in files that are not there any more, and the sink has let go of them; process the scan anew"
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,52 @@ def listed(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
     records = [record_of(place.with_name(place.name[1 : -len(ENDING)])) for place in sorted(folder.glob(f".*{ENDING}"))]
     paths = {folder / path for record in records if record for made in record.files.values() for path in made}
     return tuple(sorted(path for path in paths if path.exists()))
+
+
+def unwritten(
+    processed: pathlib.Path,
+    product: Product,
+    scan: ScanState,
+    formats: Collection[str],
+    drawn_with: tuple[int, str | None] = (0, None),
+) -> dict[str, str]:
+    """Return the formats in which a product is not written: format -> why it cannot be, "" if it is still to be done.
+
+    Of exactly this run of the scan, with so many corrections, on positions with these settings (None: whatever they are).
+    """
+    found = _found(processed, product)
+    if found is None or not found[1].is_of(scan, *drawn_with):
+        return dict.fromkeys(formats, "")
+    return {name: found[1].refused.get(name, "") for name in found[1].missing(found[0].parent, formats)}
+
+
+def never_written(processed: pathlib.Path, product: Product, formats: Collection[str]) -> dict[str, str]:
+    """Return the formats that a finished product does not have -> why."""
+    found = _found(processed, product)
+    missing = formats if found is None else found[1].missing(found[0].parent, formats)
+    return {name: (found[1].refused.get(name) if found else None) or GONE for name in missing}
+
+
+def forget_refusals(processed: pathlib.Path, product: Product) -> None:
+    """Have what no writer could do tried again."""
+    if (found := _found(processed, product)) is not None and found[1].refused:
+        keep(found[0], msgspec.structs.replace(found[1], refused={}))
+
+
+def _found(processed: pathlib.Path, product: Product) -> tuple[pathlib.Path, Written] | None:
+    """Return the path of a product's files, without endings, and their record."""
+    for stem in stems(processed, product):
+        record = record_of(stem)
+        if record is not None and record.product == product:
+            return stem, record
+    return None
+
+
+def stems(processed: pathlib.Path, product: Product) -> tuple[pathlib.Path, pathlib.Path]:
+    """Return the path of all files of a product without endings: the plain one, and the one with digits of its settings."""
+    plain = layout.result_file(processed, product.scan, product.pipeline)
+    beside = layout.result_file(processed, product.scan, product.pipeline, product.settings)
+    return plain.with_suffix(""), beside.with_suffix("")
 
 
 def _place(stem: pathlib.Path) -> pathlib.Path:

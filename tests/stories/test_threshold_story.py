@@ -23,10 +23,10 @@ from beamtide.messages.results import (
     WatchRequest,
 )
 from beamtide.messages.tasks import InputFile, SubmitRequest, Task
-from tests.examples import PAGE, module
+from tests import how_to
 from tests.stories.shelf import Shelf
 
-threshold = module(PAGE, "A component", "threshold.py")
+threshold = how_to.module("A component", "beamtide_threshold")
 threshold.MOST = 3  # so that portions are many
 NOW, OTHER = Digest("now"), Digest("other")
 CLOSER = PipelineConfig(pipeline="closer", modality="m", source=SourceConfig(kind="submitted"))

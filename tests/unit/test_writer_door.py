@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from beamline_side.testing.writer_suite import check_writer
 from beamline_side.writers.atomic import discard
-from beamline_side.writers.files import TRIES, Outcome, ProductFiles, forget_refusals, never_written, stem_of, unwritten
+from beamline_side.writers.files import TRIES, Outcome, ProductFiles, stem_of
 from beamline_side.writers.outputs import HiddenOutputs
+from beamline_side.writers.written import forget_refusals, never_written, unwritten
 from beamtide import registry
 from beamtide.errors import BadInput, Broken
 from beamtide.writers import FinishedProduct, Outputs, Writer

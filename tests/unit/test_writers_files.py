@@ -12,9 +12,10 @@ import silx.io
 import silx.io.nxdata
 
 from beamline_side.writers import atomic
-from beamline_side.writers.files import ProductFiles, stem_of, unwritten
+from beamline_side.writers.files import ProductFiles, stem_of
 from beamline_side.writers.hdf5 import LiveFile
 from beamline_side.writers.nexus import write_result
+from beamline_side.writers.written import unwritten
 from beamtide.errors import BadInput
 from beamtide.messages.results import DatasetHeader
 from tests.writer_scans import SETTINGS, content, line, lost, product_of, state_of

@@ -20,8 +20,9 @@ import structlog
 from beamline_side.services.writer.filed_scans import FiledScans
 from beamline_side.services.writer.sink_reader import SinkReader
 from beamline_side.services.writer.troubles import Troubles, WritersFailed
-from beamline_side.writers.files import ProductFiles, registered, sentence, unwritten
+from beamline_side.writers.files import ProductFiles, registered, sentence
 from beamline_side.writers.product import Content
+from beamline_side.writers.written import unwritten
 from beamtide import clock
 from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config import site
