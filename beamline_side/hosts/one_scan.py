@@ -56,7 +56,7 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Sca
         if client.scans(scan.id)[0].phase != "ended":
             client.scan_ended(scan.id)
         if _was_done_otherwise(client, scan.id):
-            _submit_again(client, scan.id)
+            _reprocess(client, scan.id)
         last = follow(host, deployment, scan.id, on_progress, lambda: True)
     return ScanOutcome(scan.id, clock.monotonic() - started, last, files_of(deployment, scan.id))
 
@@ -101,8 +101,8 @@ def _was_done_otherwise(client: Client, scan: ScanId) -> bool:
     return pipelines >= set(client.deployment.pipelines) and not complete >= set(_products(client.deployment, scan))
 
 
-def _submit_again(client: Client, scan: ScanId) -> None:
-    """Submit a whole scan with the present settings; tasks that are known already change nothing."""
+def _reprocess(client: Client, scan: ScanId) -> None:
+    """Reprocess a whole scan: submit it with the present settings; tasks that are known already change nothing."""
     state = client.scans(scan)[0]
     for pipeline in client.deployment.pipelines.values():
         facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
