@@ -121,7 +121,7 @@ def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path
     state_file = StateFile(deployment.site.state / f"autoscaler{number}")
     planner = autoscaler.planner_for(deployment, launcher, {}, f"us{number}", state_file.fence)
     machine = ScalerMachine(planner, 0.5, 5.0, lambda start: order_for(deployment, launcher, start))
-    shell = autoscaler.Shell(machine, state_file, LauncherThread(launcher, print))
+    shell = autoscaler.ScalerShell(machine, state_file, LauncherThread(launcher, print))
     machine.took([Seen({})], clock.monotonic())
     shell.calls.open()
     try:

@@ -30,9 +30,9 @@ from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import JobOrder, Launcher, Phase, Seen
 from cluster_side.scaling.orders import cost_of, order_for
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.pipeline import PipelineState
 from cluster_side.scaling.policy.planner import Ceilings, Planner, Start
 from cluster_side.scaling.scaling_loop import ScalerMachine, restored
 from cluster_side.scaling.state_file import Rows, StateFile, peek
@@ -59,13 +59,13 @@ class Proposal:
 def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: str, fence: int) -> Planner:
     """Return the planner of a deployment, with what an earlier autoscaler kept."""
     prior = PRIOR_START.get(deployment.site.launcher, ELSEWHERE)
-    pipelines = {name: Pipeline(config, prior, Forecast(config)) for name, config in deployment.pipelines.items()}
+    pipelines = {name: PipelineState(config, prior, Forecast(config)) for name, config in deployment.pipelines.items()}
     scaling, now = deployment.site.scaling, clock.monotonic()
     planner = Planner(
         pipelines,
         Ledger(owner, present=max(PRESENT, 2.5 * scaling.tick)),
         Ceilings(scaling.caps.jobs, scaling.caps.cpus or 0),
-        Budget(scaling.caps.node_hours_per_day, clock.utc() - now),
+        NodeHourBudget(scaling.caps.node_hours_per_day, clock.utc() - now),
         scaling.drain_within,
         str(fence),
         {name: cost_of(config, launcher) for name, config in deployment.pipelines.items()},
@@ -96,7 +96,7 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
             limits=Limits(guard=guard_of(deployment)),
         )
         on_stop(pump.stop)
-        shell = Shell(machine, state_file, LauncherThread(launcher, lambda said: log.error("launcher failed", reason=said)))
+        shell = ScalerShell(machine, state_file, LauncherThread(launcher, lambda said: log.error("launcher failed", reason=said)))
         log.info("in charge", fence=state_file.fence, owner=owner, adopted=len(planner.ledger.orders))
         shell.calls.open()
         try:
@@ -147,7 +147,7 @@ def once(deployment: Deployment) -> list[Proposal]:
         state_file.close()
 
 
-class Shell:
+class ScalerShell:
     """Writes changes to disk first, then acts."""
 
     def __init__(self, machine: ScalerMachine, state_file: StateFile, calls: LauncherThread) -> None:
@@ -222,7 +222,7 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
 def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:
     """Return an example of an order, to check it before anything is submitted."""
     planner = planner_for(deployment, launcher, {}, "check", 0)
-    planner.caps, planner.budget = Ceilings(1), Budget(1e9, 0.0)
+    planner.caps, planner.budget = Ceilings(1), NodeHourBudget(1e9, 0.0)
     _inform(deployment, planner, {name: 1})
     planner.listed(Seen({}), clock.monotonic())
     (act,) = planner.step(clock.monotonic())

@@ -17,9 +17,9 @@ from beamtide.messages.scaling import BufferGauge
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, SubmitAnswer, Submitted, Unclear, Unseen
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.pipeline import PipelineState
 from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner, Start, Withdraw
 from cluster_side.scaling.scaling_loop import restored
 
@@ -57,8 +57,8 @@ class ScalingStory(RuleBasedStateMachine):
         for name in NAMES:
             job = JobConfig(slots=2 if name == "b" else 1)
             config = PipelineConfig(pipeline=name, modality="m", source=SourceConfig(match="*"), job=job)
-            pipelines[name] = Pipeline(config, 3.0, Forecast(config))
-        self.planner = Planner(pipelines, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
+            pipelines[name] = PipelineState(config, 3.0, Forecast(config))
+        self.planner = Planner(pipelines, Ledger("us"), CAPS, NodeHourBudget(1e9, 0.0), 1.0, str(self.life))
         restored(
             self.planner, {"order": {token: json.loads(json.dumps(row)) for token, row in self.state_file.items()}}, self.now
         )
