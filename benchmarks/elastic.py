@@ -22,9 +22,9 @@ from benchmarks.measure import Beside, Book
 from cluster_side.scaling.jobs.batch_calls import Looked
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import Phase, Seen, Sighting, Submitted
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.pipeline import PipelineState
 from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.scaling_loop import ScalerMachine
 from cluster_side.scaling.simulation.pilot import Pilot
@@ -116,8 +116,8 @@ def decisions(book: Book) -> None:
     pipelines = {}
     for name in names:
         config = PipelineConfig(pipeline=name, modality="m", source=SourceConfig(match="*"), job=JobConfig(slots=10))
-        pipelines[name] = Pipeline(config, 12.0, Forecast(config))
-    planner = Planner(pipelines, Ledger("us"), Ceilings(500), Budget(1e9, 0.0), 1.0)
+        pipelines[name] = PipelineState(config, 12.0, Forecast(config))
+    planner = Planner(pipelines, Ledger("us"), Ceilings(500), NodeHourBudget(1e9, 0.0), 1.0)
     machine = ScalerMachine(planner, 0.001, 5.0)
     planner.listed(Seen({}), 0.0)
     jobs: dict[str, Sighting] = {}

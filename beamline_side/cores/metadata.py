@@ -88,7 +88,7 @@ class MetadataMachine:
                 return self._put_file(name, content)
             case m.GetSettingsRequest(digest=digest):
                 found = self._documents.get(digest)
-                return [], m.Settings(document=found) if found else _nothing("settings", digest)
+                return [], m.SettingsAnswer(document=found) if found else _nothing("settings", digest)
             case m.GetFileRequest(digest=digest):
                 return [], self._file(digest)
             case m.ListSettingsRequest(modality=modality):

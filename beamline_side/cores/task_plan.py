@@ -36,7 +36,7 @@ def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Se
     row = with_gaps(files, pipeline.source, state.points, closed=closed)
     if pipeline.source.begin_with is not None:
         return _early_task(state, pipeline, settings, row, closed=closed)
-    certain = row if closed or pipeline.source.frames_per_task != "file" else _without_growing(row, state.points)
+    certain = row if closed or pipeline.source.frames_per_task != "file" else _without_unfinished(row, state.points)
     end = _end(state, pipeline, certain)
     pieces = list(pieces_of(certain, end, closed=closed))
     whole = pieces[-1].stop if pieces else 0
@@ -92,7 +92,7 @@ def _end(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact]) 
     return next(across, state.points)
 
 
-def _without_growing(files: Sequence[FileFact], points: int) -> Sequence[FileFact]:
+def _without_unfinished(files: Sequence[FileFact], points: int) -> Sequence[FileFact]:
     """Leave out a last file that may still grow: it has fewer frames than the first, or it is the only one."""
     if not files or sum(file.frames for file in files) >= points:
         return files

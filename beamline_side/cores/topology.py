@@ -32,7 +32,7 @@ BOOTS = 16
 
 
 @dataclass(slots=True)
-class _Known:
+class _KnownComponent:
     card: ComponentCard
     heard: float
     replaced: deque[str]
@@ -47,7 +47,7 @@ class TopologyMachine:
     """The components of one site; `card` is that of the topology manager itself, listed with the others."""
 
     card: ComponentCard | None = None
-    _known: dict[str, _Known] = field(default_factory=dict)
+    _known: dict[str, _KnownComponent] = field(default_factory=dict)
     _version: int = 0
     _waiting: PendingRequests[Peer, TopologyRequest] = field(default_factory=PendingRequests)
 
@@ -90,7 +90,7 @@ class TopologyMachine:
                     return _too_old(known.card)
                 replaced.remove(card.boot)  # the older one takes over from the newer one, which is gone
             replaced.append(known.card.boot)
-        self._known[card.name] = _Known(card, now, replaced)
+        self._known[card.name] = _KnownComponent(card, now, replaced)
         self._version += 1
         return Ok()
 

@@ -28,7 +28,7 @@ READY_WITHIN = 60.0
 
 
 @dataclass(slots=True)
-class _Component:
+class _ComponentProcess:
     process: subprocess.Popen[bytes]
     since: float
     pause: float = FIRST_PAUSE
@@ -40,7 +40,7 @@ class Host:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._processes: dict[str, _Component] = {}
+        self._processes: dict[str, _ComponentProcess] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -54,7 +54,7 @@ class Host:
         (self._deployment.site.state / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             for component in self._deployment.components():
-                self._processes[component] = _Component(self._spawn(component), clock.monotonic())
+                self._processes[component] = _ComponentProcess(self._spawn(component), clock.monotonic())
             with Caller(identity_of(self._deployment, "component")) as caller:
                 self._await_ready(caller)
         except BaseException:

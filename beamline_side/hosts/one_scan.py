@@ -112,7 +112,7 @@ def _was_done_otherwise(client: Client, scan: ScanId) -> bool:
 
 
 def submit_scan(client: Client, scan: ScanId) -> None:
-    """Submit a whole scan with the settings of now; what is known already changes nothing."""
+    """Reprocess a whole scan: submit it with the present settings; tasks that are known already change nothing."""
     state = client.scans(scan)[0]
     for pipeline in client.deployment.pipelines.values():
         digest = client.put_settings(pipeline)

@@ -76,7 +76,7 @@ class MemoryStore:
 
 
 @dataclass(slots=True)
-class _Core:
+class _Driven:
     machine: Machine
     store: MemoryStore
     links: dict[str, str]
@@ -93,12 +93,12 @@ class InProcessSite:
         self._ids = itertools.count(1 << 32)
         self._wakes: list[tuple[float, str]] = []
         self._answers: dict[int, tuple[Message, Arrays]] = {}
-        self._cores: dict[str, _Core] = {}
+        self._cores: dict[str, _Driven] = {}
         for name in deployment.components():
             service = _service(deployment, name)
             if service is not None:
                 store = MemoryStore()
-                self._cores[name] = _Core(service.build(deployment, name, store), store, links_of(deployment, name, service))
+                self._cores[name] = _Driven(service.build(deployment, name, store), store, links_of(deployment, name, service))
         self._run()
 
     def ask(self, to: str, message: Message, arrays: Arrays) -> tuple[Message, Arrays]:
@@ -139,7 +139,7 @@ class InProcessSite:
             for name in waiting:
                 self._batch(name, self._cores[name])
 
-    def _batch(self, name: str, core: _Core) -> None:
+    def _batch(self, name: str, core: _Driven) -> None:
         batch: list[Event] = [*core.inbox, Tick()]
         core.inbox.clear()
         core.due = False
@@ -158,7 +158,7 @@ class InProcessSite:
         for send in sends:
             self._send(name, core, send)
 
-    def _send(self, name: str, core: _Core, send: Send) -> None:
+    def _send(self, name: str, core: _Driven, send: Send) -> None:
         heard = Heard(name.encode(), send.message, send.id or next(self._ids), send.reply_to, send.arrays)
         if send.peer == WE:
             self._answers[send.reply_to] = send.message, send.arrays

@@ -26,7 +26,7 @@ CHANNELS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class WriterSample:
     """A scan of one task per line; `holes` are the lines without a result, `corrections` how often one was filled later."""
 
     name: str

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from beamline_side.testing.samples import HEADERS, Sample
+from beamline_side.testing.samples import HEADERS, WriterSample
 from beamline_side.writers.files import Outcome, ProductFiles
 from beamline_side.writers.written import ENDING, listed
 from beamtide.messages.results import DatasetHeader
@@ -25,13 +25,13 @@ from beamtide.writers import FinishedProduct, Outputs, Writer
 
 Read = Callable[[pathlib.Path], Mapping[str, Any]]
 NAME = "checked"
-MAP = Sample("a map", "scan_00001", (4, 6), snake=True, holes=(2,))
+MAP = WriterSample("a map", "scan_00001", (4, 6), snake=True, holes=(2,))
 SAMPLES = (
     MAP,
-    Sample("a map of two scans", "scan_1+scan_2", (2, 3)),
-    Sample("a line scan", "line-scan.7", (7,)),
-    Sample("a map of one point", "point", (1, 1)),
-    Sample("a map without any result", "nothing", (2, 3), holes=(0, 1)),
+    WriterSample("a map of two scans", "scan_1+scan_2", (2, 3)),
+    WriterSample("a line scan", "line-scan.7", (7,)),
+    WriterSample("a map of one point", "point", (1, 1)),
+    WriterSample("a map without any result", "nothing", (2, 3), holes=(0, 1)),
 )
 CALLS = 12
 """It is stopped at each of so many calls, and behind the last."""
@@ -43,20 +43,20 @@ def check_writer(writer: Writer, folder: pathlib.Path | str, *, read: Read | Non
     `read` takes what the writer made of one product, one file or folder, and returns dataset -> values, or (values, units);
     "area/Fe_K" and "sample/area/Fe_K" are the same. Datasets that the format leaves out need not be there.
     """
-    bench = _Bench(writer, pathlib.Path(folder).resolve() / "writer", read)
+    bench = _Suite(writer, pathlib.Path(folder).resolve() / "writer", read)
     for sample in SAMPLES:
         bench.is_written(sample)
     bench.corrected(MAP, replace(MAP, holes=(), corrections=1, offset=100.0))
-    bench.stopped(Sample("a map when it is stopped", "stopped", (2, 3)))
+    bench.stopped(WriterSample("a map when it is stopped", "stopped", (2, 3)))
 
 
 @dataclass(slots=True)
-class _Bench:
+class _Suite:
     writer: Writer
     folder: pathlib.Path
     read: Read | None
 
-    def is_written(self, sample: Sample) -> None:
+    def is_written(self, sample: WriterSample) -> None:
         """Write a sample, and look at what is there then."""
         shutil.rmtree(self.folder, ignore_errors=True)
         outcome = self._write(sample, self.writer)
@@ -72,7 +72,7 @@ class _Bench:
             assert len(made) == 1, f"{sample.name}: it makes {len(made)} files or folders, and `read` takes one: leave it out"
             self._reads(sample, self.read(made[0]))
 
-    def corrected(self, first: Sample, second: Sample) -> None:
+    def corrected(self, first: WriterSample, second: WriterSample) -> None:
         """Write a sample, and then the same with corrections: it stands in its place."""
         self.is_written(first)
         before = _tree(self.folder)
@@ -84,21 +84,21 @@ class _Bench:
         if self.read is not None:
             self._reads(replace(second, name="corrected results"), self.read(self._made(second)[0]))
 
-    def stopped(self, sample: Sample) -> None:
+    def stopped(self, sample: WriterSample) -> None:
         """Stop the writer at every call to us and behind the last: nothing is seen of it, and what was there stays."""
         self.is_written(sample)
         whole = _visible(_tree(self.folder))
         for call in range(1, CALLS + 1):
-            stopped = _Stopped(self.writer, call)
+            stopped = _StoppedWriter(self.writer, call)
             self._leaves(replace(sample, offset=float(call), corrections=call), stopped, whole)
             if stopped.returned:
                 break
-        self._leaves(replace(sample, offset=-1.0, corrections=CALLS + 1), _Stopped(self.writer, sys.maxsize), whole)
+        self._leaves(replace(sample, offset=-1.0, corrections=CALLS + 1), _StoppedWriter(self.writer, sys.maxsize), whole)
         shutil.rmtree(self.folder)
         for call in (1, 2, sys.maxsize):
-            self._leaves(sample, _Stopped(self.writer, call), {})
+            self._leaves(sample, _StoppedWriter(self.writer, call), {})
 
-    def _leaves(self, sample: Sample, stopped: "_Stopped", before: Mapping[str, bytes]) -> None:
+    def _leaves(self, sample: WriterSample, stopped: "_StoppedWriter", before: Mapping[str, bytes]) -> None:
         """Look that a writer that is stopped changes nothing."""
         outcome = self._write(sample, stopped)
         assert outcome.failed or outcome.refused, f"{sample.name}: an error of the disk (OSError) was not passed on"
@@ -106,7 +106,7 @@ class _Bench:
         names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         assert not names, f"{sample.name}: it was stopped, and {names[0]} is there, gone or changed all the same"
 
-    def _write(self, sample: Sample, writer: Writer) -> Outcome:
+    def _write(self, sample: WriterSample, writer: Writer) -> Outcome:
         """Write it as the writer service does."""
 
         def watched(product: FinishedProduct, out: Outputs) -> None:
@@ -127,10 +127,10 @@ class _Bench:
                 raise error
         return outcome
 
-    def _made(self, sample: Sample) -> tuple[pathlib.Path, ...]:
+    def _made(self, sample: WriterSample) -> tuple[pathlib.Path, ...]:
         return listed(layout.scan_folder(self.folder, sample.scan))
 
-    def _nothing_else(self, sample: Sample) -> None:
+    def _nothing_else(self, sample: WriterSample) -> None:
         """Look that there is nothing but what the writer asked for."""
         made, place = self._made(sample), layout.scan_folder(self.folder, sample.scan)
         for path in (self.folder / name for name in _tree(self.folder)):
@@ -139,7 +139,7 @@ class _Bench:
             ours = path.parent == place and path.name.startswith(".") and path.name.endswith(ENDING)
             assert ours, f"{sample.name}: {path.relative_to(self.folder)} is there, and is no path that the writer was given"
 
-    def _reads(self, sample: Sample, found: Mapping[str, Any]) -> None:
+    def _reads(self, sample: WriterSample, found: Mapping[str, Any]) -> None:
         """Compare what `read` returns with what it should."""
         rows, maps, known = sample.rows(), sample.maps(), {header.name: header for header in HEADERS}
         numbers = {name.removeprefix("sample/"): one for name, one in found.items()}
@@ -155,7 +155,7 @@ class _Bench:
                 assert fits, f"{sample.name}: {name!r} is read as other values than it had, by index or as a map{holes}"
 
 
-class _Stopped:
+class _StoppedWriter:
     """A writer that the disk stops at its n-th call to us: for a path, for a dataset, or when it is done."""
 
     def __init__(self, writer: Writer, call: int) -> None:
@@ -203,7 +203,7 @@ def _told(product: FinishedProduct, count: Callable[[], None]) -> FinishedProduc
     return Told(**{name: getattr(product, name) for name in FinishedProduct.__dataclass_fields__})
 
 
-def _same_units(sample: Sample, header: DatasetHeader, units: Any) -> None:
+def _same_units(sample: WriterSample, header: DatasetHeader, units: Any) -> None:
     said = f"{sample.name}: {header.name!r} is in {header.units!r}, and {units!r} is read; None says that a format has no units"
     assert units is None or str(units) == header.units, said
 

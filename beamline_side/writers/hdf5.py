@@ -92,7 +92,7 @@ class LiveFile:
             if header.per == "index" or header.merge in ("sum", "max", "first"):
                 self._foresee(entry, data, header, array)
         if self._maps:
-            entry.attrs["default"] = "maps/" + self._showing()
+            entry.attrs["default"] = "maps/" + self._shown_first()
         root.flush()
         root.swmr_mode = True
 
@@ -105,7 +105,7 @@ class LiveFile:
             named = maps.Map(header.name, maps.grid(array[:0], scan), header.units or "1", maps.axes_of(scan, None))
             self._maps[header.name] = show_map(rows.group(entry, "maps", "NXcollection"), named)
 
-    def _showing(self) -> str:
+    def _shown_first(self) -> str:
         wanted = (name for name in self._maps if self._tables[name].attrs.get("show") == "first")
         return next(wanted, next(iter(self._maps)))
 

@@ -15,7 +15,7 @@ from beamtide.messages.results import Product
 from beamtide.results import layout
 
 ENDING = ".written.json"
-GONE = "its results stood in files that are not there any more, and the sink has let go of them; process the scan anew"
+GONE = "its results stood in files that are not there any more, and the sink has let go of them; reprocess the scan"
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):

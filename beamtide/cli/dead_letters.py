@@ -76,7 +76,7 @@ def dead_retry(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = Fa
     with Client(config) as client:
         found = matching(which, client.dead_letters())
         client.retry(found)
-    answer({"retried": [one.task.id for one in found]}, [f"{_tasks(found)} again."], as_json=as_json)
+    answer({"retried": [one.task.id for one in found]}, [f"{_tasks(found)} retried."], as_json=as_json)
 
 
 def dead_drop(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
@@ -153,4 +153,4 @@ def _short(reason: str) -> str:
 
 
 def _tasks(found: "Sequence[DeadLetter]") -> str:
-    return f"{len(found)} tasks run" if len(found) > 1 else f"{found[0].task.id} runs"
+    return f"{len(found)} tasks are" if len(found) > 1 else f"{found[0].task.id} is"

@@ -36,7 +36,7 @@ class _Interrupted(Exception):
     """Ctrl-C, carried past click, which would say only "Aborted."."""
 
 
-class _Commands(typer.core.TyperGroup):
+class _CommandGroup(typer.core.TyperGroup):
     """All commands."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -51,7 +51,7 @@ def build(wishes: _Wishes | None = None) -> typer.Typer:
     """Return the application with all commands that are installed."""
     kept = wishes or _Wishes()
     app = typer.Typer(
-        cls=_Commands,
+        cls=_CommandGroup,
         help=ABOUT,
         no_args_is_help=True,
         add_completion=False,

@@ -118,7 +118,7 @@ def progress(*, quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
     if quiet:
         yield lambda _: None
     elif not sys.stdout.isatty():
-        yield _Lines().show
+        yield _ProgressLines().show
     else:
         from rich.live import Live
 
@@ -133,7 +133,7 @@ def choice(value: str, known: Sequence[str], what: str) -> str:
     return value
 
 
-class _Lines:
+class _ProgressLines:
     """Prints a line when a pipeline or the autoscaler has news, at most one every `PACE` seconds each."""
 
     def __init__(self) -> None:

@@ -193,7 +193,7 @@ class Client:
 
     def settings(self, digest: str) -> metadata.SettingsDocument:
         """Return the settings document with this digest."""
-        return self._seek("metadata", metadata.GetSettingsRequest(digest=Digest(digest)), metadata.Settings).document
+        return self._seek("metadata", metadata.GetSettingsRequest(digest=Digest(digest)), metadata.SettingsAnswer).document
 
     def settings_list(self, modality: str = "") -> tuple[tuple[Digest, metadata.SettingsDocument], ...]:
         """Return all settings documents, newest first."""

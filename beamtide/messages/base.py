@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One message of the wire; its class name (or the one in `WIRE_NAMES`) is its kind."""
 
 
-WIRE_NAMES = {"PipelineReport": "CrewReport", "PipelineRequest": "CrewRequest"}
+WIRE_NAMES = {"PipelineReport": "CrewReport", "PipelineRequest": "CrewRequest", "SettingsAnswer": "Settings"}
 """Renamed messages: class name -> name on the wire, which stays, so that old and new versions understand each other."""
 
 

@@ -106,12 +106,12 @@ class Put(Message, frozen=True, kw_only=True):
 
 
 class GetSettingsRequest(Message, frozen=True, kw_only=True):
-    """Answered `Settings`, or `Refused` when nothing has that digest."""
+    """Answered `SettingsAnswer`, or `Refused` when nothing has that digest."""
 
     digest: Digest
 
 
-class Settings(Message, frozen=True, kw_only=True):
+class SettingsAnswer(Message, frozen=True, kw_only=True):
     """A settings document."""
 
     document: SettingsDocument

@@ -21,7 +21,7 @@ from beamtide.errors import UnknownKind, WireError
 from beamtide.machine import Call, Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable, WakeAt, link
 from beamtide.messages import Message, Refused, Unsupported
 from beamtide.pump.authentication import Authenticator, self_test
-from beamtide.pump.shell import Outside, Rows
+from beamtide.pump.shell import Outside, RowStore
 from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, post, receive, router, send_tracked
 from beamtide.pump.unread_answers import UnreadAnswers
 from beamtide.session import Session
@@ -41,7 +41,7 @@ class Pump:
         machine: Machine,
         session: Session,
         links: Mapping[str, str],
-        store: Rows | None = None,
+        store: RowStore | None = None,
         limits: Limits = ROOMY,
     ) -> None:
         import structlog  # here, because workers have no pump, and their start should not wait for this import

@@ -7,7 +7,7 @@ from beamtide.machine import Call, Parts, Returned, Shelf
 from beamtide.messages.base import Handle
 
 
-class Rows(Protocol):
+class RowStore(Protocol):
     """What the pump needs of whatever keeps the rows of its core."""
 
     def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
@@ -31,7 +31,7 @@ class Rows(Protocol):
         ...
 
 
-class Store(Shelf, Rows, Protocol):
+class Store(Shelf, RowStore, Protocol):
     """What a component keeps its rows in: the pump writes, the core reads."""
 
 

@@ -21,7 +21,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class FormatSample:
     """A good file under a name of our own, where everything may be done to it."""
 
     known: FileFormat

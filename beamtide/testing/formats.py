@@ -14,7 +14,7 @@ from functools import partial
 
 from beamtide.formats import confinement
 from beamtide.formats.base import Extent, FileFormat, OpensMore, Unfinished
-from beamtide.testing.format_sample import Arrays, Sample, expect, facts, open_files, same, watched
+from beamtide.testing.format_sample import Arrays, FormatSample, expect, facts, open_files, same, watched
 
 NOWHERE = "no/such/thing"
 STRANGE = (b"\0" * 4096, b"not what you look for\n" * 50, bytes(random.Random(0).randrange(256) for _ in range(5000)))  # noqa: S311
@@ -38,12 +38,12 @@ def check_format(
     with tempfile.TemporaryDirectory(prefix="beamtide-format-") as name:
         folder = pathlib.Path(name).resolve() / "sample"
         shutil.copytree(sample.resolve().parent, folder)
-        case = Sample(known, sample.resolve(), folder / sample.name, frames, dict(options or {}), wrong)
+        case = FormatSample(known, sample.resolve(), folder / sample.name, frames, dict(options or {}), wrong)
         for check in CHECKS:
             check(case)
 
 
-def counts_frames(case: Sample) -> None:
+def counts_frames(case: FormatSample) -> None:
     """`probe` says how many frames there are, each time the same."""
     for _ in range(2):
         found = case.known.probe(case.path, case.options)
@@ -52,7 +52,7 @@ def counts_frames(case: Sample) -> None:
         )
 
 
-def has_one_row_per_frame(case: Sample) -> None:
+def has_one_row_per_frame(case: FormatSample) -> None:
     """`read` returns named arrays of numbers whose first axis is the frame."""
     found = case.whole()
     expect(bool(found), "read returns no array")
@@ -61,7 +61,7 @@ def has_one_row_per_frame(case: Sample) -> None:
         expect(array.dtype.kind in "biufc", f"{name!r} holds {array.dtype}, which are no numbers")
 
 
-def reads_parts_of_the_whole(case: Sample) -> None:
+def reads_parts_of_the_whole(case: FormatSample) -> None:
     """Any frames are those of the whole; what a caller does to them changes nothing for the next one."""
     whole, chance = case.whole(), random.Random(case.frames)  # noqa: S311
     parts = {(0, 1), (case.frames - 1, case.frames), (0, case.frames)}
@@ -77,14 +77,14 @@ def reads_parts_of_the_whole(case: Sample) -> None:
     expect(same(case.whole(), whole, 0, case.frames), "what a caller wrote into its arrays was there for the next one")
 
 
-def refuses_frames_that_are_not_there(case: Sample) -> None:
+def refuses_frames_that_are_not_there(case: FormatSample) -> None:
     """A file that was written again may be shorter than it was when its tasks were made."""
     for first, last in ((0, case.frames + 1), (case.frames, case.frames + 1)):
         what = f"read of frames {first} to {last} of {case.frames}"
         expect(case.outcome(partial(case.part, first, last), what) is None, f"{what}: raise BadInput")
 
 
-def waits_for_files_that_are_not_there(case: Sample) -> None:
+def waits_for_files_that_are_not_there(case: FormatSample) -> None:
     """What is not there, or is still empty, may come: Unfinished. A file in which no frame is finished may count 0."""
     gone = case.beside(b"")
     gone.unlink()
@@ -98,7 +98,7 @@ def waits_for_files_that_are_not_there(case: Sample) -> None:
         expect(found == 0 and path.exists(), f"{_state(path)}: raise Unfinished; probe says {found} frames")
 
 
-def counts_only_what_is_finished(case: Sample) -> None:
+def counts_only_what_is_finished(case: FormatSample) -> None:
     """A file that is still being written is refused, or counts the frames that are whole; those are read as they will be."""
     content, whole, before = case.path.read_bytes(), case.whole(), 0
     sizes = {*(int(len(content) * part) for part in CUTS), *range(max(0, len(content) - EVERY_BYTE), len(content))}
@@ -113,7 +113,7 @@ def counts_only_what_is_finished(case: Sample) -> None:
         expect(part is None or same(part, whole, 0, found), f"{what}: {found} frames are read otherwise than from the whole file")
 
 
-def notices_a_file_that_became_shorter(case: Sample) -> None:
+def notices_a_file_that_became_shorter(case: FormatSample) -> None:
     """Frames that were there when they were counted, and are not any more, are refused."""
     content, whole = case.path.read_bytes(), case.whole()
     for part in CUTS:
@@ -126,7 +126,7 @@ def notices_a_file_that_became_shorter(case: Sample) -> None:
         )
 
 
-def refuses_what_it_does_not_understand(case: Sample) -> None:
+def refuses_what_it_does_not_understand(case: FormatSample) -> None:
     """Content of another kind, and options that do not fit the file, are sentences."""
     for content in STRANGE:
         case.count(case.beside(content))
@@ -136,14 +136,14 @@ def refuses_what_it_does_not_understand(case: Sample) -> None:
         expect(found is None or options in spoilt, f"options {dict(options)} must be refused, and probe says {found}")
 
 
-def tells_the_shape_or_nothing(case: Sample) -> None:
+def tells_the_shape_or_nothing(case: FormatSample) -> None:
     """`shape_of` is asked for any file, also one that is cut off."""
     for path in (case.path, case.beside(case.path.read_bytes()[:100]), case.beside(b"")):
         shape = case.outcome(partial(case.known.shape_of, path), "shape_of")
         expect(shape is None or all(length > 0 for length in shape), f"shape_of says {shape}; return (slow, fast) or None")
 
 
-def leaves_nothing_open_and_nothing_behind(case: Sample) -> None:
+def leaves_nothing_open_and_nothing_behind(case: FormatSample) -> None:
     """No file stays open between two calls, and nothing is written."""
     path = case.beside(case.origin.read_bytes())
     before = facts(path.parent)
@@ -156,7 +156,7 @@ def leaves_nothing_open_and_nothing_behind(case: Sample) -> None:
     expect(facts(path.parent) == before, "the folder of the file is not as it was: a format must not write")
 
 
-def opens_only_what_it_names(case: Sample) -> None:
+def opens_only_what_it_names(case: FormatSample) -> None:
     """Files beside the one that a task names are told by `beside`, so that it is known where they lie before they are opened."""
     more = case.known.beside(case.path, case.options) if isinstance(case.known, OpensMore) else ()
     confinement.before_reading(case.known, case.path, case.options, case.path.parent)
@@ -167,7 +167,7 @@ def opens_only_what_it_names(case: Sample) -> None:
     expect(not odd, f"{', '.join(odd)} was opened, and `beside` does not name it")
 
 
-CHECKS: tuple[Callable[[Sample], None], ...] = (
+CHECKS: tuple[Callable[[FormatSample], None], ...] = (
     counts_frames,
     has_one_row_per_frame,
     reads_parts_of_the_whole,
@@ -182,7 +182,7 @@ CHECKS: tuple[Callable[[Sample], None], ...] = (
 )
 
 
-def _read_or_refuse(case: Sample, frames: int, path: pathlib.Path) -> Arrays | None:
+def _read_or_refuse(case: FormatSample, frames: int, path: pathlib.Path) -> Arrays | None:
     """Return frames of a file, None where they are refused; a worker makes a sentence of OSError by itself."""
 
     def read() -> Arrays | None:

@@ -32,9 +32,9 @@ from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import JobOrder, Launcher, Phase, Seen
 from cluster_side.scaling.orders import cost_of, order_for
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.pipeline import PipelineState
 from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.scaling_loop import ScalerMachine, order_row, restored
 from cluster_side.scaling.state_file import Rows, StateFile, peek
@@ -57,13 +57,15 @@ class Proposal:
 
 def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: str, fence: int) -> Planner:
     """Return the planner of a deployment, with what an earlier autoscaler kept."""
-    pipelines = {name: Pipeline(config, launcher.first_start, Forecast(config)) for name, config in deployment.pipelines.items()}
+    pipelines = {
+        name: PipelineState(config, launcher.first_start, Forecast(config)) for name, config in deployment.pipelines.items()
+    }
     scaling, now = deployment.site.scaling, clock.monotonic()
     planner = Planner(
         pipelines,
         Ledger(owner, present=max(PRESENT, 2.5 * scaling.tick)),
         Ceilings(scaling.caps.jobs, scaling.caps.cpus or 0),
-        Budget(scaling.caps.node_hours_per_day, clock.utc() - now),
+        NodeHourBudget(scaling.caps.node_hours_per_day, clock.utc() - now),
         scaling.drain_within,
         str(fence),
         {name: cost_of(config, launcher) for name, config in deployment.pipelines.items()},
@@ -212,7 +214,7 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
 def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:
     """Return an example of an order, to check it before anything is submitted."""
     planner = planner_for(deployment, launcher, {}, "check", 0)
-    planner.caps, planner.budget = Ceilings(1), Budget(1e9, 0.0)
+    planner.caps, planner.budget = Ceilings(1), NodeHourBudget(1e9, 0.0)
     _inform(deployment, planner, {name: 1})
     planner.listed(Seen({}), clock.monotonic())
     (act,) = planner.step(clock.monotonic())

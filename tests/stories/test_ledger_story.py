@@ -15,9 +15,9 @@ from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, SubmitAnswer, Submitted, Unclear, Unseen
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.pipeline import PipelineState
 from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner
 from cluster_side.scaling.scaling_loop import restored
 from tests.builders.gauges import make_gauge
@@ -47,8 +47,8 @@ class ScalingStory(RuleBasedStateMachine):
         pipelines = {}
         for name in NAMES:
             config = make_pipeline(name, job={"slots": 2 if name == "b" else 1})
-            pipelines[name] = Pipeline(config, 3.0, Forecast(config))
-        self.planner = Planner(pipelines, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
+            pipelines[name] = PipelineState(config, 3.0, Forecast(config))
+        self.planner = Planner(pipelines, Ledger("us"), CAPS, NodeHourBudget(1e9, 0.0), 1.0, str(self.life))
         restored(self.planner, {"order": self.state_file}, self.now)
         self.looked = False
 

@@ -179,7 +179,7 @@ class MetadataStory(RuleBasedStateMachine):
     def all_is_there(self) -> None:
         assert self.ask(m.ScansRequest(after=0)) == m.Scans(scans=tuple(self.news(m.ScansRequest())), version=self.version)
         for digest, document in self.documents.items():
-            assert self.ask(m.GetSettingsRequest(digest=Digest(digest))) == m.Settings(document=document)
+            assert self.ask(m.GetSettingsRequest(digest=Digest(digest))) == m.SettingsAnswer(document=document)
         for digest, (name, content) in self.files.items():
             assert self.ask(m.GetFileRequest(digest=Digest(digest))) == m.File(name=name, content=content)
         newest_first = [(Digest(key), one) for key, one in reversed(self.documents.items()) if one.modality == "xrf"]

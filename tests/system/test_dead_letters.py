@@ -77,8 +77,8 @@ def holes_in(file: pathlib.Path) -> list[int]:
         return [int(start) for start in opened["entry/holes/start"][()]] if "entry/holes/start" in opened else []
 
 
-def work(bundle: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "beamtide", "work", "--bundle", str(bundle)]
+def rerun(bundle: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "beamtide", "rerun", str(bundle)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -113,16 +113,16 @@ def test_from_the_failure_to_the_repaired_file(
     told(deployment, "export", name, "--to", tmp_path / "whole.zip", "--with-inputs")
     told(deployment, "export", name, "--to", tmp_path / "light")
     assert "faults" in (tmp_path / "light" / "failure.json").read_text()
-    failed = work(tmp_path / "whole.zip")
+    failed = rerun(tmp_path / "whole.zip")
     assert failed.returncode == 1
     assert "Traceback" in failed.stderr
     assert SENTENCE in failed.stderr.splitlines()[-1]
 
     for line in (BAD, WORSE):
         (folder / line_of(deployment, line).name).replace(line_of(deployment, line))
-    assert main.run(["work", "--bundle", str(tmp_path / "whole.zip")]) == 1, "the copy is as bad as it was"
+    assert main.run(["rerun", str(tmp_path / "whole.zip")]) == 1, "the copy is as bad as it was"
     capsys.readouterr()
-    assert main.run(["work", "--bundle", str(tmp_path / "light"), "--raw", str(deployment.site.roots.raw)]) == 0
+    assert main.run(["rerun", str(tmp_path / "light"), "--raw", str(deployment.site.roots.raw)]) == 0
     assert "works here: 8 indexes" in capsys.readouterr().out
 
     assert told(deployment, "retry", name)["retried"] == [name]

@@ -4,7 +4,7 @@ import pytest
 
 from cluster_side.scaling.launchers.base import EndCause
 from cluster_side.scaling.policy.breaker import AVOID_FOR, FAILURES, LEARNED_FOR, LONGEST_PAUSE, BadNodes, Breaker, LearnedCap
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 
 
 def failed(times: int = FAILURES, now: float = 0.0) -> Breaker:
@@ -71,7 +71,7 @@ def test_a_node_that_failed_or_twice_did_not_start_a_job_is_avoided_for_a_while(
 
 
 def test_node_hours_are_counted_by_the_hour_and_forgotten_after_a_day() -> None:
-    budget = Budget(2.0, offset=3600.0 * 1000)
+    budget = NodeHourBudget(2.0, offset=3600.0 * 1000)
     budget.spend(4.0, 0.0)
     budget.spend(4.0, 1799.0)
     assert budget.why() == ""

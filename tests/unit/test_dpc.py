@@ -231,6 +231,6 @@ def test_a_uniform_film_does_not_deflect(test_data: pathlib.Path) -> None:
 
 def test_profiles_work_block_by_block() -> None:
     frames = np.random.default_rng(0).poisson(2, (9, 300, 200)).astype("u2")
-    found = moments.profiles(frames, moments.Optics())
+    found = moments.profiles(frames, moments.FrameCorrection())
     np.testing.assert_allclose(found.rows, frames.sum(axis=2))
     np.testing.assert_allclose(found.columns, frames.sum(axis=1))

@@ -10,7 +10,7 @@ import pytest
 from beamtide.config import settings
 from beamtide.errors import BadInput
 from beamtide.messages.base import Message
-from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument
+from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, SettingsAnswer, SettingsDocument
 from cluster_side.modalities.base import Modality, SettingsModel
 from cluster_side.worker.task import ready_kernel
 
@@ -39,7 +39,7 @@ class Server:
 
     def ask(self, address: str, message: Message, expect: type[Message], patience: float) -> Message:
         self.asked.append(type(message))
-        return Settings(document=self.document) if expect is Settings else File(name="cfg", content=self.content)
+        return SettingsAnswer(document=self.document) if expect is SettingsAnswer else File(name="cfg", content=self.content)
 
 
 def obtain(cache: pathlib.Path, server: Server) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from beamline_side.cores.buffer.open_task import open_task_of
 from beamline_side.cores.buffer.verdicts_to_distributor import verdicts_of
 from beamline_side.cores.distributor.distributor import DistributorMachine
-from beamline_side.cores.distributor.tallies import Known
+from beamline_side.cores.distributor.tallies import KnownTask
 from beamline_side.cores.sink.product_ledger import Record
 from beamline_side.cores.sink.sink import SinkMachine
 from beamtide import codec
@@ -57,7 +57,7 @@ class Watchful:
     corrected: dict[str, bytes] = field(default_factory=dict)
     in_sink: dict[str, Record] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
-    known: dict[str, Known] = field(default_factory=dict)
+    known: dict[str, KnownTask] = field(default_factory=dict)
     stale: bool = False
     seen: Counter[str] = field(default_factory=Counter)
     """How often which thing happened, to know that the stories tell something."""
@@ -140,7 +140,7 @@ class Watchful:
             case "sink", "result":
                 self._taken(row)
             case "distributor", "known":
-                known = msgspec.msgpack.decode(row.body, type=Known)
+                known = msgspec.msgpack.decode(row.body, type=KnownTask)
                 was = self.known.get(row.key)
                 assert bool(known.outcome) == (was is not None), f"{row.key} was accepted twice"
                 twice = was is not None and was.outcome and not _corrects(was, known)
@@ -289,5 +289,5 @@ class Watchful:
             assert np.asarray(arrays[name]).tobytes() == np.asarray(array).tobytes(), f"{task.id}: {name} has changed"
 
 
-def _corrects(before: Closed | Known | Record, after: Closed | Known | Record) -> bool:
+def _corrects(before: Closed | KnownTask | Record, after: Closed | KnownTask | Record) -> bool:
     return before.outcome == "abandoned" and after.generation > before.generation

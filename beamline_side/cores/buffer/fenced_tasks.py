@@ -20,7 +20,7 @@ from beamtide.session import Poll
 
 
 @dataclass(slots=True)
-class _Fence:
+class _FenceQueue:
     queue: list[tuple[int, int, TaskId, int]] = field(default_factory=list)
     poll: Poll = field(default_factory=Poll)
     asked: int = -1
@@ -32,7 +32,7 @@ class FencedTasks:
     """The fenced tasks of one buffer."""
 
     _held: dict[TaskId, OpenTask] = field(default_factory=dict)
-    _fences: dict[tuple[ScanId, PipelineName, Digest], _Fence] = field(default_factory=dict)
+    _fences: dict[tuple[ScanId, PipelineName, Digest], _FenceQueue] = field(default_factory=dict)
 
     def hold(self, open_task: OpenTask) -> list[Effect]:
         """Hold a task until its needs are met; a task that is held already is ignored."""
@@ -45,7 +45,7 @@ class FencedTasks:
         """Let a task wait for its need at `position`."""
         need = open_task.task.needs[position]
         self._held[open_task.task.id] = open_task
-        fence = self._fences.setdefault((open_task.task.scan, need.pipeline, need.settings), _Fence())
+        fence = self._fences.setdefault((open_task.task.scan, need.pipeline, need.settings), _FenceQueue())
         heapq.heappush(fence.queue, (need.upto, open_task.seq, open_task.task.id, position))
 
     def questions(self, now: Seconds) -> list[Effect]:

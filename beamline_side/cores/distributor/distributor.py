@@ -35,7 +35,7 @@ ROW = 2048
 SOFT = 0.8
 """The share of `backlog` (bytes) up to which new tasks are accepted."""
 RETRY = 2.0
-"""Seconds after which tasks that found no room may be submitted again."""
+"""Seconds after which a client may repeat a submission that found no room."""
 
 
 class DistributorMachine:

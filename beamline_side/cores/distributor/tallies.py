@@ -21,7 +21,7 @@ from beamtide.messages.tasks import Closed, Tally, Task, TaskStatus
 REASONS = 20
 
 
-class Known(msgspec.Struct, frozen=True, array_like=True):
+class KnownTask(msgspec.Struct, frozen=True, array_like=True):
     """A task that was submitted and is open, or was abandoned."""
 
     scan: ScanId
@@ -64,7 +64,7 @@ class Tallies:
         for task in tasks:
             key = (task.scan, task.pipeline, task.settings)
             counts[key] = counts.get(key, 0) + 1
-            effects.append(Keep("known", task.id, msgspec.msgpack.encode(Known(*key, task.start, task.stop))))
+            effects.append(Keep("known", task.id, msgspec.msgpack.encode(KnownTask(*key, task.start, task.stop))))
         for key, count in counts.items():
             tally = self._tallies.get(key) or _empty(key)
             self._tallies[key] = msgspec.structs.replace(tally, submitted=tally.submitted + count)
@@ -114,9 +114,9 @@ class Tallies:
         """Raise if an invariant is broken."""
         assert all(_open(tally) >= 0 for tally in self._tallies.values()), "more verdicts than tasks"
 
-    def _known(self, task: TaskId) -> Known | None:
+    def _known(self, task: TaskId) -> KnownTask | None:
         try:
-            return msgspec.msgpack.decode(self.shelf.read("known", task), type=Known)
+            return msgspec.msgpack.decode(self.shelf.read("known", task), type=KnownTask)
         except KeyError:
             return None
 
@@ -137,21 +137,21 @@ def _open(tally: Tally) -> int:
     return tally.submitted - tally.results - tally.empty - tally.abandoned
 
 
-def _is_news(known: Known, verdict: Closed) -> bool:
+def _is_news(known: KnownTask, verdict: Closed) -> bool:
     return not known.outcome or (known.outcome == "abandoned" and verdict.generation > known.generation)
 
 
-def _uncounted(tally: Tally, known: Known) -> Tally:
+def _uncounted(tally: Tally, known: KnownTask) -> Tally:
     """Uncount an abandoned task that was retried, and remove its reason."""
     reasons = tuple(reason for reason in tally.reasons if not reason.startswith(_range(known)))
     return msgspec.structs.replace(tally, abandoned=tally.abandoned - 1, reasons=reasons)
 
 
-def _range(known: Known) -> str:
+def _range(known: KnownTask) -> str:
     return f"indexes {known.start} to {known.stop - 1}: "
 
 
-def _count(tally: Tally, known: Known, verdict: Closed) -> Tally:
+def _count(tally: Tally, known: KnownTask, verdict: Closed) -> Tally:
     match verdict.outcome:
         case "result":
             return msgspec.structs.replace(tally, results=tally.results + 1)

@@ -16,7 +16,7 @@ from beamtide.messages.metadata import (
     GetSettingsRequest,
     Scans,
     ScansRequest,
-    Settings,
+    SettingsAnswer,
     SettingsDocument,
 )
 from beamtide.messages.results import (
@@ -82,7 +82,7 @@ class SinkReader:
         """Return the settings of a product and its calibration files; None when the server does not know them any more."""
         try:
             request = GetSettingsRequest(digest=product.settings)
-            document = self._caller.ask(self._metadata, request, Settings, patience=PATIENCE).document
+            document = self._caller.ask(self._metadata, request, SettingsAnswer, patience=PATIENCE).document
             files = {}
             for name, digest in document.calibration.items():
                 found = self._caller.ask(self._metadata, GetFileRequest(digest=digest), File, patience=LONG_PATIENCE)

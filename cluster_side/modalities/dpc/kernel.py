@@ -24,28 +24,30 @@ def load(settings: DpcSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
     known = {name: frame_file.read(path, name) for name, path in calibration.items()}
     if settings.method == "fourier_shift" and "reference" not in known:
         raise BadInput("calibration.reference is missing: fourier_shift needs a frame of the empty beam (.npy or HDF5)")
-    optics = moments.Optics(
+    correction = moments.FrameCorrection(
         masked=None if "mask" not in known else known["mask"] != 0,
         dark=None if "dark" not in known else known["dark"].astype(np.float32),
     )
-    empty = moments.profiles(known["reference"][None].astype(float), optics) if settings.method == "fourier_shift" else None
+    empty = moments.profiles(known["reference"][None].astype(float), correction) if settings.method == "fourier_shift" else None
 
     def kernel(frames: Frames) -> Datasets:
         if settings.segments is not None:
             return from_segments(frames, settings.segments)
-        return from_frames(frames, settings, optics, empty)
+        return from_frames(frames, settings, correction, empty)
 
     return kernel
 
 
-def from_frames(frames: Frames, settings: DpcSettings, optics: moments.Optics, empty: moments.Profiles | None) -> Datasets:
+def from_frames(
+    frames: Frames, settings: DpcSettings, correction: moments.FrameCorrection, empty: moments.Profiles | None
+) -> Datasets:
     """Return sum, position, width, dark field and angle of each frame; `empty` holds the profiles of the empty beam."""
-    images = _images(frames, settings.frames or "", optics)
+    images = _images(frames, settings.frames or "", correction)
     shape = (images.shape[1], images.shape[2])
     if settings.disc is not None:
         disc = moments.beyond(shape, settings.disc.x, settings.disc.y, settings.disc.radius)
-        optics = moments.Optics(optics.masked, optics.dark, disc)
-    found = moments.profiles(images, optics)
+        correction = moments.FrameCorrection(correction.masked, correction.dark, disc)
+    found = moments.profiles(images, correction)
     counted = moments.total(found)
     datasets: Datasets = {"sum": counted}
     (x, datasets["width_x"]), (y, datasets["width_y"]) = moments.middle(found.columns), moments.middle(found.rows)
@@ -103,13 +105,13 @@ def _segment(frames: Frames, name: str, settings: SegmentSettings) -> Column:
     return (columns.single(frames, name) - dark) * settings.gain.get(name, 1.0)
 
 
-def _images(frames: Frames, name: str, optics: moments.Optics) -> NDArray[Any]:
+def _images(frames: Frames, name: str, correction: moments.FrameCorrection) -> NDArray[Any]:
     if name not in frames:
         raise BadInput(f"the frames have no array {name!r}, only {', '.join(sorted(frames))}; correct source.options or `frames`")
     images = frames[name]
     if images.ndim != 3 or images.dtype.kind not in "biuf" or not images.size:
         raise BadInput(f"{name!r} holds {images.dtype} of shape {images.shape}; expected frames (exposure, y, x)")
-    for role, frame in (("mask", optics.masked), ("dark", optics.dark)):
+    for role, frame in (("mask", correction.masked), ("dark", correction.dark)):
         if frame is not None and frame.shape != images.shape[1:]:
             raise BadInput(f"calibration.{role} has shape {frame.shape}, the frames have {images.shape[1:]}; they must fit")
     return images

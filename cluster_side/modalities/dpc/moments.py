@@ -21,7 +21,7 @@ BLOCK = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
-class Optics:
+class FrameCorrection:
     """What every frame is corrected with: pixels to leave out, what they read without beam, and 1 beyond the bright disc."""
 
     masked: NDArray[np.bool_] | None = None
@@ -39,32 +39,32 @@ class Profiles:
     at_end: NDArray[np.bool_]
 
 
-def profiles(frames: NDArray[Any], optics: Optics) -> Profiles:
+def profiles(frames: NDArray[Any], correction: FrameCorrection) -> Profiles:
     """Return the profiles of frames (n, y, x). Pixels at the end of an unsigned range are what a detector masks: left out."""
     count, height, width = frames.shape
     found = Profiles(np.empty((count, height)), np.empty((count, width)), np.zeros(count), np.zeros(count, bool))
     ones = np.ones(width, np.float32), np.ones(height, np.float32)
-    for where, block, at_end in _blocks(frames, optics):
+    for where, block, at_end in _blocks(frames, correction):
         found.rows[where], found.columns[where] = block @ ones[0], ones[1] @ block
         found.at_end[where] = at_end
-        if optics.outside is not None:
-            found.outside[where] = block.reshape(len(block), -1) @ optics.outside.ravel()
+        if correction.outside is not None:
+            found.outside[where] = block.reshape(len(block), -1) @ correction.outside.ravel()
     return found
 
 
-def _blocks(frames: NDArray[Any], optics: Optics) -> Iterator[tuple[slice, Frame, NDArray[np.bool_]]]:
+def _blocks(frames: NDArray[Any], correction: FrameCorrection) -> Iterator[tuple[slice, Frame, NDArray[np.bool_]]]:
     """Yield frames as float32, block by block, without dark and masked pixels, and which of them held pixels at the end."""
     step = max(1, BLOCK // (frames.shape[1] * frames.shape[2]))
     end = np.iinfo(frames.dtype).max if frames.dtype.kind == "u" else None
     for first in range(0, len(frames), step):
         where = slice(first, first + step)
         raw = frames[where]
-        block = raw.astype(np.float32, copy=optics.dark is not None or optics.masked is not None)
+        block = raw.astype(np.float32, copy=correction.dark is not None or correction.masked is not None)
         over = np.zeros(len(raw), bool)
-        if optics.dark is not None:
-            block -= optics.dark
-        if optics.masked is not None:
-            np.copyto(block, np.float32(0), where=optics.masked)
+        if correction.dark is not None:
+            block -= correction.dark
+        if correction.masked is not None:
+            np.copyto(block, np.float32(0), where=correction.masked)
         if end is not None and raw.max() == end:
             over = (raw == end).any(axis=(1, 2))
             np.copyto(block, np.float32(0), where=raw == end)

@@ -51,7 +51,7 @@ class FrameSums:
     """Pixels in a bin that were not valid."""
 
 
-class _Table(ctypes.Structure):
+class _CIntegrationTable(ctypes.Structure):
     """`struct table` of xrd.c."""
 
     _fields_ = (
@@ -146,7 +146,7 @@ def _compiled(table: IntegrationTable, given: tuple[Array, Valid], sums: tuple[V
     dark = native.pointer(table.dark) if table.dark.size else None
     arrays = table.first, table.more_pixels, table.more_first, table.pairs, table.more_pairs, table.weight
     sizes = flat.size, len(table.more_pixels), len(table.sums[0])
-    given_table = _Table(*map(native.pointer, arrays), dark, valid.low, valid.high, *valid.dummy, *sizes)
+    given_table = _CIntegrationTable(*map(native.pointer, arrays), dark, valid.low, valid.high, *valid.dummy, *sizes)
     scatter = getattr(library, f"scatter_{flat.dtype.str[1:]}")
     scatter.restype = ctypes.c_long
     frame, results = native.pointer(flat), map(native.pointer, sums)

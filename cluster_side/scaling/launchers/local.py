@@ -45,7 +45,7 @@ REMEMBERED = 1000
 
 
 @dataclass(slots=True)
-class _Job:
+class _LocalJob:
     token: str
     pid: int
     process: subprocess.Popen[bytes] | None
@@ -150,7 +150,7 @@ class LocalLauncher(Launcher):
         beside = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         return "mpiexec" if self._in_image else shutil.which("mpiexec", path=beside) or "mpiexec"
 
-    def _start(self, order: JobOrder, job: str) -> _Job:
+    def _start(self, order: JobOrder, job: str) -> _LocalJob:
         order.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         environment = {**os.environ, **order.env, PARENT: str(os.getpid()), JOB: job, TOKEN: order.token}
         with (order.logs / f"{order.name}-{job}.log").open("ab") as log:
@@ -162,7 +162,7 @@ class LocalLauncher(Launcher):
                 stderr=log,
                 start_new_session=True,
             )
-        return _Job(order.token, process.pid, process)
+        return _LocalJob(order.token, process.pid, process)
 
 
 def _end(name: str, token: str, code: int) -> Sighting:
@@ -174,7 +174,7 @@ def _end(name: str, token: str, code: int) -> Sighting:
     return Sighting(name, token, Phase.FAILED, said, cause=EndCause.CANCELLED if code == -signal.SIGTERM else EndCause.CODE)
 
 
-def _orphans(site: str) -> dict[str, _Job]:
+def _orphans(site: str) -> dict[str, _LocalJob]:
     """Return the jobs of this site that an earlier autoscaler started here and that still run."""
     found = {}
     for entry in pathlib.Path("/proc").iterdir():
@@ -182,7 +182,7 @@ def _orphans(site: str) -> dict[str, _Job]:
         if ours and _leads_session(pid := int(entry.name)):
             environment = _environment(pid)
             if JOB in environment:
-                found[environment[JOB]] = _Job(environment[TOKEN], pid, None)
+                found[environment[JOB]] = _LocalJob(environment[TOKEN], pid, None)
     return found
 
 

@@ -13,7 +13,7 @@ HOUR, WINDOW = 3600.0, 24
 
 
 @dataclass(slots=True)
-class Budget:
+class NodeHourBudget:
     """Node-seconds by the hour (hours since 1970)."""
 
     node_hours_per_day: float

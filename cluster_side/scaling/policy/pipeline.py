@@ -29,7 +29,7 @@ WAITS_LONG = 2.0
 
 
 @dataclass(slots=True)
-class Pipeline:
+class PipelineState:
     """What is known and decided about one pipeline."""
 
     config: PipelineConfig

@@ -21,8 +21,8 @@ from cluster_side.scaling.jobs.states import WORKING, Ended, Job, JobState, News
 from cluster_side.scaling.launchers.base import MOST_IN_ARRAY, EndCause, JobListing
 from cluster_side.scaling.policy import law
 from cluster_side.scaling.policy.breaker import BadNodes, LearnedCap
-from cluster_side.scaling.policy.budget import Budget
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.budget import NodeHourBudget
+from cluster_side.scaling.policy.pipeline import PipelineState
 
 SETTLE = 3.0
 """Seconds between an order and a cancellation of one pipeline."""
@@ -46,10 +46,10 @@ Act: TypeAlias = Start | Withdraw
 class Planner:
     """All pipelines of one deployment. `series` begins the numbers of its tokens; `costs` is the nodes that one job takes."""
 
-    pipelines: Mapping[str, Pipeline]
+    pipelines: Mapping[str, PipelineState]
     ledger: Ledger
     caps: Ceilings
-    budget: Budget
+    budget: NodeHourBudget
     drain_within: float
     series: str = "0"
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -119,14 +119,14 @@ class Planner:
         claimed = sum(max(wish.jobs, there[name]) * wish.width for name, wish in wishes.items())
         return claimed > CONTENDED * cap and any(wish.jobs > there[name] for name, wish in wishes.items())
 
-    def _allowed(self, pipeline: Pipeline) -> int:
+    def _allowed(self, pipeline: PipelineState) -> int:
         """Return how many jobs a pipeline may claim; one that cannot start any leaves the cap to others."""
         if pipeline.paused or self.budget.why():
             return 0
         there = len(self.ledger.of(pipeline.name)) if pipeline.full else pipeline.want
         return min(pipeline.want, there if pipeline.most is None else min(there, pipeline.most))
 
-    def _decide(self, pipeline: Pipeline, target: int, now: float, *, contended: bool) -> list[Act]:
+    def _decide(self, pipeline: PipelineState, target: int, now: float, *, contended: bool) -> list[Act]:
         if not pipeline.known(now):
             pipeline.because = "its buffer does not answer, so nothing is started"
             return []
@@ -146,7 +146,7 @@ class Planner:
             pipeline, decision.surplus // pipeline.slots, now, short=fleet.workers < target * pipeline.slots
         )
 
-    def _why(self, pipeline: Pipeline, now: float) -> str:
+    def _why(self, pipeline: PipelineState, now: float) -> str:
         if not self.ledger.known:
             return f"the jobs are not known ({self.ledger.trouble or 'not seen yet'}), so nothing is started"
         if pipeline.paused:
@@ -157,7 +157,7 @@ class Planner:
             return "scaling.caps.jobs is 0, so nothing is ever started"
         return self.budget.why() or pipeline.breaker.why(now) or self.learned.why(now)
 
-    def _start(self, pipeline: Pipeline, wanted: int, now: float) -> list[Act]:
+    def _start(self, pipeline: PipelineState, wanted: int, now: float) -> list[Act]:
         unclear = any(order.unclear for order in self.ledger.unanswered(pipeline.name))
         if not self.ledger.known or unclear or pipeline.full or now - pipeline.cancelled_at < SETTLE:
             return []
@@ -178,7 +178,7 @@ class Planner:
         seconds = pipeline.config.job.walltime or law.walltime(per_slot, longest or pipeline.service_time, pipeline.cold_start())
         return [Start(order, tasks, int(seconds), self.nodes.avoided(now))]
 
-    def _room(self, pipeline: Pipeline, now: float) -> int:
+    def _room(self, pipeline: PipelineState, now: float) -> int:
         room = self.learned.room(self.caps.jobs, now) - self.ledger.alive()
         if pipeline.most is not None:
             there = len(self.ledger.of(pipeline.name)) + sum(order.count for order in self.ledger.unanswered(pipeline.name))
@@ -192,7 +192,7 @@ class Planner:
             room = min(room, (self.caps.cpus - taken) // self._width(pipeline.name))
         return room
 
-    def _cancel(self, pipeline: Pipeline, surplus: int, now: float, *, short: bool) -> list[Act]:
+    def _cancel(self, pipeline: PipelineState, surplus: int, now: float, *, short: bool) -> list[Act]:
         waiting = self.ledger.waiting(pipeline.name)[:surplus] if surplus > 0 and self.ledger.known else []
         if not waiting:
             pipeline.surplus_since = None
@@ -203,7 +203,7 @@ class Planner:
         pipeline.surplus_since, pipeline.cancelled_at = None, now
         return [self._withdraw(waiting, "more jobs wait than are needed", now)]
 
-    def _reclaim(self, pipeline: Pipeline, too_many: int, now: float) -> list[Act]:
+    def _reclaim(self, pipeline: PipelineState, too_many: int, now: float) -> list[Act]:
         """Ask jobs beyond the share to leave after their present task: idle ones first."""
         if too_many <= 0:
             return []

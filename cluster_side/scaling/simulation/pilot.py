@@ -13,9 +13,9 @@ from beamtide.messages.scaling import BufferGauge
 from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, Submitted
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.pipeline import PipelineState
 from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.simulation.batch import SimulatedJob
 from cluster_side.scaling.simulation.traces import Announced
@@ -39,7 +39,7 @@ class Pilot:
         self.tick, self._world, self._believe, self._exit = tick, world, believe, idle_exit
         pipelines = {name: _pipeline(name, width) for name, width in world.trace.widths.items()}
         caps = Ceilings(world.batch.most, world.trace.cpus)
-        self.planner = Planner(pipelines, Ledger("sim"), caps, Budget(math.inf, 0.0), drain)
+        self.planner = Planner(pipelines, Ledger("sim"), caps, NodeHourBudget(math.inf, 0.0), drain)
         self._looked = -LOOK_EVERY
         self._scans = 0
 
@@ -96,9 +96,9 @@ class Pilot:
         return seen | {str(job.number): _sighting(job) for job in batch.jobs.values() if job.state != "over"}
 
 
-def _pipeline(name: str, width: int) -> Pipeline:
+def _pipeline(name: str, width: int) -> PipelineState:
     config = PipelineConfig(pipeline=name, modality="simulated", source=_SOURCE, job=JobConfig(cpus_per_slot=width))
-    return Pipeline(config, PRIOR_START, Forecast(config))
+    return PipelineState(config, PRIOR_START, Forecast(config))
 
 
 _SOURCE = SourceConfig(match="*", frames_per_task=1)

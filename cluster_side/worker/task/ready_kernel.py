@@ -20,7 +20,7 @@ from beamtide.config import settings
 from beamtide.errors import BadInput
 from beamtide.machine import Arrays
 from beamtide.messages.base import Digest
-from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument
+from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, SettingsAnswer, SettingsDocument
 from beamtide.pump import Caller
 from beamtide.results import layout
 from beamtide.version import __version__
@@ -111,7 +111,7 @@ def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> S
     except (OSError, msgspec.DecodeError, ValueError):
         pass  # not there, or damaged: fetch it (again)
     caller, address = ask
-    document = caller.ask(address, GetSettingsRequest(digest=digest), Settings, patience=PATIENCE).document
+    document = caller.ask(address, GetSettingsRequest(digest=digest), SettingsAnswer, patience=PATIENCE).document
     if settings.digest_of(document) != digest:
         raise BadInput(f"the settings that came from the metadata server do not have the digest {digest[:8]}")
     _publish(path, msgspec.json.encode(document))

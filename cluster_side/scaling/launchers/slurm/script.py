@@ -24,7 +24,7 @@ BASE = "base.sh.j2"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class _Lines(str):
+class _QuotedText(str):
     """Lines of a script, quoted where they were made."""
 
     __slots__ = ()
@@ -43,7 +43,7 @@ def render(order: JobOrder, deployment: Deployment) -> str:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701  it is a shell script, not a page: _quoted does it
     )
-    environment.filters |= {"lines": _Lines, "word": lambda text: _Lines(shlex.quote(text))}
+    environment.filters |= {"lines": _QuotedText, "word": lambda text: _QuotedText(shlex.quote(text))}
     _quoted(order.argv)  # it comes in with `start`, which is not looked at any more
     try:
         return environment.select_template([f"{order.modality}.sh.j2", BASE]).render(_names(order, deployment))
@@ -68,7 +68,7 @@ def _names(order: JobOrder, deployment: Deployment) -> dict[str, Any]:
 
 
 def _quoted(value: object) -> str:
-    if isinstance(value, _Lines):
+    if isinstance(value, _QuotedText):
         return value
     words = [str(word) for word in value] if isinstance(value, tuple | list) else [str(value)]
     if isinstance(value, jinja2.Undefined):
