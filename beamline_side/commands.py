@@ -100,8 +100,11 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
 
 def _serve_all(deployment: "Deployment") -> None:
     from beamline_side.hosts.all_in_one import Host
+    from beamtide.config import site
     from beamtide.pump import stop_on_signals
 
+    if problems := site.launcher_problems(deployment):
+        raise BadInput("\n".join(problems))
     stopped: list[bool] = []
     with Host(deployment) as host:
         stop_on_signals(lambda: stopped.append(True))

@@ -3,7 +3,7 @@
 `beamtide` holds what the beamline side and the cluster side agree on, and the public face.
 """
 
-__version__ = "0.1.0"
+from beamtide.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> object:

@@ -80,11 +80,6 @@ def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | No
     return parts
 
 
-def kind_in(part: bytes) -> bytes:
-    """Return the kind of a message by its first part, for who counts messages without reading them."""
-    return part[ENVELOPE.size : ENVELOPE.size + part[ENVELOPE.size - 1]]
-
-
 def decode(parts: Sequence[bytes | memoryview]) -> Letter:
     """Return the message of these parts; WireError says what is wrong with them."""
     head = parts[0] if parts else b""

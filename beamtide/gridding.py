@@ -162,11 +162,6 @@ class Lattice:
     rms: float
     """Root mean square distance of the measured positions from it."""
 
-    @property
-    def rotation(self) -> float:
-        """The angle from the x axis to the fast axis, in degrees."""
-        return float(np.degrees(np.arctan2(self.fast[1], self.fast[0])))
-
 
 def fit_lattice(x: Array, y: Array, line: Array, column: Array) -> Lattice:
     """Fit a raster to measured positions (n,) by least squares; what is not finite is left out.

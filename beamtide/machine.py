@@ -2,7 +2,8 @@
 
 A core never acts. It is told what happened (`Heard` a message, or a `Tick` when time passed) and answers with what should
 be done about it; the pump does it, in this order: everything to keep is committed to disk (one commit for all events that
-were waiting), and only then are messages sent. So whatever a core answers to a peer is on disk before the peer reads it.
+were waiting), and only then are messages sent and calls made. So whatever a core answers to a peer is on disk before the peer
+reads it.
 
 Events and effects are structs of msgspec because a service makes a dozen of them per task: a frozen dataclass costs 1 us each.
 
@@ -49,7 +50,11 @@ class Unreachable(msgspec.Struct, frozen=True):
     peer: Peer
 
 
-Event: TypeAlias = Heard | Tick | Unreachable
+class Returned(msgspec.Struct, frozen=True):
+    """Base of what the `Call` of a core brought back."""
+
+
+Event: TypeAlias = Heard | Tick | Unreachable | Returned
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -83,7 +88,11 @@ class WakeAt(msgspec.Struct, frozen=True):
     deadline: Seconds
 
 
-Effect: TypeAlias = Send | Keep | Forget | WakeAt
+class Call(msgspec.Struct, frozen=True):
+    """Base of what only the shell of this core can do, such as a call to a batch system: after the commit, as `Send`."""
+
+
+Effect: TypeAlias = Send | Keep | Forget | WakeAt | Call
 
 
 class Shelf(Protocol):

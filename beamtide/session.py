@@ -1,10 +1,10 @@
-"""How a component stays known: it says `Hello`, beats, and says `Hello` again when the topology manager forgot it.
+"""How a component stays known: it says `Hello`, sends heartbeats, and says `Hello` again if the topology manager forgot it.
 
 Theory: the topology manager keeps soft state. Nothing waits for it; a component that cannot reach it works on and goes on
-beating. `Poll` is the other half of living with peers that come and go: one outstanding question that is asked again when
-its answer does not come in time.
+sending heartbeats. `Poll` serves the other direction: one outstanding question to a peer that may restart, asked again when its
+answer does not come in time.
 
-Clock policy: `now` is the caller's monotonic clock; a beat is due every `beat` seconds, late ticks only delay it.
+Clock policy: `now` is the caller's monotonic clock; a heartbeat is due every `beat` seconds, late ticks only delay it.
 Invariants: at most one `Heartbeat` and one `Hello` per `beat`.
 """
 

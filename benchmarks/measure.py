@@ -23,7 +23,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from beamtide import __version__, clock
+from beamtide import clock
+from beamtide.version import __version__
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 

@@ -9,16 +9,17 @@ from beamline_side.writers.product import Batch, Content
 from beamtide.messages.base import Digest
 from beamtide.messages.metadata import ScanState, SettingsDocument
 from beamtide.messages.results import DatasetHeader, Product, Provenance, StoreRequest
+from beamtide.task_id import task_id
 from tests.builders.scans import make_scan, make_state
 from tests.builders.tasks import make_input, make_product, make_task
 
 SETTINGS = Digest("ab" * 32)
 HEADERS = (
-    DatasetHeader(name="area/Fe_K", units="counts", long_name="Fe K"),
-    DatasetHeader(name="area/Cu_K", units="counts", long_name="Cu K"),
+    DatasetHeader(name="area/Fe_K", units="counts", long_name="Fe K", attributes={"show": "first"}),
+    DatasetHeader(name="area/Cu_K", units="counts", long_name="Cu K", attributes={"show": "first"}),
     DatasetHeader(name="frames", units="1"),
     DatasetHeader(name="spectra", units="counts"),
-    DatasetHeader(name="sum_spectrum", units="counts", per="scan", merge="sum"),
+    DatasetHeader(name="sum_spectrum", units="counts", per="scan", merge="sum", attributes={"axis": "energy"}),
     DatasetHeader(name="energy", units="keV", per="scan", merge="first"),
 )
 
@@ -42,7 +43,7 @@ def line(number: int, columns: int = 6, product: Product | None = None) -> Batch
     task = make_task(
         start,
         stop,
-        id=f"{product.scan}/xrf/{product.settings[:8]}/{start:06d}-{stop:06d}",
+        id=task_id(product.scan, "xrf", product.settings, start, stop),
         scan=product.scan,
         pipeline=product.pipeline,
         modality="xrf",

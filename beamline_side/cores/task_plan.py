@@ -5,7 +5,7 @@ index i. A block is `frames_per_task` indexes long. `plan` is a function of what
 files, or after a restart, it says the same tasks again and more of them; submitting a task twice changes nothing.
 Files are numbered without gaps, from `source.first` on: a number that is missing between two others, or before the first
 (`file_row`), is waited for, so that no frame slips to an earlier index. Once nothing more will come (`closed`), every index
-without a frame is covered by a void task that says why, so that each index of the scan ends in a verdict and nobody downstream
+without a frame gets a void task that says why, so that each index of the scan ends in a verdict and nobody downstream
 ever has to guess. Blocks are those of the scan as it was planned; one that reaches over an early end stays whole if its frames
 are there, since it may have been submitted before the end was known. With `source.begin_with` a scan is one task, which is
 there as soon as so many frames are: its worker looks for the rest itself.
@@ -23,9 +23,10 @@ import msgspec
 from beamtide.config.models import PipelineConfig, SourceConfig
 from beamtide.files.pieces import NO_FILE, Piece, input_files, pieces_of, runs
 from beamtide.files.row import FileFact, with_gaps
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Digest, PipelineName, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Need, Task
+from beamtide.task_id import task_id
 
 
 def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool) -> list[Task]:
@@ -60,8 +61,8 @@ def _early_task(  # the same as for `plan`, and the row
         return void_plan(state, pipeline, settings, NO_FILE)
     task = _task(state.scan.id, pipeline, settings, readable)
     needs = tuple(msgspec.structs.replace(need, upto=min(enough, state.points)) for need in task.needs)
-    block = (0, planned)
-    return [msgspec.structs.replace(task, id=_id(task.scan, pipeline, settings, block), start=0, stop=planned, needs=needs)]
+    whole = task_id(task.scan, pipeline.pipeline, settings, 0, planned)
+    return [msgspec.structs.replace(task, id=whole, start=0, stop=planned, needs=needs)]
 
 
 def surplus(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -> str:
@@ -141,7 +142,7 @@ def _task(scan: ScanId, pipeline: PipelineConfig, settings: Digest, parts: Seque
     start, stop = parts[0].start, parts[-1].stop
     wanted = [text.partition("/") for text in pipeline.inputs]
     return Task(
-        id=_id(scan, pipeline, settings, (start, stop)),
+        id=task_id(scan, pipeline.pipeline, settings, start, stop),
         scan=scan,
         pipeline=PipelineName(pipeline.pipeline),
         modality=pipeline.modality,
@@ -152,7 +153,3 @@ def _task(scan: ScanId, pipeline: PipelineConfig, settings: Digest, parts: Seque
         needs=tuple(Need(pipeline=PipelineName(other), dataset=dataset, upto=stop) for other, _, dataset in wanted),
         void=parts[0].trouble,
     )
-
-
-def _id(scan: ScanId, pipeline: PipelineConfig, settings: Digest, block: tuple[int, int]) -> TaskId:
-    return TaskId(f"{scan}/{pipeline.pipeline}/{settings[:8]}/{block[0]:06d}-{block[1]:06d}")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.services.file_source import MOST_AT_ONCE
 from beamline_side.writers.files import finished_file
 from beamtide import clock
 from beamtide.client.client import Client
@@ -108,9 +107,7 @@ def _submit_again(client: Client, scan: ScanId) -> None:
         facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
         digest = client.put_settings(pipeline)
         upstream = client.settings(digest).upstream
-        tasks = [bound(task, upstream) for task in plan(state, pipeline, digest, facts, closed=True)]
-        for at in range(0, len(tasks), MOST_AT_ONCE):
-            client.submit(tasks[at : at + MOST_AT_ONCE])
+        client.submit([bound(task, upstream) for task in plan(state, pipeline, digest, facts, closed=True)])
 
 
 def _is_unwritten(client: Client, product: Product) -> bool:

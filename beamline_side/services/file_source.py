@@ -11,6 +11,7 @@ import structlog
 
 from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
 from beamtide import clock
+from beamtide.client.batching import portions
 from beamtide.client.client import Client
 from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config.models import Deployment, PipelineConfig
@@ -23,7 +24,6 @@ from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
 
 WAIT = 0.25
-MOST_AT_ONCE = 500
 NO_SETTINGS = Digest("0" * 64)
 log = structlog.get_logger().bind(component="source")
 
@@ -140,11 +140,10 @@ class FileSource:
 
     def _submit(self, one: _Watched, planned: list[Task]) -> None:
         new = [bound(task, one.upstream) for task in planned if task.id not in one.submitted]
-        for at in range(0, len(new), MOST_AT_ONCE):
-            block = new[at : at + MOST_AT_ONCE]
-            self.client.submit(block)
-            one.submitted |= {task.id for task in block}
-            self.tasks += len(block)
+        for portion in portions(new):  # one by one: what was taken before one found no room is not offered again
+            self.client.submit(portion)
+            one.submitted |= {task.id for task in portion}
+            self.tasks += len(portion)
 
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:

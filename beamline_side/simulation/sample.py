@@ -42,8 +42,8 @@ def templates(configuration: pathlib.Path) -> dict[str, NDArray[np.float64]]:
         from PyMca5.PyMcaPhysics.xrf.ClassMcaTheory import McaTheory
     except ImportError as error:
         raise BadInput("the simulated sample needs PyMca: pip install 'beamtide[xrf]'") from error
-    settings: dict[str, Any] = ConfigDict()
-    settings.read(str(configuration))  # type: ignore[attr-defined]
+    settings: Any = ConfigDict()
+    settings.read(str(configuration))
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # compiled code prints there while it loads its tables
     try:

@@ -14,7 +14,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Literal
 
 import apsw
 
@@ -59,11 +59,6 @@ class Spool:
         except Broken:
             self._release()
             raise
-
-    @classmethod
-    def nowhere(cls) -> Self:
-        """Return a spool in memory, for a service that promises no durability."""
-        return cls(None)
 
     def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
         """Insert or replace a row in the open transaction."""

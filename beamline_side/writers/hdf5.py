@@ -81,7 +81,7 @@ class LiveFile:
             if header.per == "index" or header.merge in ("sum", "max", "first"):
                 self._foresee(entry, data, header, array)
         if self._maps:
-            entry.attrs["default"] = "maps/" + _showing(self._maps)
+            entry.attrs["default"] = "maps/" + self._showing()
         root.flush()
         root.swmr_mode = True
 
@@ -93,6 +93,10 @@ class LiveFile:
         if header.per == "index" and array.ndim == 1 and len(scan.shape) == 2 and array.dtype.kind in "fiu":
             named = maps.Map(header.name, maps.grid(array[:0], scan), header.units or "1", maps.axes_of(scan, None))
             self._maps[header.name] = show_map(rows.group(entry, "maps", "NXcollection"), named)
+
+    def _showing(self) -> str:
+        wanted = (name for name in self._maps if self._tables[name].attrs.get("show") == "first")
+        return next(wanted, next(iter(self._maps)))
 
     def _put(self, header: DatasetHeader, start: int, array: Array) -> None:
         if header.per == "scan":
@@ -125,7 +129,3 @@ def _seen(first: list[Batch]) -> list[tuple[DatasetHeader, Array]]:
         for header in request.datasets:
             seen.setdefault(header.name, (header, rows_of(request, header, arrays)))
     return list(seen.values())
-
-
-def _showing(names: dict[str, h5py.Dataset]) -> str:
-    return next((name for name in names if name.startswith("area/")), next(iter(names)))

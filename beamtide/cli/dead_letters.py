@@ -50,7 +50,7 @@ def dead_list(
 
 
 def dead_show(task: One, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """Show all that is known of a dead letter: reason, traceback, last words."""
+    """Show all that is known of a dead letter: reason, traceback, standard error output."""
     from beamtide.bundle import plain
     from beamtide.client.client import Client
 

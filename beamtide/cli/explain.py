@@ -12,7 +12,7 @@ import typer
 
 from beamtide import clock
 from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, duration
-from beamtide.errors import BadInput, NoAnswer
+from beamtide.errors import NoAnswer
 
 if TYPE_CHECKING:
     from beamtide.client.client import Client
@@ -36,13 +36,10 @@ def explain(
 ) -> None:
     """Say what goes on and why: one line per pipeline and job."""
     from beamtide.client.client import Client
-    from beamtide.client.snapshot import snapshot
+    from beamtide.client.snapshot import newest_scan, snapshot
 
     with Client(config) as client:
-        known = client.scans(scan)
-        if scan and not known:
-            raise BadInput(f"there is no scan {scan!r}; see `beamtide scan list`")
-        name = max(known, key=lambda state: state.version).scan.id if known else scan
+        name = newest_scan(client, scan)
         shot = snapshot(client, name)
         jobs, silence = _jobs(client)
         letters = [letter for letter in client.dead_letters() if letter.task.scan == name]

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from beamtide import __version__
 from beamtide.cli import dead_letters, explain, keys, lavue, results, scans, settings, site, status
 from beamtide.cli.screen import complain, say
 from beamtide.errors import BadInput, BeamtideError, Broken
+from beamtide.version import __version__
 
 ABOUT = """Beamtide processes X-ray micro/nano-probe data while it is measured.
 

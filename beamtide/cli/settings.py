@@ -11,8 +11,6 @@ from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, choice, ta
 from beamtide.errors import BadInput
 
 TELL = "Tell"
-ROLES = {"xrf": "cfg", "xrd": "poni"}
-"""The calibration file that each modality can be asked about."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -70,8 +68,8 @@ def settings_list(
 
 
 def settings_check(  # noqa: PLR0913, PLR0917  one argument per option
-    modality: Annotated[str, typer.Argument(help="xrf or xrd.")],
-    file: Annotated[pathlib.Path, typer.Argument(help="A PyMca configuration (.cfg), or a geometry (.poni).")],
+    modality: Annotated[str, typer.Argument(help="Whose file it is, such as xrf or xrd.")],
+    file: Annotated[pathlib.Path, typer.Argument(help="Its calibration file, such as a PyMca configuration or a geometry.")],
     sample: Annotated[
         pathlib.Path | None,
         typer.Option(help="A spectrum (.npy, .spe, result file) or a frame (.tif, .edf, .h5, .npy) to try it on."),
@@ -80,17 +78,17 @@ def settings_check(  # noqa: PLR0913, PLR0917  one argument per option
         pathlib.Path | None,
         typer.Option(help="Where the picture of the sample goes (.png, .jpg); default: beside this folder's name."),
     ] = None,
-    mask: Annotated[pathlib.Path | None, typer.Option(help="xrd: the mask that goes with the geometry.")] = None,
+    mask: Annotated[pathlib.Path | None, typer.Option(help="The mask that goes with a geometry.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of the pipeline, such as orientation=3.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a calibration file contains, what of it is ignored and what is wrong; exit code 2 if something is."""
-    choice(modality, sorted(ROLES), "modality")
-    calibration = {ROLES[modality]: file} | ({"mask": mask} if mask else {})
+    asked = registry.find("modalities", modality)
+    calibration = {asked.explains: file} | ({"mask": mask} if mask else {})
     for path in (*calibration.values(), *([sample] if sample else [])):
         if not path.is_file():
             raise BadInput(f"{path} is not a file")
-    found = registry.find("modalities", modality).explained(_values(setting or []), calibration, sample)
+    found = asked.explained(_values(setting or []), calibration, sample)
     drawn = None
     if found.picture is not None:
         drawn = picture or pathlib.Path(f"{file.stem}_preview.png")

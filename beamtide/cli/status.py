@@ -49,13 +49,11 @@ def watch(
 ) -> None:
     """Follow a scan until its tasks are done. With --json: how it is now."""
     from beamtide.client.client import Client
-    from beamtide.client.snapshot import snapshot
+    from beamtide.client.snapshot import newest_scan, snapshot
 
     with Client(config) as client:
-        known = client.scans(scan)
-        if not known:
-            raise BadInput(f"there is no scan {scan!r}; see `beamtide scan list`" if scan else "there is no scan yet")
-        name = scan or max(known, key=lambda state: state.version).scan.id
+        if not (name := newest_scan(client, scan)):
+            raise BadInput("there is no scan yet")
         if as_json:
             shot = snapshot(client, name)
             answer(shot.as_json(), lines_of(shot), as_json=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from beamtide.client.client import Client
 from beamtide.client.lavue_stream import Picture, topic_of
+from beamtide.client.snapshot import newest_scan
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.gridding import by_order
@@ -108,12 +109,8 @@ class Galleries:
 
     def look(self) -> dict[str, Picture]:
         """Return all pictures as they are now; none before the first scan. BadInput: there is no such scan."""
-        known = self._client.scans(self._scan)
-        if self._scan and not known:
-            raise BadInput(f"there is no scan {self._scan!r}; see `beamtide scan list`")
-        if not known:
+        if not (name := newest_scan(self._client, self._scan)):
             return {}
-        name = max(known, key=lambda state: state.version).scan.id
         if self._now is None or self._now.scan != name:
             self._now = Gallery(self._client, name)
         return self._now.look()
@@ -131,5 +128,5 @@ def _axes(arrays: Arrays, name: str, values: NDArray[Any]) -> tuple[tuple[str, s
     x, y = arrays.get("object_x"), arrays.get("object_y")
     if x is None or y is None or not name.startswith("object") or values.shape != (len(y), len(x)):
         return ("", "", "", ""), (0.0, 0.0, 1.0, 1.0)
-    steps = (float(x[1] - x[0]), float(y[1] - y[0]))
-    return ("x", "y", "um", "um"), tuple(MICROMETRES * one for one in (float(x[0]), float(y[0]), *steps))  # type: ignore[return-value]
+    left, top, across, down = (MICROMETRES * float(one) for one in (x[0], y[0], x[1] - x[0], y[1] - y[0]))
+    return ("x", "y", "um", "um"), (left, top, across, down)

@@ -7,6 +7,7 @@ from typing import Any
 
 from beamtide.client.client import Client
 from beamtide.config.models import PipelineConfig
+from beamtide.errors import BadInput
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally
@@ -54,6 +55,14 @@ class Snapshot:
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
         return asdict(self)
+
+
+def newest_scan(client: Client, scan: str = "") -> str:
+    """Return this scan, or the newest; "" before the first one. BadInput: there is no such scan."""
+    known = client.scans(scan)
+    if scan and not known:
+        raise BadInput(f"there is no scan {scan!r}; see `beamtide scan list`")
+    return max(known, key=lambda state: state.version).scan.id if known else ""
 
 
 def snapshot(client: Client, scan: str) -> Snapshot:

@@ -3,12 +3,13 @@
 import os
 import platform
 
-from beamtide import __version__, clock
+from beamtide import clock
 from beamtide.config.models import Deployment
 from beamtide.machine import Send
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller
 from beamtide.session import Session
+from beamtide.version import __version__
 
 
 def card_of(deployment: Deployment, name: str, neighbours: tuple[str, ...] = ()) -> ComponentCard:

@@ -9,7 +9,7 @@ import pathlib
 import tempfile
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beamtide.config.container import Container
 from beamtide.config.section import Memory, Name, Section
@@ -119,12 +119,21 @@ class SiteConfig(Section):
     leases: LeaseConfig = LeaseConfig()
     spool: SpoolConfig = SpoolConfig()
     budgets: Budgets = Budgets()
-    launcher: Literal["local", "slurm"] = "local"
-    """Where jobs run: as processes on this machine, or in a batch system."""
+    launcher: Name = "local"
+    """Where jobs run: "local", as processes on this machine; "slurm"; or another batch system that `beamtide formats` lists."""
     slurm: Slurm = Slurm()
+    launchers: dict[Name, dict[str, Any]] = {}
+    """Settings of other launchers, by name; `beamtide schema LAUNCHER` prints what one understands."""
     beamtime: Name | None = None
     """The beamtime that jobs are for; it becomes part of their names."""
     container: Container = Container()
+
+    @field_validator("launchers")
+    @classmethod
+    def _slurm_has_a_section(cls, found: dict[str, Any]) -> dict[str, Any]:
+        if "slurm" in found:
+            raise ValueError("settings of slurm stand in the section slurm of the site file; move them there")
+        return found
 
 
 class SourceConfig(Section):

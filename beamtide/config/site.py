@@ -5,6 +5,8 @@ import os
 import pathlib
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from beamtide import registry
 from beamtide.config import settings, yaml_file
 from beamtide.config.container import Container
@@ -19,6 +21,11 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 def load(file: pathlib.Path) -> Deployment:
     """Read a site file and its pipelines. BadInput: one line per problem, all of them."""
+    return _read(file)[0]
+
+
+def _read(file: pathlib.Path) -> tuple[Deployment, dict[str, yaml_file.Document]]:
+    """Return a deployment, and its pipeline files by the names of the pipelines."""
     document = yaml_file.read(file)
     site = _absolute(yaml_file.validate(document, SiteConfig), file.parent.resolve())
     found: list[str] = []
@@ -39,7 +46,7 @@ def load(file: pathlib.Path) -> Deployment:
     found += _places(deployment, document)
     if found:
         raise BadInput("\n".join(found))
-    return deployment
+    return deployment, documents
 
 
 def shared_root(deployment: Deployment) -> pathlib.Path:
@@ -86,15 +93,18 @@ def derived(deployment: Deployment, changes: Changes) -> Deployment:
 def check(file: pathlib.Path) -> list[str]:
     """Return every problem of a site that can be found without starting anything, also in settings and calibration files."""
     try:
-        deployment = load(file)
+        deployment, documents = _read(file)
     except BadInput as error:
         return str(error).splitlines()
     found = [] if deployment.site.roots.raw.is_dir() else [f"{file.name}  roots.raw: {deployment.site.roots.raw} is not a folder"]
+    found += launcher_problems(deployment)
     wanted = {"roots.processed": deployment.site.roots.processed, "state": deployment.site.state}
     found += [f"{file.name}  {what}: {NOT_OURS.format(folder)}" for what, folder in wanted.items() if not _writable(folder)]
     for name, pipeline in deployment.pipelines.items():
+        if unknown := _unknown(pipeline, documents[name]):
+            found += unknown
+            continue
         try:
-            registry.find("formats", pipeline.source.format)
             shared = shared_root(deployment)
             settings.document_for(pipeline, shared, deployment.pipelines)
             modality = registry.find("modalities", pipeline.modality)
@@ -105,6 +115,35 @@ def check(file: pathlib.Path) -> list[str]:
         except BadInput as error:
             text = str(error)
             found.append(text if text.startswith("pipeline ") else f"pipeline {name}: {text}")
+    return found
+
+
+def launcher_problems(deployment: Deployment) -> list[str]:
+    """Return what is wrong with the launcher that a site file names, and with the settings of any launcher there."""
+    site, document, found = deployment.site, yaml_file.read(deployment.file), list[str]()
+    if ("launcher",) in document.lines:  # where settings that are missing belong to
+        document.lines.setdefault(("launchers",), document.lines["launcher",])
+    for name in {site.launcher: 0, **site.launchers}:
+        path = ("launcher",) if name == site.launcher else ("launchers", name)
+        try:
+            model = registry.find("launchers", name).settings
+            model.model_validate(site.launchers.get(name, {}))
+        except ValidationError as error:
+            found += yaml_file.problems(document, model, error, ("launchers", name))
+        except BadInput as error:
+            found.append(f"{document.where(path)}: {error}")
+    return found
+
+
+def _unknown(pipeline: PipelineConfig, document: yaml_file.Document) -> list[str]:
+    """Return what a pipeline file names and nobody has installed."""
+    found = []
+    wanted = {("formats", pipeline.source.format): ("source", "format"), ("modalities", pipeline.modality): ("modality",)}
+    for plugin, path in wanted.items():
+        try:
+            registry.find(*plugin)
+        except BadInput as error:
+            found.append(f"{document.where(path)}: {error}")
     return found
 
 

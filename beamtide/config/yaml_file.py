@@ -64,14 +64,14 @@ def validate(document: Document, model: type[Model]) -> Model:
         raise BadInput("\n".join(problems(document, model, error))) from error
 
 
-def problems(document: Document, model: type[BaseModel], error: ValidationError) -> list[str]:
-    """Return one sentence for each thing that pydantic did not like."""
-    return [_sentence(document, model, dict(one)) for one in error.errors(include_url=False)]
+def problems(document: Document, model: type[BaseModel], error: ValidationError, at: Path = ()) -> list[str]:
+    """Return one sentence for each thing that pydantic did not like; `at`: where in the document the model stands."""
+    return [_sentence(document, model, dict(one), at) for one in error.errors(include_url=False)]
 
 
-def _sentence(document: Document, model: type[BaseModel], problem: dict[str, Any]) -> str:
+def _sentence(document: Document, model: type[BaseModel], problem: dict[str, Any], at: Path) -> str:
     path: Path = tuple(part for part in problem["loc"] if not _is_alternative(part))
-    where, kind = document.where(path), problem["type"]
+    where, kind = document.where((*at, *path)), problem["type"]
     if kind == "missing":
         meaning = _description(model, path)
         return f"{where} is required{': ' + meaning if meaning else ''}"

@@ -41,20 +41,20 @@ class BufferGauge(Message, frozen=True, kw_only=True):
 
     pipeline: PipelineName
     ready: int
-    held: int
+    held: int = 0
     """Tasks behind a fence: nobody can work on them yet."""
-    leased: int
-    workers: int
+    leased: int = 0
+    workers: int = 0
     """Workers that wait for a task or hold one."""
-    idle: int
-    oldest_wait: float
-    service_time: float
+    idle: int = 0
+    oldest_wait: float = 0.0
+    service_time: float = 0.0
     """Mean time from lease to verdict, exponentially weighted."""
-    arrival_rate: float
+    arrival_rate: float = 0.0
     """Tasks per second over the last 30 s."""
-    done: int
-    abandoned: int
-    retried: int
+    done: int = 0
+    abandoned: int = 0
+    retried: int = 0
     service_p95: float = 0.0
     service_p99: float = 0.0
     """Percentiles of the last hundred times from lease to verdict."""

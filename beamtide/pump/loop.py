@@ -13,45 +13,24 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 import zmq
 
 from beamtide import clock, codec
 from beamtide.errors import UnknownKind, WireError
-from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts, Send, Shelf, Tick, Unreachable, WakeAt, link
+from beamtide.machine import Call, Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable, WakeAt, link
 from beamtide.messages import Message, Refused, Unsupported
-from beamtide.messages.base import Handle
 from beamtide.pump.authentication import Authenticator, self_test
-from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, lend, post, receive, router
+from beamtide.pump.shell import Outside, Rows
+from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, post, receive, router, send_tracked
 from beamtide.pump.unread_answers import UnreadAnswers
 from beamtide.session import Session
 
 BATCH = 256
 LONGEST_SLEEP = 1.0
 BUSY = 1.0
-"""Seconds after which somebody may ask again who could not be lent an answer."""
+"""Seconds after which a peer may ask again that has too many unread answers."""
 TOPOLOGY = link("topology")
-
-
-class Store(Shelf, Protocol):
-    """What the pump needs of a spool."""
-
-    def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
-        """Insert or replace a row in the open transaction."""
-        ...
-
-    def forget(self, table: str, key: str) -> None:
-        """Delete a row in the open transaction."""
-        ...
-
-    def commit(self) -> None:
-        """Make the open transaction durable."""
-        ...
-
-    def progress(self) -> dict[str, float]:
-        """Return what every status must show."""
-        ...
 
 
 class Pump:
@@ -62,7 +41,7 @@ class Pump:
         machine: Machine,
         session: Session,
         links: Mapping[str, str],
-        store: Store | None = None,
+        store: Rows | None = None,
         limits: Limits = ROOMY,
     ) -> None:
         import structlog  # here, because workers have no pump, and their start should not wait for it
@@ -85,17 +64,18 @@ class Pump:
         self._wakes: list[float] = [0.0]
         self._complaints = self._refusals = 0
         self._stopping = False
+        self._outside: Outside | None = None
 
     def stop(self) -> None:
         """Leave the loop after the batch in work."""
         self._stopping = True
 
-    def run(self, after_batch: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`; `after_batch` runs after each batch, for a shell with work of its own."""
+    def run(self, outside: Outside | None = None) -> None:
+        """Serve until `stop`; `outside` makes the calls of the core, if it makes any."""
+        self._outside = outside
         try:
             while not self._stopping:
                 self._perform(self._effects_of(self._events()))
-                after_batch()
             if self._linked:
                 self._perform(self._session.farewell(self._progress()))
         finally:
@@ -119,6 +99,8 @@ class Pump:
                 self._weight += sum(map(len, frames))
             if (event := self._heard(peer, frames)) is not None:
                 yield event
+        if self._outside is not None:
+            yield from self._outside.returned()
         yield Tick()
 
     def _heard(self, peer: bytes, frames: list[zmq.Frame]) -> Heard | None:
@@ -194,6 +176,9 @@ class Pump:
                 self._send(effect)
             elif type(effect) is WakeAt:
                 heapq.heappush(self._wakes, effect.deadline)
+            elif isinstance(effect, Call):
+                assert self._outside is not None, "a core without an outside wants to call"
+                self._outside.call(effect)
 
     def _send(self, effect: Send) -> None:
         counted = bool(effect.arrays and effect.reply_to)
@@ -202,7 +187,7 @@ class Pump:
         parts = [effect.peer, *codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)]
         try:
             if counted:
-                self._unread.note(effect.peer, lend(self._socket, parts))
+                self._unread.note(effect.peer, send_tracked(self._socket, parts))
             else:
                 post(self._socket, parts)
         except zmq.ZMQError as error:

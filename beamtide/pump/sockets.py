@@ -12,7 +12,7 @@ import zmq
 
 from beamtide.errors import BadInput
 from beamtide.pump.authentication import secure_client, secure_server
-from beamtide.pump.unread_answers import Loan
+from beamtide.pump.unread_answers import Unread
 from beamtide.security.guard import Guard
 
 MAX_MESSAGE = 256 << 20
@@ -20,7 +20,7 @@ CONTROL_MESSAGE = 1 << 20
 HANDSHAKE = 10_000
 """Milliseconds for a handshake: who has not shown a key by then is cut off."""
 WORTH_SHARING = 64 << 10
-"""A part of so many bytes is lent to ZeroMQ; a smaller one is cheaper to copy."""
+"""A part of at least so many bytes is sent without copying it; a smaller one is cheaper to copy."""
 _send = zmq.backend.Socket.send
 """As the method `send`, which first looks whether the socket is of another kind than ours."""
 DONTWAIT, MORE, RCVTIMEO = int(zmq.DONTWAIT), int(zmq.SNDMORE), int(zmq.RCVTIMEO)
@@ -75,14 +75,14 @@ def post(socket: "zmq.Socket[bytes]", parts: list[Any]) -> None:
     _send(socket, last, DONTWAIT, len(last) < WORTH_SHARING)
 
 
-def lend(socket: "zmq.Socket[bytes]", parts: list[Any]) -> list[Loan]:
+def send_tracked(socket: "zmq.Socket[bytes]", parts: list[Any]) -> list[Unread]:
     """As `post`; return each large part's size, with what tells when the peer has taken it."""
-    loans: list[Loan] = []
+    tracked: list[Unread] = []
     for number, part in enumerate(parts, 1):
         large, flags = len(part) >= WORTH_SHARING, DONTWAIT_MORE if number < len(parts) else DONTWAIT
         tracker = _send(socket, part, flags, not large, large)
-        loans += [(tracker, len(part))] if large else []
-    return loans
+        tracked += [(tracker, len(part))] if large else []
+    return tracked
 
 
 def tune(socket: "zmq.Socket[bytes]", limits: Limits = ROOMY) -> None:

@@ -113,11 +113,6 @@ def list_results(processed: Where = ".") -> list[str]:
     return sorted({path.parent.name for path in _files(pathlib.Path(processed) / "beamtide", "*/*.h5")})
 
 
-def datasets(scan: str, processed: Where = ".") -> list[str]:
-    """Return the names of a scan's datasets."""
-    return list(open(scan, processed))
-
-
 def verify(file: Where) -> list[str]:
     """Compare every array of a finished file with its checksum and return what is wrong, one sentence each."""
     problems: list[str] = []

@@ -69,7 +69,7 @@ class Guard:
         except (BadInput, OSError) as error:
             own = self.identity.entry  # services must find each other again when somebody has mended the list
             self.entries, self.trouble = {own.public: own}, f"only components are let in: {error}"
-        self._passed = set()  # after the list, and a new one: the gatekeeper looks too, in its own thread
+        self._passed = set()  # after the list, and a new set: the authenticator reads it too, in its own thread
 
 
 def guard_of(deployment: Deployment) -> Guard | None:

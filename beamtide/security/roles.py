@@ -1,7 +1,7 @@
 """What each role may say: a table. Pure.
 
-Theory: a key has one role. A component may say everything, a worker what one task needs, a user what steers scans and tasks, and
-a viewer only what reads. A kind of message that stands in no row is for components alone; a test looks that every kind was
+Theory: a key has one role. A component may say everything, a worker what one task needs, a user what controls scans and tasks,
+and a viewer only what reads. A kind of message that stands in no row is for components alone; a test looks that every kind was
 thought of.
 """
 
@@ -33,7 +33,7 @@ READS: frozenset[type[Message]] = frozenset(
 )
 """Changes nothing; everybody with a key may ask."""
 
-STEERS: frozenset[type[Message]] = frozenset(
+CONTROLS: frozenset[type[Message]] = frozenset(
     {
         tasks.SubmitRequest,
         tasks.CancelRequest,
@@ -63,7 +63,7 @@ WORKS: frozenset[type[Message]] = frozenset(
 )
 """What one task needs; for workers."""
 
-MAY: dict[Role, frozenset[type[Message]]] = {"worker": WORKS | READS, "user": STEERS | READS, "viewer": READS}
+MAY: dict[Role, frozenset[type[Message]]] = {"worker": WORKS | READS, "user": CONTROLS | READS, "viewer": READS}
 
 
 def may(role: Role, message: type[Message]) -> bool:

@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from beamtide import __version__
 from beamtide.errors import BadInput
+from beamtide.version import __version__
 from cluster_side.images import definition, runtime
 from cluster_side.images.definition import Base
 from cluster_side.modalities import native
@@ -57,7 +57,7 @@ class Built:
 
 
 def build(order: BuildOrder, say: Say) -> Built:
-    """Build an image. BadInput: what is missing or in the way, before it is started; or the last words of the builder."""
+    """Build an image. BadInput: what is missing or in the way, before the build starts; or the last lines of its output."""
     folder = CHECKOUT / "containers"
     if order.kind not in definition.KINDS:
         raise BadInput(f"there is no image {order.kind!r}; there are: {', '.join(definition.KINDS)}")
@@ -158,9 +158,9 @@ def _values(base: Base, wheels: pathlib.Path, recipe: pathlib.Path, lock: pathli
 
 
 def _understood(text: str, values: dict[str, str], place: pathlib.Path) -> None:
-    """Let spython read the recipe back: a slip in a definition is told before minutes are spent on it.
+    """Let spython parse the filled-in definition: a mistake in it is found before minutes are spent on the build.
 
-    spython knows docker bases only, so it gets the recipe with one.
+    spython knows docker bases only, so it gets the definition with one.
     """
     from spython.main.parse.parsers import get_parser
 

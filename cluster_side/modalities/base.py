@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Kernel: TypeAlias = "Callable[[Arrays], Arrays]"
 """Frames of one task in, datasets out. The first axis of every input array, and of every per-index output, is the index.
 
-A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "/*"
-stands for all names below it ("area/*" for "area/Fe_K"). A per-index row of NaN says "no value here".
+A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "*" stands for all
+names that begin so ("area/*" for "area/Fe_K"); the first that fits counts. A per-index row of NaN says "no value here".
 """
 
 
@@ -52,6 +52,7 @@ class Output:
     merge: Merge = "rows"
     long_name: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    """Kept beside it in the file, which acts on some: `show` "first": viewers open on it; `axis`, `axes`: its axes."""
     like: str = ""
     """The dataset of another pipeline whose unit it has; then `units` is only what stands where that is not known."""
 
@@ -93,6 +94,8 @@ class Modality:
     """Settings in, the units that datasets of other pipelines must have for them."""
     explain: str = ""
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
+    explains: str = ""
+    """The calibration file that it explains."""
 
     def check(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> None:
         """Raise BadInput for settings or calibration files that no worker could use, as far as that can be told here."""
@@ -163,9 +166,9 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def find_output(declared: tuple[Output, ...], name: str) -> Output:
-    """Return the declaration of a dataset, also by "/*"; KeyError for a name that no spec foresaw."""
+    """Return the declaration of a dataset, also by "*"; KeyError for a name that no spec foresaw."""
     for output in declared:
-        if output.name == name or (output.name.endswith("/*") and name.startswith(output.name[:-1])):
+        if output.name == name or (output.name.endswith("*") and name.startswith(output.name[:-1])):
             return output
     raise KeyError(f"a kernel returned {name!r}, which its spec does not declare")
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from beamtide.pump import Pump
+from beamtide.pump import Outside, Pump
 
 
 class Quiet:
@@ -20,9 +20,9 @@ class Quiet:
 
 
 @contextmanager
-def pumping(*pumps: Pump) -> Iterator[None]:
+def pumping(*pumps: Pump, outside: Outside | None = None) -> Iterator[None]:
     """Run pumps, each in a thread of its own; they must end within ten seconds when they are told to."""
-    threads = [threading.Thread(target=pump.run) for pump in pumps]
+    threads = [threading.Thread(target=pump.run, args=(outside,)) for pump in pumps]
     for thread in threads:
         thread.start()
     try:

@@ -228,7 +228,7 @@ def slowsink(deployment: Deployment, folder: pathlib.Path) -> None:
 
 
 def sleeper(deployment: Deployment, folder: pathlib.Path, pipeline: str, number: str) -> None:
-    """Lease one task, then wait, beating, for a word of the test before each further step. It goes on although it is stale."""
+    """Lease one task; before each further step wait for the test, sending heartbeats. It goes on although it is stale."""
     buffer, name = deployment.address(f"buffer.{pipeline}"), f"sleeper{number}"
     with Caller() as caller:
         lease = caller.ask(buffer, LeaseRequest(worker=name, job="j", wait=30.0), Lease, patience=PATIENCE)

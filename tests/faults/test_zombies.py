@@ -14,7 +14,7 @@ from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest, TaskDone
 from beamtide.pump import Caller
 from tests.builders.tasks import make_product
 from tests.faults import load
-from tests.faults.hatchery import Hatchery
+from tests.faults.fork_server import ForkServer
 from tests.waits import wait_until
 
 pytestmark = pytest.mark.system
@@ -26,8 +26,8 @@ class Scene:
 
     def __init__(self, folder: pathlib.Path, leases: LeaseConfig) -> None:
         self.folder, self.deployment = folder, load.site(folder, leases)
-        self.hatchery, self.caller = Hatchery(self.deployment, folder), Caller()
-        self.hatchery.start(*SERVICES)
+        self.forks, self.caller = ForkServer(self.deployment, folder), Caller()
+        self.forks.start(*SERVICES)
         self.tasks = [task for task in load.tasks_of("scan_0") if task.pipeline == "p"]
 
     def submit(self, count: int) -> None:
@@ -36,7 +36,7 @@ class Scene:
 
     def sleepers(self, count: int) -> list[str]:
         names = [f"sleeper.p.{number}" for number in range(count)]
-        self.hatchery.start(*names)
+        self.forks.start(*names)
         wait_until(lambda: len(load.written(self.folder, "leased")) == count, patience=60)
         return names
 
@@ -68,7 +68,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: pathlib.Path) -> Iterator[Scene]:
     made = Scene(tmp_path, LeaseConfig(ttl=1.0, beat=0.2))
-    with made.hatchery, made.caller:
+    with made.forks, made.caller:
         yield made
 
 
@@ -80,10 +80,10 @@ def test_a_worker_that_was_frozen_changes_nothing_when_it_comes_back(scene: Scen
     if phase == "done":
         scene.say("store", 0)
         wait_until(lambda: load.written(scene.folder, "stored"), patience=60)
-    scene.hatchery.freeze(name)
+    scene.forks.freeze(name)
     second = scene.do_it()
     assert second.attempt == 2
-    scene.hatchery.thaw(name)
+    scene.forks.thaw(name)
     for step in ("store", "done"):
         scene.say(step, 0)
     wait_until(lambda: load.written(scene.folder, "answers"), patience=60)
@@ -96,12 +96,12 @@ def test_a_worker_that_was_frozen_changes_nothing_when_it_comes_back(scene: Scen
 def test_a_buffer_that_was_frozen_takes_nobodys_task_away(tmp_path: pathlib.Path) -> None:
     """F9: all leases look expired at once; beats are heard before anybody is judged."""
     scene = Scene(tmp_path, LeaseConfig(ttl=4.0, beat=0.3))
-    with scene.hatchery, scene.caller:
+    with scene.forks, scene.caller:
         scene.submit(5)
         scene.sleepers(5)
-        scene.hatchery.freeze("buffer.p")
+        scene.forks.freeze("buffer.p")
         clock.pause(8.0)
-        scene.hatchery.thaw("buffer.p")
+        scene.forks.thaw("buffer.p")
         seen = [scene.gauge()]
         end = clock.monotonic() + 5.0
         while clock.monotonic() < end:

@@ -21,7 +21,8 @@ def site_in(folder: pathlib.Path, launcher: str = "slurm", **slurm: object) -> D
     quick = Slurm.model_validate(slurm)
     if "look_every" not in slurm:
         quick = quick.model_copy(update={"look_every": 0.01})
-    return make_site(folder, make_pipeline(), site="p06", jobs=4, launcher=launcher, beamtime="11010000", slurm=quick)
+    made = make_site(folder, make_pipeline(), site="p06", jobs=4, launcher=launcher, beamtime="11010000")
+    return made.model_copy(update={"site": made.site.model_copy(update={"slurm": quick})})
 
 
 def order(deployment: Deployment, token: str, program: str = "pass", count: int = 1, words: tuple[str, ...] = ()) -> JobOrder:

@@ -38,8 +38,8 @@ class Story:
         ordering = ORDERINGS[self.order]
         self.backlog, self.table = Backlog(ordering, self.shelf), LeaseTable(20.0, 5, 5, ordering)
         for _, body in self.shelf.rows(TABLE):
-            ticket = open_task_of(body)
-            (self.table if ticket.attempt else self.backlog).restore(ticket)
+            open_task = open_task_of(body)
+            (self.table if open_task.attempt else self.backlog).restore(open_task)
         self.backlog.begin(Seconds(self.now))
         self.table.expire(Seconds(self.now))
 

@@ -11,13 +11,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, SubmitAnswer, Submitted, Unclear, Unseen
 from cluster_side.scaling.policy.budget import Budget
 from cluster_side.scaling.policy.forecast import Forecast
 from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner, Start, Withdraw
+from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner
 from cluster_side.scaling.scaling_loop import restored
 from tests.builders.gauges import make_gauge
 from tests.builders.sites import make_pipeline
@@ -36,7 +37,7 @@ class ScalingStory(RuleBasedStateMachine):
         self.written_down: dict[str, Sighting] = {}
         self.submitted: dict[str, float] = {}
         self.cancelled: dict[str, float] = {}
-        self.state_file: dict[str, dict[str, object]] = {}
+        self.state_file: dict[str, bytes] = {}
         self.answer = "yes"
         self.twice = False
         self.begin()
@@ -48,9 +49,7 @@ class ScalingStory(RuleBasedStateMachine):
             config = make_pipeline(name, job={"slots": 2 if name == "b" else 1})
             pipelines[name] = Pipeline(config, 3.0, Forecast(config))
         self.planner = Planner(pipelines, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
-        restored(
-            self.planner, {"order": {token: json.loads(json.dumps(row)) for token, row in self.state_file.items()}}, self.now
-        )
+        restored(self.planner, {"order": self.state_file}, self.now)
         self.looked = False
 
     # --- the batch system -------------------------------------------------------------------------------------------
@@ -80,7 +79,7 @@ class ScalingStory(RuleBasedStateMachine):
                 before += one.order.count
                 assert before <= CAPS.jobs, "over the cap"
                 self.submitted[name] = self.now
-                self.state_file[one.order.token] = dataclasses.asdict(one.order)
+                self.state_file[one.order.token] = json.dumps(dataclasses.asdict(one.order)).encode()
                 answer = self.submit(one)
                 self.planner.take(self.planner.ledger.answered(one.order.token, answer, self.now), self.now)
             else:
@@ -98,7 +97,8 @@ class ScalingStory(RuleBasedStateMachine):
             del self.cluster[job]
 
     def keep(self) -> None:
-        self.state_file = {token: dataclasses.asdict(order) for token, order in self.planner.ledger.orders.items()}
+        orders = self.planner.ledger.orders
+        self.state_file = {token: json.dumps(dataclasses.asdict(order)).encode() for token, order in orders.items()}
 
     # --- what may happen --------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class ScalingStory(RuleBasedStateMachine):
             mine = {one.job: (0, 1) for one in self.cluster.values() if one.phase is Phase.RUNNING and one.token.endswith(name)}
             told = make_gauge(name, self.ready[name], mine)
             pipeline.gauged(told, self.now)
-            self.planner.take(self.planner.ledger.attended(told.jobs, self.now), self.now)
+            self.planner.take(self.planner.ledger.workers_heard(told.jobs, self.now), self.now)
         self.act()
 
     @rule()

@@ -87,11 +87,11 @@ def until(host: Host, true: Callable[[], Any], seconds: float = 30) -> Any:
             if found := true():
                 return found
         clock.pause(0.05)
-    raise AssertionError(f"it never came; {host.pids()}")
+    raise AssertionError(f"it never came; {pids(host)}")
 
 
 def workers_of(site_file: pathlib.Path, pipeline: str) -> list[int]:
-    """Return the processes that hold or wait for a task of this pipeline: the children of its jobs."""
+    """Return the processes that hold or wait for a task of this pipeline: the worker processes of its jobs."""
     jobs = {pid for pid, words in _processes().items() if words[-1:] and _is_job(words, site_file, pipeline)}
     return [pid for pid in jobs if _parent(pid) in jobs]
 
@@ -99,6 +99,11 @@ def workers_of(site_file: pathlib.Path, pipeline: str) -> list[int]:
 def processes_of(site_file: pathlib.Path) -> list[int]:
     """Return all processes that were started for a site."""
     return [pid for pid, words in _processes().items() if str(site_file) in words]
+
+
+def pids(host: Host) -> dict[str, int]:
+    """Return the process of each component."""
+    return {name: child.process.pid for name, child in host._children.items()}
 
 
 def kill(pid: int) -> None:

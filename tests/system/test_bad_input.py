@@ -38,7 +38,7 @@ from beamtide.results import layout
 from tests.builders.tasks import make_task
 from tests.ports import free_ports
 from tests.small_disk import small_disk
-from tests.system.deployments import edit, processes_of, until
+from tests.system.deployments import edit, pids, processes_of, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
 LINES, COLUMNS = 7, 8
@@ -268,7 +268,7 @@ def test_a_full_disk_stops_new_work_and_nothing_else(tmp_path: pathlib.Path, sim
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while file.write(b"\0" * 4096):
                 pass
-        first = {name: pid for name, pid in host.pids().items() if name not in ("source", "writer", "autoscaler")}
+        first = {name: pid for name, pid in pids(host).items() if name not in ("source", "writer", "autoscaler")}
         until(host, lambda: any("is full" in one.why for one in client.topology() if one.card.name == "distributor"))
         with Client(deployment, patience=1.0) as hasty, pytest.raises(NoAnswer, match=r"cannot take SubmitRequest now.* full"):
             hasty.submit([task_of(0)])
@@ -277,7 +277,7 @@ def test_a_full_disk_stops_new_work_and_nothing_else(tmp_path: pathlib.Path, sim
         until(host, lambda: client.scans(SCAN.id))
         client.scan_ended(SCAN.id)
         last = follow(host, client.deployment, SCAN.id, lambda _: None, lambda: True)
-        assert first.items() <= dict(host.pids()).items(), "a service ended"
+        assert first.items() <= dict(pids(host)).items(), "a service ended"
     assert last.pipelines["encoders"].lost == 0
 
 

@@ -260,6 +260,6 @@ def test_run_one_pipeline_of_a_folder_interrupted_and_again(own: Deployment) -> 
     settings.write_text(settings.read_text().replace("    rotation: {field: encoder_1, units: deg}\n", ""))
     files = sorted(pathlib.Path(file).name for file in told(own, *words)["files"])
     assert len(files) == 2, "other settings lie beside the first"
-    found = reading.datasets(SCAN.id, own.site.roots.processed)
+    found = reading.open(SCAN.id, own.site.roots.processed)
     assert f"{files[0][:-3]}/x" in found
     assert f"{files[0][:-3]}/rotation" not in found

@@ -26,7 +26,7 @@ from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.results import layout
-from tests.system.deployments import edit, until
+from tests.system.deployments import edit, pids, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
@@ -127,7 +127,7 @@ def test_from_the_failure_to_the_repaired_file(
 
     assert told(deployment, "retry", name)["retried"] == [name]
     until(host, lambda: holes_in(result) == [WORSE * 8])
-    kill_and_wait(host, host.pids()["buffer.encoders"])
+    kill_and_wait(host, pids(host)["buffer.encoders"])
     assert told(deployment, "retry", f"{SCAN.id}/encoders")["retried"] == [other], "also after a restart of the buffer"
     until(host, lambda: holes_in(result) == [])
     with Client(deployment) as client:
@@ -145,4 +145,4 @@ def test_from_the_failure_to_the_repaired_file(
 
 def kill_and_wait(host: Host, pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    until(host, lambda: host.pids().get("buffer.encoders", pid) != pid)
+    until(host, lambda: pids(host).get("buffer.encoders", pid) != pid)

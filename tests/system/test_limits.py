@@ -25,7 +25,7 @@ from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest
 from beamtide.pump import Caller, Limits
 from tests.builders.tasks import make_input, make_product
 from tests.faults import load
-from tests.faults.hatchery import Hatchery
+from tests.faults.fork_server import ForkServer
 from tests.faults.soak import resident
 from tests.system.test_pump import Echo, running
 
@@ -83,8 +83,8 @@ def test_a_viewer_that_never_reads_costs_a_few_answers_and_slows_nobody(
     result = r.StoreRequest(task=task, attempt=1, outcome="result", datasets=load.HEADERS)
     product = make_product("scan_0", settings=load.SETTINGS)
     fetch = r.FetchRequest(product=product, dataset="value", start=0, stop=60)
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as good:
-        (pid,) = hatchery.start("sink")
+    with ForkServer(deployment, tmp_path) as forks, Caller() as good:
+        (pid,) = forks.start("sink")
         sink = deployment.address("sink")
         good.ask(sink, r.Release(result=result), r.Released, arrays=arrays, patience=30)
         for _ in range(3):
@@ -116,9 +116,9 @@ def test_many_viewers_that_never_read_share_one_budget_and_starve_nobody(tmp_pat
     result = r.StoreRequest(task=task, attempt=1, outcome="result", datasets=load.HEADERS)
     product = make_product("scan_0", settings=load.SETTINGS)
     fetch = r.FetchRequest(product=product, dataset="value", start=0, stop=60)
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as good, ExitStack() as deaf_ones:
+    with ForkServer(deployment, tmp_path) as forks, Caller() as good, ExitStack() as deaf_ones:
         context = deaf_ones.enter_context(zmq.Context())
-        (pid,) = hatchery.start("sink")
+        (pid,) = forks.start("sink")
         sink = deployment.address("sink")
         good.ask(sink, r.Release(result=result), r.Released, arrays=arrays, patience=30)
         good.converse(sink, fetch, r.Fetched, patience=30)
@@ -141,8 +141,8 @@ def test_many_viewers_that_never_read_share_one_budget_and_starve_nobody(tmp_pat
 def test_a_worker_that_never_reads_gives_its_leases_back(tmp_path: pathlib.Path, stranger: "zmq.Socket[bytes]") -> None:
     """Its pipe is full: the buffer neither waits for it nor dies of it, and the task is somebody else's at once."""
     deployment = load.site(tmp_path, LeaseConfig(ttl=300.0))
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as good:
-        hatchery.start("distributor", "buffer.p")
+    with ForkServer(deployment, tmp_path) as forks, Caller() as good:
+        forks.start("distributor", "buffer.p")
         buffer = deployment.address("buffer.p")
         long = "x" * 50_000  # so that pipes are full soon
         source = make_input(long)
@@ -166,8 +166,8 @@ def test_a_worker_that_never_reads_gives_its_leases_back(tmp_path: pathlib.Path,
 
 def test_tasks_are_submitted_in_portions_that_fit(tmp_path: pathlib.Path) -> None:
     deployment = load.site(tmp_path, LeaseConfig())
-    with Hatchery(deployment, tmp_path) as hatchery, Client(deployment) as client:
-        hatchery.start("distributor")
+    with ForkServer(deployment, tmp_path) as forks, Client(deployment) as client:
+        forks.start("distributor")
         source = make_input("x" * 100_000)
         tasks = [msgspec.structs.replace(load.task("s", "p", n, n + 1), inputs=(source,)) for n in range(30)]
         client.submit(tasks)

@@ -31,7 +31,7 @@ from tests.builders.sites import write_site
 from tests.builders.tasks import make_input, make_task
 from tests.ptycho_scans import simulate
 from tests.stories.shelf import Shelf
-from tests.system.test_nursery import beamline
+from tests.system.test_prefork_pool import beamline
 
 MPIEXEC = pathlib.Path(sys.executable).parent / "mpiexec"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -117,7 +117,7 @@ def parent_of(process: int) -> int:
 
 
 def sibling_of(process: int) -> int:
-    """Return the other rank: the launcher's other child."""
+    """Return the other rank: the other process of mpirun."""
     parent, everybody = parent_of(process), [int(entry.name) for entry in pathlib.Path("/proc").glob("[0-9]*")]
     return next(other for other in everybody if other != process and parent_of(other) == parent)
 

@@ -25,15 +25,15 @@ TASKS = 3 * BLOCK + 100
 @given(batches=st.lists(RANGES, max_size=5), asked=RANGES)
 def test_covered_is_what_a_set_would_say(batches: list[list[tuple[int, int]]], asked: list[tuple[int, int]]) -> None:
     shelf, there = Shelf(), set[int]()
-    covered = FinishedRanges(shelf)
+    finished = FinishedRanges(shelf)
     for batch in batches:
-        for effect in covered.add(("a/b", *one) for one in batch):
+        for effect in finished.add(("a/b", *one) for one in batch):
             assert isinstance(effect, Keep)
             shelf.keep(effect.table, effect.key, effect.body)
         there |= {index for one in batch for index in range(*one)}
     for start, stop in asked:
-        assert covered.holds("a/b", start, stop) == (set(range(start, stop)) <= there)
-        assert not covered.holds("a/c", start, stop)
+        assert finished.holds("a/b", start, stop) == (set(range(start, stop)) <= there)
+        assert not finished.holds("a/c", start, stop)
 
 
 def test_ranges_that_touch_are_one() -> None:

@@ -87,14 +87,14 @@ class Driven:
 
 @pytest.fixture
 def buffer() -> Driven:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     config = make_pipeline()
     return Driven(BufferMachine(config, LeaseConfig(), spool), spool)
 
 
 @pytest.fixture
 def distributor() -> Driven:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     return Driven(DistributorMachine({"xrf": "xrf", "spare": "xrd"}, spool), spool)
 
 

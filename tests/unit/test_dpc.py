@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
 from cluster_side.modalities.dpc import moments
 from cluster_side.modalities.dpc.shift import shifts
-from cluster_side.modalities.registry import modality
 
-DPC = modality("dpc")
+DPC = registry.find("modalities", "dpc")
 GEOMETRY = {"pixel_size": 75e-6, "distance": 2.0}
 SIDES = {"left": ["a"], "right": ["b"], "bottom": ["a"], "top": ["b"]}
 CFG = "scalers/scaler3_cts"

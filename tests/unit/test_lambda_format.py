@@ -16,7 +16,6 @@ from beamtide.formats.base import Unfinished
 from beamtide.formats.lambda_modules import DATA
 from beamtide.formats.lazy import joined
 from cluster_side.modalities.base import run
-from cluster_side.modalities.registry import modality
 from cluster_side.worker.task import inputs
 from tests.builders.tasks import make_input, make_task
 
@@ -106,7 +105,7 @@ def test_measured_frames_are_integrated_in_their_order(test_data: pathlib.Path) 
         "radial_range": (float(angles[0]) - step / 2, float(angles[-1]) + step / 2),
     }
     frames = {name: joined([part[name] for part in parts]) for name in MODULES}
-    ours = run(modality("xrd"), frames, settings, {"poni": folder / "L2.poni"})["azint1d/I"]
+    ours = run(registry.find("modalities", "xrd"), frames, settings, {"poni": folder / "L2.poni"})["azint1d/I"]
     for at, pattern in enumerate(theirs):
         frame = at - (at % 10 > 0)
         assert np.corrcoef(ours[frame], pattern)[0, 1] > 0.99, f"frame {frame}"

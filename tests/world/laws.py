@@ -73,8 +73,8 @@ class Watchful:
         self.seen[type(event.message).__name__] += 1
         if isinstance(event.message, Beat | TaskDone | TaskFailed):
             row = process.shelf.now.get(("tasks", event.message.task))
-            ticket = open_task_of(row) if row else None
-            self.stale = not (ticket and ticket.worker and ticket.attempt == event.message.attempt)
+            open_task = open_task_of(row) if row else None
+            self.stale = not (open_task and open_task.worker and open_task.attempt == event.message.attempt)
 
     def handled(self, process: Process, event: Event, effects: list[Effect]) -> None:
         """A report of an attempt that does not count changes nothing."""

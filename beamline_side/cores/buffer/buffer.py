@@ -1,6 +1,6 @@
 """The queue of one pipeline: pulls tasks from the distributor, hands them to workers, and sees each to its verdict.
 
-Theory: a task comes in once (`intake`), may wait for a fence (`gate`), stands in the queue (`backlog`), is leased until an
+Theory: a task comes in once (`intake`), may wait for a fence (`fenced_tasks`), waits in the queue (`backlog`), is leased until an
 attempt stores its result (`lease_table`), and ends in a verdict (`verdicts`). A task that failed too often is a dead letter;
 retried, it is the same task in its next generation, whose verdict takes the place of the one before. Workers ask and wait
 (`idle_workers`). A worker that asks again has not heard of its lease and gets the same one.
@@ -124,7 +124,7 @@ class BufferMachine:
                 said = f"{reason} (on {host})" if host else reason
                 return self._ended(event, message, self._table.failed(task, attempt, cause, said, self._time))
             case PipelineRequest():
-                return self._workers.attend(event, message, now)
+                return self._workers.autoscaler_asked(event, message, now)
             case GaugeRequest():
                 return [Send(event.peer, self._gauge(now), event.id)]
             case DeadListRequest():

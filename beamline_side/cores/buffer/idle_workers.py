@@ -2,7 +2,7 @@
 
 Theory: the newest idle worker is served first, so that the others grow old and their jobs can end. A lease whose worker is
 gone before it heard of it comes back at once, unless the worker asked again over another connection and has it there. Who should
-stay idle, and whose job should leave, is what `attendance` was told.
+stay idle, and whose job should leave, is what the autoscaler told `jobs_heard`.
 
 Clock policy: `now` is the caller's monotonic clock. Invariant: a worker waits once, with its latest question.
 """
@@ -41,7 +41,7 @@ class IdleWorkers:
         """Let a worker wait."""
         self._asking.add(request.worker, event, request, now, request.wait)
 
-    def attend(self, event: Heard, request: PipelineRequest, now: Seconds) -> list[Effect]:
+    def autoscaler_asked(self, event: Heard, request: PipelineRequest, now: Seconds) -> list[Effect]:
         """Take a question of the autoscaler, and send those who wait away whose job should leave."""
         self._jobs_heard.asked(event, request, now)
         gone = [key for key, asker in self._asking.items() if asker.message.job in request.leaving]

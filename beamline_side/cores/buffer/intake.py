@@ -2,7 +2,7 @@
 
 Theory: the cursor is the last entry on our disk. One question is under way; a newer one supersedes it, at the distributor
 too. Asking after the cursor confirms all before it, so entries that come twice are recognised by their number. A verdict is
-kept (`closings`) until the distributor names it, in its generation, as confirmed.
+kept (`verdicts_to_distributor`) until the distributor names it, in its generation, as confirmed.
 
 Clock policy: `now` is the caller's monotonic clock; verdicts are reported at most every `PACE` seconds and again after
 `PATIENCE`. Invariants: the cursor never goes back; entries are taken in journal order without gaps.

@@ -84,7 +84,7 @@ class LeaseTable:
         return changes
 
     def lease(self, worker: str, now: Seconds, host: str = "", job: str = "", open_task: OpenTask | None = None) -> Leased:
-        """Hand a task to a worker of some host and job: `ticket`, which is ours from now on, or our first, if any is ready."""
+        """Lease a task to a worker of a host and job: `open_task`, which is ours from now on, or our first, if any is ready."""
         if open_task is None:
             if self.first() is None:
                 return ()

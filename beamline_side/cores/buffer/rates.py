@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 WINDOW = 30.0
 SHORTEST = 5.0
 PLAIN = 20
-"""So many samples have a plain mean, from then on the weight of a sample is one in as many."""
+"""The first so many samples give a plain mean; after that each new sample counts with weight 1 / PLAIN."""
 SAMPLES = 100
 
 

@@ -1,9 +1,9 @@
 """What follows when a task of a buffer is over: who is told, and what is kept.
 
-Theory: every verdict goes to the distributor (`intake`); an abandoned one to the sorter too (`verdict_outbox`), because nobody
-else would tell it; a task that failed too often stays as a dead letter (`dead_letters`). Should the sorter have its result all
-the same, then that is the verdict, told as one of the next generation, for which the first gives way. No clock.
-Invariant: each change of a ticket leaves as rows and messages of one batch, or not at all.
+Theory: every verdict goes to the distributor (`intake`); an abandoned one to the sorter too (`verdicts_to_sorter`), because
+nobody else would tell it; a task that failed too often stays as a dead letter (`dead_letters`). Should the sorter have its result
+all the same, then that is the verdict, told as one of the next generation, for which the first gives way. No clock.
+Invariant: each change of an open task leaves as rows and messages of one batch, or not at all.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Which indexes of a product have results, kept in blocks: what is left of tasks that are over.
 
-Theory: a finished task needs no row of its own: that its range is covered is enough to know it again. Ranges that touch become
+Theory: a finished task needs no row of its own: that its range is finished is enough to recognise it. Ranges that touch become
 one, so a product that is done costs a row of a few bytes for `BLOCK` indexes, whatever the number of its tasks, and one that is
 done in random order costs no more than its rows did. Only the blocks that a batch touches are read and written.
 
@@ -23,12 +23,12 @@ _decode = msgspec.msgpack.Decoder(list[Range]).decode
 
 @dataclass(slots=True)
 class FinishedRanges:
-    """The indexes that are covered, by product (a name of the caller's)."""
+    """The indexes that are finished, by product (the caller's name for it)."""
 
     shelf: Shelf
 
     def holds(self, product: str, start: int, stop: int) -> bool:
-        """Whether all of `[start, stop)` is covered."""
+        """Whether all of `[start, stop)` is finished."""
         return all(
             any(first <= start and stop <= last for first, last in self._block(product, block))
             for block, start, stop in _pieces(start, stop)

@@ -1,8 +1,8 @@
 """How many tasks of each product were submitted, and how many have which verdict.
 
 Theory: a table of known tasks in the spool makes submitting and closing idempotent. A task that is over and will not be retried
-is known by its indexes alone (`covered`), so the table holds what is open or was abandoned, and stays small however long a
-beamtime is. A tally per (scan, pipeline, settings) is kept in memory and on disk. `version` grows with every change, also over
+is known by its indexes alone (`finished_ranges`), so the table holds what is open or was abandoned, and stays small however long
+a beamtime is. A tally per (scan, pipeline, settings) is kept in memory and on disk. `version` grows with every change, also over
 restarts, and each scan remembers its last one. A task that was abandoned and retried is counted anew when its next generation
 has a verdict; older generations change nothing.
 No clock. Invariant: verdicts never outnumber tasks.
@@ -53,7 +53,7 @@ class Tallies:
             self._versions[tally.scan] = self.version
 
     def knows(self, task: Task) -> bool:
-        """Whether a task was submitted before, or others that covered its indexes with results."""
+        """Whether a task was submitted before, or its indexes have results of other tasks."""
         product = "/".join((task.scan, task.pipeline, task.settings))
         return self._known(task.id) is not None or self._finished.holds(product, task.start, task.stop)
 

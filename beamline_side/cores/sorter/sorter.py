@@ -6,8 +6,8 @@ product (scan, pipeline, settings) that moves over contiguous ranges. Every inde
 hole is a verdict with its reason. The first verdict of a task stays: a second one, of whatever attempt, changes nothing,
 for a complete result of an older attempt is as good as one of the newer. A higher *generation* of a task that is known is no
 repetition: it goes on to the sink as a correction (`corrections`), once its range was released. That a task was given up whose
-range is known raises the question whether it has a result (`doubts`). A sink on the same host is only told where a payload lies,
-and takes it from there; one that cannot gets it whole.
+range is known raises the question whether it has a result (`given_up_tasks`). A sink on the same host is only told where a
+payload lies, and takes it from there; one that cannot gets it whole.
 
 Clock policy: `now` only spaces out repetitions of what the sink has not answered.
 Invariants: below the watermark everything was released; a range is stored once; ranges of one product do not overlap; at

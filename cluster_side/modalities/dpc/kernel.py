@@ -80,7 +80,7 @@ def from_segments(frames: Frames, settings: SegmentSettings) -> Datasets:
         return np.asarray(np.sum([readings[name] for name in names], axis=0))
 
     x, y = (
-        contrast(together(plus), together(minus))
+        columns.contrast(together(plus), together(minus))
         for plus, minus in ((settings.right, settings.left), (settings.top, settings.bottom))
     )
     return {
@@ -91,14 +91,6 @@ def from_segments(frames: Frames, settings: SegmentSettings) -> Datasets:
         "angle_y": settings.scale_y * y,
         "flags/frame": columns.flagged(len(x), {0: ~np.isfinite(x * y), 2: settings.dark is None}),
     }
-
-
-def contrast(plus: Column, minus: Column) -> Column:
-    """Return (plus - minus) / (plus + minus); NaN where the sum is not above zero."""
-    total = plus + minus
-    found = np.full(total.shape, np.nan)
-    np.divide(plus - minus, total, out=found, where=total > 0)
-    return found
 
 
 def _names(settings: SegmentSettings) -> tuple[str, ...]:

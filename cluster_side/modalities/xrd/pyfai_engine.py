@@ -32,7 +32,7 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
     wavelength = 1e10 * ai.wavelength
 
     def compute(arrays: Mapping[str, Array]) -> dict[str, Array]:
-        factor = frames.monitor_factor(arrays, settings, frames.count_of(arrays, settings))
+        factor = frames.scaling(arrays, settings)
         found, cakes = list[Any](), list[Any]()
         for image in frames.images(arrays, settings, shape):
             valid = valid_values(image.dtype, frames.dummies(settings), settings.overflow).of(image)

@@ -42,12 +42,6 @@ class ElementSums:
     """How many of the chosen elements counted anything."""
 
 
-def summed(frames: Frames, settings: XrfSettings) -> Spectra:
-    """Return the sum of the chosen detector elements, each times its dead-time factor; a row without one is NaN."""
-    parts = [block.counts.copy() for block in blocks(frames, settings, (0.0, 1.0))]
-    return np.concatenate(parts)
-
-
 def blocks(frames: Frames, settings: XrfSettings, axis: tuple[float, float]) -> Iterator[ElementSums]:
     """Yield the sums of a task in blocks of consecutive exposures; `axis` is (zero, gain) in keV of the channels wanted.
 

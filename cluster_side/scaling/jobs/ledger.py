@@ -62,16 +62,16 @@ class Ledger:
     jobs: dict[str, Job] = field(default_factory=dict)
     closed: dict[str, Job] = field(default_factory=dict)
     """The last jobs that closed."""
-    picture_at: float | None = None
+    listed_at: float | None = None
     present: float = PRESENT
     trouble: str = ""
     """Why the last picture was no good, or ""."""
-    _picture: JobListing | None = None
+    _listing: JobListing | None = None
 
     @property
     def known(self) -> bool:
         """Whether the last picture was good; until then nothing may be ordered."""
-        return self._picture is not None and not self.trouble
+        return self._listing is not None and not self.trouble
 
     def restore(self, orders: Iterable[Order], now: float) -> None:
         """Take the orders of an earlier autoscaler; their fate is unclear until a picture was joined."""
@@ -107,19 +107,19 @@ class Ledger:
         if isinstance(listing, Unseen):
             self.trouble = listing.reason
             return []
-        if listing is self._picture:
+        if listing is self._listing:
             return []
         ours = {job: seen for job, seen in listing.jobs.items() if seen.token.startswith(f"{self.owner}.")}
-        if trouble := self._doubt(ours, now):
+        if trouble := self._contradiction(ours, now):
             self.trouble = trouble
             return []
-        self.trouble, self._picture, self.picture_at = "", listing, now
+        self.trouble, self._listing, self.listed_at = "", listing, now
         news: list[News] = []
         for seen in ours.values():
             news += self._seen(seen, now)
         return news + self._missing(ours, now) + self._unclear(now)
 
-    def attended(self, pipeline: Mapping[str, tuple[int, int]], now: float) -> list[News]:
+    def workers_heard(self, pipeline: Mapping[str, tuple[int, int]], now: float) -> list[News]:
         """Take how many workers of each job (by `Sighting.job`) wait and work, as a buffer says."""
         news: list[News] = []
         for job in [*self.jobs.values(), *self.closed.values()]:
@@ -234,7 +234,7 @@ class Ledger:
             del self.orders[order.token]
         return [Refusal(order, EndCause.DOWN, f"an order for {order.count} jobs was never seen again") for order in late]
 
-    def _doubt(self, ours: Mapping[str, Sighting], now: float) -> str:
+    def _contradiction(self, ours: Mapping[str, Sighting], now: float) -> str:
         heard = [job for job in self.jobs.values() if job.heard is not None and now - job.heard < SILENT_FOR / 6]
         missing = sum(job.id not in ours for job in heard)
         if missing <= max(1, len(heard) // 2):

@@ -11,11 +11,16 @@ Invariants: no verb raises for what the batch system did; no verb takes longer t
 
 import enum
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from beamtide.config.models import Deployment
+from beamtide.config.section import NoSettings
+from beamtide.errors import BadInput
 
 MOST_IN_ARRAY = 500
 """Elements of one array submission; a site's MaxArraySize may allow less."""
@@ -32,7 +37,7 @@ class Phase(enum.Enum):
 
 
 class EndCause(enum.Enum):
-    """Why a job ended, or why an order was denied; the brake treats each in its own way."""
+    """Why a job ended, or why an order was denied; the circuit breaker treats each in its own way."""
 
     DONE = "done"
     CANCELLED = "cancelled"
@@ -155,7 +160,17 @@ SubmitAnswer: TypeAlias = Submitted | Denied | Unclear
 
 
 class Launcher(Protocol):
-    """A batch system."""
+    """A batch system: a class that is made with a `Deployment`, and inherits from this one for what it does not state itself.
+
+    It starts each job with its id in the environment variable `BEAMTIDE_JOB`, unless the batch system's own variables say it.
+    """
+
+    settings: ClassVar[type[BaseModel]] = NoSettings
+    """What the site file may say of it, in launchers.NAME; `settings_of` returns it."""
+    first_start: ClassVar[float] = 12.0
+    """Seconds from asking for a job to its first worker, as long as none was measured."""
+    jobs_outlive_us: ClassVar[bool] = True
+    """Whether jobs may go on while no autoscaler runs; if not, they are cancelled and waited for at its end."""
 
     @property
     def beamtide(self) -> tuple[str, ...]:
@@ -186,6 +201,24 @@ class Launcher(Protocol):
     def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
         """Return one sentence for each thing that is known to be wrong before anything is submitted."""
         ...
+
+
+def beamtide_command(deployment: Deployment) -> tuple[str, ...]:
+    """Return the command that starts Beamtide in a job: the image's, or the Python that runs here."""
+    return ("beamtide",) if deployment.site.container.runtime != "none" else (sys.executable, "-m", "beamtide")
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def settings_of(deployment: Deployment, model: type[Settings]) -> Settings:
+    """Return what the site file says of the launcher that it names; BadInput names each key that is wrong."""
+    name = deployment.site.launcher
+    try:
+        return model.model_validate(deployment.site.launchers.get(name, {}))
+    except ValidationError as error:
+        found = [f"launchers.{'.'.join(map(str, (name, *one['loc'])))}: {one['msg']}" for one in error.errors()]
+        raise BadInput(f"{deployment.file.name}: {'; '.join(found)}") from error
 
 
 def job_name(deployment: Deployment, pipeline: str) -> str:

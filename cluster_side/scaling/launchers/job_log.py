@@ -8,7 +8,7 @@ from beamtide.config.models import Deployment
 from cluster_side.scaling.launchers.base import job_name
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""Container programs end their last words with one, on a line of its own."""
+"""Container programs end their error message with one, on a line of its own."""
 TAIL = 4096
 MOST = 300
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from beamtide import clock
 from beamtide.config.models import Deployment
@@ -24,11 +25,13 @@ from cluster_side.scaling.launchers.base import (
     EndCause,
     JobListing,
     JobOrder,
+    Launcher,
     Phase,
     Seen,
     Sighting,
     SubmitAnswer,
     Submitted,
+    beamtide_command,
 )
 
 PARENT = "BEAMTIDE_PARENT"
@@ -49,8 +52,11 @@ class _Job:
     """None for one that we adopted."""
 
 
-class LocalLauncher:
+class LocalLauncher(Launcher):
     """Starts jobs as processes; their output goes to `<logs>/<name>-<id>.log`."""
+
+    first_start: ClassVar[float] = 3.0
+    jobs_outlive_us: ClassVar[bool] = False
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
@@ -60,7 +66,7 @@ class LocalLauncher:
     @property
     def beamtide(self) -> tuple[str, ...]:
         """The command that starts Beamtide: that of this process, or the image's."""
-        return ("beamtide",) if self._in_image else (sys.executable, "-m", "beamtide")
+        return beamtide_command(self._deployment)
 
     @property
     def _in_image(self) -> bool:
@@ -93,12 +99,12 @@ class LocalLauncher:
                 running[name] = Sighting(name, job.token, Phase.RUNNING, nodes=(os.uname().nodename,))
                 continue
             del self._jobs[name]
-            self._ended[name] = self._with_words(_end(name, job.token, code))
+            self._ended[name] = self._with_last_line(_end(name, job.token, code))
         while len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
         return Seen(self._ended | running)
 
-    def _with_words(self, end: Sighting) -> Sighting:
+    def _with_last_line(self, end: Sighting) -> Sighting:
         """Add what a job that failed said last."""
         if end.cause not in (EndCause.START, EndCause.CODE):
             return end
@@ -122,7 +128,7 @@ class LocalLauncher:
 
     def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
         """Return what this machine can never do: more CPUs or nodes than there are."""
-        found = list(admission.problems(self._deployment))
+        found = list(admission.problems(self._deployment, on_nodes=False))
         for order in orders:
             if order.shape.nodes > 1:
                 found.append(

@@ -40,11 +40,10 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What comes: tasks within the horizon, tasks per second then, and the seconds to the next beginning (None: none ahead)."""
+    """What comes: tasks within the horizon, and tasks per second then."""
 
     tasks: float
     rate: float
-    next_in: float | None = None
 
 
 @dataclass(slots=True)
@@ -86,8 +85,7 @@ class Forecast:
         then, scans = now + cold_start, self._open.values()
         tasks = sum(one.due(then) - one.due(now) for one in scans)
         rate = sum(one.rate for one in scans if then >= one.begins and one.due(now) < one.count)
-        ahead = [one.begins - now for one in scans if one.begins > now]
-        return Expected(tasks, rate, min(ahead) if ahead else None)
+        return Expected(tasks, rate)
 
     def _believed(self, one: Announcement, now: float, cold_start: float) -> bool:
         if one.rate and one.due(now) >= one.count:

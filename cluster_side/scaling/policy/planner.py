@@ -1,4 +1,4 @@
-"""What to do now: for all pipelines together, from queues, announcements, jobs and brakes to orders and cancellations.
+"""The planner: from queues, announcements, jobs and circuit breakers of all pipelines to orders and cancellations.
 
 Theory: each pipeline wishes (law), the wishes share the caps, and the difference to what is there is ordered, cancelled, or asked
 to leave at the task boundary. What is not known freezes growth: a queue that does not answer, a picture of the batch system that
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import WORKING, Ended, Job, JobState, News, Order, Refusal, Registered, token_of
 from cluster_side.scaling.launchers.base import MOST_IN_ARRAY, EndCause, JobListing
@@ -36,24 +37,6 @@ class Ceilings:
 
     jobs: int
     cpus: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Effect: order jobs. `order` is in the ledger; it must be on disk before the batch system hears of it."""
-
-    order: Order
-    tasks: int
-    walltime: int
-    exclude: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Effect: cancel these jobs."""
-
-    ids: tuple[str, ...]
-    reason: str
 
 
 Act: TypeAlias = Start | Withdraw

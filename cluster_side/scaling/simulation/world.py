@@ -5,13 +5,14 @@ and by telling jobs to leave. Latency is from a task's arrival to its result; wa
 Clock policy: virtual seconds only; `random` from a seed, so that a run can be repeated.
 """
 
+import functools
 import heapq
 import itertools
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster_side.scaling.simulation.batch import Batch, Load, SimulatedJob
 from cluster_side.scaling.simulation.traces import TRACES, Announced, TaskArrival, Trace
@@ -93,7 +94,7 @@ class SimulationResult:
 class World:
     """One run of one policy on one trace."""
 
-    def __init__(self, trace: str, seed: int, load: Load = "normal", **batch: float) -> None:
+    def __init__(self, trace: str, seed: int, load: Load = "normal", **batch: Any) -> None:
         self.now, self._heap, self._numbers = 0.0, list[tuple[float, int, Callable[[], None]]](), itertools.count()
         self.trace: Trace = TRACES[trace](random.Random(seed))  # noqa: S311  a simulation
         self.queues = {name: Queue() for name in self.trace.widths}
@@ -101,7 +102,7 @@ class World:
         self._computed = self._last_done = 0.0
         self.leaving: set[int] = set()
         chance = random.Random(seed * 7919 + 13)  # noqa: S311
-        self.batch = Batch(lambda: self.now, self.at, chance, {"all": self.trace.cpus}, load, **batch)  # type: ignore[arg-type]
+        self.batch = Batch(lambda: self.now, self.at, chance, {"all": self.trace.cpus}, load, **batch)
         self.batch.registered, self.batch.lost = self._free, self._lost
         self.policy: Policy
 
@@ -109,9 +110,9 @@ class World:
         """Let it happen."""
         self.policy = policy
         for arrival in self.trace.arrivals:
-            self.at(arrival.at, lambda arrival=arrival: self._arrive(arrival))  # type: ignore[misc]
+            self.at(arrival.at, functools.partial(self._arrive, arrival))
         for scan in self.trace.announced:
-            self.at(scan.at, lambda scan=scan: policy.announced(scan))  # type: ignore[misc]
+            self.at(scan.at, functools.partial(policy.announced, scan))
         self.at(0.0, self._tick)
         done = 0
         while self._heap and done < len(self.trace.arrivals) and self.now < LONGEST:

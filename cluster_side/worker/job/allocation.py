@@ -36,9 +36,14 @@ class NodeResources:
 
 
 def job_name(environment: Mapping[str, str], otherwise: str) -> str:
-    """Return the name under which this job leases: as the autoscaler knows it."""
+    """Return the name under which this job leases: as the autoscaler knows it.
+
+    A launcher's own word (`BEAMTIDE_JOB`) comes first: the jobs of another launcher may run in one job of Slurm.
+    """
+    if own := environment.get("BEAMTIDE_JOB"):
+        return own
     array, element = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{element}" if array and element else environment.get("SLURM_JOB_ID") or environment.get("BEAMTIDE_JOB")
+    job = f"{array}_{element}" if array and element else environment.get("SLURM_JOB_ID")
     restarts = environment.get("SLURM_RESTART_COUNT", "0")
     return (job or otherwise) + (f"+{restarts}" if job and restarts not in ("", "0") else "")
 

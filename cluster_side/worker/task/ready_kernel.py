@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 from pydantic import ValidationError
 
-from beamtide import __version__, registry
+from beamtide import registry
 from beamtide.config import settings
 from beamtide.errors import BadInput
 from beamtide.machine import Arrays
@@ -23,6 +23,7 @@ from beamtide.messages.base import Digest
 from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument
 from beamtide.pump import Caller
 from beamtide.results import layout
+from beamtide.version import __version__
 from cluster_side.modalities.base import Modality, Output
 from cluster_side.modalities.context import Context
 from cluster_side.worker.task import prepared_arrays

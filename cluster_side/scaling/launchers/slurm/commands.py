@@ -84,7 +84,7 @@ class Commands:
         if (said := self._asked.answer(MOMENT)) is None:
             return None
         self._asked = None
-        return _picture(said, self._patience)
+        return _listing(said, self._patience)
 
     def ends(self, jobs: Sequence[str]) -> Mapping[str, tuple[Phase, EndCause | None]]:
         """Return how jobs ended, from accounting; empty where there is none, or it does not answer at once."""
@@ -123,7 +123,7 @@ class Commands:
         return output.array_bound(said.out) if said.code == 0 else None
 
 
-def _picture(said: CommandOutput, patience: float) -> JobListing:
+def _listing(said: CommandOutput, patience: float) -> JobListing:
     if said.code is None:
         return Unseen(f"squeue did not come back within {patience:g} s")
     if said.code != 0:

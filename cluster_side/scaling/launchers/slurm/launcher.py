@@ -9,10 +9,11 @@ Clock policy: `beamtide.clock.monotonic`.
 Invariants: at most one squeue at a time, and one per `slurm.look_every`; an order that does not fit into one array is denied.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel
 
 from beamtide import clock
 from beamtide.config.models import Deployment
@@ -26,9 +27,11 @@ from cluster_side.scaling.launchers.base import (
     EndCause,
     JobListing,
     JobOrder,
+    Launcher,
     Seen,
     SubmitAnswer,
     Unseen,
+    beamtide_command,
     job_name,
 )
 from cluster_side.scaling.launchers.slurm import options
@@ -61,8 +64,11 @@ class SlurmBackend(Protocol):
         ...
 
 
-class SlurmLauncher:
+class SlurmLauncher(Launcher):
     """Jobs in Slurm."""
+
+    settings: ClassVar[type[BaseModel]] = Slurm
+    """The section `slurm` of the site file."""
 
     def __init__(self, deployment: Deployment) -> None:
         require()
@@ -76,14 +82,13 @@ class SlurmLauncher:
         self._next = 0.0
         self._bound: int | None = None
         self._asked: float | None = None
-        self._words: dict[str, str] = {}
+        self._said_last: dict[str, str] = {}
         """What jobs that failed said last, by id, while the picture shows them: a log is read once."""
 
     @property
     def beamtide(self) -> tuple[str, ...]:
         """The command of the site file, else that of the image, else the Python that runs here."""
-        here = ("beamtide",) if self._deployment.site.container.runtime != "none" else (sys.executable, "-m", "beamtide")
-        return self._slurm.beamtide or here
+        return self._slurm.beamtide or beamtide_command(self._deployment)
 
     @property
     def cpus_per_node(self) -> int:
@@ -128,7 +133,7 @@ class SlurmLauncher:
         self._next = max(self._asked + self._slurm.look_every, now + min(LONGEST_RESPITE, RESPITE * took))
         self._asked = None
         if isinstance(listing, Seen):
-            self._last = self._recall.judge(self._with_words(listing), now)
+            self._last = self._recall.judge(self._with_last_line(listing), now)
             self._most_in_array()  # asked for after the first good picture, so that no order waits for it
         else:
             self._last = listing
@@ -136,12 +141,14 @@ class SlurmLauncher:
             self._recall.explain(self._commands.ends(missing), missing)
         return self._last
 
-    def _with_words(self, seen: Seen) -> Seen:
+    def _with_last_line(self, seen: Seen) -> Seen:
         """Add what jobs that failed said last, where their logs can be read here."""
-        folder, before = self._slurm.logs or self._deployment.site.state / "logs", self._words
+        folder, before = self._slurm.logs or self._deployment.site.state / "logs", self._said_last
         failed = {job: one for job, one in seen.jobs.items() if one.cause in (EndCause.START, EndCause.CODE)}
-        self._words = {job: before[job] if job in before else job_log.last_line(self._deployment, folder, job) for job in failed}
-        return Seen({**seen.jobs} | {job: replace(one, reason=self._words[job] or one.reason) for job, one in failed.items()})
+        self._said_last = {
+            job: before[job] if job in before else job_log.last_line(self._deployment, folder, job) for job in failed
+        }
+        return Seen({**seen.jobs} | {job: replace(one, reason=self._said_last[job] or one.reason) for job, one in failed.items()})
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Ask these jobs to leave."""
@@ -160,7 +167,7 @@ class SlurmLauncher:
         kinds = self._commands.nodes()
         said = {order.pipeline: self._problem(order, kinds) for order in orders}
         wrong = tuple(f"pipeline {pipeline}: {problem}" for pipeline, problem in said.items() if problem)
-        return (*admission.problems(self._deployment), *wrong)
+        return (*admission.problems(self._deployment, on_nodes=True), *wrong)
 
     def _problem(self, order: JobOrder, kinds: tuple[NodeKind, ...]) -> str:
         try:

@@ -75,7 +75,7 @@ def cause_of(said: str) -> EndCause | None:
 
 
 def sentence(said: str) -> str:
-    """Return Slurm's own last words, and what to do."""
+    """Return the last line of Slurm's own message, and what to do."""
     words = [re.sub(r"^\w+: (error: |fatal: )?", "", line).strip() for line in said.strip().splitlines()]
     own = re.sub(r"^(Batch job submission failed|allocation failure): ", "", words[-1] if words else "it said nothing")[:300]
     advice = next((advice for pattern, _, advice in _PATTERNS if pattern.search(said)), "")

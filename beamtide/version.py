@@ -1,0 +1,3 @@
+"""The version of Beamtide."""
+
+__version__ = "0.1.0"
