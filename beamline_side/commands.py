@@ -44,9 +44,7 @@ def serve(
 
 
 def demo(
-    folder: Annotated[pathlib.Path, typer.Option(help="Where everything goes; an older demo there is removed.")] = pathlib.Path(
-        "demo"
-    ),
+    folder: Annotated[pathlib.Path, typer.Option(help="Folder of the demo; an older one is removed.")] = pathlib.Path("demo"),
     shape: Annotated[str, typer.Option(help="Points of the simulated scan, slow x fast.")] = "41x41",
     as_json: Json = False,
 ) -> None:
@@ -80,7 +78,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     workers: Annotated[int | None, typer.Option(min=1, help="The most jobs at once, instead of scaling.caps.jobs.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Process one scan whose files are there already, on this machine."""
+    """Process one scan, whose files exist already, on this machine."""
     from beamline_side.hosts import one_scan
     from beamtide.cli.scans import parse_shape
     from beamtide.config import site
@@ -108,7 +106,7 @@ def _serve_all(deployment: "Deployment") -> None:
     stopped: list[bool] = []
     with Host(deployment) as host:
         stop_on_signals(lambda: stopped.append(True))
-        say(f"All {len(host.alive())} components run. Look: beamtide topology -c {deployment.file}. Ctrl-C stops them.")
+        say(f"All {len(host.alive())} components run. Show them: beamtide topology -c {deployment.file}. Ctrl-C stops them.")
         host.serve(lambda: bool(stopped))
 
 
@@ -153,7 +151,7 @@ def _summary(outcome: "ScanOutcome") -> list[str]:
 
 
 def _where(outcome: "ScanOutcome", processed: pathlib.Path) -> list[str]:
-    """Say where everything is, in commands to paste."""
+    """Return where the results are, as commands to paste."""
     finished = [_short(file) for file in outcome.files if file.suffix == ".h5"]
     lines = [f" results    silx view {file}" for file in finished]
     lines += [f" a picture  xdg-open {_short(file)}" for file in outcome.files if file.suffix == ".jpg"][:1]
@@ -161,7 +159,7 @@ def _where(outcome: "ScanOutcome", processed: pathlib.Path) -> list[str]:
 
 
 def _short(path: pathlib.Path) -> pathlib.Path:
-    """Return a path as somebody in this folder would type it."""
+    """Return a path as typed from the present folder."""
     here = pathlib.Path.cwd()
     full = path.resolve()
     return full.relative_to(here) if full.is_relative_to(here) else full

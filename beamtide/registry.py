@@ -23,7 +23,7 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=f"beamtide.{group}")}))
 
 
-@functools.cache  # looking through all installed packages takes milliseconds, and forked workers inherit what was found
+@functools.cache  # searching all installed packages takes milliseconds; forked workers inherit the cache
 def find(group: str, name: str) -> Any:
     """Load one plug-in; BadInput lists what there is, or says what is wrong with it and whose it is."""
     points = tuple(entry_points(group=f"beamtide.{group}", name=name))

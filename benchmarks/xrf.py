@@ -68,7 +68,7 @@ def _tasks(ours: FastModel, cfg: pathlib.Path, spectra: Spectra) -> dict[str, Ca
     cut, templates = spectra[:, ours.fitted].astype(np.float64), np.ascontiguousarray(ours.templates)
     return {
         "ours": lambda: [ours.fit(block, block) for block in _blocks(ours, spectra)],
-        "areas": lambda: [ours.parameters(block) for block in _blocks(ours, spectra)],
+        "areas": lambda: [ours._linear.parameters(block) for block in _blocks(ours, spectra)],  # noqa: SLF001
         "peer": lambda: peers[0].fit(spectra, refit=True),
         "weighted peer": lambda: peers[1].fit(spectra, refit=True),
         "floor": lambda: cut @ templates,

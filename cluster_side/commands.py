@@ -1,4 +1,4 @@
-"""The cluster side's commands: `work` is what a job runs; those around scaling are in `command_scale`."""
+"""The cluster side's commands: `work` is what a job runs; those for scaling are in `commands_scaling`."""
 
 import functools
 import os
@@ -27,7 +27,9 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
     tasks: Annotated[int, typer.Option(min=0, help="End after this many tasks (0: when idle).")] = 0,
     job: Annotated[str, typer.Option(help="The name of this job (default: the batch system's).")] = "",
     idle_exit: Annotated[float, typer.Option(min=0, help="End after this many seconds without a task.")] = 5.0,
-    walltime: Annotated[float, typer.Option(min=0, help="Take no task that takes longer than is left of so many seconds.")] = 0.0,
+    walltime: Annotated[
+        float, typer.Option(min=0, help="The job's time in seconds: take no task that needs more than is left.")
+    ] = 0.0,
     cpus: Annotated[int, typer.Option(min=1, help="CPUs of one worker.")] = 1,
     memory: Annotated[int, typer.Option(min=0, help="Memory of one worker in MiB (0: as much as there is).")] = 0,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs of one worker.")] = 0,
@@ -60,7 +62,7 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
         print(f"beamtide work: {end.reason}", file=sys.stderr)  # noqa: T201
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(end.code)  # nothing is open any more; to take down all that was loaded takes 0.2 s, and the job would hold its node
+    os._exit(end.code)  # nothing is open any more; a normal exit takes 0.2 s, in which the job would hold its node
 
 
 def _reproduce(bundle: pathlib.Path, raw: pathlib.Path | None) -> NoReturn:

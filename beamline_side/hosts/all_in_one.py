@@ -1,6 +1,6 @@
-"""All components of a site on this machine, one process each: the laptop, the demo, and `beamtide run`.
+"""All components of a site on this machine, one process each: for `beamtide serve all`, the demo, and `beamtide run`.
 
-A component that dies is started again, after 0.2, 0.4, … 10 s; one that refuses its input (exit code 2) is not: its
+A component that dies is restarted after 0.2, 0.4, … 10 s; one that refuses its input (exit code 2) is not: its
 message becomes the error of the host. The host has no thread: its user calls `tend` a few times a second.
 """
 
@@ -62,7 +62,7 @@ class Host:
             raise
 
     def tend(self) -> None:
-        """Start again what died. BadInput: a component refuses to run with this input."""
+        """Restart components that died. BadInput: a component refuses its input."""
         now = clock.monotonic()
         for component, its in self._processes.items():
             code = its.process.poll()
@@ -95,7 +95,7 @@ class Host:
         self._processes.clear()
 
     def serve(self, stopped: Callable[[], bool]) -> None:
-        """Tend until told to stop."""
+        """Call `tend` until told to stop."""
         while not stopped():
             self.tend()
             clock.pause(0.1)

@@ -26,12 +26,12 @@ from beamtide.results import layout
 OnProgress = Callable[[Snapshot], None]
 REFRESH = 0.3
 PATIENCE = 1.0
-"""Seconds for which a look at the services may wait: meanwhile nobody starts again what died."""
+"""Seconds for which a request to the services may wait: meanwhile components that died are not restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOutcome:
-    """What came of a scan: seconds it took, the last snapshot, and the files, result files first."""
+    """The outcome of a scan: seconds it took, the last snapshot, and the files, result files first."""
 
     scan: str
     seconds: float
@@ -40,7 +40,7 @@ class ScanOutcome:
 
 
 def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> ScanOutcome:
-    """Process a scan whose files are all there already; what an interrupted run did is not done again.
+    """Process a scan whose files all exist; results of an interrupted run are kept.
 
     BadInput, before anything starts: what `site.check` finds.
     """
@@ -79,7 +79,7 @@ def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProg
             try:
                 finished = over() and not any(_is_unwritten(client, product) for product in wanted)
                 seen = snapshot(client, scan)
-            except NoAnswer:  # a service is being started again; its spool brings everything back
+            except NoAnswer:  # a service is restarting; its spool restores everything
                 continue
             on_progress(seen)
             if finished:
@@ -93,7 +93,7 @@ def _products(deployment: Deployment, scan: ScanId) -> list[Product]:
 
 
 def _was_done_otherwise(client: Client, scan: ScanId) -> bool:
-    """Whether a scan is complete in every pipeline, but not with the settings of now: the source leaves it alone."""
+    """Whether a scan is complete in every pipeline, but with other settings than the present ones: the source ignores it."""
     points = client.scans(scan)[0].points
     complete = {one.product for one in client.products(scan) if one.complete >= points}
     pipelines = {product.pipeline for product in complete}
@@ -101,7 +101,7 @@ def _was_done_otherwise(client: Client, scan: ScanId) -> bool:
 
 
 def _submit_again(client: Client, scan: ScanId) -> None:
-    """Submit a whole scan with the settings of now; what is known already changes nothing."""
+    """Submit a whole scan with the present settings; tasks that are known already change nothing."""
     state = client.scans(scan)[0]
     for pipeline in client.deployment.pipelines.values():
         facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
@@ -111,7 +111,7 @@ def _submit_again(client: Client, scan: ScanId) -> None:
 
 
 def _is_unwritten(client: Client, product: Product) -> bool:
-    """Whether indexes of a product have no verdict yet, or the writer has not done all that the pipeline wants."""
+    """Whether a product has indexes without a verdict, or the writer has files of it to write."""
     state = next((one for one in client.products(product.scan, product.pipeline) if one.product == product), None)
     scan = client.scans(product.scan)[0]
     if state is None or state.complete < scan.points:

@@ -1,6 +1,6 @@
 """The table of components that the pump drives: for each kind its core, the components it connects to, and what it keeps.
 
-Each builder imports its own core, so that a process loads no other.
+Each builder imports its own core, so that a process loads only that one.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,8 @@ from beamtide.pump import Limits, Store
 
 DATA_QUEUED = 16
 """Messages with arrays that may be under way to or from one peer. A sorter has up to eight of them under way to the sink, and
-ZeroMQ hears that a message was taken only with every eighth: with fewer, it would refuse some that have their credit."""
+ZeroMQ learns only with every eighth message that messages were taken: with a lower limit, it would refuse some within the
+credit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Service:
     """Whether arrays or files go through it; others take messages of 1 MiB at most."""
 
     def limits(self, budgets: Budgets) -> Limits:
-        """Return what it takes in."""
+        """Return its limits."""
         if not self.data:
             return Limits()
         return Limits(budgets.message << 20, DATA_QUEUED, budgets.memory << 16, unread=budgets.memory << 19)
@@ -62,7 +63,7 @@ class NoStore:
         raise KeyError(handle.spool)
 
     def room(self, size: int) -> str:
-        """There is room: nothing is kept."""
+        """Return "": nothing is kept, so there is always room."""
         return ""
 
     def progress(self) -> dict[str, float]:
@@ -70,7 +71,7 @@ class NoStore:
         return {}
 
     def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
-        """Refuse: the service was declared not to be durable."""
+        """Refuse: this service has no spool."""
         raise AssertionError(f"a service without a spool wants to keep {table}/{key}")
 
     def forget(self, table: str, key: str) -> None:

@@ -1,4 +1,4 @@
-"""A reconstruction as a CXI file, for programs that read neither our result file nor NeXus.
+"""Writes a reconstruction as a CXI file, for programs that do not read NeXus.
 
     /cxi_version                                   160
     /entry_1/image_1/data                          object, complex (row, column); image_size, x and y in m
@@ -69,7 +69,7 @@ def _process(process: h5py.Group, data: h5py.Group, settings: Mapping[str, Any])
 
 
 def _instrument(entry: h5py.Group, settings: Mapping[str, Any]) -> None:
-    """Write what the settings say; what the frames' own file knew is not repeated."""
+    """Write energy, distance and pixel where the settings have them; values from the frames' file are not repeated."""
     instrument = rows.group(entry, "instrument_1", "NXinstrument")
     source, detector = rows.group(instrument, "source_1", "NXsource"), rows.group(instrument, "detector_1", "NXdetector")
     if settings.get("energy") is not None:

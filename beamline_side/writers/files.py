@@ -1,9 +1,9 @@
-"""The files of one product: a live one while the scan runs, then the finished one with its pictures.
+"""The files of one product: a live file while the scan runs, then the finished file with its images.
 
 Names: the first settings of a pipeline get `<pipeline>.h5`, others lie beside it under their digest (see
-`beamtide.results.layout`). A file under the plain name that is not ours is left alone. Pictures are written before the
-result file gets its name, so a result file that is there has its pictures. A file says how many corrections it has, so one
-that lacks some is written anew.
+`beamtide.results.layout`). A file under the plain name that is not ours is not touched. Images are written before the result file
+gets its name, so every result file has its images. A file says how many corrections it has, so a file that lacks some is written
+again.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from beamtide.results import layout
 
 
 class ProductFiles:
-    """Writes one product; `taken` are live files of the same scan that belong to other settings."""
+    """Writes one product; `taken` are live files of the same scan that are in use for other settings."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ProductFiles:
         self._live: LiveFile | None = None
         self.live = self._names[0]
         self.cursor = 0
-        """The index from which on the live file has nothing yet."""
+        """The first index that the live file does not have yet."""
 
     def append(self, results: list[Batch], following: int) -> None:
         """Add results to the live file; `following` is the index after them."""
@@ -57,7 +57,7 @@ class ProductFiles:
         self.cursor = following
 
     def write(self, content: Content) -> pathlib.Path:
-        """Write pictures and result file, replacing an older one of the same product, and return its path."""
+        """Write images and result file, replacing an older one of the same product, and return its path."""
         result = result_name(self._processed, self.product)
         ensure_room(result.parent, self.live.stat().st_size if self.live.exists() else 0)
         if "hdf5" not in self.formats:
@@ -73,7 +73,7 @@ class ProductFiles:
             drawn = write_result(part, content)
             try:
                 self._beside(result, part, content, drawn)
-            except BadInput as error:  # a missing package must not keep the numbers from anybody
+            except BadInput as error:  # a missing package must not prevent the result file
                 refusal = error
         if refusal is not None:
             raise refusal
@@ -89,7 +89,7 @@ class ProductFiles:
                 name.unlink(missing_ok=True)
 
     def _beside(self, result: pathlib.Path, part: pathlib.Path, content: Content, drawn: list[Map]) -> None:
-        """Write what lies beside the result file, whose content is in `part` until it gets its name."""
+        """Write the files beside the result file, which is `part` until it gets its name."""
         if "ptypy" in self.formats:
             with replacing(layout.positions_file(result)) as positions:
                 write_positions(positions, part, content.positions)
@@ -108,9 +108,9 @@ class ProductFiles:
 def finished_file(
     processed: pathlib.Path, product: Product, scan: ScanState, corrections: int = 0, positions: str | None = None
 ) -> pathlib.Path | None:
-    """Return the finished file of exactly this product and this run of the scan, with so many corrections, if there is one.
+    """Return the finished file of exactly this product and this start of the scan, with so many corrections, if it exists.
 
-    `positions` are the settings of the positions that its maps lie on; None: whatever they are.
+    `positions` are the settings of the positions of its maps; None: any.
     """
     found = ((path, written_for(path)) for path in _names(layout.result_file, processed, product))
     wanted = product, scan.started, scan.points

@@ -1,9 +1,9 @@
-"""The file that grows while a scan runs: HDF5 in SWMR mode, so that a viewer may read it at any time.
+"""The live file, which grows while a scan runs: HDF5 in SWMR mode, so that a viewer may read it at any time.
 
-Theory: a live file is derived and may be thrown away; the sink's record is the truth. Every group, dataset and attribute
-exists before SWMR mode starts; a dataset that appears later is only in the finished file. Rows stand at their index from the
-beginning, `entry/complete` says up to where all verdicts are there. Each append is flushed, data before `complete`, so a
-reader never sees a count that its rows do not have; after a SIGKILL the file reads up to its last flush.
+Theory: a live file is derived from the sink and may be deleted. Every group, dataset and attribute exists before SWMR mode
+starts; a dataset that appears later is only in the finished file. Rows are at their index from the beginning; all indexes below
+`entry/complete` have verdicts. Each append is flushed, data before `complete`, so a reader never sees a count without its rows;
+after a SIGKILL the file can be read up to its last flush.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 
 class LiveFile:
-    """The growing file of one product; made from its first results, which are appended like all others."""
+    """The live file of one product; made from its first results, which are appended like all others."""
 
     def __init__(self, path: pathlib.Path, product: Product, scan: ScanState, first: list[Batch]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class LiveFile:
             raise
 
     def append(self, results: list[Batch], complete: int) -> None:
-        """Write results and flush them; `complete` says up to which index all verdicts are there then."""
+        """Write results and flush them; all indexes below `complete` have verdicts then."""
         touched: dict[str, h5py.Dataset] = {}
         for request, arrays in results:
             for header in request.datasets:
@@ -63,7 +63,7 @@ class LiveFile:
         self._file.close()
 
     def drop(self) -> None:
-        """Close and delete the file; never raises, for it is called when something went wrong already."""
+        """Close and delete the file; never raises, because it is called after errors."""
         with contextlib.suppress(Exception):
             self._file.close()
         discard(self.path)

@@ -1,4 +1,4 @@
-"""Maps as small JPEG pictures for a quick look: viridis, contrast from the 1st to the 99th percentile, NaN dark grey.
+"""Maps as small JPEG images for a quick look: viridis, contrast from the 1st to the 99th percentile, NaN dark grey.
 
 Coordinates grow to the right and upwards, as in the TIFF. Small maps are enlarged by whole numbers, so that a pixel stays a
 square; larger ones are left as they are.

@@ -1,4 +1,4 @@
-"""A map: the values of a scan, put where they were measured.
+"""A map: the values of a scan on a grid.
 
 Gridding is by scan order: index i of a scan of shape (slow, fast) belongs to line i // fast; with `snake`, every second line
 runs backwards. Nothing is interpolated; what was not measured is NaN. The axes are regular grids, straight lines
@@ -29,7 +29,7 @@ class Axis:
 
     @property
     def step(self) -> float:
-        """The distance of two neighbours; 1 for a single one."""
+        """The distance of two neighbours; 1 for a single value."""
         return float(self.values[1] - self.values[0]) if len(self.values) > 1 else 1.0
 
 
@@ -94,13 +94,13 @@ def _axis(measured: tuple[str, Array, str], dimension: int) -> Axis:
     name, values, units = measured
     means = values if values.ndim == 1 else _means(values, dimension)
     line = _straight(means)
-    if line is None:  # nothing was measured, or nothing moved: the numbers of the pixels are all there is
+    if line is None:  # nothing was measured, or nothing moved: use pixel numbers
         return Axis(name, np.arange(len(means), dtype=float), "1", values)
     return Axis(name, line, units, values)
 
 
 def _runs_along(x: Array, y: Array) -> bool:
-    """Whether x is the fast axis: its columns differ more, and the rows of y, than the other way round."""
+    """Whether x is the fast axis: x differs more between columns, and y between rows, than the other way round."""
     spans = [_span(_means(values, dimension)) for values, dimension in ((x, 1), (y, 0), (y, 1), (x, 0))]
     return spans[0] * spans[1] >= spans[2] * spans[3]
 

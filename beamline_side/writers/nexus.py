@@ -1,4 +1,4 @@
-"""The finished result file of a product: NeXus, readable by every HDF5 of the last ten years, and it explains itself.
+"""The finished result file of a product: self-describing NeXus, readable by every HDF5 library of the last ten years.
 
     entry            NXentry; `default` leads to a map, so a viewer opens on a picture
       data           every dataset under its own name, rows by acquisition index ("area/Fe_K" lies in a group "area")
@@ -41,7 +41,7 @@ MAPPED = "fiu"
 
 @dataclass(slots=True)
 class _Copy:
-    """What was learned while the results were copied."""
+    """What was found out while the results were copied."""
 
     tables: dict[str, tuple[DatasetHeader, h5py.Dataset]] = field(default_factory=dict)
     constants: dict[str, tuple[DatasetHeader, Array]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class _Copy:
 
 
 def write_result(path: pathlib.Path, content: Content) -> list[maps.Map]:
-    """Write a complete, checksummed result file at `path`, and return its maps for pictures."""
+    """Write a complete, checksummed result file at `path`, and return its maps for TIFF and JPEG."""
     with h5py.File(path, "w", libver=("earliest", "v110"), track_order=True) as root:
         root.attrs.update({"NX_class": "NXroot", "default": "entry", "file_time": clock.iso()})
         entry = rows.group(root, "entry", "NXentry")

@@ -1,6 +1,6 @@
-"""`beamtide explain`: what goes on, one line per pipeline and job, and why nothing moves where nothing moves.
+"""`beamtide explain`: the state of each pipeline and job in one line, and why something waits.
 
-It asks the services for what they know and puts their own sentences together; a service that does not answer is a line, too.
+It puts together what the services answer; a service that does not answer gets a line, too.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ def explain(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Say what goes on and why: one line per pipeline and job."""
+    """Explain the state of each pipeline and job in one line, and why something waits."""
     from beamtide.client.client import Client
     from beamtide.client.snapshot import newest_scan, snapshot
 
@@ -64,7 +64,7 @@ def lines(shot: "Snapshot", jobs: "Jobs | None", letters: "Sequence[DeadLetter]"
 
 
 def plain(known: "Jobs") -> dict[str, Any]:
-    """Return what the autoscaler told as plain values with names."""
+    """Return the answer of the autoscaler as plain values with names."""
     return {name: _plain(getattr(known, name)) for name in known.__struct_fields__}
 
 
@@ -78,7 +78,7 @@ def _jobs(client: "Client") -> "tuple[Jobs | None, str]":
     try:
         return client.jobs(), ""
     except NoAnswer:
-        return None, "the autoscaler does not answer, so nothing new is started: is `beamtide autoscale` running?"
+        return None, "the autoscaler does not answer, so no new jobs are started; is `beamtide autoscale` running?"
 
 
 def _pipeline(row: "PipelineRow", pipeline: "PipelineReport | None", jobs: "Sequence[JobReport]", notes: list[str]) -> str:

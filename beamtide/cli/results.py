@@ -45,7 +45,7 @@ def get(  # noqa: PLR0913, PLR0917 - the options of a command
     problems = [problem for file in files for problem in reading.verify(file)] if verify else []
     written = _deliver(_Order(scan, name, chosen, kind, folder), to) if to else []
     lines = [str(path) for path in written] or ([] if verify else chosen)
-    lines += problems or ([f"{len(files)} files are what was written."] if verify else [])
+    lines += problems or ([f"{len(files)} files are as they were written."] if verify else [])
     answer({"scan": scan, "datasets": chosen, "files": files, "written": written, "problems": problems}, lines, as_json=as_json)
     if problems:
         raise typer.Exit(1)
@@ -53,7 +53,7 @@ def get(  # noqa: PLR0913, PLR0917 - the options of a command
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What somebody wants to have, from which folder of results."""
+    """What to export, in which format, from which folder of results."""
 
     scan: str
     name: str
@@ -63,7 +63,7 @@ class _Order:
 
 
 def _deliver(order: _Order, to: pathlib.Path) -> list[pathlib.Path]:
-    """Copy the files of a scan, or export the chosen datasets one by one; never over what is there."""
+    """Copy the files of a scan, or export the chosen datasets one by one; existing files are never overwritten."""
     from beamtide.results import reading
 
     if order.kind:

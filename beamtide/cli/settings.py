@@ -15,7 +15,7 @@ TELL = "Tell"
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    stored = typer.Typer(help="Keep, show and list settings on the metadata server.", no_args_is_help=True)
+    stored = typer.Typer(help="Store, show and list settings on the metadata server.", no_args_is_help=True)
     stored.command("put")(settings_put)
     stored.command("show")(settings_show)
     stored.command("list")(settings_list)
@@ -28,7 +28,7 @@ def settings_put(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Keep a pipeline's settings and calibration files; prints their digest."""
+    """Store a pipeline's settings and calibration files on the metadata server; prints their digest."""
     from beamtide.client.client import Client
 
     with Client(config) as client:
@@ -76,7 +76,7 @@ def settings_check(  # noqa: PLR0913, PLR0917  one argument per option
     ] = None,
     picture: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Where the picture of the sample goes (.png, .jpg); default: beside this folder's name."),
+        typer.Option(help="Where to write the image of the try-out (.png, .jpg)."),
     ] = None,
     mask: Annotated[pathlib.Path | None, typer.Option(help="The mask that goes with a geometry.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of the pipeline, such as orientation=3.")] = None,
@@ -120,10 +120,8 @@ def _write(path: pathlib.Path, picture: Any) -> None:
     try:
         from PIL import Image
     except ImportError as error:
-        raise BadInput("pictures need Pillow: pip install 'beamtide[maps]'") from error
+        raise BadInput("images need Pillow: pip install 'beamtide[maps]'") from error
     try:
         Image.fromarray(picture).save(path)
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"cannot write the picture {path}: {error}; name a .png or .jpg in a folder that may be written"
-        ) from error
+        raise BadInput(f"cannot write the image {path}: {error}; name a .png or .jpg in a folder that may be written") from error

@@ -1,4 +1,4 @@
-"""Commands that show how things are: topology, watch."""
+"""Commands that show the present state: topology, watch."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def topology(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """Show every component: where it is, how it is, and why it waits."""
+    """Show every component: its address, its state, and why it waits."""
     import msgspec
 
     from beamtide.client.client import Client
@@ -47,7 +47,7 @@ def watch(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Follow a scan until its tasks are done. With --json: how it is now."""
+    """Follow a scan until all its tasks have a verdict. With --json: its state now."""
     from beamtide.client.client import Client
     from beamtide.client.snapshot import newest_scan, snapshot
 

@@ -18,7 +18,7 @@ class Container(Section):
     image: pathlib.Path | None = None
     """The image file or folder, as the nodes see it (`beamtide image build`)."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
-    """What the image file must be; `beamtide image build` prints it. Without it any file of that name is believed."""
+    """The digest that the image file must have; `beamtide image build` prints it. Without it any file of that name is run."""
     stage: pathlib.Path | None = None
     """A folder on each node's own disk or memory that the image is copied to, once for all jobs there."""
     unpack: bool = False
@@ -26,4 +26,4 @@ class Container(Section):
     umask: str = Field(default="0027", pattern=r"^0[0-7]{3}$")
     """Who may read what a job writes."""
     nodes: dict[Folder, pathlib.Path] = {}
-    """Where the nodes have the roots, the folder of the site file and the state folder, if it is somewhere else than here."""
+    """Paths on the nodes of the roots, the folder of the site file and the state folder, where they differ from those here."""

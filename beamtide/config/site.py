@@ -1,4 +1,4 @@
-"""From files to a deployment: the site file, its pipeline files, and everything that can be known to be wrong before a start."""
+"""Reads a site file and its pipeline files into a `Deployment`, and finds everything that is wrong before a start."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from beamtide.config.models import Deployment, PipelineConfig, SiteConfig
 from beamtide.errors import BadInput
 from beamtide.messages.base import Digest
 
-NOT_OURS = "you cannot write to {}; look as the user who runs Beamtide, or correct the path"
+NOT_OURS = "you cannot write to {}; check as the user who runs Beamtide, or correct the path"
 LOOPBACK = ("127.0.0.1", "localhost")
-"""Where sockets without keys may listen: nobody gets in half secured."""
+"""Addresses where sockets may listen without keys."""
 
 
 def load(file: pathlib.Path) -> Deployment:
@@ -62,7 +62,7 @@ def settings_of(deployment: Deployment) -> dict[str, Digest]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a person wants otherwise than the site file says; None and () leave it."""
+    """Command-line changes to a site file; None and () change nothing."""
 
     raw: pathlib.Path | None = None
     processed: pathlib.Path | None = None
@@ -91,7 +91,7 @@ def derived(deployment: Deployment, changes: Changes) -> Deployment:
 
 
 def check(file: pathlib.Path) -> list[str]:
-    """Return every problem of a site that can be found without starting anything, also in settings and calibration files."""
+    """Return every problem of a site that can be found without starting it, also in settings and calibration files."""
     try:
         deployment, documents = _read(file)
     except BadInput as error:

@@ -1,4 +1,4 @@
-"""Files in which others keep ptychography: CXI (and NXcxi_ptycho, which is the same tree), and the `.ptyd` of ptypy.
+"""Ptychography files of other programs: CXI (and NXcxi_ptycho, which is the same tree), and the `.ptyd` of ptypy.
 
 Both hold frames, positions and geometry together, so a task needs nothing else. Arrays given: "frames" (frame, row, column),
 "positions" (frame, 2: vertical, horizontal) in metres, and "geometry" (frame, 3), the same in each row: photon energy in keV,
@@ -28,7 +28,7 @@ JOULE_PER_KEV = 1.602176634e-16
 
 @dataclass(frozen=True, slots=True)
 class DatasetPaths:
-    """Where things lie in a kind of file; of several paths the first that is there counts."""
+    """Paths in a kind of file; of several paths the first that exists counts."""
 
     frames: tuple[str, ...]
     positions: tuple[str, ...]

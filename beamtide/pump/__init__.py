@@ -1,4 +1,4 @@
-"""The only package that speaks ZeroMQ: the loop of a service, and the caller's end for everybody without a core."""
+"""The only package that uses ZeroMQ: the loop of a service, and a client (`Caller`) for everything without a core."""
 
 from beamtide.pump.caller import Answer, Caller
 from beamtide.pump.loop import Pump, stop_on_signals

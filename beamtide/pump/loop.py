@@ -1,9 +1,9 @@
 """The loop of a service: it moves parts between one socket, the spool and a core.
 
-A service has exactly one socket, a ROUTER that both binds (for those who come to us) and connects (for those we go to; such
-a peer is `machine.link(name)`). So the loop is: block in `recv` until something comes or a deadline passes, drain without
-waiting, let the core handle it all, one commit, send. Measured: a poller in front of the socket triples the latency of
-single messages, asyncio costs three to five times the CPU per message (ADR 0002).
+A service has exactly one socket, a ROUTER that both binds (for its clients) and connects (to other services; such a peer is
+`machine.link(name)`). So the loop is: block in `recv` until a message comes or a deadline passes, receive all waiting messages,
+let the core handle them, one commit, send. Measured: a poller in front of the socket triples the latency of single messages,
+asyncio costs three to five times the CPU per message (ADR 0002).
 
 Clock policy: `beamtide.clock.monotonic`, read once per event for the core.
 """
@@ -44,7 +44,7 @@ class Pump:
         store: Rows | None = None,
         limits: Limits = ROOMY,
     ) -> None:
-        import structlog  # here, because workers have no pump, and their start should not wait for it
+        import structlog  # here, because workers have no pump, and their start should not wait for this import
 
         self._machine, self._session, self._store, self._limits = machine, session, store, limits
         self._weight, self._unread = 0, UnreadAnswers(limits.unread)
@@ -67,7 +67,7 @@ class Pump:
         self._outside: Outside | None = None
 
     def stop(self) -> None:
-        """Leave the loop after the batch in work."""
+        """Leave the loop after the present batch."""
         self._stopping = True
 
     def run(self, outside: Outside | None = None) -> None:
@@ -110,7 +110,7 @@ class Pump:
             self._send(Send(peer, Unsupported(kind=error.kind[: codec.MAX_KIND]), error.message_id))
         except WireError as error:
             self._complaints += 1
-            if self._complaints & (self._complaints - 1) == 0:  # the 1st, 2nd, 4th, 8th … so that nobody can flood the log
+            if self._complaints & (self._complaints - 1) == 0:  # the 1st, 2nd, 4th, 8th …: nobody can flood the log
                 self._log.warning("not understood", reason=repr(str(error))[:200], count=self._complaints)
         else:
             if self._authenticator is None or peer in self._links or not (why := self._not_theirs(frames[0], letter.message)):
@@ -119,7 +119,7 @@ class Pump:
         return None
 
     def _not_theirs(self, frame: zmq.Frame, message: Message) -> str:
-        """Return why whoever sent this may not say it, or "": by the key of the connection, whatever they call themselves."""
+        """Return why the sender may not send this message, or "": by the key of its connection, whatever name it gives."""
         assert self._limits.guard is not None
         why = self._limits.guard.refusal(str(frame.get("User-Id")), type(message))
         if why:
@@ -154,7 +154,7 @@ class Pump:
         return "; ".join(filter(None, (full, self._machine.why())))
 
     def _apply(self, effects: list[Effect], outgoing: list[Effect]) -> None:
-        """Put rows into the open transaction at once, so that the core can read them back; the rest waits for the commit."""
+        """Write rows into the open transaction at once, so that the core can read them; everything else waits for the commit."""
         store = self._store
         for effect in effects:
             if type(effect) is Keep:

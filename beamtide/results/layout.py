@@ -1,7 +1,7 @@
-"""Where results lie: the one place that knows the names of result folders and files.
+"""The names of result folders and files; nothing else knows them.
 
 `<processed>/beamtide/<scan>/<pipeline>.h5`, beside it `maps/`, `preview/`, and while a scan runs `<pipeline>.live.h5`.
-Another run of the same pipeline with other settings lies beside the first: `<pipeline>.<first 8 digits of its digest>.h5`.
+Results of the same pipeline with other settings lie beside the first: `<pipeline>.<first 8 digits of its digest>.h5`.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ def checked(name: str) -> str:
 
 
 class FileRule(Protocol):
-    """Where a kind of file of a product lies: `result_file` or `live_file`."""
+    """A function that gives the path of a kind of file: `result_file` or `live_file`."""
 
     def __call__(self, processed: pathlib.Path, scan: str, pipeline: str, settings: str = "") -> pathlib.Path:
         """Return the path."""
@@ -38,7 +38,7 @@ def result_file(processed: pathlib.Path, scan: str, pipeline: str, settings: str
 
 
 def live_file(processed: pathlib.Path, scan: str, pipeline: str, settings: str = "") -> pathlib.Path:
-    """Return the file that grows while the scan runs; with `settings`, the one beside it for that digest."""
+    """Return the live file, which grows while the scan runs; with `settings`, the one beside it for that digest."""
     return scan_folder(processed, scan) / f"{_stem(pipeline, settings)}.live.h5"
 
 

@@ -1,4 +1,4 @@
-"""Whether jobs may be started in the image that a site file names: told before anything is submitted."""
+"""Checks, before anything is submitted, whether jobs can run in the image that a site file names."""
 
 import pathlib
 import shutil

@@ -1,8 +1,8 @@
 """The autoscaler: the shell around `ScalerMachine`. It makes the core, joins it to the pump, and looks after the end.
 
-It answers like every component; workers talk to buffers, never to it, so that its death touches no running task. Told to leave,
-it orders nothing more and takes back what still waits; jobs that work finish and leave when they are idle, and the next
-autoscaler adopts them. Jobs on this machine cannot outlive it: they are told to leave, and waited for.
+It answers requests like every component; workers talk to buffers, never to it, so that its death affects no running task. Told to
+stop, it orders nothing more and withdraws pending jobs; jobs that work go on until they are idle, and the next autoscaler adopts
+them. Jobs on this machine cannot outlive it: they are told to leave, and waited for.
 
 Clock policy: `beamtide.clock`.
 """
@@ -47,7 +47,7 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proposal:
-    """What the autoscaler would order, the exact script of it, and why; `order` is None where nothing would be ordered."""
+    """What the autoscaler would order, with the exact script, and why; `order` is None if it would order nothing."""
 
     pipeline: str
     because: str
@@ -74,7 +74,7 @@ def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: s
 
 
 def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -> None:
-    """Scale until told to stop; `on_stop` is given what stops us."""
+    """Scale until told to stop; `on_stop` is called with the function that stops us."""
     launcher = launcher_of(deployment)
     if problems := launcher.problems([_example(deployment, launcher, name) for name in deployment.pipelines]):
         raise BadInput("\n".join(problems))
@@ -125,7 +125,7 @@ def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> lis
 
 
 def once(deployment: Deployment) -> list[Proposal]:
-    """Decide once, order what it takes, and be gone; a later autoscaler adopts the jobs."""
+    """Decide once, submit, and end; a later autoscaler adopts the jobs."""
     launcher = launcher_of(deployment)
     state_file = StateFile(deployment.site.state / "autoscaler")
     try:
@@ -210,7 +210,7 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
 
 
 def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:
-    """Return an order as there will be one, to be looked at before anything is submitted."""
+    """Return an example of an order, to check it before anything is submitted."""
     planner = planner_for(deployment, launcher, {}, "check", 0)
     planner.caps, planner.budget = Ceilings(1), Budget(1e9, 0.0)
     _inform(deployment, planner, {name: 1})

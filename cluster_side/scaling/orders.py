@@ -1,4 +1,4 @@
-"""From a decision to an order: what exactly a job of a pipeline runs, and what it is given. Pure."""
+"""From a decision to an order: the exact command of a pipeline's jobs, and their resources. Pure."""
 
 from beamtide.config.models import Deployment, PipelineConfig
 from cluster_side.scaling.jobs.batch_calls import Start
@@ -30,7 +30,7 @@ def order_for(deployment: Deployment, launcher: Launcher, start: Start) -> JobOr
 
 
 def shape_of(pipeline: PipelineConfig, walltime: int) -> JobShape:
-    """Return what one job is given."""
+    """Return the resources of one job."""
     job = pipeline.job
     return JobShape(
         cpus=job.cpus,

@@ -1,4 +1,4 @@
-"""What the autoscaler tells people: messages from its state, and sentences from messages. Pure."""
+"""Reports of the autoscaler for people: messages from its state, and sentences from messages. Pure."""
 
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import JobReport, Jobs, PipelineReport
@@ -8,7 +8,7 @@ from cluster_side.scaling.policy.planner import Planner
 
 
 def jobs(planner: Planner, now: float) -> Jobs:
-    """Return everything that the autoscaler knows."""
+    """Return all jobs and pipelines that the autoscaler knows."""
     ledger = planner.ledger
     known = [_job(job, now) for job in ledger.jobs.values()]
     asked = [

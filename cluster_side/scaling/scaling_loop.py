@@ -1,4 +1,4 @@
-"""The autoscaler's core: what it hears from buffers, the metadata server, people and the batch system, and what it then does.
+"""The autoscaler's core: from messages of buffers, metadata server, people and batch system to calls and answers.
 
 Theory: buffers are asked a long question each, and answer at once when their queue jumps; scans are watched the same way. Sorters
 are asked at every tick whether there is room for results; one that is silent is believed what it said last. A
@@ -65,7 +65,7 @@ class ScalerMachine:
         return effects
 
     def progress(self) -> dict[str, float]:
-        """Return the numbers to show."""
+        """Return the numbers that `beamtide topology` shows."""
         ledger = self.planner.ledger
         numbers = {"jobs": float(ledger.alive()), "node_hours": round(self.planner.budget.spent(), 2)}
         for name, pipeline in self.planner.pipelines.items():

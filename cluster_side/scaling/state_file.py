@@ -1,4 +1,4 @@
-"""What the autoscaler must not forget, in a file of lines, and the lock that makes it the only one.
+"""The state file of the autoscaler, and the lock that allows only one autoscaler per site.
 
 Theory: a line is a checksum and a JSON list (table, key, value; no value = forgotten). The pump syncs the lines of a batch before
 it sends or calls anything that they promise. A start reads the lines up to the first that is damaged (a torn end is what a crash
@@ -76,7 +76,7 @@ class StateFile:
         return ""
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._file.close()
         os.close(self._lock)
 
@@ -92,7 +92,7 @@ class StateFile:
 
 
 def peek(folder: pathlib.Path) -> Rows:
-    """Return the rows of a journal without being in charge; empty if there is none."""
+    """Return the rows of a state file without taking the lock; empty if there is none."""
     return _read(folder / "journal.jsonl")
 
 
@@ -126,7 +126,7 @@ def _take_charge(path: pathlib.Path) -> tuple[int, int]:
         os.close(descriptor)
         who = said.partition(" ")[2].strip() or "somewhere"
         raise BadInput(
-            f"another autoscaler is in charge ({who}; {path}): stop it first, two would order everything twice"
+            f"another autoscaler runs for this site ({who}; {path}): stop it first, two would order everything twice"
         ) from error
     number = said.partition(" ")[0].strip()
     fence = int(number) + 1 if number.isdecimal() else 1

@@ -19,7 +19,7 @@ SHAPES = st.sampled_from([(4, 5), (4, 5), (4, 5), (7,)])
 PHASES = ["announced", "running", "ended"]
 
 
-class SettingsStoreStory(RuleBasedStateMachine):
+class MetadataStory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
@@ -91,7 +91,7 @@ class SettingsStoreStory(RuleBasedStateMachine):
         if known is not None and known.phase == "ended":
             reason = "used once"
         elif known is not None and known.phase == "running" and known.scan != scan:
-            reason = "end it before"
+            reason = "give the new scan another"
         elif known is None or (known.phase == "announced" and (known.scan, known.phase) != (scan, phase)):
             self.keep(scan, phase, 20 if len(shape) == 2 else 7, 5.0 if start else 0.0)
         answer = self.ask(m.ScanStarted(scan=scan, at=5.0) if start else m.ScanAnnounced(scan=scan, in_seconds=3.0), crash)
@@ -192,8 +192,8 @@ class SettingsStoreStory(RuleBasedStateMachine):
             assert self.time < deadline, "a watcher waits longer than he wanted"
 
 
-TestSettingsStoreStory = SettingsStoreStory.TestCase
-TestSettingsStoreStory.settings = settings(max_examples=50, stateful_step_count=50)
+TestMetadataStory = MetadataStory.TestCase
+TestMetadataStory.settings = settings(max_examples=50, stateful_step_count=50)
 
 
 def ask(message: Message) -> Message:

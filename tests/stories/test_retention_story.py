@@ -161,7 +161,7 @@ class FilingStory(RuleBasedStateMachine):
             sent = self.ask(whole)
             if name in self.gone:
                 assert isinstance(sent.message, Refused)
-                assert "stand in its files" in sent.message.reason
+                assert "only in its result files" in sent.message.reason
                 continue
             for number in range(self.came[name]):
                 found = sent.arrays["data"][number * LENGTH :][:LENGTH]

@@ -101,7 +101,11 @@ def test_a_line_cut_over_two_files_has_both_as_inputs() -> None:
 
 def test_an_early_end_ignores_what_is_beyond_and_voids_what_never_came() -> None:
     tasks = plan(state((3, 4), 6, "ended"), pipeline("line"), DIGEST, [FileFact(name(0), 5)], closed=True)
-    assert [(task.start, task.stop, task.void) for task in tasks] == [(0, 4, ""), (4, 5, ""), (5, 6, "no file came for them")]
+    assert [(task.start, task.stop, task.void) for task in tasks] == [
+        (0, 4, ""),
+        (4, 5, ""),
+        (5, 6, "no file came for these indexes"),
+    ]
     frames = [FileFact(name(0), 50)]
     assert covered(plan(state((3, 4), 6), pipeline(4), DIGEST, frames, closed=True)) == list(range(8)), "its frames are there"
 
@@ -222,7 +226,7 @@ def test_a_task_that_begins_early_is_one_whatever_comes(data: st.DataObject) -> 
 
 def test_a_task_that_should_begin_early_is_void_when_no_frame_came() -> None:
     tasks = plan(state((3, 4), 6, "ended"), pipeline("scan", begin_with=4), DIGEST, [], closed=True)
-    assert [(task.start, task.stop, task.void) for task in tasks] == [(0, 6, "no file came for them")]
+    assert [(task.start, task.stop, task.void) for task in tasks] == [(0, 6, "no file came for these indexes")]
 
 
 @settings(max_examples=200)

@@ -103,7 +103,7 @@ def processes_of(site_file: pathlib.Path) -> list[int]:
 
 def pids(host: Host) -> dict[str, int]:
     """Return the process of each component."""
-    return {name: child.process.pid for name, child in host._children.items()}
+    return {name: its.process.pid for name, its in host._processes.items()}
 
 
 def kill(pid: int) -> None:

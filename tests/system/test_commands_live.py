@@ -147,7 +147,7 @@ def test_get(live: Deployment, tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert SCAN.id in told(live, "get")["scans"]
     assert iron in told(live, "get", SCAN.id)["datasets"]
     assert told(live, "get", SCAN.id, "xrf", "--verify")["problems"] == []
-    assert "files are what was written" in words_of(capsys, "get", SCAN.id, "--verify", "-c", live.file)
+    assert "files are as they were written" in words_of(capsys, "get", SCAN.id, "--verify", "-c", live.file)
     whole, here = tmp_path / "whole", tmp_path / "here"
     assert told(live, "get", SCAN.id, "--to", whole)["written"] == [str(whole / SCAN.id)]
     assert (whole / SCAN.id / "preview").is_dir()
@@ -219,7 +219,7 @@ def test_what_a_job_would_be_is_shown_and_nothing_starts(live: Deployment, capsy
     proposed = told(live, "autoscale", "--dry-run")["orders"]
     assert [one["pipeline"] for one in proposed] == list(live.pipelines)  # type: ignore[union-attr,index,attr-defined]
     assert {one["id"] for one in told(live, "jobs")["jobs"]} <= before, "jobs may leave meanwhile"  # type: ignore[attr-defined]
-    assert "another autoscaler is in charge" in words_of(capsys, "autoscale", "--once", "-c", live.file, code=2)
+    assert "another autoscaler runs for this site" in words_of(capsys, "autoscale", "--once", "-c", live.file, code=2)
 
 
 def test_a_second_host_on_the_same_state_is_refused(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +246,7 @@ def test_run_one_pipeline_of_a_folder_interrupted_and_again(own: Deployment) -> 
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=30)
     assert child.returncode == 130
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     assert "Traceback" not in said
     end = clock.monotonic() + 10
     while processes_of(running) and clock.monotonic() < end:  # one that was just being born ends with its parent

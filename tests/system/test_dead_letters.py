@@ -102,7 +102,7 @@ def test_from_the_failure_to_the_repaired_file(
 
     capsys.readouterr()
     assert main.run(["dlq", "show", f"{SCAN.id}/enc", "-c", str(deployment.file)]) == 2
-    assert "is the beginning of 2 tasks" in capsys.readouterr().err
+    assert "2 tasks begin with" in capsys.readouterr().err
     assert main.run(["dlq", "list", "-c", str(deployment.file)]) == 0
     assert name in capsys.readouterr().out
     assert main.run(["dlq", "show", name, "-c", str(deployment.file)]) == 0

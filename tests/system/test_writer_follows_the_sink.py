@@ -210,7 +210,7 @@ def test_what_stands_in_a_file_may_go_and_nobody_misses_it(small_sink: tuple[Dep
             one.step()
         assert (one.why(), one.progress()["open"]) == ("", 0)
     assert final.stat().st_mtime_ns == before
-    with pytest.raises(BadInput, match="stand in its files"):
+    with pytest.raises(BadInput, match="only in its result files"):
         caller.ask(site.address("sink"), ResultsRequest(product=product_of(), start=0), Results)
 
 

@@ -168,7 +168,7 @@ def test_no_job_is_started_while_results_have_no_room(rig: Rig) -> None:
     asked = {one.peer for one in rig.tick() if isinstance(one, Send) and isinstance(one.message, GaugeRequest)}
     assert asked == {link("sorter.xrf"), link("sorter.xrd")}, "sorters are asked at every tick"
     assert set(rig.desk.started()) == {"xrd"}, "only the pipeline whose sorter is full stands still"
-    assert "xrf: its results have no room, so nothing is started: 9 MiB of results wait" in rig.machine.why()
+    assert "xrf: there is no room for its results, so nothing is started: 9 MiB of results wait" in rig.machine.why()
     results("")
     rig.gauge("xrf", 100)
     rig.tick()
@@ -364,7 +364,7 @@ def test_a_new_autoscaler_adopts_by_token_what_the_old_one_ordered(tmp_path: pat
 
 def test_one_autoscaler_is_in_charge_and_each_has_the_next_number(tmp_path: pathlib.Path) -> None:
     first = StateFile(tmp_path)
-    with pytest.raises(BadInput, match=r"another autoscaler is in charge \(process \d+ on .*stop it first"):
+    with pytest.raises(BadInput, match=r"another autoscaler runs for this site \(process \d+ on .*stop it first"):
         StateFile(tmp_path)
     first.close()
     second = StateFile(tmp_path)

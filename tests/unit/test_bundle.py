@@ -72,7 +72,7 @@ def test_what_is_written_is_what_is_read(tmp_path: pathlib.Path, name: str) -> N
         assert (folder / "traceback.txt").read_text() == "Traceback: off"
         assert (folder / "stderr.txt").read_text() == "warned"
         assert json.loads((folder / "failure.json").read_text())["reason"] == "off"
-        assert f"work --bundle {name}" in (folder / "README.txt").read_text()
+        assert f"beamtide rerun {name}" in (folder / "README.txt").read_text()
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted([name, "raw", "secret"]), "nothing else is left"
     with pytest.raises(BadInput, match="exists already"):
         written(tmp_path, name, letter_of())
@@ -118,6 +118,6 @@ def test_letters_are_found_by_name_beginning_or_scan() -> None:
     assert starts("s/xrf/002") == ["0020"]
     assert starts("s/xrf") == starts("s") == ["0011", "0012", "0020", "0011x"]
     assert starts("t/") == ["0030"]
-    for text, words in (("s/xrf/001", "the beginning of 3 tasks"), ("u", "there is no dead letter"), ("", "there is no")):
+    for text, words in (("s/xrf/001", "3 tasks begin with"), ("u", "there is no dead letter"), ("", "there is no")):
         with pytest.raises(BadInput, match=words):
             matching(text, letters)

@@ -94,7 +94,7 @@ def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyP
     assert main.run(["fail"]) == code
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert ("goes on from there" in said) == isinstance(error, KeyboardInterrupt)
+    assert ("continues from there" in said) == isinstance(error, KeyboardInterrupt)
     if isinstance(error, BeamtideError):
         assert main.run(["--debug", "fail"]) == code
         assert "Traceback" in capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_a_payload_that_is_under_way_when_the_disk_fills_finds_the_reserve(disk:
 def test_when_even_the_reserve_is_used_up_it_ends_loudly_and_keeps_its_word(disk: pathlib.Path) -> None:
     spool, ballast = begun(disk), fill(disk)
     said: list[int] = []
-    with pytest.raises(Broken, match="Make room on its disk; nothing was acknowledged that is not on it"):
+    with pytest.raises(Broken, match="Make room on its disk; everything acknowledged is on it"):
         _keep_for_ever(spool, said)
     assert len(said) > 10
     spool.close()

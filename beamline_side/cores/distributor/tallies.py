@@ -3,7 +3,7 @@
 Theory: a table of known tasks in the spool makes submitting and closing idempotent. A task that is over and will not be retried
 is known by its indexes alone (`finished_ranges`), so the table holds what is open or was abandoned, and stays small however long
 a beamtime is. A tally per (scan, pipeline, settings) is kept in memory and on disk. `version` grows with every change, also over
-restarts, and each scan remembers its last one. A task that was abandoned and retried is counted anew when its next generation
+restarts, and each scan remembers its last one. A task that was abandoned and retried is counted again when its next generation
 has a verdict; older generations change nothing.
 No clock. Invariant: verdicts never outnumber tasks.
 """
@@ -101,7 +101,7 @@ class Tallies:
         return (self._versions.get(scan, -1) if scan else self.version) > version
 
     def open_pipelines(self, scan: ScanId) -> set[PipelineName]:
-        """Return the pipelines that have open tasks of a scan, or may have: abandoned ones may be retried just now."""
+        """Return the pipelines with open tasks of a scan, or abandoned ones, which may be retried at this moment."""
         found = (tally for tally in self._tallies.values() if tally.scan == scan)
         return {tally.pipeline for tally in found if _open(tally) or tally.abandoned}
 
@@ -142,7 +142,7 @@ def _is_news(known: Known, verdict: Closed) -> bool:
 
 
 def _uncounted(tally: Tally, known: Known) -> Tally:
-    """Take back an abandoned task that was retried, and its reason."""
+    """Uncount an abandoned task that was retried, and remove its reason."""
     reasons = tuple(reason for reason in tally.reasons if not reason.startswith(_range(known)))
     return msgspec.structs.replace(tally, abandoned=tally.abandoned - 1, reasons=reasons)
 

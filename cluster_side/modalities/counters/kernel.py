@@ -1,6 +1,6 @@
 """Counters, heavy half: readings become rates, currents and the position of the beam.
 
-Every exposure stands for itself. What cannot be known is NaN, and flags/<name> says why, one bit per reason.
+Every exposure is computed by itself. Unknown values are NaN, and flags/<name> says why, one bit per reason.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""DPC, heavy half: frames, or the readings of a segmented detector, become sums and deflections; each exposure for itself."""
+"""DPC, heavy half: frames, or the readings of a segmented detector, become sums and deflections, exposure by exposure."""
 
 import pathlib
 from collections.abc import Mapping

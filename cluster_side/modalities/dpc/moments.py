@@ -1,4 +1,4 @@
-"""Moments of frames: how much, where its middle is, and how wide it is. Pure.
+"""Moments of frames: sum, centre of mass and width. Pure.
 
 Theory: sum, centre of mass and width of a frame need only its two profiles, the sums of its rows and of its columns. Each is a
 matrix-vector product over the frames of a task, in blocks that stay in the processor's cache, so memory is read once. Products

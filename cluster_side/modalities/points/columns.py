@@ -1,7 +1,7 @@
 """Columns of a task: one value per exposure (n,), or several samples (n, samples); and the flags that say what is wrong with one.
 
-A lost trigger is NaN and stays NaN; so is an exposure with a lost sample. All results are float64. Every function here looks at
-one exposure at a time, so that a result does not depend on how a scan was cut into tasks.
+A lost trigger is NaN and stays NaN; so is an exposure with a lost sample. All results are float64. Every function here computes
+each exposure by itself, so that a result does not depend on how a scan was cut into tasks.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is done in which order: "DM 100 -> LSQML 50" and how it is written.
+"""Recipes: which engines run in which order, such as "DM 100 -> LSQML 50".
 
 A recipe is a list of stages; a stage is the name of an engine, the number of its iterations, and, where the engine has some,
 options in brackets: "RAAR(0.8) 50", "rPIE(0.05, batch 8) 30", "LSQML(batch 64) 50".

@@ -1,4 +1,4 @@
-"""Batch systems: submit, look, cancel. `launcher_of` finds the one that a site file names."""
+"""Launchers of jobs: submit, look, cancel. `launcher_of` finds the one that a site file names."""
 
 from beamtide import registry
 from beamtide.config.models import Deployment

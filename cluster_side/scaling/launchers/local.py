@@ -1,4 +1,4 @@
-"""Jobs as processes on this machine: the laptop, the demo, the tests.
+"""Jobs as processes on this machine: for a laptop, the demo, the tests.
 
 Theory: a job is the leader of a session of its own, and carries its token and number in its environment; so the jobs of an
 autoscaler that was killed are found again by reading the processes of this user, and are adopted like those of a batch system.
@@ -35,11 +35,11 @@ from cluster_side.scaling.launchers.base import (
 )
 
 PARENT = "BEAMTIDE_PARENT"
-"""Environment variable with the process that a job must not outlive."""
+"""Environment variable with the id of the process with which a job ends."""
 JOB, TOKEN = "BEAMTIDE_JOB", "BEAMTIDE_TOKEN"
 """Environment variables with the id of a job, and the token of its order."""
 ENTERING = 100
-"""How often we look at a process that is just becoming another program, 5 ms apart."""
+"""How often to look, every 5 ms, at a process that is just executing another program."""
 REMEMBERED = 1000
 """How many jobs that ended are still shown."""
 
@@ -105,7 +105,7 @@ class LocalLauncher(Launcher):
         return Seen(self._ended | running)
 
     def _with_last_line(self, end: Sighting) -> Sighting:
-        """Add what a job that failed said last."""
+        """Add the last line of a failed job's log."""
         if end.cause not in (EndCause.START, EndCause.CODE):
             return end
         words = job_log.last_line(self._deployment, self._deployment.site.state / "logs", end.id)
@@ -187,7 +187,7 @@ def _orphans(site: str) -> dict[str, _Job]:
 
 
 def _command(pid: int) -> list[str]:
-    """Return the words of a process; one that is just becoming another program has none, for an instant."""
+    """Return the command line of a process; one that is just executing another program has none for an instant."""
     for _ in range(ENTERING):
         words = _words(pathlib.Path(f"/proc/{pid}/cmdline"))
         if any(words) or not (_leads_session(pid) and _runs(pid)):
@@ -208,9 +208,9 @@ def _memory_mb() -> int:
 
 
 def _gone(pid: int, job: str) -> int | None:
-    """Return None while a process is that job, else 0: nobody knows how it ended.
+    """Return None while a process is that job, else 0: its real exit code is not known.
 
-    A process without an environment that still runs is just becoming another one (a script that enters its program).
+    A process without an environment that still runs is just executing another program (a script that ends in `exec`).
     """
     environment = _environment(pid)
     return None if environment.get(JOB) == job or (not environment and _runs(pid)) else 0
@@ -231,5 +231,5 @@ def _environment(pid: int) -> dict[str, str]:
 def _words(path: pathlib.Path) -> list[str]:
     try:
         return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-    except OSError:  # it ended, or is somebody else's
+    except OSError:  # it ended, or belongs to another user
         return []

@@ -1,7 +1,7 @@
 """The real autoscaler's decisions (planner, law, ledger, breaker) as a policy of the simulated world.
 
-What the daemon learns from buffers, the metadata server and the batch system, it learns here from the world, as late: who waits
-and works at every tick, the batch system's picture every few seconds, the fate of an order when the call returns.
+What the autoscaler learns from buffers, metadata server and batch system, it learns here from the world, with the same delays:
+the queue at every tick, the batch system's listing every few seconds, the answer to an order when the call returns.
 """
 
 import math
@@ -29,7 +29,7 @@ PRIOR_START = 12.0
 
 
 class Pilot:
-    """`Planner` at the controls of a world."""
+    """`Planner` as the policy of a world."""
 
     newest_first, jumps = True, True
 
@@ -44,7 +44,7 @@ class Pilot:
         self._scans = 0
 
     def announced(self, scan: Announced) -> None:
-        """Hear of a scan."""
+        """Note an announced scan."""
         self._scans += 1
         known = Scan(id=ScanId(f"scan_{self._scans}"), shape=(scan.count,), period=1 / scan.rate)
         starts_in = scan.begins - self._world.now
@@ -53,7 +53,7 @@ class Pilot:
             self.planner.pipelines[scan.pipeline].forecast.heard([state], self._world.now)
 
     def step(self) -> None:
-        """Look, decide, act."""
+        """Observe, decide, act."""
         now, planner = self._world.now, self.planner
         for name, queue in self._world.queues.items():
             gauge = _gauge(name, queue, now)

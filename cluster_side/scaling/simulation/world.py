@@ -1,7 +1,8 @@
 """A beamline with its queues and workers, a batch system, and a policy that scales: one run in virtual time.
 
-The policy is told of announcements and is called at every tick, and at once when a queue jumps; it acts through the batch system
-and by telling jobs to leave. Latency is from a task's arrival to its result; waste is what was allocated and did not compute.
+The policy is told of announcements and is called at every tick, and at once when a queue grows quickly; it acts through the batch
+system and by telling jobs to leave. Latency is from a task's arrival to its result; waste is what was allocated and did not
+compute.
 Clock policy: virtual seconds only; `random` from a seed, so that a run can be repeated.
 """
 
@@ -24,13 +25,13 @@ LONGEST = 20000.0
 
 
 class Policy(Protocol):
-    """What decides how many jobs there are."""
+    """A scaling policy: decides how many jobs there are."""
 
     newest_first: bool
     """Which idle worker is served first."""
     tick: float
     jumps: bool
-    """Whether it decides at once when a queue jumps."""
+    """Whether it decides at once when a queue grows quickly."""
 
     def announced(self, scan: Announced) -> None:
         """A scan was announced."""
@@ -75,7 +76,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
-    """What came of a run: seconds from arrival to result by pipeline, CPU-seconds wasted, calls of the batch system, jobs."""
+    """The outcome of a run: seconds from arrival to result by pipeline, CPU-seconds wasted, calls of the batch system, jobs."""
 
     latencies: dict[str, list[float]]
     makespan: float
@@ -107,7 +108,7 @@ class World:
         self.policy: Policy
 
     def run(self, policy: Policy) -> SimulationResult:
-        """Let it happen."""
+        """Run the simulation."""
         self.policy = policy
         for arrival in self.trace.arrivals:
             self.at(arrival.at, functools.partial(self._arrive, arrival))
@@ -131,7 +132,7 @@ class World:
         )
 
     def at(self, when: float, happens: Callable[[], None]) -> None:
-        """Let something happen then."""
+        """Schedule an event."""
         heapq.heappush(self._heap, (when, next(self._numbers), happens))
 
     def tell_to_leave(self, job: SimulatedJob) -> None:
@@ -141,10 +142,6 @@ class World:
         if job.state == "idle" and job in queue.idle:
             queue.idle.remove(job)
             self.batch.leave(job)
-
-    def pending(self, pipeline: str) -> list[SimulatedJob]:
-        """Return the jobs that do not work yet, oldest first."""
-        return [job for job in self.batch.jobs.values() if job.pipeline == pipeline and job.state in ("pending", "starting")]
 
     def _tick(self) -> None:
         self._step()
