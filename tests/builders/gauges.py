@@ -10,6 +10,5 @@ def make_gauge(pipeline: str, ready: int, jobs: dict[str, tuple[int, int]] | Non
     """Return a queue whose tasks take 2 s; `jobs`: how many of their workers wait, and how many hold a task."""
     jobs = jobs or {}
     idle, leased = (sum(counts[which] for counts in jobs.values()) for which in (0, 1))
-    fields = dict.fromkeys(("held", "oldest_wait", "arrival_rate", "done", "abandoned", "retried"), 0)
-    fields |= {"idle": idle, "leased": leased, "workers": idle + leased, "service_time": 2.0, "jobs": jobs, **more}
-    return BufferGauge(pipeline=PipelineName(pipeline), ready=ready, **fields)
+    fields = {"idle": idle, "leased": leased, "workers": idle + leased, "service_time": 2.0, "jobs": jobs}
+    return BufferGauge(pipeline=PipelineName(pipeline), ready=ready, **fields | more)
