@@ -12,8 +12,9 @@ from beamtide import clock
 from beamtide.config.models import CapsConfig, Deployment, Roots, ScalingConfig, SiteConfig
 from cluster_side.images import enter
 from cluster_side.scaling.launchers import launcher_of
-from cluster_side.scaling.launchers.base import Denied, EndCause, JobOrder, JobShape, Phase, Seen, Sighting, Submitted
+from cluster_side.scaling.launchers.base import Denied, EndCause, JobOrder, JobShape, Phase, Submitted
 from cluster_side.scaling.launchers.local import JOB, TOKEN, LocalLauncher
+from cluster_side.scaling.launchers.trial import settle
 
 pytestmark = pytest.mark.system
 PAUSE = "import signal; signal.pause()"
@@ -30,17 +31,6 @@ def order(deployment: Deployment, token: str, program: str, count: int = 1) -> J
     argv = (sys.executable, "-c", program, str(deployment.file))
     logs = deployment.site.state / "logs"
     return JobOrder("xrf", "xrf", token, count, 1, 1, JobShape(), "beamtide-test-xrf", argv, logs, {"WHO": "me"})
-
-
-def settle(launcher: LocalLauncher, name: str, phase: Phase) -> Sighting:
-    end = clock.monotonic() + 10
-    while clock.monotonic() < end:
-        listing = launcher.look()
-        assert isinstance(listing, Seen)
-        if name in listing.jobs and listing.jobs[name].phase is phase:
-            return listing.jobs[name]
-        clock.pause(0.005)
-    raise AssertionError(f"{name} was never {phase}")
 
 
 def test_phases_and_logs(tmp_path: pathlib.Path) -> None:
