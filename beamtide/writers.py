@@ -115,7 +115,7 @@ class Outputs(Protocol):
         ...
 
 
-class Writer(Protocol):
+class FormatWriter(Protocol):
     """Makes files of a finished product."""
 
     def __call__(self, product: FinishedProduct, out: Outputs) -> None:

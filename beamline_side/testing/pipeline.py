@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beamline_side.hosts.one_scan import is_fed, shape_of, submit_scan
-from beamline_side.services.writer.writer import WriterLoop
+from beamline_side.services.writer.writer import Writer
 from beamline_side.testing.in_process import InProcessCaller, InProcessSite
 from beamline_side.writers.written import never_written
 from beamtide import registry
@@ -133,7 +133,7 @@ def _complete(client: Client, wanted: Sequence[Product]) -> bool:
 
 
 def _write(deployment: Deployment, caller: InProcessCaller, wanted: Sequence[Product]) -> None:
-    writer = WriterLoop(deployment, caller)
+    writer = Writer(deployment, caller)
     try:
         for _ in range(ROUNDS):
             writer.step()

@@ -21,7 +21,7 @@ from beamline_side.writers.files import Outcome, ProductFiles
 from beamline_side.writers.written import ENDING, listed
 from beamtide.messages.results import DatasetHeader
 from beamtide.results import layout
-from beamtide.writers import FinishedProduct, Outputs, Writer
+from beamtide.writers import FinishedProduct, FormatWriter, Outputs
 
 Read = Callable[[pathlib.Path], Mapping[str, Any]]
 NAME = "checked"
@@ -37,7 +37,7 @@ CALLS = 12
 """It is stopped at each of so many calls, and behind the last."""
 
 
-def check_writer(writer: Writer, folder: pathlib.Path | str, *, read: Read | None = None) -> None:
+def check_writer(writer: FormatWriter, folder: pathlib.Path | str, *, read: Read | None = None) -> None:
     """Try a writer on small products below `folder`; AssertionError says what is otherwise than it should be.
 
     `read` takes what the writer made of one product, one file or folder, and returns dataset -> values, or (values, units);
@@ -52,7 +52,7 @@ def check_writer(writer: Writer, folder: pathlib.Path | str, *, read: Read | Non
 
 @dataclass(slots=True)
 class _Suite:
-    writer: Writer
+    writer: FormatWriter
     folder: pathlib.Path
     read: Read | None
 
@@ -106,7 +106,7 @@ class _Suite:
         names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         assert not names, f"{sample.name}: it was stopped, and {names[0]} is there, gone or changed all the same"
 
-    def _write(self, sample: WriterSample, writer: Writer) -> Outcome:
+    def _write(self, sample: WriterSample, writer: FormatWriter) -> Outcome:
         """Write it as the writer service does."""
 
         def watched(product: FinishedProduct, out: Outputs) -> None:
@@ -158,7 +158,7 @@ class _Suite:
 class _StoppedWriter:
     """A writer that the disk stops at its n-th call to us: for a path, for a dataset, or when it is done."""
 
-    def __init__(self, writer: Writer, call: int) -> None:
+    def __init__(self, writer: FormatWriter, call: int) -> None:
         self._writer, self._left, self.returned = writer, call, False
 
     def __call__(self, product: FinishedProduct, out: Outputs) -> None:

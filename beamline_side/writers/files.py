@@ -27,7 +27,7 @@ from beamtide.errors import BadInput, BeamtideError, Broken
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product
 from beamtide.results import layout
-from beamtide.writers import FinishedProduct, Writer
+from beamtide.writers import FinishedProduct, FormatWriter
 
 RESULT = "hdf5"
 """The format that is also written while a scan runs, and that gets its name last."""
@@ -81,7 +81,7 @@ class ProductFiles:
                 self._live.append(results, following)
         self.cursor = following
 
-    def write(self, content: Content, find: Callable[[str], Writer] | None = None) -> Outcome:
+    def write(self, content: Content, find: Callable[[str], FormatWriter] | None = None) -> Outcome:
         """Write what is not written yet, in place of what is older. Raises what comes in the way of all writers."""
         stem = stem_of(self._processed, self.product)
         ensure_room(stem.parent, self.live.stat().st_size if self.live.exists() else 0)
@@ -119,9 +119,9 @@ class ProductFiles:
             outcome.failed[name] = error
 
 
-def registered(name: str) -> Writer:
+def registered(name: str) -> FormatWriter:
     """Return an installed writer."""
-    found: Writer = registry.find("writers", name)
+    found: FormatWriter = registry.find("writers", name)
     return found
 
 
@@ -148,7 +148,7 @@ def product_in(path: pathlib.Path) -> Product | None:
     return None
 
 
-def _made(find: Callable[[str], Writer], out: HiddenOutputs, told: FinishedProduct) -> tuple[str, ...]:
+def _made(find: Callable[[str], FormatWriter], out: HiddenOutputs, told: FinishedProduct) -> tuple[str, ...]:
     """Let a writer do its work; return what it made, under its final names."""
     try:
         with plainly(told.file):

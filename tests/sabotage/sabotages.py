@@ -11,6 +11,7 @@ SPOOLED = ("tests/unit/test_spool.py",)
 SLURMED = ("tests/slurm/test_faults.py",)
 LAWS = ("tests/unit/test_law.py",)
 SCALING = ("tests/stories/test_ledger_story.py",)
+PLUGINS = ("tests/unit/test_plugins.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -723,5 +724,47 @@ SABOTAGES = (
         "client.fetch(one.scan, name, one.start, one.stop, need.settings)",
         "client.fetch(one.scan, name, one.start, one.stop)",
         ("tests/system/test_client.py",),
+    ),
+    Sabotage(
+        "of two plug-ins of one name the first one wins",
+        "find",
+        "len({point.value for point in points}) > 1",
+        "False",
+        PLUGINS,
+    ),
+    Sabotage(
+        "settings of a launcher that is not chosen are not looked at",
+        "launcher_problems",
+        "{site.launcher: 0, **site.launchers}",
+        "(site.launcher,)",
+        PLUGINS,
+    ),
+    Sabotage(
+        "a job of Slurm that starts others gives them its name",
+        "job_name",
+        "environment.get('BEAMTIDE_JOB')",
+        "environment.get('NOTHING')",
+        ("tests/unit/test_allocation.py",),
+    ),
+    Sabotage(
+        "jobs of a launcher of our own are told to die with our parent",
+        "live_with_parent",
+        "os.environ.pop(PARENT, '')",
+        "os.environ.get(PARENT, '')",
+        PLUGINS,
+    ),
+    Sabotage(
+        "an image takes in what lacks half of what it needs",
+        "add_plugins",
+        "_quietly([*PIP, 'install', '--dry-run', '--ignore-installed', '--no-index', '--find-links', place, *new])",
+        "",
+        ("tests/unit/test_image_plugins.py",),
+    ),
+    Sabotage(
+        "frames that are counted too early pass for a format that waits",
+        "counts_only_what_is_finished",
+        "part is None or same(part, whole, 0, found)",
+        "True",
+        ("tests/unit/test_format_checks.py",),
     ),
 )

@@ -13,7 +13,7 @@ import pytest
 import beamtide
 from beamline_side.services.components import SERVICES
 from beamline_side.services.writer import filed_scans, troubles
-from beamline_side.services.writer.writer import Stopped, WriterLoop
+from beamline_side.services.writer.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.component.heartbeat import card_of
 from beamtide.component.service import links_of
@@ -97,7 +97,7 @@ def release_positions(caller: Caller, deployment: Deployment, settings: str = ""
 
 
 def test_live_file_then_final_file_with_positions_and_settings(deployment: Deployment, caller: Caller) -> None:
-    processed, following = deployment.site.roots.processed, WriterLoop(deployment, caller)
+    processed, following = deployment.site.roots.processed, Writer(deployment, caller)
     live, final = (rule(processed, "scan_1", "xrf") for rule in (layout.live_file, layout.result_file))
     release(caller, deployment, line(0), line(1))
     following.step()
@@ -114,7 +114,7 @@ def test_live_file_then_final_file_with_positions_and_settings(deployment: Deplo
     assert iron.coords["x"][1] - iron.coords["x"][0] == pytest.approx(0.5, abs=0.02)
     assert np.isnan(iron.values[2]).all()
     before = final.stat().st_mtime_ns
-    again = WriterLoop(deployment, caller)
+    again = Writer(deployment, caller)
     again.step()
     assert (again.progress()["finished"], final.stat().st_mtime_ns) == (1, before)
 
@@ -123,7 +123,7 @@ def test_an_unwritable_folder_is_a_sentence_and_nothing_is_lost(
     deployment: Deployment, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(troubles, "REST", 0.0)
-    processed, following = deployment.site.roots.processed, WriterLoop(deployment, caller)
+    processed, following = deployment.site.roots.processed, Writer(deployment, caller)
     processed.write_text("a file where the folder should be")
     release(caller, deployment, line(0))
     following.step()
@@ -134,7 +134,7 @@ def test_an_unwritable_folder_is_a_sentence_and_nothing_is_lost(
     assert following.why() == ""
     following.close()
     with pytest.raises(Stopped):
-        WriterLoop(deployment, caller, pulse=stop_at_once).step()
+        Writer(deployment, caller, pulse=stop_at_once).step()
 
 
 def stop_at_once() -> None:
@@ -142,7 +142,7 @@ def stop_at_once() -> None:
 
 
 def test_one_bad_product_does_not_stop_the_others(deployment: Deployment, caller: Caller) -> None:
-    processed, following, good = deployment.site.roots.processed, WriterLoop(deployment, caller), product_of(scan="scan_2")
+    processed, following, good = deployment.site.roots.processed, Writer(deployment, caller), product_of(scan="scan_2")
     caller.ask(deployment.address("metadata"), ScanStarted(scan=state_of(scan="scan_2").scan), Ok)
     layout.live_file(processed, "scan_1", "xrf").mkdir(parents=True)
     release(caller, deployment, line(0), line(0, product=good))
@@ -160,7 +160,7 @@ def test_the_settings_and_calibration_files_are_in_the_file(deployment: Deployme
     caller.ask(metadata, ScanEnded(scan=product.scan), Ok)
     release(caller, deployment, *(line(number, product=product) for number in range(4)))
     release_positions(caller, deployment)
-    WriterLoop(deployment, caller).step()
+    Writer(deployment, caller).step()
     with h5py.File(layout.result_file(deployment.site.roots.processed, "scan_1", "xrf")) as root:
         assert root["entry/process/calibration_cfg/data"].asstr()[()] == "[peaks]"
         assert '"snip": 24' in root["entry/process/settings/data"].asstr()[()]
@@ -169,7 +169,7 @@ def test_the_settings_and_calibration_files_are_in_the_file(deployment: Deployme
 def test_a_sink_that_is_away_is_a_sentence_and_comes_back(deployment: Deployment) -> None:
     with Caller() as caller, serving(deployment, "metadata"):
         caller.ask(deployment.address("metadata"), ScanStarted(scan=state_of().scan), Ok)
-        following = WriterLoop(deployment, caller)
+        following = Writer(deployment, caller)
         following.step()
         assert "is the service running?" in following.why()
         with serving(deployment, "sink"):
@@ -196,7 +196,7 @@ def small_sink(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def test_what_stands_in_a_file_may_go_and_nobody_misses_it(small_sink: tuple[Deployment, Caller]) -> None:
     site, caller = small_sink
-    following, final = WriterLoop(site, caller), layout.result_file(site.site.roots.processed, "scan_1", "xrf")
+    following, final = Writer(site, caller), layout.result_file(site.site.roots.processed, "scan_1", "xrf")
     release(caller, site, *(line(number) for number in range(4)))
     release_positions(caller, site)
     caller.ask(site.address("metadata"), ScanEnded(scan=state_of().scan.id), Ok)
@@ -205,7 +205,7 @@ def test_what_stands_in_a_file_may_go_and_nobody_misses_it(small_sink: tuple[Dep
     before = final.stat().st_mtime_ns
     assert filed_of(caller, site) == {"xrf": True, "encoders": False}, "what stands in no file of its own stays"
     release_positions(caller, site, settings="of other positions")
-    again = WriterLoop(site, caller)
+    again = Writer(site, caller)
     for one in (following, again):
         for _ in range(2):
             one.step()
@@ -217,7 +217,7 @@ def test_what_stands_in_a_file_may_go_and_nobody_misses_it(small_sink: tuple[Dep
 
 def test_nothing_goes_while_a_task_is_open_or_may_be_retried(small_sink: tuple[Deployment, Caller]) -> None:
     site, caller = small_sink
-    following, task = WriterLoop(site, caller), line(2)[0].task
+    following, task = Writer(site, caller), line(2)[0].task
     caller.ask(site.address("distributor"), SubmitRequest(tasks=(task,)), Ok)
     release(caller, site, *(lost(number, "broken") if number == 2 else line(number) for number in range(4)))
     release_positions(caller, site)

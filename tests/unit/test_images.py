@@ -2,7 +2,6 @@
 
 import pathlib
 import subprocess
-import zipfile
 
 import pytest
 
@@ -166,32 +165,3 @@ def test_a_wrong_container_section_is_one_sentence(tmp_path: pathlib.Path, secti
     with pytest.raises(BadInput, match=said) as refused:
         site.load(deployment.file)
     assert "site.yaml" in str(refused.value)
-
-
-def wheel(folder: pathlib.Path, name: str, needs: str = "") -> pathlib.Path:
-    """Make a wheel by hand: a module, and what it needs."""
-    path, facts = folder / f"{name}-1.0-py3-none-any.whl", f"{name}-1.0.dist-info"
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr(f"{name}.py", "")
-        file.writestr(f"{facts}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}")
-        file.writestr(f"{facts}/WHEEL", "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        file.writestr(f"{facts}/RECORD", f"{name}.py,,\n{facts}/METADATA,,\n{facts}/WHEEL,,\n{facts}/RECORD,,\n")
-    return path
-
-
-def test_other_distributions_go_into_an_image_if_what_they_need_is_there(tmp_path: pathlib.Path) -> None:
-    place = tmp_path / "wheels"
-    place.mkdir()
-    wheel(place, "pinned_one")
-    (place / "names.txt").write_text("pinned_one==1.0\n")
-    good, bad = (
-        wheel(tmp_path, "my_roi", "Requires-Dist: pinned-one\n"),
-        wheel(tmp_path, "my_map", "Requires-Dist: gone-for-good\n"),
-    )
-    assert builder.add_plugins((), place) == []
-    assert builder.add_plugins((good,), place) == ["my_roi==1.0"]
-    assert (place / "names.txt").read_text() == "pinned_one==1.0\nmy_roi==1.0\n"
-    with pytest.raises(BadInput, match="gone-for-good"):
-        builder.add_plugins((bad,), place)
-    with pytest.raises(BadInput, match="there is no such folder or wheel"):
-        builder.add_plugins((tmp_path / "nothing",), place)

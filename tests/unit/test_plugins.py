@@ -10,6 +10,7 @@ from beamtide import registry
 from beamtide.cli import main
 from beamtide.config import site
 from beamtide.errors import BadInput
+from cluster_side import commands_scaling
 from cluster_side.scaling.launchers import launcher_of
 from tests.plugins import installed
 
@@ -111,6 +112,15 @@ def test_launchers_are_listed_and_their_settings_shown(queue: pathlib.Path, caps
     assert main.run(["schema", "slurm"]) == 0
     assert "partitions" in json.loads(capsys.readouterr().out)["properties"]
     assert main.run(["schema", "nothing"]) == 2
+
+
+def test_what_the_autoscaler_starts_is_not_told_whom_the_autoscaler_dies_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(commands_scaling.parent_death, "die_with", lambda parent, _: told.append(parent))
+    monkeypatch.setenv(commands_scaling.PARENT, "17")
+    commands_scaling.live_with_parent()
+    commands_scaling.live_with_parent()
+    assert told == [17]
 
 
 @pytest.mark.parametrize(

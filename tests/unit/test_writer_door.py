@@ -19,7 +19,7 @@ from beamline_side.writers.outputs import HiddenOutputs
 from beamline_side.writers.written import forget_refusals, never_written, unwritten
 from beamtide import registry
 from beamtide.errors import BadInput, Broken
-from beamtide.writers import FinishedProduct, Outputs, Writer
+from beamtide.writers import FinishedProduct, FormatWriter, Outputs
 from tests.writer_scans import content, line, product_of, state_of
 
 FOLDER = "beamtide/scan_1"
@@ -45,7 +45,7 @@ def read_arrays(folder: pathlib.Path) -> dict[str, tuple[Any, str]]:
     return {name: (np.load(folder / file), units) for name, (file, units) in named.items()}
 
 
-def raising(error: Exception) -> Writer:
+def raising(error: Exception) -> FormatWriter:
     def write(product: FinishedProduct, out: Outputs) -> None:
         out.path(".half").write_text("half")
         raise error
@@ -53,7 +53,7 @@ def raising(error: Exception) -> Writer:
     return write
 
 
-def written(folder: pathlib.Path, writers: dict[str, Writer], files: ProductFiles | None = None, **more: object) -> Outcome:
+def written(folder: pathlib.Path, writers: dict[str, FormatWriter], files: ProductFiles | None = None, **more: object) -> Outcome:
     files = files or ProductFiles(folder, product_of(), state_of(), tuple(writers))
     return files.write(content(**more), lambda name: writers.get(name) or registry.find("writers", name))
 
@@ -69,7 +69,7 @@ def test_a_writer_that_fails_stops_no_other_and_only_what_is_missing_is_tried_ag
         seen.append("text")
         text(product, out)
 
-    writers: dict[str, Writer] = {"broken": raising(OSError(28, "No space left on device")), "text": counted, "hdf5": None}  # type: ignore[dict-item]
+    writers: dict[str, FormatWriter] = {"broken": raising(OSError(28, "No space left on device")), "text": counted, "hdf5": None}  # type: ignore[dict-item]
     outcome = written(tmp_path, writers)
     assert (list(outcome.failed), outcome.refused) == (["broken"], {})
     assert names_in(tmp_path) == [".xrf.written.json", "xrf.h5", "xrf.txt"]
@@ -244,7 +244,7 @@ def lazy(product: FinishedProduct, out: Outputs) -> None:
     out.path(".txt").write_text(product.product.scan)
 
 
-def changed(change: Callable[[np.ndarray, str], tuple[np.ndarray, str]]) -> Writer:
+def changed(change: Callable[[np.ndarray, str], tuple[np.ndarray, str]]) -> FormatWriter:
     def write(product: FinishedProduct, out: Outputs) -> None:
         folder = out.path(".arrays")
         folder.mkdir()
@@ -275,6 +275,6 @@ def idle(product: FinishedProduct, out: Outputs) -> None: ...
         (changed(lambda values, units: (values, units.replace("µ", "u"))), "is in 'µm', and 'um' is read"),
     ],
 )
-def test_the_suite_finds_what_is_wrong_with_a_writer(tmp_path: pathlib.Path, writer: Writer, said: str) -> None:
+def test_the_suite_finds_what_is_wrong_with_a_writer(tmp_path: pathlib.Path, writer: FormatWriter, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
         check_writer(writer, tmp_path, read=None if writer in (beside, scribbles, lazy, idle) else read_arrays)

@@ -44,7 +44,7 @@ class Stopped(Exception):
     """The writer was asked to stop in the middle of a file."""
 
 
-class WriterLoop:
+class Writer:
     """Follows all products; `step` is one round."""
 
     def __init__(self, deployment: Deployment, caller: Caller, pulse: Callable[[], None] = lambda: None) -> None:
@@ -236,7 +236,7 @@ def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
             if stop():
                 raise Stopped
 
-        writer = WriterLoop(deployment, caller, pulse)
+        writer = Writer(deployment, caller, pulse)
         try:
             while True:
                 pulse()

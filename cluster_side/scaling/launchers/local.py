@@ -123,8 +123,8 @@ class LocalLauncher(Launcher):
 
     def render(self, order: JobOrder) -> str:
         """Return the command line of one job."""
-        words = [f"{name}={value}" for name, value in order.env.items()]
-        return shlex.join([*words, *self._command(order)])
+        words = [f"{name}={shlex.quote(value)}" for name, value in order.env.items()]
+        return " ".join([*words, shlex.join(self._command(order))])
 
     def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
         """Return what this machine can never do: more CPUs or nodes than there are."""
