@@ -359,6 +359,13 @@ SABOTAGES = (
     Sabotage(
         "a dead letter is not kept", "Verdicts._close", "self.letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD
     ),
+    Sabotage(
+        "a failed task that rests is not shown as retrying",
+        "BufferMachine.progress",
+        "self._table.waiting",
+        "self._table.ready",
+        ("tests/unit/test_point_states.py",),
+    ),
     Sabotage("losses on many hosts are bad luck", "counts_as", "len(open_task.hosts) < GUILTY", "open_task.hosts", DEAD),
     Sabotage(
         "a corrected file is taken for finished",
