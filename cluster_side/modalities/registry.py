@@ -1,4 +1,4 @@
-"""Finds modalities by name: the entry points "beamtide.modalities", ours and those of other packages."""
+"""Finds modalities by name, by the entry points "beamtide.modalities" of this and other packages."""
 
 from beamtide import registry
 from beamtide.errors import BadInput
