@@ -42,7 +42,7 @@ ACTIONS = st.one_of(
 
 
 def pair() -> tuple[Driven, Driven]:
-    spools = Spool.nowhere(), Spool.nowhere()
+    spools = Spool(None), Spool(None)
     config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
     leases = LeaseConfig(ttl=10_000, beat=1, faults=FAULTS, losses=LOSSES)
     return Driven(DistributorMachine({"xrf": "xrf"}, spools[0]), spools[0]), Driven(

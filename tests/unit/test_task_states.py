@@ -25,7 +25,7 @@ ENDS: dict[TaskFact, Cause] = {F.FAILED: "fault", F.LOST: "infra", F.HANDED_BACK
 
 
 def driven() -> Driven:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
     return Driven(BufferMachine(config, LeaseConfig(ttl=TTL, beat=1, faults=FAULTS, losses=LOSSES), spool), spool)
 

@@ -2,7 +2,7 @@
 
 Bad pixels are those that a mask names, that are not numbers, negative (detectors mark gaps so), or at or above the saturation
 in any frame. They are filled with zero and left out of every comparison. A detector of megapixels is cut while it is
-read, so only what is used is ever in memory; and each rank reads its own share of the frames.
+read, so only the pixels that are used are in memory; and each rank reads its own share of the frames.
 """
 
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class PreparedFrames:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which frames of a scan one rank cuts, in rising order, and with whom it finds what all frames say."""
+    """Which frames of a scan one rank cuts, in rising order, and the team with which it sums over all frames."""
 
     rows: NDArray[np.int64]
     team: Team
@@ -73,7 +73,7 @@ def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Sh
 
 
 def cutter_for(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Share | None = None) -> "Cutter":
-    """Return what cuts frames like these, around their centre; BadInput if they cannot be cut so."""
+    """Return a cutter for frames like these, around their centre; BadInput if they cannot be cut so."""
     share = share or Share(np.arange(len(raw)), Alone())
     if raw.ndim != 3:
         raise BadInput(f"frames: an array of shape {raw.shape} holds no images; name the dataset of the detector's frames")
@@ -118,7 +118,7 @@ class Cutter:
         self._rows: list[NDArray[np.int64]] = []
 
     def take(self, raw: Any, rows: NDArray[np.int64]) -> None:
-        """Cut these frames of a scan (n, rows, columns), which come behind those that were taken before."""
+        """Cut these frames of a scan (n, rows, columns), which follow those that were taken before."""
         counts = np.empty((len(rows), *self._bad.shape), np.float32)
         for at, frame in enumerate(chosen(raw, rows.tolist())):
             part = self._window.cut(frame)
@@ -161,7 +161,7 @@ def _mean(raw: Any, trusted: NDArray[np.bool_], limit: float, share: Share) -> N
 
 
 def _limit(dtype: np.dtype[Any], cut: Cut) -> float:
-    """Return the counts from which on a pixel is not to be believed; detectors mark gaps with the largest number."""
+    """Return the counts from which on a pixel is not valid; detectors mark gaps with the largest number."""
     return cut.saturation if cut.saturation is not None else np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
 
 

@@ -1,6 +1,6 @@
 """Images that come as calibration files: masks, darks, flats, backgrounds; as .npy, HDF5, EDF, TIFF or what else fabio reads.
 
-Calibration files travel under their role, without their suffix, so the kind is told from the first bytes.
+Calibration files are named after their role, without a suffix, so the kind follows from the first bytes.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ EXPECTED = "expected a two-dimensional image as .npy, HDF5 (one image dataset), 
 
 
 def read(path: pathlib.Path, shape: tuple[int, int] | None) -> NDArray[Any]:
-    """Return an image; BadInput if it is none, or not of this shape."""
+    """Return an image; BadInput if the file is not an image, or not of this shape."""
     try:
         image = np.asarray(_read(path))
     except (OSError, KeyError, ValueError, EOFError, TypeError, IndexError) as error:

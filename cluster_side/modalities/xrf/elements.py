@@ -5,8 +5,8 @@ dead-time factor f, and summed. The variance of the sum is the sum of f^2 x coun
 Sums are in single precision, whose rounding (6e-8) stays below the noise of any count that a detector can give; half as many
 bytes are half the time wherever spectra do not fit into the processor's cache.
 
-Which elements are live is decided spectrum by spectrum, so that it does not depend on the task: an element without counts adds
-nothing, whatever its factor is; one with counts but without a positive factor makes the value of that exposure unknown (NaN).
+Each spectrum is checked by itself, so that the result does not depend on the task: an element without counts adds nothing,
+whatever its factor is; one with counts but without a positive factor makes the value of that exposure unknown (NaN).
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ Shifts = Mapping[int, tuple[float, float]]
 COMPILED = frozenset({"u1", "u2", "u4", "i4", "f4", "f8"})
 """Types of counts that the compiled sum takes; all others are summed by NumPy."""
 BLOCK = 256
-"""Spectra that are summed at once: they and what is made of them stay in the processor's cache."""
+"""Spectra that are summed at once: they and their results stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Each detector element is corrected for its dead time, the chosen elements are summed (`elements`), and all spectra
 of a task are fitted at once, by the prepared model (`fast_fit`) or by PyMca (`pymca_fit`, the reference). A spectrum without
 a positive dead-time factor has no value: its rows are NaN, and it is left out of the scan's spectra; areas without a positive
-monitor are NaN too. `load` builds what can be built without spectra, so a process that forks after it has worker processes that
-start at once; with the fast engine and a warm cache it imports neither PyMca nor its tables.
+monitor are NaN too. `load` builds everything that does not need spectra, so worker processes forked after it start at once; with
+the fast engine and a warm cache it imports neither PyMca nor its tables.
 """
 
 import pathlib
@@ -28,7 +28,7 @@ Spectra = NDArray[np.float32]
 
 
 def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
-    """Return the array function of these settings and what `model.prepare` made of this PyMca configuration."""
+    """Return the array function for these settings and the arrays of `model.prepare`."""
     if settings.engine == "pymca":
         return _pymca(settings, calibration)
     return _fast(settings, FastModel(prepared))
@@ -90,7 +90,7 @@ def _pymca(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Ke
 
 
 class _ScanSpectra:
-    """What describes all spectra of a task together, collected block by block."""
+    """Sums over all spectra of a task, collected block by block."""
 
     def __init__(self) -> None:
         self._totals: list[Values] = []
