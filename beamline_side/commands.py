@@ -92,18 +92,20 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     if raw or processed or workers or pipelines:
         wanted = tuple(name.strip() for name in pipelines.split(",") if name.strip())
         deployment = site.derived(deployment, site.Changes(raw=raw, processed=processed, jobs=workers, pipelines=wanted))
-    points = parse_shape(shape) if shape else _shape_of(deployment, checked(scan))
+    points = parse_shape(shape) if shape else one_scan.shape_of(deployment, checked(scan))
     with progress(quiet=as_json) as show:
         outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points), show)
     answer(_plain(outcome), [*_summary(outcome), *_where(outcome, deployment.site.roots.processed)], as_json=as_json)
+    if outcome.unwritten:
+        raise typer.Exit(2)
 
 
 def _serve_all(deployment: "Deployment") -> None:
     from beamline_side.hosts.all_in_one import Host
-    from beamtide.config import site
+    from beamtide.config import added, site
     from beamtide.pump import stop_on_signals
 
-    if problems := site.launcher_problems(deployment):
+    if problems := [*site.launcher_problems(deployment), *added.problems(deployment)]:
         raise BadInput("\n".join(problems))
     stopped: list[bool] = []
     with Host(deployment) as host:
@@ -112,33 +114,13 @@ def _serve_all(deployment: "Deployment") -> None:
         host.serve(lambda: bool(stopped))
 
 
-def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
-    """Ask the first file of each pipeline for the shape of the scan."""
-    from beamtide import registry
-    from beamtide.files.watch import members
-    from beamtide.formats import confinement
-
-    for pipeline in deployment.pipelines.values():
-        if pipeline.source.kind == "scan":
-            continue
-        raw, match = deployment.site.roots.raw, pipeline.source.match
-        stitched = members(scan, raw, match)
-        files = sorted(raw.glob(match.replace("{scan}", stitched[0])))
-        if files:
-            confinement.before_opening(files[0], raw)
-            if found := registry.find("formats", pipeline.source.format).shape_of(files[0]):
-                return (found[0] * len(stitched), *found[1:])
-    raise BadInput(
-        f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
-    )
-
-
 def _plain(outcome: "ScanOutcome") -> dict[str, object]:
     return {
         "scan": outcome.scan,
         "seconds": round(outcome.seconds, 3),
         "last": outcome.last.as_json(),
         "files": [str(file) for file in outcome.files],
+        "unwritten": list(outcome.unwritten),
     }
 
 
@@ -149,7 +131,7 @@ def _summary(outcome: "ScanOutcome") -> list[str]:
     counted = f"{total} tasks, {done - lost} results, {lost} lost, {doubled} doubled" + (
         f", {retried} retried" if retried else ""
     )
-    return [*remarks_of(outcome.last), f"Done in {duration(outcome.seconds)}. {counted}."]
+    return [*remarks_of(outcome.last), *outcome.unwritten, f"Done in {duration(outcome.seconds)}. {counted}."]
 
 
 def _where(outcome: "ScanOutcome", processed: pathlib.Path) -> list[str]:

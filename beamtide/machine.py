@@ -53,12 +53,16 @@ Event: TypeAlias = Heard | Tick | Unreachable
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Send a message; `reply_to` quotes the id of the request that it answers."""
+    """Send a message; `reply_to` quotes the id of the request that it answers.
+
+    `id` is what an answer quotes, for a core that must know which of its questions was answered (0: the pump numbers it).
+    """
 
     peer: Peer
     message: Message
     reply_to: int = 0
     arrays: Arrays = msgspec.field(default_factory=dict)
+    id: int = 0
 
 
 class Keep(msgspec.Struct, frozen=True):

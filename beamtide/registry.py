@@ -14,6 +14,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "formats": ("probe", "read", "shape_of"),
     "modalities": ("check", "load", "settings"),
     "launchers": ("submit", "look", "cancel", "settings"),
+    "writers": ("__call__",),
+    "components": ("build", "links", "settings", "check"),
 }
 """The groups that `beamtide formats` lists, and what each plug-in of a group must have."""
 

@@ -5,6 +5,8 @@ A code block whose first line is a comment with a file name is that file, in the
 
 import pathlib
 import re
+import sys
+import types
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXTEND = ROOT / "docs" / "how-to-extend.md"
@@ -21,6 +23,14 @@ def sections(document: pathlib.Path = EXTEND) -> dict[str, dict[str, str]]:
         assert len({name for name, _ in named}) == len(named), f"two code blocks of {heading!r} have one name"
         found[heading] = {name: f"# {name}\n{text}" for name, text in named}
     return found
+
+
+def module(heading: str, name: str, document: pathlib.Path = EXTEND) -> types.ModuleType:
+    """Import a module of an example from the page, without installing it."""
+    made = types.ModuleType(name)
+    sys.modules[name] = made  # dataclasses look for the module of their class
+    exec(compile(sections(document)[heading][f"{name}.py"], f"{name}.py", "exec"), made.__dict__)
+    return made
 
 
 def written(heading: str, folder: pathlib.Path, document: pathlib.Path = EXTEND) -> pathlib.Path:

@@ -16,10 +16,13 @@ from typing import cast
 
 import structlog
 
-from beamline_side.services.components import SERVICES, NoStore, Service
+from beamline_side.services.components import SERVICES
 from beamline_side.spool.sqlite_spool import Spool
+from beamtide import registry
 from beamtide.component import parent_death, state_folder
 from beamtide.component.heartbeat import card_of
+from beamtide.component.service import NoStore, Service, links_of
+from beamtide.config import added
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.pump import Pump, stop_on_signals
@@ -42,12 +45,16 @@ def serve(deployment: Deployment, component: str) -> None:
         parent_death.die_with(int(os.environ[PARENT]), signal.SIGTERM)
     if component not in deployment.components():
         raise BadInput(f"there is no component {component!r}; this site has: {', '.join(deployment.components())}")
+    if problems := added.problems(deployment, component) if component in deployment.added else []:
+        raise BadInput("\n".join(problems))
     state_folder.prepare(deployment)
     slots = max((pipeline.job.slots for pipeline in deployment.pipelines.values()), default=1)
     _allow_descriptors(deployment.site.scaling.caps.jobs * slots)
     structlog.get_logger().info("starts", component=component, address=deployment.address(component))
     kind = component.partition(".")[0]
-    if kind in LOOPS:
+    if component in deployment.added:
+        _pump(deployment, component, registry.find("components", deployment.added[component].kind))
+    elif kind in LOOPS:
         stopped: list[bool] = []
         stop_on_signals(lambda: stopped.append(True))
         run = cast(Loop, importlib.import_module(f"beamline_side.services.{LOOPS[kind]}").run)
@@ -59,7 +66,7 @@ def serve(deployment: Deployment, component: str) -> None:
 
 
 def _pump(deployment: Deployment, component: str, service: Service) -> None:
-    links = dict(service.links(component))
+    links = links_of(deployment, component, service)
     if component != "topology":
         links["topology"] = "topology"
     spool = _spool(deployment, component) if service.durable else None

@@ -80,11 +80,15 @@ class FileSource:
             if state.phase == "ended" and not self._is_watched(state) and self._is_done(state):
                 continue
             self.remark = "" if state.phase == "running" else self.remark
-            for name, pipeline in self.deployment.pipelines.items():
+            for name, pipeline in self._others_first():
                 watch = FileWatch(self.deployment.site.roots.raw, state.scan.id, pipeline.source)
                 one = self.watched.setdefault((state.scan.id, name), _Watched(state, pipeline, watch))
                 one.state = state
         self.version = max(self.version, news.version)
+
+    def _others_first(self) -> list[tuple[str, PipelineConfig]]:
+        """Return the pipelines, first those that others submit to: their settings must be known before a result is there."""
+        return sorted(self.deployment.pipelines.items(), key=lambda item: item[1].source.kind != "submitted")
 
     def _is_watched(self, state: ScanState) -> bool:
         return any(scan == state.scan.id for scan, _ in self.watched)
@@ -92,7 +96,7 @@ class FileSource:
     def _is_done(self, state: ScanState) -> bool:
         """Whether the sink has a verdict for every index in every pipeline: nothing is left to submit."""
         found = {one.product.pipeline for one in self.client.products(state.scan.id) if one.complete >= state.points}
-        return found >= set(self.deployment.pipelines)
+        return found >= {name for name, pipeline in self.deployment.pipelines.items() if pipeline.source.kind != "submitted"}
 
     def _advance(self, one: _Watched) -> bool:
         """Submit what is new; return whether nothing more can come."""
@@ -101,6 +105,8 @@ class FileSource:
         now = clock.monotonic()
         if one.state.phase == "ended" and one.ended_at is None:
             one.ended_at = now
+        if one.pipeline.source.kind == "submitted":
+            return self._settings(one) is not None or self._settled(one, now)
         if one.settings is None:
             one.settings = self._settings(one)
         if one.settings is None:

@@ -32,12 +32,12 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         with plainly(path):
             yield part
-        _sync(part)
+        sync(part)
         part.replace(path)
     except BaseException:
         discard(part)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -62,14 +62,19 @@ def ensure_room(folder: pathlib.Path, needed: int) -> None:
 
 
 def discard(path: pathlib.Path) -> None:
-    """Delete a file and give its space back now: HDF5 keeps a file open that it could not close. Never raises."""
+    """Delete a file and give its space back now: HDF5 keeps a file open that it could not close. Never raises.
+
+    What has another name too (a hard link) keeps its content.
+    """
     with contextlib.suppress(OSError):
-        os.truncate(path, 0)
+        if os.lstat(path).st_nlink == 1 and not path.is_symlink():
+            os.truncate(path, 0)
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 
 
-def _sync(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
+    """Make a file or a folder durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -25,10 +25,16 @@ from beamtide import clock
 from beamtide.errors import BadInput
 from beamtide.formats.ptychography import JOULE_PER_KEV
 from beamtide.messages.metadata import SettingsDocument
+from beamtide.writers import FinishedProduct, Outputs
 
 VERSION = 160
 NEEDED = ("object", "object_x", "object_y", "probe", "pixel_size", "error")
 PLACES = ("position_x", "position_y")
+
+
+def write(product: FinishedProduct, out: Outputs) -> None:
+    """Write a reconstruction: the writer "cxi"."""
+    write_cxi(out.path(".cxi"), product.file, product.document)
 
 
 def write_cxi(path: pathlib.Path, result: pathlib.Path, document: SettingsDocument | None) -> None:

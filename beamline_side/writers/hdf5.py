@@ -9,6 +9,7 @@ reader never sees a count that its rows do not have; after a SIGKILL the file re
 import contextlib
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import h5py
@@ -20,8 +21,18 @@ from beamline_side.writers.atomic import discard
 from beamline_side.writers.product import Batch, merged, rows_of
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import DatasetHeader, Product
+from beamtide.writers import FinishedProduct, Outputs
 
 Array = NDArray[Any]
+
+
+def write(product: FinishedProduct, out: Outputs) -> None:
+    """Give the finished result file its name: the writer "hdf5"."""
+    path = out.path(".h5")
+    try:
+        path.hardlink_to(product.file)
+    except OSError:  # a file system without links
+        shutil.copyfile(product.file, path)
 
 
 class LiveFile:

@@ -6,7 +6,6 @@ runs backwards. Nothing is interpolated; what was not measured is NaN. The axes 
 images; the measured positions lie beside them. Without positions the axes are the numbers of column and row.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,44 +13,10 @@ from numpy.typing import NDArray
 
 from beamtide.gridding import by_order
 from beamtide.messages.metadata import Scan
+from beamtide.writers import Axis, Map, Positions
 
+__all__ = ["Axis", "Map", "Positions", "axes_of", "grid", "line_slices"]
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis of a map: a regular grid, and what was measured (same shape as the map) where it is known."""
-
-    name: str
-    values: Array
-    units: str
-    measured: Array | None = None
-
-    @property
-    def step(self) -> float:
-        """The distance of two neighbours; 1 for a single one."""
-        return float(self.values[1] - self.values[0]) if len(self.values) > 1 else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """Where each index was measured: x and y of the sample, by index, NaN where unknown."""
-
-    x: Array
-    y: Array
-    units_x: str = "um"
-    units_y: str = "um"
-
-
-@dataclass(frozen=True, slots=True)
-class Map:
-    """Values on axes, slowest first."""
-
-    name: str
-    values: Array
-    units: str
-    axes: tuple[Axis, ...]
-    title: str = ""
 
 
 def grid(rows: Array, scan: Scan) -> Array:

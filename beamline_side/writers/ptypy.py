@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamline_side.writers import rows
-from beamline_side.writers.maps import Positions
 from beamtide import units
 from beamtide.errors import BadInput
+from beamtide.writers import FinishedProduct, Outputs, Positions
 
 MOTORS = {
     **{f"scan{axis}": "um" for axis in "uvwxyz"},
@@ -24,6 +24,11 @@ MOTORS = {
     **{f"cen{axis}": "mm" for axis in "xy"},
 }
 """Motor -> the unit that the loader takes its numbers in."""
+
+
+def write(product: FinishedProduct, out: Outputs) -> None:
+    """Write where every index was measured: the writer "ptypy"."""
+    write_positions(out.path("_positions.h5"), product.file, product.positions)
 
 
 def write_positions(path: pathlib.Path, result: pathlib.Path, positions: Positions | None) -> None:

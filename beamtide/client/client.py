@@ -39,9 +39,15 @@ class FetchedArray:
 class Client:
     """Talks to a running Beamtide. Use it in a `with` block, in one thread."""
 
-    def __init__(self, deployment: Deployment | pathlib.Path | str, patience: float = 10.0, role: Role = "user") -> None:
+    def __init__(
+        self,
+        deployment: Deployment | pathlib.Path | str,
+        patience: float = 10.0,
+        role: Role = "user",
+        caller: Caller | None = None,
+    ) -> None:
         self.deployment = deployment if isinstance(deployment, Deployment) else site.load(pathlib.Path(deployment))
-        self._caller, self._patience = Caller(identity_of(self.deployment, role)), patience
+        self._caller, self._patience = caller or Caller(identity_of(self.deployment, role)), patience
 
     def __enter__(self) -> Self:
         return self

@@ -88,6 +88,8 @@ def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies:
     size = pipeline.source.frames_per_task
     if pipeline.source.kind == "scan" or size == "scan":
         return float(known.points) if known else 0.0
+    if known is not None and pipeline.source.kind == "submitted":  # nobody but who submits them knows how many will come
+        size = "file"
     if known is None or isinstance(size, int):
         return float(size) if isinstance(size, int) else 0.0
     submitted = sum(tally.submitted for tally in tallies)

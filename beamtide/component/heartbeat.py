@@ -13,13 +13,13 @@ from beamtide.session import Session
 
 def card_of(deployment: Deployment, name: str, neighbours: tuple[str, ...] = ()) -> ComponentCard:
     """Return the card of a component of this deployment, in this process."""
-    pipeline = deployment.pipelines.get(name.partition(".")[2])
+    added, pipeline = deployment.added.get(name), deployment.pipelines.get(name.partition(".")[2])
     return ComponentCard(
         name=name,
-        kind=name.partition(".")[0],
+        kind=added.kind if added else name.partition(".")[0],
         address=deployment.address(name),
         upstream=neighbours,
-        configuration=pipeline.model_dump_json() if pipeline else deployment.site.model_dump_json(),
+        configuration=(added or pipeline or deployment.site).model_dump_json(),
         host=platform.node(),
         pid=os.getpid(),
         version=__version__,

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from beamtide import registry
+from beamtide.config.component import ComponentConfig
 from beamtide.config.container import Container
 from beamtide.config.section import Memory, Name, Section
 from beamtide.config.slurm import OtherLaunchers, Slurm
@@ -115,6 +117,8 @@ class SiteConfig(Section):
     scaling: ScalingConfig
     pipelines: tuple[pathlib.Path, ...]
     """The pipeline files."""
+    components: tuple[pathlib.Path, ...] = ()
+    """The component files, for components that other distributions bring."""
     network: NetworkConfig = NetworkConfig()
     leases: LeaseConfig = LeaseConfig()
     spool: SpoolConfig = SpoolConfig()
@@ -132,8 +136,9 @@ class SiteConfig(Section):
 class SourceConfig(Section):
     """Where the frames of a pipeline come from."""
 
-    kind: Literal["files", "scan"] = "files"
-    """"scan": no files; one task for the whole scan once it has ended, made of other pipelines' datasets (`inputs`)."""
+    kind: Literal["files", "scan", "submitted"] = "files"
+    """"scan": no files; one task for the whole scan once it has ended, made of other pipelines' datasets (`inputs`).
+    "submitted": others make its tasks, a component of the site file or `beamtide submit`."""
     match: str = ""
     """Pattern of the files below roots.raw; "{scan}" stands for the scan's name (of "a+b": for a, then for b). Files are taken in
     the order of their names."""
@@ -153,7 +158,7 @@ class SourceConfig(Section):
     @model_validator(mode="after")
     def _files_or_none(self) -> Self:
         if (self.kind == "files") != bool(self.match):
-            raise ValueError("match, the pattern of the files, is required for kind: files, and means nothing for kind: scan")
+            raise ValueError("match, the pattern of the files, is required for kind: files, and means nothing for others")
         if self.begin_with is not None and self.frames_per_task != "scan":
             raise ValueError("begin_with is for one task that covers the scan: set frames_per_task: scan")
         return self
@@ -191,7 +196,8 @@ class JobConfig(Section):
         return self.slots * self.cpus_per_slot
 
 
-Format = Literal["hdf5", "tiff", "jpeg", "ptypy", "cxi"]
+def _of_writers(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(registry.names("writers"))
 
 
 class PipelineConfig(Section):
@@ -210,7 +216,8 @@ class PipelineConfig(Section):
     inputs: tuple[str, ...] = ()
     """Datasets of other pipelines that the kernel gets for its indexes, as "pipeline/dataset"; its tasks wait for them."""
     job: JobConfig = JobConfig()
-    write: tuple[Format, ...] = ("hdf5",)
+    write: tuple[Annotated[Name, Field(json_schema_extra=_of_writers)], ...] = ("hdf5",)
+    """What becomes of the results: names of writers (`beamtide formats`)."""
 
 
 class Deployment(BaseModel):
@@ -222,11 +229,14 @@ class Deployment(BaseModel):
     pipelines: dict[str, PipelineConfig]
     file: pathlib.Path
     """The site file."""
+    added: dict[str, ComponentConfig] = {}
+    """Components of other distributions, by name."""
 
     def components(self) -> tuple[str, ...]:
         """Return the names of the services, in the order of their ports."""
         per_pipeline = (f"{kind}.{name}" for name in self.pipelines for kind in ("buffer", "sorter"))
-        return ("topology", "metadata", "distributor", "sink", "fence", *per_pipeline, "source", "writer", "autoscaler")
+        ours = ("topology", "metadata", "distributor", "sink", "fence", *per_pipeline, "source", "writer", "autoscaler")
+        return (*ours, *self.added)  # behind ours, whose ports stay where they are
 
     def sockets(self) -> pathlib.Path:
         """Return the folder of the sockets: `run` in the state folder, or a short one for temporary files if that is too long."""

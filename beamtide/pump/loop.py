@@ -199,7 +199,7 @@ class Pump:
         counted = bool(effect.arrays and effect.reply_to)
         if counted and (full := self._unread.refusal(effect.peer, sum(array.nbytes for array in effect.arrays.values()))):
             effect, counted = Send(effect.peer, Refused(reason=full, retry_after=BUSY), effect.reply_to), False
-        parts = [effect.peer, *codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)]
+        parts = [effect.peer, *codec.encode(effect.message, effect.id or next(self._ids), effect.reply_to, effect.arrays)]
         try:
             if counted:
                 self._unread.note(effect.peer, lend(self._socket, parts))

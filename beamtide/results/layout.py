@@ -5,7 +5,6 @@ Another run of the same pipeline with other settings lies beside the first: `<pi
 """
 
 import pathlib
-import re
 from typing import Protocol
 
 from beamtide.config.section import NAME
@@ -42,29 +41,5 @@ def live_file(processed: pathlib.Path, scan: str, pipeline: str, settings: str =
     return scan_folder(processed, scan) / f"{_stem(pipeline, settings)}.live.h5"
 
 
-def map_file(result: pathlib.Path, dataset: str) -> pathlib.Path:
-    """Return the TIFF of one dataset of a result file."""
-    return result.parent / "maps" / f"{result.stem}_{_flat(dataset)}.tif"
-
-
-def preview_file(result: pathlib.Path, dataset: str) -> pathlib.Path:
-    """Return the JPEG of one dataset of a result file."""
-    return result.parent / "preview" / f"{result.stem}_{_flat(dataset)}.jpg"
-
-
-def cxi_file(result: pathlib.Path) -> pathlib.Path:
-    """Return the CXI file of a reconstruction's result file."""
-    return result.with_suffix(".cxi")
-
-
-def positions_file(result: pathlib.Path) -> pathlib.Path:
-    """Return the positions file, as ptypy reads it, of a result file."""
-    return result.parent / f"{result.stem}_positions.h5"
-
-
 def _stem(pipeline: str, settings: str) -> str:
     return f"{checked(pipeline)}.{checked(settings[:8])}" if settings else checked(pipeline)
-
-
-def _flat(dataset: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", dataset)

@@ -13,6 +13,7 @@ PACKAGES = ("beamtide", "beamline_side", "cluster_side")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MODULE_AIM, FUNCTION_AIM, STOP_MODULE, STOP_FUNCTION = 250, 30, 400, 45
 LONGER_MODULES: dict[str, str] = {
+    "beamtide/config/models.py": "what people write: the sections of the site file and of the pipeline file, read in one go",
     "beamline_side/cores/sorter/sorter.py": "one core: each event of the sorter is one method, and they share its invariants",
     "cluster_side/scaling/jobs/ledger.py": "one table of orders and jobs; its facts and its doubts are judged together",
 }

@@ -1,14 +1,14 @@
 """The writer: copies what the sink keeps into files that people open.
 
 Theory: the sink's record is the truth and every file is derived from it, so nothing here has to survive: after a SIGKILL the
-sink tells everything again, live files are thrown away and rebuilt, and a finished file of the same scan, settings and length
+sink tells everything again, live files are thrown away and rebuilt, and what was written of the same scan, settings and length
 is recognised, unless results were corrected since: then it is written again. While a scan runs, its results are appended to a
 live file; when the scan has ended and every index has a verdict (and the positions of the maps are complete too), the final
-file is written from the sink's results, pictures first, the file's name last: the name of the final file is the commit. A disk
+files are written from the sink's results by the writers that the pipeline file names; the record of them is the commit. A disk
 that is nearly full is noticed before HDF5 runs into it; a write that fails in HDF5 all the same ends the process (`Broken`),
 because that library does not recover from it.
 
-Clock policy: a product that could not be written rests for 5 s on the monotonic clock; wall time goes only into files.
+Clock policy: a product that could not be written rests on the monotonic clock (`troubles`); wall time goes only into files.
 Invariants: one product's trouble never stops another; a file is there as a whole or not at all; the sentence of every
 trouble is in the heartbeat (`why`) until it is over.
 """
@@ -19,21 +19,21 @@ import structlog
 
 from beamline_side.services.writer.filed_scans import FiledScans
 from beamline_side.services.writer.sink_reader import SinkReader
-from beamline_side.writers.files import ProductFiles, finished_file
+from beamline_side.services.writer.troubles import Troubles, WritersFailed
+from beamline_side.writers.files import ProductFiles, registered, sentence
 from beamline_side.writers.product import Content
+from beamline_side.writers.written import unwritten
 from beamtide import clock
 from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config import site
 from beamtide.config.models import Deployment
-from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
+from beamtide.errors import BadInput, Broken, NoAnswer
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product, ProductState
 from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
 
-REST = 5.0
-"""Seconds until a product that could not be written is tried again."""
 START = 10.0
 """Seconds of silence that are nothing to speak of: services that start together find each other in any order."""
 BATCHES = 4
@@ -58,7 +58,7 @@ class Writer:
         self._products: dict[Product, ProductState] = {}
         self._files: dict[Product, ProductFiles] = {}
         self._done: dict[Product, tuple[ScanState, int, str]] = {}
-        self._trouble: dict[Product, tuple[str, float]] = {}
+        self._troubles = Troubles()
         self._silent = self._told = ""
         self._answered = clock.monotonic()
 
@@ -69,7 +69,7 @@ class Writer:
 
     def why(self) -> str:
         """Return why nothing moves, in one sentence; "" while things move or there is nothing to do."""
-        return self._silent or next((sentence for sentence, _ in self._trouble.values()), "")
+        return self._silent or self._troubles.why()
 
     def step(self) -> None:
         """Learn what is new and write it; a service that does not answer is a sentence, not an error."""
@@ -77,9 +77,9 @@ class Writer:
             self._learn()
             for product in self._open_products():
                 self._pulse()
-                if self._trouble.get(product, ("", 0.0))[1] <= clock.monotonic():
+                if not self._troubles.rests(product):
                     self._attempt(product)
-            self._filed.step(self._products, self._done)
+            self._filed.step(self._products, self._done.keys() - self._troubles.refused.keys())
             self._silent = self._told = ""
             self._answered = clock.monotonic()
         except NoAnswer as error:
@@ -105,6 +105,7 @@ class Writer:
             self.close()
             self._products.clear()
             self._done.clear()
+            self._troubles.forget()
             self._seen = 0
             return
         for state in news.products:
@@ -127,6 +128,7 @@ class Writer:
             self._done[product] = scan, *self._drawn_with(product)
         else:
             del self._done[product]
+            self._troubles.refuse(product, {})
 
     def _attempt(self, product: Product) -> None:
         """Advance one product; whatever goes wrong with it is noted, and tried again after a rest."""
@@ -134,14 +136,14 @@ class Writer:
             waits_for = self._advance(product)
         except (NoAnswer, Stopped, Broken):
             raise
+        except WritersFailed as error:
+            self._troubles.complain(product, error)
         except Exception as error:  # one product's trouble must not stop the others
             if product in self._files:
                 self._files.pop(product).drop()
-            self._complain(product, error)
+            self._troubles.complain(product, error)
         else:
-            self._trouble.pop(product, None)
-            if waits_for:
-                self._trouble[product] = (waits_for, 0.0)
+            self._troubles.waits(product, waits_for)
 
     def _advance(self, product: Product) -> str:
         """Append or finish; return what the product waits for, or ""."""
@@ -149,7 +151,8 @@ class Writer:
         if scan is None:
             return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
         ended = scan.phase == "ended"
-        if ended and finished_file(self._processed, product, scan, *self._drawn_with(product)) is not None:
+        formats = self._pipelines[product.pipeline].write
+        if ended and not unwritten(self._processed, product, scan, formats, self._drawn_with(product)):
             self._finish(product, scan)
             return ""
         name = self._pipelines[product.pipeline].positions or ""
@@ -169,15 +172,18 @@ class Writer:
         modality = self._products[product].modality
         drawn = self._drawn_with(product)
         content = Content(product, modality, scan, results, positions, document, calibration, *drawn)
-        path = self._files_of(product, scan).write(content)
+        outcome = self._files_of(product, scan).write(content)
+        self._troubles.refuse(product, outcome.refused)
+        if outcome.failed:
+            raise WritersFailed("; ".join(f"as {name}: {sentence(error)}" for name, error in outcome.failed.items()))
         self._written += 1
-        self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(path))
+        self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(outcome.result))
         self._finish(product, scan)
 
     def _follow(self, files: ProductFiles, state: ProductState) -> None:
         """Append what is new to the live file, a few batches at a time; the cursor loses nothing and doubles nothing."""
         for _ in range(BATCHES):
-            if "hdf5" not in files.formats or files.cursor >= state.complete:
+            if not files.grows or files.cursor >= state.complete:
                 return
             found, following = self._reader.results(files.product, files.cursor)
             if not found:
@@ -210,16 +216,6 @@ class Writer:
         del self._files[product]
         self._done[product] = scan, *self._drawn_with(product)
 
-    def _complain(self, product: Product, error: Exception) -> None:
-        foreseen = isinstance(error, BeamtideError | OSError)
-        what = str(error) if foreseen else f"{type(error).__name__}: {error}"
-        sentence = f"{product.pipeline} of {product.scan} is not written: {what} Trying again every {REST:.0f} s."
-        if self._trouble.get(product, ("", 0.0))[0] != sentence:
-            self._log.error(
-                "not written", scan=product.scan, pipeline=product.pipeline, reason=what, exc_info=None if foreseen else error
-            )
-        self._trouble[product] = (sentence, clock.monotonic() + REST)
-
 
 def _settings_now(deployment: Deployment) -> dict[str, Digest]:
     try:
@@ -229,7 +225,9 @@ def _settings_now(deployment: Deployment) -> dict[str, Digest]:
 
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
-    """Follow the sink until `stop()`."""
+    """Follow the sink until `stop()`. BadInput, at once: a writer that a pipeline file names is not installed."""
+    for name in sorted({name for pipeline in deployment.pipelines.values() for name in pipeline.write}):
+        registered(name)
     with Caller(identity_of(deployment, "component")) as caller:
         presence = ComponentHeartbeat(deployment, "writer", caller)
 
