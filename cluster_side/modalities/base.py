@@ -83,8 +83,6 @@ class Modality:
     """Whether the kernel takes a second argument, the `Context` that it computes in (see `context`)."""
     follows: bool = False
     """Whether its kernel takes what comes of a scan that has not ended (`Context.feed`)."""
-    judge: str = ""
-    """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
     prepare: str = ""
     """A function, named like the kernel: settings and calibration in, plain arrays out, the same for the same input."""
     layout: int = 1
@@ -95,16 +93,14 @@ class Modality:
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
 
     def check(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> None:
-        """Raise BadInput for settings or calibration files that no worker could use, as far as that can be told here."""
+        """Raise BadInput for settings or calibration files that no worker could use: it is loaded here as a worker would."""
         self.validated(values)
         if missing := sorted(set(self.needs) - set(calibration)):
             raise BadInput(f"calibration.{missing[0]} is required by {self.name}")
-        if self.judge:
-            try:
-                judge = _function(self.judge)
-            except ImportError:  # the heavy half is installed where workers run, not everywhere
-                return
-            judge(calibration)
+        try:
+            self.load(values, calibration)
+        except ImportError:  # the heavy half is installed where workers run, not everywhere
+            return
 
     def unit_of(self, values: Mapping[str, Any], dataset: str) -> str:
         """Return the unit of a dataset under these settings, "" if only a task knows it; BadInput if there is no such dataset."""

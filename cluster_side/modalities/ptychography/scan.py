@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities import images
 from cluster_side.modalities.context import Team
 from cluster_side.modalities.ptychography import geometry as geo
 from cluster_side.modalities.ptychography.engines.state import members
@@ -73,7 +74,7 @@ def cut_of(settings: PtychographySettings) -> Cut:
 
 def mask_of(path: pathlib.Path | None) -> NDArray[np.bool_] | None:
     """Return the mask of a calibration file, if there is one."""
-    return None if path is None else _mask(path)
+    return None if path is None else images.mask({"mask": path})
 
 
 def scan_with(arrays: Arrays, settings: PtychographySettings, prepared: PreparedFrames) -> PtychographyScan:
@@ -157,15 +158,3 @@ def _typical_step(pixels: NDArray[np.float64]) -> float:
         away = distances[distances > 1e-9]
         nearest.append(float(away.min()) if away.size else 0.0)
     return float(np.median(nearest))
-
-
-def _mask(path: pathlib.Path) -> NDArray[np.bool_]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{path}: no mask can be read from it ({error}); save a boolean array with numpy.save, True = bad"
-        ) from error
-    if loaded.ndim != 2:
-        raise BadInput(f"{path}: a mask has two axes, this array has shape {loaded.shape}")
-    return np.asarray(loaded, dtype=bool)

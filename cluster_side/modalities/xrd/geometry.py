@@ -13,18 +13,13 @@ from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 from pyFAI.io.ponifile import PoniFile
 
 from beamtide.errors import BadInput
-from cluster_side.modalities.xrd import images
+from cluster_side.modalities import images
 from cluster_side.modalities.xrd.spec import XrdSettings
 
 HC = 12.398419843320026
 """Planck's constant x speed of light in keV x angstrom (CODATA 2018)."""
 LONGEST = 1e-8
 """Wavelengths in m above this are given in another unit."""
-
-
-def judge(calibration: Mapping[str, pathlib.Path]) -> None:
-    """Raise BadInput when the poni file cannot be used."""
-    poni(required(calibration))
 
 
 def required(calibration: Mapping[str, pathlib.Path]) -> pathlib.Path:
@@ -65,7 +60,7 @@ def integrator(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -
     found = poni(path)
     detector = _detector(found.detector, settings, path)
     if detector.shape is None and "mask" in calibration:
-        rows, columns = images.read(calibration["mask"], None).shape
+        rows, columns = images.read(calibration["mask"], "mask").shape
         detector.max_shape = detector.shape = (rows, columns)
     if detector.shape is None:
         raise BadInput(f"{path}: the detector has no shape; set settings.shape to [rows, columns] of an image, or add a mask")

@@ -11,8 +11,7 @@ from pyFAI.method_registry import IntegrationMethod
 
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.xrd import frames, geometry, images, model
-from cluster_side.modalities.xrd.integrate import valid_values
+from cluster_side.modalities.xrd import frames, geometry, model
 from cluster_side.modalities.xrd.spec import XrdSettings
 
 Array = NDArray[Any]
@@ -26,17 +25,18 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
         raise BadInput("engine: pyfai is the reference for patterns; rois, peaks and background need engine: fast")
     ai = geometry.integrator(settings, calibration)
     shape = tuple(ai.detector.shape)
-    given = {name: images.read(calibration[name], shape) for name in ("dark", "flat") if name in calibration}
-    options: dict[str, Any] = given | {"correctSolidAngle": settings.solid_angle, "polarization_factor": settings.polarization}
+    field, marks = model.known_field(ai, calibration), model.marks_of(ai)
+    options: dict[str, Any] = {"dark": field.dark, "flat": field.flat}
+    options |= {"correctSolidAngle": settings.solid_angle, "polarization_factor": settings.polarization}
     options |= {"mask": model.mask_of(ai, calibration), "method": _method(settings), "dummy": NOT_MEASURED, "delta_dummy": 1.0}
     wavelength = 1e10 * ai.wavelength
 
     def compute(arrays: Mapping[str, Array]) -> dict[str, Array]:
         factor = frames.monitor_factor(arrays, settings, frames.count_of(arrays, settings))
         found, cakes = list[Any](), list[Any]()
-        for image in frames.images(arrays, settings, shape):
-            valid = valid_values(image.dtype, frames.dummies(settings), settings.overflow).of(image)
-            image = np.where(valid, image, NOT_MEASURED)  # a mask that differs would move the bins
+        for image in frames.images(arrays, settings, shape, marks):
+            good = frames.valid(image.dtype, settings, marks).of(image) & field.known
+            image = np.where(good, image, NOT_MEASURED)  # a mask that differs would move the bins
             found.append(_one(ai, image, settings, options))
             if settings.cake:
                 cakes.append(_cake(ai, image, settings, options))

@@ -146,8 +146,7 @@ MODALITY = Modality(
     kernel="cluster_side.modalities.xrd.kernel:load",
     needs=("poni",),
     packages=("numpy", "pyFAI"),
-    judge="cluster_side.modalities.xrd.geometry:judge",
     prepare="cluster_side.modalities.xrd.model:prepare",
-    layout=2,
+    layout=3,
     explain="cluster_side.modalities.xrd.explain:explain",
 )
