@@ -89,6 +89,8 @@ class Modality:
     """How the prepared arrays are laid out: a higher number when that changes, so that no worker takes up older ones."""
     takes: "Callable[[Any], Mapping[str, str]]" = lambda _: {}
     """Settings in, the units that datasets of other pipelines must have for them."""
+    files: str = ""
+    """A light function, named like the kernel: role and path of a calibration file in, names of the files it names out."""
     explain: str = ""
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
 
@@ -118,6 +120,10 @@ class Modality:
             found = units.canonical(given.get(name, ""))
             if found and found != units.canonical(unit):
                 raise BadInput(f"{name} is given in {found}, and the settings of {self.name} want {unit}; correct one of the two")
+
+    def named(self, role: str, path: pathlib.Path) -> tuple[str, ...]:
+        """Return the names of the files that a calibration file names, and that must travel with it."""
+        return tuple(_function(self.files)(role, path)) if self.files else ()
 
     def load(
         self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path], keep: Keep = lambda build: build()

@@ -47,7 +47,11 @@ def measured(
     """Return an image that was measured (dark, flat) and which pixels of it are measurements; None if there is no such file."""
     if role not in calibration:
         return None
-    image = read(calibration[role], role, shape)
+    return known_part(read(calibration[role], role, shape), marks)
+
+
+def known_part(image: NDArray[Any], marks: pixels.Marks) -> CalibrationImage:
+    """Return an image with which of its pixels are measurements of a detector with these marks."""
     known = pixels.valid_values(image.dtype, marks).of(image)
     return CalibrationImage(np.where(known, image, 0).astype(np.float32), known)
 

@@ -21,7 +21,7 @@ def explain(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], samp
     """Say which geometry the file describes, what of it is not used, and what is wrong with it."""
     path = geometry.required(calibration)
     try:
-        facts, ignored = _facts(settings, path), _ignored(path, settings)
+        facts, ignored = _facts(settings, path, calibration), _ignored(path, settings)
     except BadInput as error:
         return Explanation({"file": str(path)}, wrong=(str(error),))
     try:
@@ -40,8 +40,8 @@ def explain(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], samp
     return Explanation(facts, ignored, picture=picture)
 
 
-def _facts(settings: XrdSettings, path: pathlib.Path) -> dict[str, str]:
-    found = geometry.poni(path)
+def _facts(settings: XrdSettings, path: pathlib.Path, calibration: Mapping[str, pathlib.Path]) -> dict[str, str]:
+    found = geometry.poni(path, calibration)
     detector = found.detector
     stated = geometry.states_orientation(path)
     where = settings.orientation or (int(detector.orientation) if stated else None)

@@ -78,12 +78,19 @@ def known_field(ai: AzimuthalIntegrator, calibration: Mapping[str, pathlib.Path]
     """Return dark and flat of a detector; a pixel is known where the dark is a measurement, and the flat is one above 0."""
     shape, marks = tuple(ai.detector.shape), marks_of(ai)
     dark, flat = (images.measured(calibration, role, shape, marks) for role in ("dark", "flat"))
+    dark = dark or _of_detector(ai.detector.darkcurrent, marks)
+    flat = flat or _of_detector(ai.detector.flatfield, marks)
     known = np.ones(shape, dtype=bool) if dark is None else dark.known
     if flat is not None:
         known = known & flat.known & (flat.values > 0)
     if not known.any():
         raise BadInput("calibration: dark and flat leave no pixel; both must be measured, and the flat above 0")
     return Field(None if dark is None else dark.values, None if flat is None else np.where(known, flat.values, 1), known)
+
+
+def _of_detector(image: Array | None, marks: pixels.Marks) -> images.CalibrationImage | None:
+    """Return an image that the detector's own file holds, as pyFAI takes it where no other is given."""
+    return None if image is None else images.known_part(np.asarray(image), marks)
 
 
 def marks_of(ai: AzimuthalIntegrator) -> pixels.Marks:
@@ -155,14 +162,15 @@ def _weight(ai: AzimuthalIntegrator, settings: XrdSettings, field: Field) -> Arr
 
 def _matrix(ai: AzimuthalIntegrator, settings: XrdSettings, mask: Array, name: str) -> tuple[csc_array, dict[str, Array]]:
     """Have pyFAI build its matrix (bin, pixel); return it in the order of the pixels, and the centres of the bins."""
-    limits = {"radial_range": settings.radial_range, "azimuth_range": settings.azimuth_range}
+    sector = geometry.sector(settings.azimuth_range)
+    limits, ai = {"radial_range": settings.radial_range, "azimuth_range": sector.limits}, sector.turned(ai)
     image, method = np.zeros(mask.shape, dtype=np.float32), (settings.split, "csr", "cython")
     azimuthal = np.empty(0)
     if name == "pattern":
         found = ai.integrate1d_ng(image, settings.points, unit=settings.unit, mask=mask, method=method, **limits)
     else:
         found = ai.integrate2d_ng(image, settings.points, settings.cake, unit=settings.unit, mask=mask, method=method, **limits)
-        azimuthal = np.asarray(found.azimuthal)
+        azimuthal = np.asarray(found.azimuthal) + sector.offset
     engine = ai.engines[found.method].engine
     shape = len(engine.indptr) - 1, mask.size
     matrix = csr_array((engine.data.astype(np.float32), engine.indices, engine.indptr), shape=shape).tocsc()

@@ -27,7 +27,10 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
     shape = tuple(ai.detector.shape)
     field, marks = model.known_field(ai, calibration), model.marks_of(ai)
     options: dict[str, Any] = {"dark": field.dark, "flat": field.flat}
-    options |= {"correctSolidAngle": settings.solid_angle, "polarization_factor": settings.polarization}
+    sector = geometry.sector(settings.azimuth_range)
+    if settings.polarization is not None:  # the beam's axis does not turn with the sector
+        options["polarization_factor"] = [settings.polarization, float(np.deg2rad(sector.turn))]
+    ai, options["correctSolidAngle"] = sector.turned(ai), settings.solid_angle
     options |= {"mask": model.mask_of(ai, calibration), "method": _method(settings), "dummy": NOT_MEASURED, "delta_dummy": 1.0}
     wavelength = 1e10 * ai.wavelength
 
@@ -42,7 +45,7 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
                 cakes.append(_cake(ai, image, settings, options))
         datasets = _datasets("azint1d", found, factor) | {"azint1d/radial_axis": np.asarray(found[0].radial)}
         if cakes:
-            axes = {"azint2d/radial_axis": cakes[0].radial, "azint2d/azimuthal_axis": cakes[0].azimuthal}
+            axes = {"azint2d/radial_axis": cakes[0].radial, "azint2d/azimuthal_axis": cakes[0].azimuthal + sector.offset}
             datasets |= _datasets("azint2d", cakes, factor) | {name: np.asarray(axis) for name, axis in axes.items()}
         return datasets | frames.beam(wavelength)
 
@@ -76,7 +79,7 @@ def _build_something(platform: int, device: int) -> None:
 
 
 def _one(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: Mapping[str, Any]) -> Any:
-    limits = {"radial_range": settings.radial_range, "azimuth_range": settings.azimuth_range}
+    limits = {"radial_range": settings.radial_range, "azimuth_range": geometry.sector(settings.azimuth_range).limits}
     if settings.sigma_clip:
         clip = {"thres": settings.sigma_clip.threshold, "max_iter": settings.sigma_clip.cycles, "error_model": "azimuthal"}
         return ai.sigma_clip_ng(image, settings.points, unit=settings.unit, **limits, **clip, **options)
@@ -84,7 +87,8 @@ def _one(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: 
 
 
 def _cake(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: Mapping[str, Any]) -> Any:
-    limits = {"radial_range": settings.radial_range, "azimuth_range": settings.azimuth_range, "error_model": "poisson"}
+    sector = geometry.sector(settings.azimuth_range)
+    limits = {"radial_range": settings.radial_range, "azimuth_range": sector.limits, "error_model": "poisson"}
     return ai.integrate2d_ng(image, settings.points, settings.cake, unit=settings.unit, **limits, **options)
 
 

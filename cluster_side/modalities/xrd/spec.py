@@ -148,5 +148,6 @@ MODALITY = Modality(
     packages=("numpy", "pyFAI"),
     prepare="cluster_side.modalities.xrd.model:prepare",
     layout=3,
+    files="cluster_side.modalities.xrd.poni_text:files",
     explain="cluster_side.modalities.xrd.explain:explain",
 )
