@@ -16,6 +16,7 @@ here: values are compared as numbers. Pure.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,18 @@ def valid_values(
     if dtype.kind == "u" and out and out[0][0] <= high < out[0][1]:  # one limit is quicker to look at than two
         high = min(high, out.pop(0)[0] - 1)
     return Valid(max(low, least), high, tuple(out))
+
+
+def bad_of_files(frames: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    """Return which pixels (row, column) the files of the frames say to be bad, in their array "mask"; None if they say nothing.
+
+    One that is bad in one frame is bad in all. Files bring one image for all of their frames, the same object for each.
+    """
+    bad, last = None, None
+    for own in frames.get("mask", ()):
+        if own is not last:
+            bad, last = (own != 0 if bad is None else bad | (own != 0)), own
+    return bad
 
 
 def native(values: NDArray[Any]) -> NDArray[Any]:

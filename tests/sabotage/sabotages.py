@@ -473,7 +473,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "a calibration image has no marks",
-        "measured",
+        "known_part",
         "pixels.valid_values(image.dtype, marks)",
         "pixels.Valid()",
         ("tests/unit/test_pixels.py",),

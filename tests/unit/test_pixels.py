@@ -21,6 +21,7 @@ from cluster_side.modalities.base import run
 from cluster_side.modalities.dpc import moments
 from cluster_side.modalities.pixels import ANY, Marks, valid_values
 from cluster_side.modalities.ptychography.frames import Cut, prepare
+from cluster_side.modalities.ptychography.scan import mask_of
 from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrf import elements
 from cluster_side.modalities.xrf.spec import XrfSettings
@@ -298,3 +299,14 @@ def test_an_hdf5_mask_leads_nowhere(tmp_path: pathlib.Path) -> None:
         file["mask"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "mask")
     with pytest.raises(BadInput, match=r"calibration\.mask: .*external link /mask leads to .*other\.h5"):
         images.mask({"mask": tmp_path / "mask"}, SHAPE)
+
+
+def test_a_mask_that_comes_with_the_frames_is_used_by_all(poni: pathlib.Path) -> None:
+    """Files of CXI bring one; other formats may, as an array called mask."""
+    rng = np.random.default_rng(3)
+    frame, bad = rng.poisson(50.0, SHAPE).astype(">u2"), rng.random(SHAPE) < 0.1
+    frames = {"frames": np.stack([frame, frame]), "mask": np.stack([bad, bad]).astype("u1")}
+    counts = float(frame[~bad].sum())
+    assert run(XRD, frames, PLAIN, {"poni": poni})["total_counts"].tolist() == [counts, counts]
+    assert run(modality("dpc"), frames, {}, {})["sum"] == pytest.approx([counts, counts])
+    np.testing.assert_array_equal(mask_of(frames, None), bad)

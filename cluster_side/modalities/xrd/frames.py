@@ -22,10 +22,13 @@ Values = NDArray[np.float64]
 
 def images(frames: Frames, settings: XrdSettings, shape: tuple[int, int], marks: pixels.Marks) -> Iterator[Array]:
     """Yield each frame as one image of a detector with these marks; BadInput for frames in which they cannot be told."""
+    bad = pixels.bad_of_files(frames)
     for number, image in enumerate(_whole(frames, settings, shape)):
         if not number:  # one for all: what was subtracted was so from each
             pixels.refuse_subtracted(image, marks, settings.frames)
-        yield image
+            if bad is not None:
+                check_shape(bad, shape, "mask")
+        yield image if bad is None else np.where(bad, np.asarray(pixels.blank(image.dtype), image.dtype), image)
 
 
 def _whole(frames: Frames, settings: XrdSettings, shape: tuple[int, int]) -> Iterator[Array]:
