@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from beamtide import units
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent, Unfinished
-from beamtide.formats.hdf5 import opened
+from beamtide.formats.hdf5 import opened, stated_unit
 from beamtide.formats.lazy import LazyFrames
 
 JOULE_PER_KEV = 1.602176634e-16
@@ -200,10 +200,8 @@ def _number(file: h5py.File, places: Sequence[str], meant: str, wanted: str) -> 
 
 def _factor(dataset: h5py.Dataset, meant: str, wanted: str) -> float:
     """Return by what numbers of a dataset are multiplied; its own units count, else what is meant."""
-    stated = dataset.attrs.get("units", meant)
-    stated = stated.decode() if isinstance(stated, bytes) else str(np.ravel(stated)[0])
     try:
-        return units.factor(stated or meant, wanted)
+        return units.factor(stated_unit(dataset) or meant, wanted)
     except BadInput as error:
         raise BadInput(f"{dataset.file.filename}: {dataset.name}: its attribute units: {error}") from error
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from beamtide import units
 from beamtide.errors import BadInput
 from beamtide.messages.results import DatasetHeader, Merge, Per
+from cluster_side.modalities.readings import Reading, in_units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,6 +92,8 @@ class Modality:
     """Settings in, the units that datasets of other pipelines must have for them."""
     files: str = ""
     """A light function, named like the kernel: role and path of a calibration file in, names of the files it names out."""
+    reads: "Callable[[Any], Mapping[str, Reading]]" = lambda _: {}
+    """Settings in, how they take the columns of files out: in which units they are wanted."""
     explain: str = ""
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
 
@@ -124,6 +127,10 @@ class Modality:
     def named(self, role: str, path: pathlib.Path) -> tuple[str, ...]:
         """Return the names of the files that a calibration file names, and that must travel with it."""
         return tuple(_function(self.files)(role, path)) if self.files else ()
+
+    def in_units(self, values: Mapping[str, Any], arrays: "Arrays", stated: Mapping[str, str]) -> "Arrays":
+        """Return columns in the units of the settings, where their files state others; BadInput where the two contradict."""
+        return in_units(self.reads(self.validated(values)), arrays, stated)
 
     def load(
         self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path], keep: Keep = lambda build: build()

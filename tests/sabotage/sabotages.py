@@ -493,6 +493,27 @@ SABOTAGES = (
         ("tests/unit/test_pixels.py",),
     ),
     Sabotage(
+        "a unit that a file states is not obeyed",
+        "in_units",
+        "found[name] * times",
+        "found[name]",
+        ("tests/unit/test_readings.py",),
+    ),
+    Sabotage(
+        "a mean that was averaged is averaged again",
+        "capture",
+        "process == 'Raw'",
+        "process != 'Scaled'",
+        ("tests/unit/test_panda_format.py",),
+    ),
+    Sabotage(
+        "a mask that a file brings is not used",
+        "bad_of_files",
+        "own != 0 if bad is None else bad | (own != 0)",
+        "own < 0 if bad is None else bad | (own < 0)",
+        ("tests/unit/test_pixels.py",),
+    ),
+    Sabotage(
         "a spike among the positions is believed",
         "load.kernel",
         "spike |= spikes(values, frames['scan/line'], settings.spike, settings.neighbours)",

@@ -41,6 +41,8 @@ def load(settings: DpcSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
 def from_frames(frames: Frames, settings: DpcSettings, optics: moments.Optics, empty: moments.Profiles | None) -> Datasets:
     """Return sum, position, width, dark field and angle of each frame; `empty` holds the profiles of the empty beam."""
     if (bad := pixels.bad_of_files(frames)) is not None:
+        if optics.masked is not None:
+            images.check_shape(optics.masked, "mask", (bad.shape[0], bad.shape[1]))
         optics = moments.Optics(bad if optics.masked is None else optics.masked | bad, optics.dark)
     raw = _images(frames, settings.frames or "", optics)
     shape = (raw.shape[1], raw.shape[2])
