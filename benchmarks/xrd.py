@@ -16,11 +16,10 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from beamtide import clock
+from beamtide import clock, registry
 from beamtide.formats import eiger, lazy
 from benchmarks.measure import Beside, Book, cpu_seconds, private_peaks, scratch
 from cluster_side.modalities.pixels import valid_values
-from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrd import geometry, model
 from cluster_side.modalities.xrd.integrate import IntegrationTable
 from cluster_side.modalities.xrd.spec import XrdSettings
@@ -41,9 +40,10 @@ Wavelength: 1e-10
 """
 START = """
 import pathlib, sys
-from cluster_side.modalities.registry import modality
+from beamtide import registry
 from cluster_side.worker.task.prepared_arrays import keeper
-xrd, keep = modality("xrd"), keeper(pathlib.Path(sys.argv[2]), "xrd") if len(sys.argv) > 2 else (lambda build: build())
+xrd = registry.find("modalities", "xrd")
+keep = keeper(pathlib.Path(sys.argv[2]), "xrd") if len(sys.argv) > 2 else (lambda build: build())
 kernel = xrd.load(%r, {"poni": pathlib.Path(sys.argv[1])}, keep)
 import numpy
 kernel({"frames": numpy.ones((1, 2167, 2070), "u4")})
@@ -74,7 +74,7 @@ def run(book: Book) -> None:
 
 def _files(book: Book, folder: pathlib.Path, given: tuple[dict[str, pathlib.Path], Callable[..., object]]) -> None:
     calibration, peer = given
-    kernel = modality("xrd").load(SETTINGS, calibration, keeper(folder, "xrd"))
+    kernel = registry.find("modalities", "xrd").load(SETTINGS, calibration, keeper(folder, "xrd"))
 
     def stock() -> None:
         with h5py.File(folder / "eiger.h5") as file:

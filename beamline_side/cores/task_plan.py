@@ -1,18 +1,18 @@
-"""From files to tasks: which indexes of a scan lie in which file, cut into blocks.
+"""The task plan: from the files of a scan to tasks, blocks of indexes.
 
-Theory: the files of a pipeline, in the order of their names, are one long row of frames; frame i of that row is acquisition
-index i. A block is `frames_per_task` indexes long. `plan` is a function of what is known, not a machine: called again with more
-files, or after a restart, it says the same tasks again and more of them; submitting a task twice changes nothing.
-Files are numbered without gaps, from `source.first` on: a number that is missing between two others, or before the first
-(`file_row`), is waited for, so that no frame slips to an earlier index. Once nothing more will come (`closed`), every index
-without a frame is covered by a void task that says why, so that each index of the scan ends in a verdict and nobody downstream
-ever has to guess. Blocks are those of the scan as it was planned; one that reaches over an early end stays whole if its frames
-are there, since it may have been submitted before the end was known. With `source.begin_with` a scan is one task, which is
-there as soon as so many frames are: its worker looks for the rest itself.
+Theory: the files of a pipeline, in the order of their names, are one long sequence of frames; frame i of it is acquisition index
+i. A block is `frames_per_task` indexes long. `plan` is a function of what is known, without state: called again with more files,
+or after a restart, it returns the same tasks and more; submitting a task twice changes nothing. Files are numbered without gaps,
+from `source.first` on: a missing number between two others, or before the first (`beamtide.files.row`), is waited for, so that no
+frame gets a wrong index. Once nothing more will come (`closed`), every index without a frame gets a void task that says why, so
+that each index of the scan ends in a verdict and no component has to guess. Blocks are those of the scan as it was planned; a
+block that reaches beyond an early end stays whole if its frames exist, since it may have been submitted before the end was known.
+With `source.begin_with` a scan is one task, which is made as soon as so many frames exist: its worker takes the rest while they
+are measured.
 
-Clock policy: none; whoever calls decides when a scan is closed.
-Invariants: tasks do not overlap; a closed plan covers `[0, points)`, and beyond it at most the rest of that block; a plan of
-fewer files, or of the running scan, is a prefix of a later one (of a task that begins early, only the inputs grow).
+Clock policy: none; the caller decides when a scan is closed.
+Invariants: tasks do not overlap; the tasks of a closed plan together are `[0, points)` and at most the rest of its last block; a
+plan of fewer files, or of the running scan, is a prefix of a later one (of a task that begins early, only the inputs grow).
 """
 
 import math
@@ -23,19 +23,20 @@ import msgspec
 from beamtide.config.models import PipelineConfig, SourceConfig
 from beamtide.files.pieces import NO_FILE, Piece, input_files, pieces_of, runs
 from beamtide.files.row import FileFact, with_gaps
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Digest, PipelineName, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Need, Task
+from beamtide.task_id import task_id
 
 
 def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool) -> list[Task]:
-    """Return all tasks that are certain by now. `files` are in the order of their names."""
+    """Return all tasks that are certain at present. `files` are in the order of their names."""
     if pipeline.source.kind == "scan":
         return [_scan_task(state, pipeline, settings)] if closed and state.points else []
     row = with_gaps(files, pipeline.source, state.points, closed=closed)
     if pipeline.source.begin_with is not None:
         return _early_task(state, pipeline, settings, row, closed=closed)
-    certain = row if closed or pipeline.source.frames_per_task != "file" else _without_growing(row, state.points)
+    certain = row if closed or pipeline.source.frames_per_task != "file" else _without_unfinished(row, state.points)
     end = _end(state, pipeline, certain)
     pieces = list(pieces_of(certain, end, closed=closed))
     whole = pieces[-1].stop if pieces else 0
@@ -50,7 +51,7 @@ def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Se
 def _early_task(  # the same as for `plan`, and the row
     state: ScanState, pipeline: PipelineConfig, settings: Digest, row: Sequence[FileFact], *, closed: bool
 ) -> list[Task]:
-    """Return the one task of all indexes that were planned, as soon as enough frames are there: its worker looks for the rest."""
+    """Return the one task of all indexes that were planned, as soon as enough frames exist: its worker takes the rest later."""
     planned, enough = max(state.points, math.prod(state.scan.shape)), pipeline.source.begin_with or 0
     there = list(pieces_of(row, planned, closed=False))
     if not closed and (not there or there[-1].stop < min(enough, planned)):
@@ -60,8 +61,8 @@ def _early_task(  # the same as for `plan`, and the row
         return void_plan(state, pipeline, settings, NO_FILE)
     task = _task(state.scan.id, pipeline, settings, readable)
     needs = tuple(msgspec.structs.replace(need, upto=min(enough, state.points)) for need in task.needs)
-    block = (0, planned)
-    return [msgspec.structs.replace(task, id=_id(task.scan, pipeline, settings, block), start=0, stop=planned, needs=needs)]
+    whole = task_id(task.scan, pipeline.pipeline, settings, 0, planned)
+    return [msgspec.structs.replace(task, id=whole, start=0, stop=planned, needs=needs)]
 
 
 def surplus(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -> str:
@@ -71,28 +72,28 @@ def surplus(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -
     if beyond <= 0:
         return ""
     return (
-        f"the files hold {beyond} frames more than the scan has points ({planned}); they are left out; if that is no detector "
-        "that ran on at the end but a trigger too many, every point behind it is in the wrong place: compare with the positions"
+        f"the files hold {beyond} frames more than the scan has points ({planned}); they are left out. If the detector "
+        "did not just run on at the end but counted one trigger too many, later points are shifted: compare with the positions"
     )
 
 
 def _readable_to(row: Sequence[FileFact]) -> int:
-    """Return behind which index the last readable frame of the row lies."""
+    """Return the index after the last readable frame."""
     typical = next((file.frames for file in row if not file.trouble and file.frames), 0)
     last_good = max((number for number, file in enumerate(row) if not file.trouble), default=-1)
     return sum(typical if file.trouble else file.frames for file in row[: last_good + 1])
 
 
 def _end(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact]) -> int:
-    """Return where the last task ends: at the scan's end, or at that of a block with all its frames that reaches over it."""
+    """Return where the last task ends: at the scan's end, or at the end of a complete block that reaches beyond it."""
     planned = math.prod(state.scan.shape)
     readable = next(reversed([*pieces_of(files, planned, closed=False)]), Piece(0, 0)).stop
     across = (stop for start, stop in _blocks(state, pipeline, files, planned) if start < state.points < stop <= readable)
     return next(across, state.points)
 
 
-def _without_growing(files: Sequence[FileFact], points: int) -> Sequence[FileFact]:
-    """Leave out a last file that may still grow: it has fewer frames than the first, or there is no other to compare it with."""
+def _without_unfinished(files: Sequence[FileFact], points: int) -> Sequence[FileFact]:
+    """Leave out a last file that may still grow: it has fewer frames than the first, or it is the only one."""
     if not files or sum(file.frames for file in files) >= points:
         return files
     if len(files) > 1 and files[-1].frames >= files[0].frames > 0:
@@ -101,7 +102,7 @@ def _without_growing(files: Sequence[FileFact], points: int) -> Sequence[FileFac
 
 
 def bound(task: Task, upstream: Mapping[str, Digest]) -> Task:
-    """Return the task with each of its needs bound to the settings of the pipeline that it takes datasets from."""
+    """Return the task with the settings digest of the other pipeline in each of its needs."""
     needs = tuple(msgspec.structs.replace(need, settings=upstream.get(need.pipeline, need.settings)) for need in task.needs)
     return msgspec.structs.replace(task, needs=needs)
 
@@ -141,7 +142,7 @@ def _task(scan: ScanId, pipeline: PipelineConfig, settings: Digest, parts: Seque
     start, stop = parts[0].start, parts[-1].stop
     wanted = [text.partition("/") for text in pipeline.inputs]
     return Task(
-        id=_id(scan, pipeline, settings, (start, stop)),
+        id=task_id(scan, pipeline.pipeline, settings, start, stop),
         scan=scan,
         pipeline=PipelineName(pipeline.pipeline),
         modality=pipeline.modality,
@@ -152,7 +153,3 @@ def _task(scan: ScanId, pipeline: PipelineConfig, settings: Digest, parts: Seque
         needs=tuple(Need(pipeline=PipelineName(other), dataset=dataset, upto=stop) for other, _, dataset in wanted),
         void=parts[0].trouble,
     )
-
-
-def _id(scan: ScanId, pipeline: PipelineConfig, settings: Digest, block: tuple[int, int]) -> TaskId:
-    return TaskId(f"{scan}/{pipeline.pipeline}/{settings[:8]}/{block[0]:06d}-{block[1]:06d}")

@@ -1,4 +1,4 @@
-"""What commands write: an object for programs, plain sentences and tables for people. Colours only repeat what words say.
+"""What commands print: a JSON object for programs, sentences and tables for people. Colours only repeat what the text says.
 
 rich is imported when something is drawn, so that `beamtide --help` stays quick.
 """
@@ -27,13 +27,13 @@ SiteFile = Annotated[
     typer.Option("--config", "-c", envvar="BEAMTIDE_SITE", help="The site file.", show_default=True, metavar="SITE.yaml"),
 ]
 REASONS = 3
-"""How many reasons of lost tasks are shown; the result file has all of them."""
+"""How many reasons of abandoned tasks are shown; the result file has all of them."""
 PACE = 2.0
-"""Seconds between two lines on the same thing, where there is no terminal."""
+"""Seconds between two lines about the same pipeline, where there is no terminal."""
 DEFAULT_SITE = pathlib.Path("site.yaml")
 COLUMNS = ("pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to go")
 WIDTHS = (10, 6, 6, 9, 7, 9, 6, 6)
-"""So that the table does not jump while numbers grow."""
+"""Smallest column widths, so that the table does not jump while numbers grow."""
 
 
 def say(text: str) -> None:
@@ -48,7 +48,7 @@ def complain(text: str) -> None:
 
 
 def answer(value: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
-    """Write the result of a command: an object, or the same in words."""
+    """Print the result of a command: a JSON object, or the same as text."""
     if as_json:
         say(json.dumps(value, default=str))
     else:
@@ -57,7 +57,7 @@ def answer(value: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> Non
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of aligned columns; columns of numbers stand to the right."""
+    """Return lines of aligned columns; numbers are aligned to the right."""
     if not rows:
         return []
     widths = [max(len(row[position]) for row in (columns, *rows)) for position in range(len(columns))]
@@ -95,7 +95,7 @@ def cells(name: str, row: "PipelineRow") -> tuple[str, ...]:
 
 
 def lines_of(shot: "Snapshot") -> list[str]:
-    """Return a snapshot as text: the table, what the autoscaler thinks, and what does not move and why."""
+    """Return a snapshot as text: the table, the autoscaler's reasons, and what waits and why."""
     found = table(COLUMNS, [cells(name, row) for name, row in shot.pipelines.items()])
     thoughts = shot.autoscaler.split("; ") if shot.autoscaler else []
     found += [f"{'' if number else 'autoscaler':<12}{thought}" for number, thought in enumerate(thoughts)]
@@ -103,7 +103,7 @@ def lines_of(shot: "Snapshot") -> list[str]:
 
 
 def remarks_of(shot: "Snapshot") -> list[str]:
-    """Return what does not move and why, and what was lost."""
+    """Return what waits and why, and what was abandoned."""
     found = [f"{name}: {why}" for name, why in shot.notes.items()]
     for name, row in shot.pipelines.items():
         if row.lost:
@@ -118,7 +118,7 @@ def progress(*, quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
     if quiet:
         yield lambda _: None
     elif not sys.stdout.isatty():
-        yield _Lines().show
+        yield _ProgressLines().show
     else:
         from rich.live import Live
 
@@ -127,14 +127,14 @@ def progress(*, quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
 
 
 def choice(value: str, known: Sequence[str], what: str) -> str:
-    """Return `value` if it is known; BadInput lists what is."""
+    """Return `value` if it is known; BadInput lists the known values."""
     if value not in known:
         raise BadInput(f"there is no {what} {value!r}; known: {', '.join(known) or 'none'}")
     return value
 
 
-class _Lines:
-    """Writes a line about a pipeline or the autoscaler when there is news of it, one every `PACE` seconds at most."""
+class _ProgressLines:
+    """Prints a line when a pipeline or the autoscaler has news, at most one every `PACE` seconds each."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
@@ -181,7 +181,7 @@ def log_line(level: str, event: str, facts: Mapping[str, Any], *, as_json: bool)
 
 
 def log_lines(*, as_json: bool) -> None:
-    """Let what a long-lived process says be one JSON object a line, for a collector of logs."""
+    """Make a long-lived process log one JSON object per line, for a log collector."""
     if as_json:
         import structlog
 

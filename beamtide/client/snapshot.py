@@ -7,6 +7,7 @@ from typing import Any
 
 from beamtide.client.client import Client
 from beamtide.config.models import PipelineConfig
+from beamtide.errors import BadInput
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally
@@ -56,6 +57,14 @@ class Snapshot:
         return asdict(self)
 
 
+def newest_scan(client: Client, scan: str = "") -> str:
+    """Return this scan, or the newest; "" before the first one. BadInput: there is no such scan."""
+    known = client.scans(scan)
+    if scan and not known:
+        raise BadInput(f"there is no scan {scan!r}; see `beamtide scan list`")
+    return max(known, key=lambda state: state.version).scan.id if known else ""
+
+
 def snapshot(client: Client, scan: str) -> Snapshot:
     """Ask the services. NoAnswer when one of them is just being started again."""
     status = client.status(scan)
@@ -88,6 +97,8 @@ def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies:
     size = pipeline.source.frames_per_task
     if pipeline.source.kind == "scan" or size == "scan":
         return float(known.points) if known else 0.0
+    if known is not None and pipeline.source.kind == "submitted":  # nobody but who submits them knows how many will come
+        size = "file"
     if known is None or isinstance(size, int):
         return float(size) if isinstance(size, int) else 0.0
     submitted = sum(tally.submitted for tally in tallies)

@@ -1,8 +1,8 @@
-"""From what people write to what a digest stands for: settings documents.
+"""Settings documents, and the digests that name them.
 
 The digest of a document covers the modality, its settings, the content of its calibration files and of those that these name,
-and the digests of the pipelines whose datasets it takes, in canonical JSON; so the same settings have the same digest wherever
-they are computed, a changed file is another digest, and what is processed again is what depends on a change, and nothing else.
+and the digests of the pipelines whose datasets it takes, in canonical JSON; so the same settings have the same digest on every
+machine, and a changed file gives another digest. A change reprocesses what depends on it, and nothing else.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""A row of files, laid out over the indexes of a scan: which index is which frame of which file.
+"""Assigns the frames of a scan's files to its indexes: which index is which frame of which file.
 
 Clock policy: none. Invariant: pieces follow each other without gap or overlap, from index 0 on.
 """
@@ -10,12 +10,12 @@ from beamtide.config.models import SourceConfig
 from beamtide.files.row import FileFact
 from beamtide.messages.tasks import InputFile
 
-NO_FILE = "no file came for them"
+NO_FILE = "no file came for these indexes"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Indexes `[start, stop)` in one file from frame `first` on; or, with `trouble`, indexes that nobody can read."""
+    """Indexes `[start, stop)` in one file from frame `first` on; or, with `trouble`, indexes that cannot be read."""
 
     start: int
     stop: int
@@ -25,9 +25,9 @@ class Piece:
 
 
 def pieces_of(files: Sequence[FileFact], points: int, *, closed: bool) -> Iterator[Piece]:
-    """Lay the files out over the indexes; what cannot be read stops the row, or is a gap once the scan is closed.
+    """Assign files to indexes; a file that cannot be read ends the sequence, or is a gap once the scan is closed.
 
-    Scans that are stitched together have the same number of indexes each: what one lacks is no gap of the next.
+    Scans that are stitched together have the same number of indexes each, so missing frames of one do not shift the next.
     """
     parts = max((file.part[1] for file in files), default=1)
     if points % parts:

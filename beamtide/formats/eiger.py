@@ -66,7 +66,7 @@ class Bitshuffled:
     """Chunks of bitshuffle-LZ4."""
 
     def decompressed(self, chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return the frame of a chunk; ValueError if it is not what it says."""
+        """Return the frame of a chunk; ValueError if its header is wrong."""
         import bitshuffle
 
         size, block = int.from_bytes(chunk[:8], "big"), int.from_bytes(chunk[8:HEADER], "big") // dtype.itemsize

@@ -1,4 +1,4 @@
-"""Captures of a PandABox, as it sends them or as others have kept them: one file, columns by trigger.
+"""Captures of a PandABox, as it sends them or as others have saved them: one file, columns by trigger.
 
 Four ways in which the same capture is written are told apart by their first bytes:
 - text, as `ASCII` on port 8889: a header that says what each field is, then one line of numbers per trigger;
@@ -101,14 +101,14 @@ def parse(content: bytes) -> Capture:
         return _ascii(content)
     messages = list(_recorded(content))
     if not messages:
-        raise BadInput("it begins like no kind of capture")
+        raise BadInput("it begins like no known kind of capture")
     if messages[0].lstrip().startswith(b"{"):
         return _json(messages)
     return _ascii(b"".join(part if part.endswith(b"\n") else part + b"\n" for part in messages))
 
 
 def _recorded(content: bytes) -> Iterator[bytes]:
-    """Yield the messages of a recorded stream, whatever they are wrapped in; a last one that is cut off is left out."""
+    """Yield the messages of a recorded stream, whatever they are wrapped in; an incomplete last one is left out."""
     try:
         import cbor2  # only for recorded streams
     except ImportError as error:
@@ -120,7 +120,7 @@ def _recorded(content: bytes) -> Iterator[bytes]:
         except cbor2.CBORDecodeEOF:
             return
         except cbor2.CBORDecodeError as error:
-            raise BadInput(f"it begins like no kind of capture, and is no CBOR sequence ({error})") from error
+            raise BadInput(f"it begins like no known kind of capture, and is no CBOR sequence ({error})") from error
         yield from _bytes_in(item)
 
 
@@ -138,7 +138,7 @@ def _bytes_in(item: Any) -> Iterator[bytes]:
 
 def _ascii(content: bytes) -> Capture:
     """Read the text form: "name: value" lines, "fields:", one indented line per field, then numbers."""
-    whole, _, _ = content.decode("ascii").rpartition("\n")  # a last line that is still being written is none
+    whole, _, _ = content.decode("ascii").rpartition("\n")  # without an incomplete last line
     lines = whole.split("\n")
     if not any(line.strip() == "fields:" for line in lines):
         raise Unfinished("its header has no fields (yet)")

@@ -49,7 +49,7 @@ def _scaled(columns: Columns, fields: list[CapturedField], *, sums: bool) -> Col
         if one.mean and sums:
             if SAMPLES not in columns:
                 raise BadInput(
-                    f"{one.name} is a raw sum, and without {SAMPLES} nobody knows of how many; capture that, or Scaled"
+                    f"{one.name} is a raw sum of unknown length without {SAMPLES}; capture that too, or capture Scaled values"
                 )
             values = values / columns[SAMPLES]
         found[one.name] = values * one.scale + one.offset

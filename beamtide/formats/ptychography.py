@@ -1,4 +1,4 @@
-"""Files in which others keep ptychography: CXI (and NXcxi_ptycho, which is the same tree), and the `.ptyd` of ptypy.
+"""Ptychography files of other programs: CXI (and NXcxi_ptycho, which is the same tree), and the `.ptyd` of ptypy.
 
 Both hold frames, positions and geometry together, so a task needs nothing else. Arrays given: "frames" (frame, row, column),
 "positions" (frame, 2: vertical, horizontal) in metres, and "geometry" (frame, 3), the same in each row: photon energy in keV,
@@ -41,7 +41,7 @@ SQUARE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class DatasetPaths:
-    """Where things lie in a kind of file, and the unit that is meant; of several paths the first that is there counts."""
+    """Paths in a kind of file, and the unit that is meant; of several paths the first that exists counts."""
 
     frames: tuple[str, ...]
     positions: tuple[str, ...]
@@ -73,7 +73,7 @@ class RepeatedImage(LazyFrames):
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _FrameSet:
     """Frames that lie together, with their positions and their mask, if there is one."""
 
     frames: h5py.Dataset
@@ -117,7 +117,7 @@ class PtychographyFile:
         """These files do not know the scan's shape."""
         return None
 
-    def _parts(self, path: pathlib.Path, file: h5py.File) -> list[_Part]:
+    def _parts(self, path: pathlib.Path, file: h5py.File) -> list[_FrameSet]:
         """Return the sets of frames of a file, in their order; BadInput when their shapes do not belong together."""
         parts = [self._part(path, file, start) for start in self._starts(path, file)]
         for part in parts:
@@ -140,7 +140,7 @@ class PtychographyFile:
                 raise Unfinished(f"{path}: {self.places.chunks}/{number} leads to a file that is not there (yet)")
         return [f"{self.places.chunks}/{number}/" for number in numbers] or [f"{self.places.chunks}/0/"]
 
-    def _part(self, path: pathlib.Path, file: h5py.File, start: str) -> _Part:
+    def _part(self, path: pathlib.Path, file: h5py.File, start: str) -> _FrameSet:
         frames, positions = (_first(file, places, start) for places in (self.places.frames, self.places.positions))
         for what, found, places in (("frames", frames, self.places.frames), ("positions", positions, self.places.positions)):
             if found is None:
@@ -155,9 +155,9 @@ class PtychographyFile:
         mask = _first(file, self.places.masks, start) or _first(file, self.places.masks, "")
         if mask is not None and mask.shape not in (frames.shape, frames.shape[1:]):
             raise BadInput(f"{path}: the mask {mask.name} has shape {mask.shape}, the frames have {frames.shape}; they must fit")
-        return _Part(frames, positions, mask)
+        return _FrameSet(frames, positions, mask)
 
-    def _bad(self, path: pathlib.Path, part: _Part) -> NDArray[np.bool_]:
+    def _bad(self, path: pathlib.Path, part: _FrameSet) -> NDArray[np.bool_]:
         """Return which pixels (row, column) are bad in any frame of the file, so that it does not depend on what a task reads."""
         assert part.mask is not None
         bad = np.zeros(part.frames.shape[1:], bool)

@@ -98,7 +98,7 @@ def test_another_image_than_the_pinned_one_is_refused(deployment: Deployment, tm
     other.write_bytes(deployment.site.container.image.read_bytes()[:-1] + b"?")
     changed = deployment.site.container.model_copy(update={"image": other})
     wrong = deployment.model_copy(update={"site": deployment.site.model_copy(update={"container": changed})})
-    assert "the site file pins" in admission.problems(wrong)[0]
+    assert "the site file pins" in admission.problems(wrong, on_nodes=False)[0]
     done = as_a_job(wrong, "true")
     assert done.returncode == enter.IMAGE_CODES[0]
     assert "has not the digest that the site file pins" in done.stderr

@@ -94,7 +94,7 @@ def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyP
     assert main.run(["fail"]) == code
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert ("goes on from there" in said) == isinstance(error, KeyboardInterrupt)
+    assert ("continues from there" in said) == isinstance(error, KeyboardInterrupt)
     if isinstance(error, BeamtideError):
         assert main.run(["--debug", "fail"]) == code
         assert "Traceback" in capsys.readouterr().err
@@ -183,5 +183,5 @@ def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def test_every_command_speaks_json() -> None:
     found = dict(leaves(typer.main.get_command(main.build())))
-    assert {"demo", "serve", "work", "autoscale", "scan start", "dlq list"} <= found.keys()
+    assert {"demo", "serve", "work", "rerun", "autoscale", "scan start", "dlq list"} <= found.keys()
     assert not [name for name, command in found.items() if not any("--json" in one.opts for one in command.params)]

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
 from cluster_side.modalities.dpc import moments
 from cluster_side.modalities.dpc.shift import shifts
-from cluster_side.modalities.registry import modality
 
-DPC = modality("dpc")
+DPC = registry.find("modalities", "dpc")
 GEOMETRY = {"pixel_size": 75e-6, "distance": 2.0}
 SIDES = {"left": ["a"], "right": ["b"], "bottom": ["a"], "top": ["b"]}
 CFG = "scalers/scaler3_cts"
@@ -231,6 +231,6 @@ def test_a_uniform_film_does_not_deflect(test_data: pathlib.Path) -> None:
 
 def test_profiles_work_block_by_block() -> None:
     frames = np.random.default_rng(0).poisson(2, (9, 300, 200)).astype("u2")
-    found = moments.profiles(frames, moments.Optics())
+    found = moments.profiles(frames, moments.FrameCorrection())
     np.testing.assert_allclose(found.rows, frames.sum(axis=2))
     np.testing.assert_allclose(found.columns, frames.sum(axis=1))

@@ -71,7 +71,7 @@ def test_raw_is_scaled_by_the_header_and_a_raw_mean_by_its_samples(tmp_path: pat
         found = PANDA.read(saved(tmp_path, content), 0, 2, {})
         np.testing.assert_array_equal(found["INENC1.VAL.Mean"], [20 / 4 * 0.5 + 10, 40 / 4 * 0.5 + 10])
     without = HEADER.format(process="Raw").replace(" PCAP.SAMPLES uint32 Value\n", "") + " 1 20\n"
-    with pytest.raises(BadInput, match=r"INENC1\.VAL\.Mean is a raw sum, and without PCAP\.SAMPLES\.Value"):
+    with pytest.raises(BadInput, match=r"INENC1\.VAL\.Mean is a raw sum of unknown length without PCAP\.SAMPLES\.Value"):
         PANDA.read(saved(tmp_path, without), 0, 1, {})
 
 
@@ -117,7 +117,7 @@ def test_a_lost_trigger_is_nan_at_its_index_also_in_hdf5(tmp_path: pathlib.Path)
 @pytest.mark.parametrize(
     ("numbers", "options", "sentence"),
     [
-        ([1, 2, 1], {}, "go from 2 to 1 at row 2; the device was started again"),
+        ([1, 2, 1], {}, "go from 2 to 1 at row 2; the device was restarted"),
         ([1, 2, 2], {}, "go from 2 to 2 at row 2"),
         ([1.5, 2, 3], {}, "must be whole numbers"),
         ([1, np.nan, 3], {}, "must be whole numbers"),

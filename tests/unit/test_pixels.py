@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pyFAI.detectors import Detector, detector_factory
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from cluster_side.modalities import images, native
 from cluster_side.modalities.base import run
@@ -22,11 +23,10 @@ from cluster_side.modalities.dpc import moments
 from cluster_side.modalities.pixels import ANY, Marks, valid_values
 from cluster_side.modalities.ptychography.frames import Cut, prepare
 from cluster_side.modalities.ptychography.scan import mask_of
-from cluster_side.modalities.registry import modality
-from cluster_side.modalities.xrf import elements
 from cluster_side.modalities.xrf.spec import XrfSettings
+from tests.xrf_spectra import summed
 
-XRD = modality("xrd")
+XRD = registry.find("modalities", "xrd")
 TYPES = [f"{order}{kind}" for kind in ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8") for order in "<>"]
 SHAPE = (40, 30)
 DECTRIS, LAMBDA = Marks(-2, 1.5, known=True), Marks(0, 0.0, known=True)
@@ -208,7 +208,7 @@ def test_all_modalities_take_the_same_pixels(poni: pathlib.Path, dtype: str, see
     frame, good = frame_of(dtype, seed)
     counts = float(frame[good].astype(float).sum())
     assert run(XRD, {"frames": frame[None]}, PLAIN, {"poni": poni})["total_counts"] == [counts]
-    found = moments.profiles(frame[None], moments.Optics())
+    found = moments.profiles(frame[None], moments.FrameCorrection())
     assert moments.total(found) == pytest.approx(counts)
     assert found.lost.tolist() == [bool((~good).any())]
     seen = prepare(frame[None], Cut(centre="corner"))
@@ -218,7 +218,7 @@ def test_all_modalities_take_the_same_pixels(poni: pathlib.Path, dtype: str, see
     for library in (native.library, lambda: None):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(native, "library", library)
-            sums = elements.summed(spectra, XrfSettings(dead_time=False))
+            sums = summed(spectra, XrfSettings(dead_time=False))
         known = good.all(axis=1)
         np.testing.assert_array_equal(np.isnan(sums).all(axis=1), ~known)
         np.testing.assert_allclose(sums[known], frame[known].astype(float))
@@ -234,7 +234,7 @@ def test_dpc_knows_the_marks_of_dark_and_empty_beam(tmp_path: pathlib.Path, dtyp
     np.save(tmp_path / "dark.npy", dark)
     np.save(tmp_path / "reference.npy", frame)
     calibration = {name: tmp_path / f"{name}.npy" for name in ("dark", "reference")}
-    found = run(modality("dpc"), {"frames": frame[None]}, {"method": "fourier_shift"}, calibration)
+    found = run(registry.find("modalities", "dpc"), {"frames": frame[None]}, {"method": "fourier_shift"}, calibration)
     both = good & lit
     assert found["sum"][0] == pytest.approx(float((frame[both].astype(float) - 1).sum()), rel=1e-5, abs=1e-2)
     if found["sum"][0] > 0:
@@ -258,7 +258,12 @@ def test_an_image_from_which_something_was_subtracted_is_refused(poni: pathlib.P
     frame = np.random.default_rng(0).normal(0, 5, SHAPE).astype("i4")
     for name in ("xrd", "dpc"):
         with pytest.raises(BadInput, match=r"'frames' holds int32 down to -1.: something was subtracted"):
-            run(modality(name), {"frames": frame[None]}, PLAIN if name == "xrd" else {}, {"poni": poni} if name == "xrd" else {})
+            run(
+                registry.find("modalities", name),
+                {"frames": frame[None]},
+                PLAIN if name == "xrd" else {},
+                {"poni": poni} if name == "xrd" else {},
+            )
     found = run(XRD, {"frames": frame[None].astype("f4")}, PLAIN, {"poni": poni})
     assert found["total_counts"][0] == frame.sum()
 
@@ -308,5 +313,5 @@ def test_a_mask_that_comes_with_the_frames_is_used_by_all(poni: pathlib.Path) ->
     frames = {"frames": np.stack([frame, frame]), "mask": np.stack([bad, bad]).astype("u1")}
     counts = float(frame[~bad].sum())
     assert run(XRD, frames, PLAIN, {"poni": poni})["total_counts"].tolist() == [counts, counts]
-    assert run(modality("dpc"), frames, {}, {})["sum"] == pytest.approx([counts, counts])
+    assert run(registry.find("modalities", "dpc"), frames, {}, {})["sum"] == pytest.approx([counts, counts])
     np.testing.assert_array_equal(mask_of(frames, None), bad)

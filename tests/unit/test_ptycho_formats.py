@@ -15,7 +15,6 @@ from beamtide.formats.ptychography import JOULE_PER_KEV
 from cluster_side.modalities.base import run
 from cluster_side.modalities.ptychography import scan
 from cluster_side.modalities.ptychography.spec import PtychographySettings
-from cluster_side.modalities.registry import modality
 from tests.ptycho_scans import DETECTOR_PIXEL, DISTANCE, ENERGY, Truth, simulate
 
 
@@ -51,7 +50,11 @@ def test_a_file_is_all_that_a_scan_needs(name: str, write, truth: Truth, tmp_pat
     np.testing.assert_array_equal(arrays["frames"], truth.frames[2:])
     np.testing.assert_allclose(arrays["positions"], truth.arrays()["positions"][2:])
     np.testing.assert_allclose(arrays["geometry"], np.tile([ENERGY, DISTANCE, DETECTOR_PIXEL], (23, 1)))
-    found = run(modality("ptychography"), arrays, {"centre": "corner", "modes": 1, "recipe": "LSQML 2", "device": "cpu"})
+    found = run(
+        registry.find("modalities", "ptychography"),
+        arrays,
+        {"centre": "corner", "modes": 1, "recipe": "LSQML 2", "device": "cpu"},
+    )
     assert found["pixel_size"] == pytest.approx(truth.pixel)
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from beamtide import registry, units
 from beamtide.errors import BadInput
-from cluster_side.modalities.registry import modality
 
 METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "cm": 1e-2, "micron": 1e-6, "micrometer": 1e-6, "Millimeters": 1e-3}
 HDF5 = registry.find("formats", "hdf5")
@@ -20,7 +19,7 @@ HDF5 = registry.find("formats", "hdf5")
 
 def read(path: pathlib.Path, name: str, values: dict[str, Any], options: dict[str, str]) -> dict[str, np.ndarray]:
     """Do as a worker does: read columns, bring them to the units of the settings, compute."""
-    known = modality(name)
+    known = registry.find("modalities", name)
     arrays = HDF5.read(path, 0, HDF5.probe(path, options).frames, options)
     return dict(known.load(values, {})(known.in_units(values, arrays, HDF5.units(path, options))))
 

@@ -30,7 +30,6 @@ def test_a_map_comes_with_its_axes(processed: pathlib.Path) -> None:
     assert found["xrf/spectra"].values.shape == (24, 8)
     assert "xrf/area/Cu_K" in found
     assert reading.list_results(processed) == ["scan_1"]
-    assert reading.datasets("scan_1", processed) == list(found)
 
 
 def test_wrong_names_get_a_sentence(processed: pathlib.Path) -> None:

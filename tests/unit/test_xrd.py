@@ -14,14 +14,13 @@ from beamtide.errors import BadInput
 from cluster_side.modalities import native
 from cluster_side.modalities.base import checked, run
 from cluster_side.modalities.pixels import ANY, Valid, valid_values
-from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrd import model
 from cluster_side.modalities.xrd.clip import ClippedTable
 from cluster_side.modalities.xrd.integrate import IntegrationTable
 from cluster_side.modalities.xrd.spec import XrdSettings
 from tests import eiger_files
 
-XRD = modality("xrd")
+XRD = registry.find("modalities", "xrd")
 CEO2 = {"shape": [1043, 981], "orientation": 2, "unit": "2th_deg", "points": 600, "polarization": 0.99}
 LINES = (7.4616, 8.6179, 12.1985, 14.3106, 14.9495)
 """CeO2 (NIST SRM 674b, a = 5.41165 angstrom) at 0.4066 angstrom: 111, 200, 220, 311, 222 in degree 2 theta."""

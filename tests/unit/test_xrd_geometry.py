@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from pyFAI.detectors import Detector
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
+from beamtide import registry
 from beamtide.config import settings as documents
 from beamtide.config.models import PipelineConfig
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
-from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrd import geometry, poni_text
 from cluster_side.worker.task import ready_kernel
 
-XRD = modality("xrd")
+XRD = registry.find("modalities", "xrd")
 SHAPE = (60, 50)
 PLAIN: dict[str, Any] = {"points": 10, "split": "no", "solid_angle": False}
-NUMBERS = "Distance: 0.02\nPoni1: 0.0024\nPoni2: 0.0022\nRot1: 0.1\nRot2: -0.05\nRot3: 0.3\nWavelength: 1e-10\n"
+NUMBERS = "Distance: 0.02\nPoni1: 0.0024\nPoni2: 0.0022\nRot1: -0.02\nRot2: -0.05\nRot3: 0.3\nWavelength: 1e-10\n"
 CONFIG = f'{{"pixel1": 8e-05, "pixel2": 9e-05, "max_shape": {list(SHAPE)}, "orientation": 3}}'
 BLOCK = f"# Nota: C-Order\nponi_version: 2.1\nDetector: Detector\nDetector_config: {CONFIG}\n{NUMBERS}# Calibrant: LaB6\n"
 NEXUS = 'poni_version: 2.1\nDetector: NexusDetector\nDetector_config: {"filename": "det.h5", "orientation": 3}\n' + NUMBERS

@@ -1,4 +1,4 @@
-"""DPC, heavy half: frames, or the readings of a segmented detector, become sums and deflections; each exposure for itself."""
+"""DPC, heavy half: frames, or the readings of a segmented detector, become sums and deflections, exposure by exposure."""
 
 import pathlib
 from collections.abc import Mapping
@@ -21,35 +21,37 @@ Datasets = dict[str, NDArray[Any]]
 
 def load(settings: DpcSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
     """Return the array function of these settings; BadInput for calibration files that are no frames."""
-    optics = _optics(calibration)
+    correction = _correction(calibration)
     empty = None
     if settings.method == "fourier_shift":
         if "reference" not in calibration:
             raise BadInput("calibration.reference is missing: fourier_shift needs an image of the empty beam")
         reference = images.read(calibration["reference"], "reference")
-        _check_sizes(optics, reference, "calibration.reference has")
-        empty = moments.profiles(reference[None], optics)
+        _check_sizes(correction, reference, "calibration.reference has")
+        empty = moments.profiles(reference[None], correction)
 
     def kernel(frames: Frames) -> Datasets:
         if settings.segments is not None:
             return from_segments(frames, settings.segments)
-        return from_frames(frames, settings, optics, empty)
+        return from_frames(frames, settings, correction, empty)
 
     return kernel
 
 
-def from_frames(frames: Frames, settings: DpcSettings, optics: moments.Optics, empty: moments.Profiles | None) -> Datasets:
+def from_frames(
+    frames: Frames, settings: DpcSettings, correction: moments.FrameCorrection, empty: moments.Profiles | None
+) -> Datasets:
     """Return sum, position, width, dark field and angle of each frame; `empty` holds the profiles of the empty beam."""
     if (bad := pixels.bad_of_files(frames)) is not None:
-        if optics.masked is not None:
-            images.check_shape(optics.masked, "mask", (bad.shape[0], bad.shape[1]))
-        optics = moments.Optics(bad if optics.masked is None else optics.masked | bad, optics.dark)
-    raw = _images(frames, settings.frames or "", optics)
+        if correction.masked is not None:
+            images.check_shape(correction.masked, "mask", (bad.shape[0], bad.shape[1]))
+        correction = moments.FrameCorrection(bad if correction.masked is None else correction.masked | bad, correction.dark)
+    raw = _images(frames, settings.frames or "", correction)
     shape = (raw.shape[1], raw.shape[2])
     if settings.disc is not None:
         disc = moments.beyond(shape, settings.disc.x, settings.disc.y, settings.disc.radius)
-        optics = moments.Optics(optics.masked, optics.dark, disc)
-    found = moments.profiles(raw, optics)
+        correction = moments.FrameCorrection(correction.masked, correction.dark, disc)
+    found = moments.profiles(raw, correction)
     counted = moments.total(found)
     datasets: Datasets = {"sum": counted}
     (x, datasets["width_x"]), (y, datasets["width_y"]) = moments.middle(found.columns), moments.middle(found.rows)
@@ -84,7 +86,7 @@ def from_segments(frames: Frames, settings: SegmentSettings) -> Datasets:
         return np.asarray(np.sum([readings[name] for name in names], axis=0))
 
     x, y = (
-        contrast(together(plus), together(minus))
+        columns.contrast(together(plus), together(minus))
         for plus, minus in ((settings.right, settings.left), (settings.top, settings.bottom))
     )
     return {
@@ -97,26 +99,18 @@ def from_segments(frames: Frames, settings: SegmentSettings) -> Datasets:
     }
 
 
-def contrast(plus: Column, minus: Column) -> Column:
-    """Return (plus - minus) / (plus + minus); NaN where the sum is not above zero."""
-    total = plus + minus
-    found = np.full(total.shape, np.nan)
-    np.divide(plus - minus, total, out=found, where=total > 0)
-    return found
-
-
-def _optics(calibration: Mapping[str, pathlib.Path]) -> moments.Optics:
+def _correction(calibration: Mapping[str, pathlib.Path]) -> moments.FrameCorrection:
     """Return what every frame is corrected with; pixels without a dark level are left out like masked ones."""
     masked = images.mask(calibration)
     dark = images.measured(calibration, "dark", None if masked is None else (masked.shape[0], masked.shape[1]))
     if dark is None:
-        return moments.Optics(masked)
+        return moments.FrameCorrection(masked)
     unknown = ~dark.known
-    return moments.Optics(unknown if masked is None else masked | unknown, dark.values)
+    return moments.FrameCorrection(unknown if masked is None else masked | unknown, dark.values)
 
 
-def _check_sizes(optics: moments.Optics, image: NDArray[Any], what: str) -> None:
-    for role, frame in (("mask", optics.masked), ("dark", optics.dark)):
+def _check_sizes(correction: moments.FrameCorrection, image: NDArray[Any], what: str) -> None:
+    for role, frame in (("mask", correction.masked), ("dark", correction.dark)):
         if frame is not None and frame.shape != image.shape:
             raise BadInput(f"calibration.{role} has shape {frame.shape}, {what} {image.shape}; they must fit")
 
@@ -131,12 +125,12 @@ def _segment(frames: Frames, name: str, settings: SegmentSettings) -> Column:
     return (columns.single(frames, name) - dark) * settings.gain.get(name, 1.0)
 
 
-def _images(frames: Frames, name: str, optics: moments.Optics) -> NDArray[Any]:
+def _images(frames: Frames, name: str, correction: moments.FrameCorrection) -> NDArray[Any]:
     if name not in frames:
         raise BadInput(f"the frames have no array {name!r}, only {', '.join(sorted(frames))}; correct source.options or `frames`")
     found = frames[name]
     if found.ndim != 3 or found.dtype.kind not in "biuf" or not found.size:
         raise BadInput(f"{name!r} holds {found.dtype} of shape {found.shape}; expected frames (exposure, y, x)")
     pixels.refuse_subtracted(found[0], pixels.ANY, name)
-    _check_sizes(optics, found[0], "the frames have")
+    _check_sizes(correction, found[0], "the frames have")
     return found

@@ -103,8 +103,7 @@ def _counted(frames: Frames, settings: PhaseSettings) -> Column:
     counted = columns.single(frames, settings.sum)
     if settings.i0 is None:
         return counted
-    monitor = columns.single(frames, settings.i0)
-    return np.where(monitor > 0, counted, np.nan) / np.where(monitor > 0, monitor, np.nan)
+    return columns.quotient(counted, columns.single(frames, settings.i0))
 
 
 def _places(frames: Frames) -> tuple[Places, Places]:

@@ -87,10 +87,7 @@ def outputs(settings: EncoderSettings) -> tuple[Output, ...]:
     for name, axis in settings.axes.items():
         declared += [*axis_outputs(name, axis.units), flag_output(name, FLAGS)]
     if settings.lab:
-        for name in settings.lab.into:
-            declared.append(
-                Output(name, settings.axes[settings.lab.axes[0]].units, long_name=f"{name} position, laboratory frame")
-            )
+        declared += settings.lab.outputs(settings.axes[settings.lab.axes[0]].units)
     declared += [Output(name, extra.units, long_name=name) for name, extra in settings.extra.items()]
     return tuple(declared)
 

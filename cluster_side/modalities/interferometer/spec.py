@@ -90,7 +90,7 @@ def outputs(settings: InterferometerSettings) -> tuple[Output, ...]:
     for name in settings.axes:
         declared += [*axis_outputs(name, settings.units), flag_output(name, FLAGS)]
     if settings.lab:
-        declared += [Output(name, settings.units, long_name=f"{name} position, laboratory frame") for name in settings.lab.into]
+        declared += settings.lab.outputs(settings.units)
     return tuple(declared)
 
 

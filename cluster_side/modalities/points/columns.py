@@ -1,7 +1,7 @@
 """Columns of a task: one value per exposure (n,), or several samples (n, samples); and the flags that say what is wrong with one.
 
-A lost trigger is NaN and stays NaN; so is an exposure with a lost sample. All results are float64. Every function here looks at
-one exposure at a time, so that a result does not depend on how a scan was cut into tasks.
+A lost trigger is NaN and stays NaN; so is an exposure with a lost sample. All results are float64. Every function here computes
+each exposure by itself, so that a result does not depend on how a scan was cut into tasks.
 """
 
 from collections.abc import Mapping
@@ -64,6 +64,26 @@ def greatest(values: Column, keep: Keep = None) -> Column:
 
 def _chosen(keep: Keep) -> Any:
     return True if keep is None else keep
+
+
+def quotient(value: Column, divisor: Column) -> Column:
+    """Return value / divisor; NaN where the divisor is not above zero."""
+    return np.asarray(np.divide(value, divisor, out=np.full(value.shape, np.nan), where=divisor > 0))
+
+
+def contrast(plus: Column, minus: Column) -> Column:
+    """Return (plus - minus) / (plus + minus); NaN where the sum is not above zero."""
+    return quotient(plus - minus, plus + minus)
+
+
+def monitor_factor(frames: Frames, monitor: str | None, reference: float | None, length: int) -> Column:
+    """Return reference / monitor of each exposure (length,), 1 without a monitor; NaN where it is not a positive number."""
+    if monitor is None or reference is None:
+        return np.ones(length)
+    if monitor not in frames:
+        raise BadInput(f"normalise_to: the task has no {monitor!r}; name it in the pipeline's inputs")
+    values = np.asarray(frames[monitor], float)
+    return np.asarray(np.divide(reference, values, out=np.full(length, np.nan), where=values > 0))
 
 
 def trapezoid(values: Column, times: Column) -> Column:

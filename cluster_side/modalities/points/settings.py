@@ -43,6 +43,12 @@ PlaceUnit = Annotated[str, unit_of(units.LENGTH, units.ANGLE)]
 LengthUnit = Annotated[str, unit_of(units.LENGTH)]
 
 
+def together(settings: SettingsModel, one: str, other: str) -> None:
+    """Raise ValueError if one of two settings is given without the other."""
+    if (getattr(settings, one) is None) != (getattr(settings, other) is None):
+        raise ValueError(f"{one} and {other} go together; give both or neither")
+
+
 class LabSettings(SettingsModel):
     """Two stage axes turned into the laboratory frame.
 
@@ -66,6 +72,10 @@ class LabSettings(SettingsModel):
             raise ValueError("lab: axes must be two different ones with the same unit, and into two other names")
         if twice := sorted(set(self.into) & of_axes.keys()):
             raise ValueError(f"lab.into: {twice[0]} is an axis already; rename the axis, the laboratory frame has x and y")
+
+    def outputs(self, unit: str) -> Iterable[Output]:
+        """Yield what is said of the two positions in the laboratory frame; `unit` is that of the axes."""
+        return (Output(name, unit, long_name=f"{name} position, laboratory frame") for name in self.into)
 
 
 def axis_outputs(name: str, unit: str) -> Iterable[Output]:

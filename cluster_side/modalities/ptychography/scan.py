@@ -1,6 +1,6 @@
-"""What one scan is to the engines: its geometry, its frames, and its positions in pixels of the object.
+"""One scan for the engines: its geometry, its frames, and its positions in pixels of the object.
 
-Every way to be wrong that can be told before the first iteration is told here, in one sentence.
+Everything that can be found wrong before the first iteration is reported here, in one sentence.
 """
 
 import pathlib

@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from beamtide import units
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.points.settings import Positive, flag_output, unit_of
+from cluster_side.modalities.points.settings import Positive, flag_output, together, unit_of
 from cluster_side.modalities.readings import Reading
 
 FLAGS = {
@@ -86,10 +86,8 @@ class XbicSettings(SettingsModel):
         cartesian, polar = (self.x, self.y), (self.r, self.theta)
         if (None in cartesian) == (None in polar) or (None in cartesian and cartesian != (None, None)) or polar.count(None) == 1:
             raise ValueError("give the columns x and y, or r and theta; all of one pair and none of the other")
-        if (self.time_constant is None) != (self.exposure is None):
-            raise ValueError("time_constant and exposure go together; give both or neither")
-        if (self.normalise_to is None) != (self.normalise_reference is None):
-            raise ValueError("normalise_to and normalise_reference go together; give both or neither")
+        together(self, "time_constant", "exposure")
+        together(self, "normalise_to", "normalise_reference")
         if self.efficiency is not None and units.kind_of(self.units) != units.CURRENT:
             raise ValueError("efficiency: only a current has a quantum efficiency; this is a voltage")
         return self

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from cluster_side.modalities import pixels
+from cluster_side.modalities.points.columns import monitor_factor
 from cluster_side.modalities.xrd.integrate import check_shape
 from cluster_side.modalities.xrd.spec import XrdSettings
 
@@ -77,14 +78,9 @@ def valid(dtype: np.dtype[Any], settings: XrdSettings, marks: pixels.Marks) -> p
     return pixels.valid_values(dtype, marks, dummy, settings.overflow)
 
 
-def monitor_factor(frames: Frames, settings: XrdSettings, length: int) -> Values:
-    """Return reference / monitor; NaN where the monitor is not a positive number."""
-    if settings.normalise_to is None or settings.normalise_reference is None:
-        return np.ones(length)
-    if settings.normalise_to not in frames:
-        raise BadInput(f"normalise_to: the task has no {settings.normalise_to!r}; name it in the pipeline's inputs")
-    monitor = np.asarray(frames[settings.normalise_to], float)
-    return np.asarray(np.divide(settings.normalise_reference, monitor, out=np.full(length, np.nan), where=monitor > 0))
+def scaling(frames: Frames, settings: XrdSettings) -> Values:
+    """Return by what the intensities of each exposure are multiplied: reference / monitor."""
+    return monitor_factor(frames, settings.normalise_to, settings.normalise_reference, count_of(frames, settings))
 
 
 def beam(wavelength: float) -> dict[str, Array]:

@@ -39,7 +39,7 @@ class FrameSums:
     """Pixels in a bin that were not valid."""
 
 
-class _Table(ctypes.Structure):
+class _CIntegrationTable(ctypes.Structure):
     """`struct table` of xrd.c."""
 
     _fields_ = (
@@ -124,7 +124,8 @@ def _compiled(table: IntegrationTable, given: tuple[Array, Valid], sums: tuple[V
     arrays = table.first, table.more_pixels, table.more_first, table.pairs, table.more_pairs, table.weight
     sizes = flat.size, len(table.more_pixels), len(table.sums[0])
     out = np.array(valid.out, np.float64).reshape(-1, 2)
-    given_table = _Table(*map(native.pointer, arrays), dark, native.pointer(out), valid.low, valid.high, len(out), *sizes)
+    ranges = native.pointer(out), valid.low, valid.high, len(out)
+    given_table = _CIntegrationTable(*map(native.pointer, arrays), dark, *ranges, *sizes)
     scatter = getattr(library, f"scatter_{flat.dtype.str[1:]}")
     scatter.restype = ctypes.c_long
     frame, results = native.pointer(flat), map(native.pointer, sums)

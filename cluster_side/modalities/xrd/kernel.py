@@ -7,7 +7,7 @@ monitor, are NaN.
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,9 @@ from cluster_side.modalities import pixels
 from cluster_side.modalities.base import Kernel
 from cluster_side.modalities.xrd import peaks
 from cluster_side.modalities.xrd.clip import ClippedTable
-from cluster_side.modalities.xrd.frames import Array, Frames, Values, beam, count_of, images, monitor_factor, valid
+from cluster_side.modalities.xrd.frames import Array, Frames, Values, beam, images, scaling, valid
 from cluster_side.modalities.xrd.integrate import FrameSums, IntegrationTable
 from cluster_side.modalities.xrd.spec import SUMS, XrdSettings
-
-Integrate = Callable[[Array], tuple[FrameSums, Values, Values]]
-"""A frame in; its sums, intensity and standard uncertainty out."""
 
 
 def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
@@ -39,7 +36,7 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepare
     regions(pattern.radial, settings)  # wrong ranges are told before the first task
 
     def kernel(frames: Frames) -> dict[str, Array]:
-        factor = monitor_factor(frames, settings, count_of(frames, settings))
+        factor = scaling(frames, settings)
         rows, cakes = list[tuple[Values, Values]](), list[tuple[Values, Values]]()
         found = list[FrameSums]()
         for frame in images(frames, settings, shape, marks):

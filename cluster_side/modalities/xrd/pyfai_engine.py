@@ -35,7 +35,7 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
     wavelength = 1e10 * ai.wavelength
 
     def compute(arrays: Mapping[str, Array]) -> dict[str, Array]:
-        factor = frames.monitor_factor(arrays, settings, frames.count_of(arrays, settings))
+        factor = frames.scaling(arrays, settings)
         found, cakes = list[Any](), list[Any]()
         for image in frames.images(arrays, settings, shape, marks):
             good = frames.valid(image.dtype, settings, marks).of(image) & field.known

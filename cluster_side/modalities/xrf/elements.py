@@ -48,12 +48,6 @@ class ElementSums:
     """1 where a channel of a chosen element is no count."""
 
 
-def summed(frames: Frames, settings: XrfSettings) -> Spectra:
-    """Return the sum of the chosen detector elements, each times its dead-time factor; a row that is not known is NaN."""
-    parts = [block.counts.copy() for block in blocks(frames, settings, (0.0, 1.0))]
-    return np.concatenate(parts)
-
-
 def blocks(frames: Frames, settings: XrfSettings, axis: tuple[float, float]) -> Iterator[ElementSums]:
     """Yield the sums of a task in blocks of consecutive exposures; `axis` is (zero, gain) in keV of the channels wanted.
 

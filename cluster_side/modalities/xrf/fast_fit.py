@@ -69,10 +69,6 @@ class FastModel:
             continuum=continuum,
         )
 
-    def parameters(self, net: Spectra) -> Values:
-        """Return continuum terms and areas (spectrum, parameter) of spectra without background, and nothing else."""
-        return self._linear.parameters(net)
-
     def _room_for(self, count: int) -> Spectra:
         """Return room for so many spectra; fresh memory for each block costs page faults."""
         if len(self._room) < count:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.points.settings import flag_output
+from cluster_side.modalities.points.settings import flag_output, together
 
 
 class ElementEnergy(SettingsModel):
@@ -50,8 +50,7 @@ class XrfSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.normalise_to is None) != (self.normalise_reference is None):
-            raise ValueError("normalise_to and normalise_reference go together; give both or neither")
+        together(self, "normalise_to", "normalise_reference")
         if len(set(self.spectra)) < len(self.spectra):
             raise ValueError("spectra names an array twice; it would be counted twice")
         if self.detectors != "all" and len(set(self.detectors)) < len(self.detectors):
@@ -67,22 +66,25 @@ FLAGS = {
     2: "no areas: the beam monitor is not a positive number",
 }
 """Bit of flags/spectrum -> what it says."""
-FIT_AXIS = {"axis": "fit/energy"}
+AXIS, FIT_AXIS = {"axis": "energy"}, {"axis": "fit/energy"}
+FIRST = {"show": "first"}
 
 
 def outputs(settings: XrfSettings) -> tuple[Output, ...]:
     """Return areas and their uncertainty per line group, and the spectra of the scan."""
     scaled = f", scaled to {settings.normalise_to} = {settings.normalise_reference}" if settings.normalise_to else ""
+    area = f"fitted area of a line group{scaled}"
     return (
-        Output("area/*", "counts", long_name=f"fitted area of a line group{scaled}"),
+        Output("area/Scatter*", "counts", long_name=area),  # strong everywhere, and no element of the sample
+        Output("area/*", "counts", long_name=area, attributes=FIRST),
         Output("sigma/*", "counts", long_name=f"standard uncertainty of the area{scaled}"),
         Output("mass_fraction/*", "1", long_name="mass fraction"),
         Output("chi2", "1", long_name="squared residuals in units of their variance, per degree of freedom"),
         flag_output("spectrum", FLAGS),
         Output("live_elements", "1", long_name="detector elements with counts"),
         Output("total_counts", "counts", long_name="counts of the whole spectrum"),
-        Output("spectrum/sum", "counts", per="scan", merge="sum", long_name="sum of all spectra"),
-        Output("spectrum/max", "counts", per="scan", merge="max", long_name="largest value of each channel"),
+        Output("spectrum/sum", "counts", per="scan", merge="sum", long_name="sum of all spectra", attributes=AXIS),
+        Output("spectrum/max", "counts", per="scan", merge="max", long_name="largest value of each channel", attributes=AXIS),
         Output("energy", "keV", per="scan", merge="first", long_name="photon energy of each channel"),
         Output("fit/energy", "keV", per="scan", merge="first", long_name="photon energy of each fitted channel"),
         Output("fit/residual", "counts", per="scan", merge="sum", long_name="sum spectrum less its fit", attributes=FIT_AXIS),
@@ -99,4 +101,5 @@ MODALITY = Modality(
     packages=("numpy", "PyMca5", "fisx"),
     prepare="cluster_side.modalities.xrf.model:prepare",
     explain="cluster_side.modalities.xrf.explain:explain",
+    explains="cfg",
 )

@@ -1,4 +1,4 @@
-"""What a task's kernel gets: frames from files, and other pipelines' datasets from the sink.
+"""The inputs of a task's kernel: frames from files, and other pipelines' datasets from the sink.
 
 Invariants: neither a path nor what an HDF5 file leads to leaves its root, whatever the task says;
 every array has one row per index of the task.
@@ -34,7 +34,7 @@ def read(task: Task, roots: Roots, caller: Caller, sink: str) -> tuple[dict[str,
 
 
 def read_with(task: Task, roots: Roots, datasets: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the input arrays of a task, those of its files and other pipelines' datasets that are at hand."""
+    """Return the input arrays of a task, from its files and from datasets of other pipelines that are given."""
     return _complete({**read_files(task, roots), **datasets, **_places(task)}, task)
 
 

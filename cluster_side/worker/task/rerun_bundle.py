@@ -1,4 +1,4 @@
-"""A failed task again, in the foreground, from its bundle: no service, no lease, nothing is stored.
+"""Reruns a failed task from its bundle, in the foreground: no service, no lease, nothing is stored.
 
 The same steps as `one_task`: settings to kernel, inputs to arrays, kernel, and the check of what it returns.
 """
@@ -16,7 +16,7 @@ from cluster_side.worker.task.ready_kernel import FindModality
 
 
 def run(file: pathlib.Path, raw: pathlib.Path | None, find: FindModality = ready_kernel.registered) -> tuple[int, str]:
-    """Run a bundle, with its inputs below `raw` if given; return the exit code (1: it fails here, too) and what to say."""
+    """Rerun a bundle, with its inputs below `raw` if given; return the exit code (1: it fails here, too) and a message."""
     with bundle.opened(file) as folder, tempfile.TemporaryDirectory(prefix="beamtide-") as cache:
         prepared, roots = bundle.read_settings(folder), bundle.read_roots(folder, raw)
         task = live_inputs.as_started(read_tasks(folder / "task.json")[0])
