@@ -8,6 +8,7 @@ import typer
 
 from beamtide import registry
 from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, choice, table
+from beamtide.config.calibration import with_named
 from beamtide.errors import BadInput
 
 TELL = "Tell"
@@ -88,6 +89,7 @@ def settings_check(  # noqa: PLR0913, PLR0917  one argument per option
     for path in (*calibration.values(), *([sample] if sample else [])):
         if not path.is_file():
             raise BadInput(f"{path} is not a file")
+    calibration = with_named(asked.name, calibration, file.resolve().parent)
     found = asked.explained(_values(setting or []), calibration, sample)
     drawn = None
     if found.picture is not None:

@@ -112,7 +112,7 @@ def check(file: pathlib.Path) -> list[str]:
             modality = registry.find("modalities", pipeline.modality)
             if pipeline.source.begin_with is not None and not modality.follows:
                 raise BadInput(f"source.begin_with: {pipeline.modality} cannot begin before its scan has ended; leave it out")
-            modality.check(pipeline.settings, {what: shared / path for what, path in pipeline.calibration.items()})
+            modality.check(pipeline.settings, settings.calibration_of(pipeline, shared))
             modality.suits(pipeline.settings, _units_of_inputs(deployment, pipeline))
         except BadInput as error:
             text = str(error)

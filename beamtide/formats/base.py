@@ -30,6 +30,15 @@ class OpensMore(Protocol):
         ...
 
 
+@runtime_checkable
+class StatesUnits(Protocol):
+    """A format whose files say in which units their columns are."""
+
+    def units(self, path: pathlib.Path, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the unit of each column that states one, in the words of the file."""
+        ...
+
+
 class FileFormat(Protocol):
     """How frames lie in one kind of file."""
 

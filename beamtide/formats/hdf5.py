@@ -30,6 +30,10 @@ Layout = Callable[[h5py.File, Mapping[str, str]], dict[str, str]]
 Columns = dict[str, NDArray[Any]]
 
 
+NO_UNIT = frozenset({"", "none", "n/a", "na", "unknown", "a.u.", "arb", "arbitrary", "arbitrary units", "any"})
+"""What files say that know no unit."""
+
+
 def _no_shape(path: pathlib.Path) -> tuple[int, ...] | None:
     return None
 
@@ -49,6 +53,12 @@ class HdfFormat:
             index = _triggers(file, options, length)
             return Extent(length if index is None else int(index.max(initial=-1)) + 1)
 
+    def units(self, path: pathlib.Path, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the unit of each column whose dataset has an attribute `units`."""
+        with opened(path) as file:
+            stated = {name: stated_unit(one) for name, one in datasets(file, self.layout(file, options)).items()}
+        return {name: unit for name, unit in stated.items() if unit}
+
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
         """Return the arrays of frames `first <= frame < last`."""
         with opened(path) as file:
@@ -63,6 +73,14 @@ class HdfFormat:
             low, high = np.searchsorted(index, [first, last])
             rows = self.assemble({name: dataset[low:high] for name, dataset in found.items()})
             return spread(rows, index[low:high], first, last)
+
+
+def stated_unit(dataset: h5py.Dataset) -> str:
+    """Return what the attribute `units` of a dataset says, "" if it has none or says that there is none."""
+    stated = np.ravel(dataset.attrs.get("units", ""))
+    first = stated[0] if stated.size else ""
+    text = first.decode(errors="replace") if isinstance(first, bytes) else str(first)
+    return "" if text.strip().lower() in NO_UNIT else text.strip()
 
 
 @contextmanager

@@ -6,9 +6,11 @@ Four ways in which the same capture is written are told apart by their first byt
 - JSON messages with `message_type`, one a line, with one value or a block of values per field;
 - a CBOR sequence of any of these messages, as streams are recorded (package cbor2).
 
-Columns are named "FIELD.Capture" ("INENC1.VAL.Mean"). The header is obeyed: "process: Scaled" is in units already, "Raw" is
-multiplied by its scale, and a raw mean is a sum over samples, so it needs PCAP.SAMPLES. Options: `trigger`, the column that
-counts triggers (lost ones become NaN), and `first_trigger` (1). JSON blocks carry `frame_number` and need no such column.
+Columns are named "FIELD.Capture" ("INENC1.VAL.Mean"). The header is obeyed: "process: Scaled" is in units already; "Unscaled" is
+averaged already, and gets scale and offset; "Raw" gets them too, and its mean is a sum over samples, so it needs PCAP.SAMPLES.
+"missed: N" says that the first N triggers came before the stream did: row 0 is trigger N. Units of the header are passed on.
+Options: `trigger`, the column that counts triggers (lost ones become NaN), and `first_trigger` (1). JSON blocks carry
+`frame_number` and need no such column.
 """
 
 import io
@@ -16,7 +18,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,27 +26,11 @@ from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent, Unfinished
+from beamtide.formats.panda_capture import Capture, CapturedField, capture
 from beamtide.formats.trigger import Columns, first_of, indexes, spread
 
 FIELD = re.compile(r"^\s+(\S+) (\S+) (\S+)(?: scale: (\S+) offset: (\S+) units: ?(.*))?$")
-SAMPLES = "PCAP.SAMPLES.Value"
 ENVELOPE = {"message_id", "message_type", "version", "frame_number", "arm_time", "detector_specific"}
-
-
-@dataclass(slots=True)
-class Capture:
-    """What was captured: columns, and to which index each row belongs where the messages say it."""
-
-    columns: Columns = field(default_factory=dict)
-    index: NDArray[np.int64] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    name: str
-    scale: float
-    offset: float
-    raw_mean: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +53,10 @@ class PandaFormat:
         low, high = np.searchsorted(index, [first, last])
         return spread({name: rows[low:high] for name, rows in found.columns.items()}, index[low:high], first, last)
 
+    def units(self, path: pathlib.Path, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the units of columns, as the header states them."""
+        return _load(path).units
+
     def shape_of(self, path: pathlib.Path) -> tuple[int, ...] | None:
         """Return None: a capture does not know its scan."""
         return None
@@ -80,7 +70,7 @@ def _index(found: Capture, options: Mapping[str, str], path: pathlib.Path) -> ND
         return indexes(found.columns[name], first_of(options, path), str(path))
     if found.index is not None:
         return indexes(found.index, 0, str(path))
-    return np.arange(len(next(iter(found.columns.values()), ())))
+    return found.missed + np.arange(len(next(iter(found.columns.values()), ())))
 
 
 def _load(path: pathlib.Path) -> Capture:
@@ -157,7 +147,7 @@ def _ascii(content: bytes) -> Capture:
     fields, rows = [], []
     while at < len(lines) and (told := FIELD.match(lines[at])) and not _is_number(told[1]):
         name, scale = f"{told[1]}.{told[3]}", float(told[4] or 1.0)
-        fields.append(_Field(name, scale, float(told[5] or 0.0), told[3] == "Mean"))
+        fields.append(CapturedField(name, scale, float(told[5] or 0.0), told[3] == "Mean", told[6] or ""))
         at += 1
     for line in lines[at:]:
         if line.startswith("END"):
@@ -168,22 +158,10 @@ def _ascii(content: bytes) -> Capture:
         raise BadInput(f"a line of numbers does not have one for each of the {len(fields)} fields")
     table = np.array(rows, float).reshape(len(rows), len(fields))
     columns = {one.name: table[:, number] for number, one in enumerate(fields)}
-    return Capture(columns if facts.get("process", "Scaled") == "Scaled" else _scaled(columns, fields))
-
-
-def _scaled(columns: Columns, fields: list[_Field]) -> Columns:
-    """Return raw columns in units: x scale + offset; a raw mean is a sum over samples."""
-    found: Columns = {}
-    for one in fields:
-        values = columns[one.name].astype(float)
-        if one.raw_mean:
-            if SAMPLES not in columns:
-                raise BadInput(
-                    f"{one.name} is a raw sum of unknown length without {SAMPLES}; capture that too, or capture Scaled values"
-                )
-            values = values / columns[SAMPLES]
-        found[one.name] = values * one.scale + one.offset
-    return found
+    missed = facts.get("missed", "0").strip()
+    if not missed.isdecimal():
+        raise BadInput(f"missed: {missed} is no number of triggers")
+    return capture(columns, fields, facts.get("process", "Scaled").strip(), int(missed))
 
 
 def _framed(content: bytes) -> Capture:
@@ -204,11 +182,12 @@ def _framed(content: bytes) -> Capture:
     if start is None:
         raise Unfinished("its header is not complete (yet)")
     fields = [
-        _Field(f"{one.name}.{one.capture}", one.scale or 1.0, one.offset or 0.0, one.capture == "Mean") for one in start.fields
+        CapturedField(f"{one.name}.{one.capture}", one.scale or 1.0, one.offset or 0.0, one.capture == "Mean", one.units or "")
+        for one in start.fields
     ]
     rows = np.concatenate(frames) if frames else np.empty(0, [(one.name, float) for one in fields])
     columns = {one.name: rows[one.name] for one in fields}
-    return Capture(columns if start.process == "Scaled" else _scaled(columns, fields))
+    return capture(columns, fields, start.process, start.missed)
 
 
 def _json(messages: list[bytes]) -> Capture:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from beamtide import units
 from beamtide.errors import BadInput
 from beamtide.messages.results import DatasetHeader, Merge, Per
+from cluster_side.modalities.readings import Reading, in_units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,30 +85,30 @@ class Modality:
     """Whether the kernel takes a second argument, the `Context` that it computes in (see `context`)."""
     follows: bool = False
     """Whether its kernel can begin before its scan has ended (`Context.feed`)."""
-    judge: str = ""
-    """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
     prepare: str = ""
     """A function, named like the kernel: settings and calibration in, plain arrays out, the same for the same input."""
     layout: int = 1
     """Version of the layout of the prepared arrays: raise it when that changes, so that no worker uses older ones."""
     takes: "Callable[[Any], Mapping[str, str]]" = lambda _: {}
     """Settings in, the units that datasets of other pipelines must have for them."""
+    files: str = ""
+    """A light function, named like the kernel: role and path of a calibration file in, names of the files it names out."""
+    reads: "Callable[[Any], Mapping[str, Reading]]" = lambda _: {}
+    """Settings in, how they take the columns of files out: in which units they are wanted."""
     explain: str = ""
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
     explains: str = ""
     """The calibration file that it explains."""
 
     def check(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> None:
-        """Raise BadInput for settings or calibration files that no worker could use, as far as that can be checked here."""
+        """Raise BadInput for settings or calibration files that no worker could use: it is loaded here as a worker would."""
         self.validated(values)
         if missing := sorted(set(self.needs) - set(calibration)):
             raise BadInput(f"calibration.{missing[0]} is required by {self.name}")
-        if self.judge:
-            try:
-                judge = _function(self.judge)
-            except ImportError:  # the heavy half is installed only where workers run
-                return
-            judge(calibration)
+        try:
+            self.load(values, calibration)
+        except ImportError:  # the heavy half is installed where workers run, not everywhere
+            return
 
     def unit_of(self, values: Mapping[str, Any], dataset: str) -> str:
         """Return the unit of a dataset under these settings, "" if only a task knows it; BadInput if there is no such dataset."""
@@ -125,6 +126,14 @@ class Modality:
             found = units.canonical(given.get(name, ""))
             if found and found != units.canonical(unit):
                 raise BadInput(f"{name} is given in {found}, and the settings of {self.name} want {unit}; correct one of the two")
+
+    def named(self, role: str, path: pathlib.Path) -> tuple[str, ...]:
+        """Return the names of the files that a calibration file names, and that must travel with it."""
+        return tuple(_function(self.files)(role, path)) if self.files else ()
+
+    def in_units(self, values: Mapping[str, Any], arrays: "Arrays", stated: Mapping[str, str]) -> "Arrays":
+        """Return columns in the units of the settings, where their files state others; BadInput where the two contradict."""
+        return in_units(self.reads(self.validated(values)), arrays, stated)
 
     def load(
         self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path], keep: Keep = lambda build: build()

@@ -193,12 +193,12 @@ def test_calibration_files_must_be_frames_of_one_size_and_are_never_unpickled(tm
     frames = {"frames": np.zeros((2, 3, 3))}
     with pytest.raises(BadInput, match=r"mask has shape \(2, 2\), the frames have \(3, 3\)"):
         dpc(frames, {}, mask=saved(tmp_path, "mask", np.zeros((2, 2))))
-    with pytest.raises(BadInput, match="expected one frame"):
+    with pytest.raises(BadInput, match="expected one image"):
         dpc(frames, {}, mask=saved(tmp_path, "line", np.zeros(3)))
     np.save(tmp_path / "evil.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("no frame")
     for name in ("evil.npy", "text.npy", "missing.npy"):
-        with pytest.raises(BadInput, match=r"calibration\.mask: .*neither a .npy file of numbers nor HDF5"):
+        with pytest.raises(BadInput, match=r"calibration\.mask: .* is not an image .*; expected one image"):
             dpc(frames, {}, mask=tmp_path / name)
 
 

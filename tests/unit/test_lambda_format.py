@@ -108,4 +108,6 @@ def test_measured_frames_are_integrated_in_their_order(test_data: pathlib.Path) 
     ours = run(registry.find("modalities", "xrd"), frames, settings, {"poni": folder / "L2.poni"})["azint1d/I"]
     for at, pattern in enumerate(theirs):
         frame = at - (at % 10 > 0)
-        assert np.corrcoef(ours[frame], pattern)[0, 1] > 0.99, f"frame {frame}"
+        there = np.isfinite(ours[frame])  # theirs is 0 where a ring lies between the modules
+        assert there.mean() > 0.99
+        assert np.corrcoef(ours[frame, there], pattern[there])[0, 1] > 0.99, f"frame {frame}"

@@ -8,6 +8,8 @@ import cbor2
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from beamtide import gridding, registry
 from beamtide.errors import BadInput
@@ -195,3 +197,38 @@ def test_a_measured_stxm_image_is_read_by_its_paths_and_laid_out_by_its_position
     assert guessed.mean() < 0.2
     assert np.corrcoef(filled.ravel(), image.ravel())[0, 1] > 0.9
     assert np.corrcoef(gridding.by_order(found["counts"], (50, 50)).ravel(), image.ravel())[0, 1] < 0.7
+
+
+@given(
+    st.sampled_from(["Scaled", "Unscaled", "Raw"]), st.integers(0, 5), st.lists(st.integers(-1000, 1000), min_size=1, max_size=9)
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_mode_of_the_header_gives_the_same_positions(
+    tmp_path: pathlib.Path, process: str, missed: int, counts: list[int]
+) -> None:
+    """Mean counts x 0.5 + 3 um, ten samples an exposure; the server has done all of it, the average only, or nothing."""
+    rows = {"Scaled": [0.5 * one + 3 for one in counts], "Unscaled": counts, "Raw": [10 * one for one in counts]}[process]
+    body = "".join(f" {one} 10\n" for one in rows)
+    header = HEADER_WITH_SAMPLES.format(process=process, missed=missed)
+    (tmp_path / "panda.txt").write_text(header + body + f"END {len(rows)} Ok\n")
+    assert PANDA.probe(tmp_path / "panda.txt", {}).frames == missed + len(counts)
+    x = PANDA.read(tmp_path / "panda.txt", 0, missed + len(counts), {})["INENC1.VAL.Mean"]
+    assert np.isnan(x[:missed]).all()
+    np.testing.assert_allclose(x[missed:], [0.5 * one + 3 for one in counts])
+    assert PANDA.units(tmp_path / "panda.txt", {}) == {"INENC1.VAL.Mean": "mm"}
+
+
+HEADER_WITH_SAMPLES = """missed: {missed}
+process: {process}
+format: ASCII
+fields:
+ INENC1.VAL int32 Mean scale: 0.5 offset: 3 units: mm
+ PCAP.SAMPLES uint32 Value
+
+"""
+
+
+def test_a_mode_that_nobody_knows_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "panda.txt").write_text(HEADER_WITH_SAMPLES.format(process="Averaged", missed=0) + " 1 10\nEND 1 Ok\n")
+    with pytest.raises(BadInput, match="process: Averaged is not known, only Scaled, Unscaled and Raw"):
+        PANDA.read(tmp_path / "panda.txt", 0, 1, {})

@@ -9,6 +9,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
 from cluster_side.modalities.points.settings import AnyUnit, DatasetName, LengthUnit, Positive, flag_output
+from cluster_side.modalities.readings import Reading
 
 FLAGS = {
     0: "no value: the reading is NaN, or the exposure is not a positive time",
@@ -100,9 +101,21 @@ def _ratio(one: str, other: str) -> str:
     return "1" if one == other else f"{one}/({other})"
 
 
+def reads(settings: CountersSettings) -> dict[str, Reading]:
+    """Return in which units columns are wanted."""
+    found: dict[str, Reading] = {}
+    for name, one in settings.counters.items():
+        said = one.gain if "gain" in one.model_fields_set or one.rate else None  # a rate is of counts, whatever they are
+        found[one.field] = Reading(one.units, said, f"counters.{name}.gain")
+    if isinstance(settings.exposure, str):
+        found[settings.exposure] = Reading("s", key="exposure")
+    return found
+
+
 MODALITY = Modality(
     name="counters",
     settings=CountersSettings,
     outputs=outputs,
+    reads=reads,
     kernel="cluster_side.modalities.counters.kernel:load",
 )

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities import images, pixels
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.dpc import frame_file, moments
+from cluster_side.modalities.dpc import moments
 from cluster_side.modalities.dpc.shift import shifts
 from cluster_side.modalities.dpc.spec import DpcSettings, GeometrySettings, SegmentSettings
 from cluster_side.modalities.points import columns
@@ -20,15 +21,14 @@ Datasets = dict[str, NDArray[Any]]
 
 def load(settings: DpcSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
     """Return the array function of these settings; BadInput for calibration files that are no frames."""
-    frame_file.judge(calibration)
-    known = {name: frame_file.read(path, name) for name, path in calibration.items()}
-    if settings.method == "fourier_shift" and "reference" not in known:
-        raise BadInput("calibration.reference is missing: fourier_shift needs a frame of the empty beam (.npy or HDF5)")
-    correction = moments.FrameCorrection(
-        masked=None if "mask" not in known else known["mask"] != 0,
-        dark=None if "dark" not in known else known["dark"].astype(np.float32),
-    )
-    empty = moments.profiles(known["reference"][None].astype(float), correction) if settings.method == "fourier_shift" else None
+    correction = _correction(calibration)
+    empty = None
+    if settings.method == "fourier_shift":
+        if "reference" not in calibration:
+            raise BadInput("calibration.reference is missing: fourier_shift needs an image of the empty beam")
+        reference = images.read(calibration["reference"], "reference")
+        _check_sizes(correction, reference, "calibration.reference has")
+        empty = moments.profiles(reference[None], correction)
 
     def kernel(frames: Frames) -> Datasets:
         if settings.segments is not None:
@@ -42,12 +42,16 @@ def from_frames(
     frames: Frames, settings: DpcSettings, correction: moments.FrameCorrection, empty: moments.Profiles | None
 ) -> Datasets:
     """Return sum, position, width, dark field and angle of each frame; `empty` holds the profiles of the empty beam."""
-    images = _images(frames, settings.frames or "", correction)
-    shape = (images.shape[1], images.shape[2])
+    if (bad := pixels.bad_of_files(frames)) is not None:
+        if correction.masked is not None:
+            images.check_shape(correction.masked, "mask", (bad.shape[0], bad.shape[1]))
+        correction = moments.FrameCorrection(bad if correction.masked is None else correction.masked | bad, correction.dark)
+    raw = _images(frames, settings.frames or "", correction)
+    shape = (raw.shape[1], raw.shape[2])
     if settings.disc is not None:
         disc = moments.beyond(shape, settings.disc.x, settings.disc.y, settings.disc.radius)
         correction = moments.FrameCorrection(correction.masked, correction.dark, disc)
-    found = moments.profiles(images, correction)
+    found = moments.profiles(raw, correction)
     counted = moments.total(found)
     datasets: Datasets = {"sum": counted}
     (x, datasets["width_x"]), (y, datasets["width_y"]) = moments.middle(found.columns), moments.middle(found.rows)
@@ -60,7 +64,7 @@ def from_frames(
     if settings.geometry is not None:
         rest = settings.reference or _undeflected(shape, empty)
         datasets |= {"angle_x": angle(x, rest[0], settings.geometry), "angle_y": angle(y, rest[1], settings.geometry)}
-    datasets["flags/frame"] = columns.flagged(len(images), {0: ~np.isfinite(x * y), 1: found.at_end})
+    datasets["flags/frame"] = columns.flagged(len(raw), {0: ~np.isfinite(x * y), 1: found.lost})
     return datasets
 
 
@@ -95,6 +99,22 @@ def from_segments(frames: Frames, settings: SegmentSettings) -> Datasets:
     }
 
 
+def _correction(calibration: Mapping[str, pathlib.Path]) -> moments.FrameCorrection:
+    """Return what every frame is corrected with; pixels without a dark level are left out like masked ones."""
+    masked = images.mask(calibration)
+    dark = images.measured(calibration, "dark", None if masked is None else (masked.shape[0], masked.shape[1]))
+    if dark is None:
+        return moments.FrameCorrection(masked)
+    unknown = ~dark.known
+    return moments.FrameCorrection(unknown if masked is None else masked | unknown, dark.values)
+
+
+def _check_sizes(correction: moments.FrameCorrection, image: NDArray[Any], what: str) -> None:
+    for role, frame in (("mask", correction.masked), ("dark", correction.dark)):
+        if frame is not None and frame.shape != image.shape:
+            raise BadInput(f"calibration.{role} has shape {frame.shape}, {what} {image.shape}; they must fit")
+
+
 def _names(settings: SegmentSettings) -> tuple[str, ...]:
     return (*settings.left, *settings.right, *settings.bottom, *settings.top)
 
@@ -108,10 +128,9 @@ def _segment(frames: Frames, name: str, settings: SegmentSettings) -> Column:
 def _images(frames: Frames, name: str, correction: moments.FrameCorrection) -> NDArray[Any]:
     if name not in frames:
         raise BadInput(f"the frames have no array {name!r}, only {', '.join(sorted(frames))}; correct source.options or `frames`")
-    images = frames[name]
-    if images.ndim != 3 or images.dtype.kind not in "biuf" or not images.size:
-        raise BadInput(f"{name!r} holds {images.dtype} of shape {images.shape}; expected frames (exposure, y, x)")
-    for role, frame in (("mask", correction.masked), ("dark", correction.dark)):
-        if frame is not None and frame.shape != images.shape[1:]:
-            raise BadInput(f"calibration.{role} has shape {frame.shape}, the frames have {images.shape[1:]}; they must fit")
-    return images
+    found = frames[name]
+    if found.ndim != 3 or found.dtype.kind not in "biuf" or not found.size:
+        raise BadInput(f"{name!r} holds {found.dtype} of shape {found.shape}; expected frames (exposure, y, x)")
+    pixels.refuse_subtracted(found[0], pixels.ANY, name)
+    _check_sizes(correction, found[0], "the frames have")
+    return found

@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from beamtide import units
 from cluster_side.modalities.base import Modality, Output, SettingsModel
 from cluster_side.modalities.points.settings import AnyUnit, DatasetName, LabSettings, PlaceUnit, axis_outputs, flag_output
+from cluster_side.modalities.readings import Reading
 
 FLAGS = {
     0: "no value: the trigger was lost, or the column holds NaN",
@@ -91,9 +92,22 @@ def outputs(settings: EncoderSettings) -> tuple[Output, ...]:
     return tuple(declared)
 
 
+def reads(settings: EncoderSettings) -> dict[str, Reading]:
+    """Return in which units columns are wanted."""
+    found = {
+        extra.field: Reading(extra.units, extra.scale if "scale" in extra.model_fields_set else None, f"extra.{name}.scale")
+        for name, extra in settings.extra.items()
+    }
+    for name, axis in settings.axes.items():
+        said = axis.resolution if "resolution" in axis.model_fields_set else None
+        found[axis.field] = Reading(axis.units, said, f"axes.{name}.resolution")
+    return found
+
+
 MODALITY = Modality(
     name="encoders",
     settings=EncoderSettings,
     outputs=outputs,
+    reads=reads,
     kernel="cluster_side.modalities.encoders.kernel:load",
 )

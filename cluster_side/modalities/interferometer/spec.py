@@ -10,6 +10,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
 from cluster_side.modalities.points.settings import DatasetName, LabSettings, LengthUnit, Positive, axis_outputs, flag_output
+from cluster_side.modalities.readings import Reading
 
 FLAGS = {
     0: "no value: a sample or its time is NaN, or the clock was restarted within the exposure",
@@ -93,9 +94,20 @@ def outputs(settings: InterferometerSettings) -> tuple[Output, ...]:
     return tuple(declared)
 
 
+def reads(settings: InterferometerSettings) -> dict[str, Reading]:
+    """Return in which units columns are wanted: lengths for what is counted, radians for phases."""
+    return {
+        axis.field: Reading(settings.units, axis.resolution, f"axes.{name}.resolution")
+        if axis.resolution is not None
+        else Reading("rad")
+        for name, axis in settings.axes.items()
+    }
+
+
 MODALITY = Modality(
     name="interferometer",
     settings=InterferometerSettings,
     outputs=outputs,
+    reads=reads,
     kernel="cluster_side.modalities.interferometer.kernel:load",
 )

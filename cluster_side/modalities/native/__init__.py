@@ -59,8 +59,9 @@ def kinds() -> tuple[str, ...]:
 
 
 def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
-    """Return where a C-contiguous array lies; the caller keeps it alive."""
+    """Return where a C-contiguous array lies; the caller keeps it alive. C reads numbers in this machine's byte order only."""
     assert array.flags.c_contiguous
+    assert array.dtype.isnative
     return ctypes.c_void_p(array.ctypes.data)
 
 

@@ -42,7 +42,7 @@ def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -
     taken, seen = 0, None
     while not feed.over:
         frames = frames_of(given)
-        cutter = cutter or cutter_for(frames, cut_of(means.settings), mask_of(mask))
+        cutter = cutter or cutter_for(frames, cut_of(means.settings), mask_of(given, mask))
         cutter.take(frames, np.arange(taken, len(frames)))
         taken, news = len(frames), None
         if (job := _job(given, means, cutter)) is not None:

@@ -14,6 +14,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from beamtide import units
 from cluster_side.modalities.base import Modality, Output, SettingsModel
 from cluster_side.modalities.points.settings import Positive, flag_output, together, unit_of
+from cluster_side.modalities.readings import Reading
 
 FLAGS = {
     0: "no value: a reading is NaN",
@@ -118,10 +119,17 @@ def takes(settings: XbicSettings) -> dict[str, str]:
     return {name: unit for name, unit in wanted.items() if isinstance(name, str)}
 
 
+def reads(settings: XbicSettings) -> dict[str, Reading]:
+    """Return in which units columns are wanted."""
+    wanted = {settings.theta: settings.theta_units, settings.exposure: "s", settings.sensitivity: "V"}
+    return {name: Reading(unit) for name, unit in wanted.items() if isinstance(name, str) and "/" not in name}
+
+
 MODALITY = Modality(
     name="xbic",
     settings=XbicSettings,
     outputs=outputs,
     takes=takes,
+    reads=reads,
     kernel="cluster_side.modalities.xbic.kernel:load",
 )

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.xrd.integrate import FrameSums, IntegrationTable, Valid
+from cluster_side.modalities.pixels import Valid
+from cluster_side.modalities.xrd.integrate import FrameSums, IntegrationTable
 from cluster_side.modalities.xrd.spec import SigmaClip
 
 Array = NDArray[Any]

@@ -146,9 +146,9 @@ MODALITY = Modality(
     kernel="cluster_side.modalities.xrd.kernel:load",
     needs=("poni",),
     packages=("numpy", "pyFAI"),
-    judge="cluster_side.modalities.xrd.geometry:judge",
     prepare="cluster_side.modalities.xrd.model:prepare",
-    layout=2,
+    layout=3,
+    files="cluster_side.modalities.xrd.poni_text:files",
     explain="cluster_side.modalities.xrd.explain:explain",
     explains="poni",
 )

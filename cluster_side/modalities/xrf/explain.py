@@ -24,6 +24,7 @@ def explain(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], samp
     path = pymca_file.required(calibration)
     config = _loose(path)
     wrong = [f"{path}: {problem}" for problem in pymca_file.problems(config)]
+    wrong += [] if wrong else [f"{path}: {refusal}" for refusal in pymca_file.refusals(config, settings)]
     if wrong:
         return Explanation(_facts(config), wrong=tuple(wrong))
     try:
@@ -85,7 +86,7 @@ def _ignored(config: Mapping[str, Any]) -> Iterator[str]:
     if fit.get("hypermetflag", 1) > 1 and not fit.get("linearfitflag"):
         yield "[peakshape] the parameters of tails and steps stay as they are"
     if (config.get("concentrations") or {}).get("useautotime"):
-        yield "[concentrations] useautotime: spectra bring no time; mass_fractions: true will be refused"
+        yield "[concentrations] useautotime: spectra bring no time; mass_fractions: true is refused"
 
 
 def _picture(fitted: FastModel, settings: XrfSettings, sample: pathlib.Path) -> drawing.Picture:

@@ -1,10 +1,11 @@
 """XRF, heavy half: spectra become areas of line groups.
 
-Each detector element is corrected for its dead time, the chosen elements are summed (`elements`), and all spectra
-of a task are fitted at once, by the prepared model (`fast_fit`) or by PyMca (`pymca_fit`, the reference). A spectrum without
-a positive dead-time factor has no value: its rows are NaN, and it is left out of the scan's spectra; areas without a positive
-monitor are NaN too. `load` builds everything that does not need spectra, so worker processes forked after it start at once; with
-the fast engine and a warm cache it imports neither PyMca nor its tables.
+Each detector element is corrected for its dead time, the chosen elements are summed (`elements`), and all spectra of a task are
+fitted at once, by the prepared model (`fast_fit`) or by PyMca (`pymca_fit`, the reference). A spectrum without a positive
+dead-time factor, or with a channel that is no count, has no value: its rows are NaN, and it is left out of the scan's spectra;
+areas without a positive monitor are NaN too. `flags/spectrum` says which. `load` builds what can be built without spectra, so a
+process that forks after it has worker processes that start at once; with the fast engine and a warm cache it imports neither
+PyMca nor its tables.
 """
 
 import pathlib
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from cluster_side.modalities import native
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.points.columns import monitor_factor
+from cluster_side.modalities.points.columns import flagged, monitor_factor
 from cluster_side.modalities.xrf import elements
 from cluster_side.modalities.xrf.fast_fit import FastModel, Fit
 from cluster_side.modalities.xrf.spec import XrfSettings
@@ -36,15 +37,17 @@ def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], prepare
 
 def _fast(settings: XrfSettings, model: FastModel) -> Kernel:
     def kernel(frames: Frames) -> dict[str, Array]:
-        model.check(elements.spectra_of(frames).shape[2])
+        model.check(elements.spectra_of(frames, settings).shape[2])
         scan, parts = _ScanSpectra(), list[Fit]()
-        live = list[NDArray[np.int64]]()
+        live, wrong = list[NDArray[np.int64]](), list[NDArray[np.int64]]()
         for block in elements.blocks(frames, settings, model.axis):
             counts = scan.add(block.counts)
             block.variance[np.isnan(block.variance[:, 0])] = 0.0
             parts.append(model.fit(counts[:, model.fitted], block.variance[:, model.fitted]))
             live.append(block.live)
-        return _datasets(settings, model, (frames, scan, parts), np.concatenate(live))
+            wrong.append(block.wrong)
+        datasets = _datasets(settings, model, (frames, scan, parts), np.concatenate(live))
+        return datasets | _flags(frames, settings, scan.known, np.concatenate(wrong))
 
     return kernel
 
@@ -78,13 +81,16 @@ def _pymca(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Ke
     axis = float(config["detector"].get("zero", 0.0)), float(config["detector"]["gain"])
 
     def kernel(frames: Frames) -> dict[str, Array]:
-        pymca_file.check_channels(config, elements.spectra_of(frames).shape[2])
-        scan = _ScanSpectra()
-        blocks = elements.blocks(frames, settings, axis)
-        spectra = np.concatenate([scan.add(block.counts).astype(np.float64) for block in blocks])
+        pymca_file.check_channels(config, elements.spectra_of(frames, settings).shape[2])
+        scan, wrong, parts = _ScanSpectra(), list[NDArray[np.int64]](), list[Values]()
+        for block in elements.blocks(frames, settings, axis):
+            parts.append(scan.add(block.counts).astype(np.float64))
+            wrong.append(block.wrong)
+        spectra, flags = np.concatenate(parts), _flags(frames, settings, scan.known, np.concatenate(wrong))
         areas, sigmas = fit.fit(spectra, settings.refit)
         factor = _monitor(frames, settings, len(spectra)) * np.where(scan.known, 1.0, np.nan)
-        return scan.datasets(energy(*axis, scan.channels)) | _maps(fit.names, (areas * factor).T, (sigmas * factor).T)
+        datasets = scan.datasets(energy(*axis, scan.channels)) | flags
+        return datasets | _maps(fit.names, (areas * factor).T, (sigmas * factor).T)
 
     return kernel
 
@@ -149,6 +155,12 @@ def energy(zero: float, gain: float, channels: int) -> Values:
 
 def _monitor(frames: Frames, settings: XrfSettings, length: int) -> Values:
     return monitor_factor(frames, settings.normalise_to, settings.normalise_reference, length)
+
+
+def _flags(frames: Frames, settings: XrfSettings, known: NDArray[np.bool_], wrong: NDArray[np.int64]) -> dict[str, Array]:
+    """Return why spectra have no value."""
+    monitor = np.isnan(_monitor(frames, settings, len(known)))
+    return {"flags/spectrum": flagged(len(known), {0: ~known & (wrong == 0), 1: wrong > 0, 2: monitor})}
 
 
 def _maps(names: tuple[str, ...], areas: Values, sigmas: Values) -> dict[str, Array]:

@@ -35,8 +35,6 @@ FLOOR = 0.01
 AGAIN, SETTLED = 5, 0.1
 """How often the calibrating fit is repeated at most, and by how many channels a settled axis may move."""
 CALIBRATED = ("Zero", "Gain", "Noise", "Fano")
-EXPONENTIAL = 5
-"""PyMca's number of the continuum exp(polynomial), which is not linear."""
 
 
 def prepare(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> dict[str, Array]:
@@ -45,7 +43,8 @@ def prepare(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> d
         return {}
     path = pymca_file.required(calibration)
     config = pymca_file.read(path)
-    refuse_what_is_not_linear(config, path)
+    for refusal in pymca_file.refusals(config, settings):
+        raise BadInput(f"{path}: {refusal}")
     spectrum = reference_spectrum.read(calibration["spectrum"]) if "spectrum" in calibration else None
     if settings.calibrate:
         names = built(config, 0, path).names
@@ -135,18 +134,6 @@ def weights_of(spectrum: Values) -> Values:
     """Return 1 / variance for counts distributed as in a spectrum, with a floor, and mean 1."""
     weights = 1.0 / (spectrum + FLOOR * max(spectrum.mean(), np.finfo(float).tiny))
     return np.asarray(weights / weights.mean())
-
-
-def refuse_what_is_not_linear(config: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Raise BadInput for what PyMca's linear fit can do only spectrum by spectrum, or not at all."""
-    fit = config["fit"]
-    if fit.get("continuum") == EXPONENTIAL:
-        raise BadInput(f"{path}: [fit] continuum is exponential, which is not linear; choose a polynomial or SNIP in PyMca")
-    if fit.get("stripflag") and fit.get("stripfilterwidth", 1) > 3:
-        raise BadInput(
-            f"{path}: [fit] stripfilterwidth is {fit['stripfilterwidth']}; the fast engine does not smooth spectra: "
-            "set it to 1 in PyMca, or engine: pymca"
-        )
 
 
 def _needed(spectrum: Values | None, wish: str, calibration: Mapping[str, pathlib.Path], config: Mapping[str, Any]) -> Values:

@@ -70,10 +70,8 @@ class KeptFit(FastXRFLinearFit):  # type: ignore[misc]  # PyMca has no types
         Without a group they are to be multiplied by the area (fundamental parameters), with one by area / area of that group.
         PyMca's `ConcentrationsTool` computes both. BadInput if the configuration does not allow it.
         """
-        _, config, _, _, timed, _ = self._fitConfigure()
+        _, config, *_ = self._fitConfigure()
         relative = bool(config["concentrations"]["usematrix"])
-        if timed:
-            raise BadInput(f"{path}: [concentrations] useautotime is on, but spectra bring no time; enter the exposure in PyMca")
         if relative and str(config["concentrations"]["reference"]).upper() == "AUTO":
             if spectrum is None:
                 raise BadInput(f"{path}: [concentrations] reference is auto; name an element, or add calibration.spectrum")

@@ -14,7 +14,7 @@ from beamtide import registry
 from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.formats import confinement
-from beamtide.formats.base import FileFormat
+from beamtide.formats.base import FileFormat, StatesUnits
 from beamtide.formats.lazy import joined
 from beamtide.gridding import places
 from beamtide.messages.base import Message
@@ -54,6 +54,22 @@ def read_files(task: Task, roots: Roots) -> dict[str, NDArray[Any]]:
     if any(part.keys() != parts[0].keys() for part in parts):
         raise BadInput(f"the files of task {task.id} do not hold the same arrays: {sorted(set().union(*parts))}")
     return {name: joined([part[name] for part in parts]) for name in parts[0]}
+
+
+def units_of_files(task: Task, roots: Roots) -> dict[str, str]:
+    """Return the unit of each column that the files of a task state; BadInput if they do not agree."""
+    found: dict[str, str] = {}
+    for given in task.inputs:
+        file_format = registry.find("formats", given.format)
+        if not isinstance(file_format, StatesUnits):
+            continue
+        path = confined(given, roots)
+        for name, unit in file_format.units(path, given.options).items():
+            if found.setdefault(name, unit) != unit:
+                raise BadInput(
+                    f"{path} gives {name!r} in {unit}, an earlier file of the scan in {found[name]}; correct one of them"
+                )
+    return found
 
 
 def confined(given: InputFile, roots: Roots) -> pathlib.Path:

@@ -117,6 +117,7 @@ def compute(
         raise BadInput(f"source.begin_with: {task.modality} cannot begin before its scan has ended; leave it out")
     if feed is None:
         frames, units = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
+        frames = dict(ready.in_units(frames, inputs.units_of_files(task, work.deployment.site.roots)))
     else:
         frames, units = dict(feed.begin()), feed.units
     ready.suits(units)

@@ -44,6 +44,8 @@ class ReadyKernel:
     versions: dict[str, str]
     suits: Callable[[Mapping[str, str]], None] = lambda _: None
     """Raises BadInput for units of other pipelines' datasets that do not fit the settings."""
+    in_units: Callable[[Arrays, Mapping[str, str]], Arrays] = lambda arrays, _: arrays
+    """Returns columns of files in the units of the settings, given those that the files state."""
     context: bool = False
     """Whether the kernel takes a `Context`."""
     follows: bool = False
@@ -99,7 +101,8 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
-    return ReadyKernel(digest, kernel, declared, versions, partial(modality.suits, values), modality.context, modality.follows)
+    checks = partial(modality.suits, values), partial(modality.in_units, values)
+    return ReadyKernel(digest, kernel, declared, versions, *checks, modality.context, modality.follows)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

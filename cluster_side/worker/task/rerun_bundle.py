@@ -25,7 +25,7 @@ def run(file: pathlib.Path, raw: pathlib.Path | None, find: FindModality = ready
             needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}
             datasets = {name: bundle.read_dataset(folder, name)[: task.stop - task.start] for name in needed}
             frames = inputs.read_with(task, roots, datasets)
-            outputs = ready.compute(frames, ALONE)
+            outputs = ready.compute(ready.in_units(frames, inputs.units_of_files(task, roots)), ALONE)
             headers = checked(outputs, ready.declared, task.stop - task.start)
         except Exception as error:
             return 1, f"{traceback.format_exc()}\n{task.id} fails here, too: {one_task.sentence(error)}"
