@@ -85,7 +85,7 @@ def test_a_scan_is_processed_with_them(clean: pathlib.Path, scan: tuple[pathlib.
             file.write(how_to.sections()["A launcher"]["site-part.yaml"])
     assert "nothing is wrong" in run(clean, folder, "beamtide", "check", "site.yaml")
     said = run(clean, folder, "beamtide", "run", "scan_7", "-c", "site.yaml")
-    assert "4 tasks, 4 results, 0 lost" in said
+    assert "4 tasks: 4 done; 0 doubled" in said
     values, units = json.loads(run(clean, folder, "python", "-c", SUMS))
     assert values == spectra[:, :, 1:3].sum(axis=2).tolist()
     assert units == "counts"
