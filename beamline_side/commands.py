@@ -8,6 +8,7 @@ import typer
 from beamline_side import commands_spool
 from beamtide.cli.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, duration, log_lines, progress, remarks_of, say
 from beamtide.errors import BadInput
+from beamtide.point_states import STATES, said
 
 if TYPE_CHECKING:
     from beamline_side.hosts.one_scan import ScanOutcome
@@ -44,9 +45,7 @@ def serve(
 
 
 def demo(
-    folder: Annotated[pathlib.Path, typer.Option(help="Where everything goes; an older demo there is removed.")] = pathlib.Path(
-        "demo"
-    ),
+    folder: Annotated[pathlib.Path, typer.Option(help="Folder of the demo; an older one is removed.")] = pathlib.Path("demo"),
     shape: Annotated[str, typer.Option(help="Points of the simulated scan, slow x fast.")] = "41x41",
     as_json: Json = False,
 ) -> None:
@@ -81,7 +80,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     workers: Annotated[int | None, typer.Option(min=1, help="The most jobs at once, instead of scaling.caps.jobs.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Process one scan whose files are there already, on this machine."""
+    """Process one scan, whose files exist already, on this machine."""
     from beamline_side.hosts import one_scan
     from beamtide.cli.scans import parse_shape
     from beamtide.config import site
@@ -93,44 +92,26 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     if raw or processed or workers or pipelines:
         wanted = tuple(name.strip() for name in pipelines.split(",") if name.strip())
         deployment = site.derived(deployment, site.Changes(raw=raw, processed=processed, jobs=workers, pipelines=wanted))
-    points = parse_shape(shape) if shape else _shape_of(deployment, checked(scan))
+    points = parse_shape(shape) if shape else one_scan.shape_of(deployment, checked(scan))
     with progress(quiet=as_json) as show:
         outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points, snake=snake), show)
     answer(_plain(outcome), [*_summary(outcome), *_where(outcome, deployment.site.roots.processed)], as_json=as_json)
+    if outcome.unwritten:
+        raise typer.Exit(2)
 
 
 def _serve_all(deployment: "Deployment") -> None:
     from beamline_side.hosts.all_in_one import Host
+    from beamtide.config import added, site
     from beamtide.pump import stop_on_signals
 
+    if problems := [*site.launcher_problems(deployment), *added.problems(deployment)]:
+        raise BadInput("\n".join(problems))
     stopped: list[bool] = []
     with Host(deployment) as host:
         stop_on_signals(lambda: stopped.append(True))
-        say(f"All {len(host.alive())} components run. Look: beamtide topology -c {deployment.file}. Ctrl-C stops them.")
+        say(f"All {len(host.alive())} components run. Show them: beamtide topology -c {deployment.file}. Ctrl-C stops them.")
         host.serve(lambda: bool(stopped))
-
-
-def _shape_of(deployment: "Deployment", scan: str) -> tuple[int, ...]:
-    """Ask the first file of each pipeline for the shape of the scan."""
-    from beamtide import registry
-    from beamtide.files.watch import members
-    from beamtide.formats import confinement
-    from beamtide.formats.natural import natural
-
-    for pipeline in deployment.pipelines.values():
-        if pipeline.source.kind == "scan":
-            continue
-        raw, match = deployment.site.roots.raw, pipeline.source.match
-        stitched = members(scan, raw, match)
-        found = raw.glob(match.replace("{scan}", stitched[0]))
-        files = sorted(found, key=lambda file: natural(file.relative_to(raw).as_posix()))
-        if files:
-            confinement.before_opening(files[0], raw)
-            if shape := registry.find("formats", pipeline.source.format).shape_of(files[0]):
-                return (shape[0] * len(stitched), *shape[1:])
-    raise BadInput(
-        f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
-    )
 
 
 def _plain(outcome: "ScanOutcome") -> dict[str, object]:
@@ -139,21 +120,25 @@ def _plain(outcome: "ScanOutcome") -> dict[str, object]:
         "seconds": round(outcome.seconds, 3),
         "last": outcome.last.as_json(),
         "files": [str(file) for file in outcome.files],
+        "unwritten": list(outcome.unwritten),
     }
 
 
 def _summary(outcome: "ScanOutcome") -> list[str]:
     rows = outcome.last.pipelines.values()
-    total, lost = sum(row.total for row in rows), sum(row.lost for row in rows)
-    done, doubled, retried = (sum(getattr(row, name) for row in rows) for name in ("done", "doubled", "retried"))
-    counted = f"{total} tasks, {done - lost} results, {lost} lost, {doubled} doubled" + (
-        f", {retried} retried" if retried else ""
-    )
-    return [*remarks_of(outcome.last), f"Done in {duration(outcome.seconds)}. {counted}."]
+    total, doubled, retried = (sum(getattr(row, name) for row in rows) for name in ("total", "doubled", "retried"))
+    counts = {state: sum(getattr(row, state) for row in rows) for state in STATES}
+    states = ", ".join(f"{count} {said(state)}" for state, count in counts.items() if count or state == "done")
+    more = f"; {doubled} doubled" + (f", {retried} retries" if retried else "")
+    return [
+        *remarks_of(outcome.last),
+        *outcome.unwritten,
+        f"Finished in {duration(outcome.seconds)}. {total} tasks: {states}{more}.",
+    ]
 
 
 def _where(outcome: "ScanOutcome", processed: pathlib.Path) -> list[str]:
-    """Say where everything is, in commands to paste."""
+    """Return where the results are, as commands to paste."""
     finished = [_short(file) for file in outcome.files if file.suffix == ".h5"]
     lines = [f" results    silx view {file}" for file in finished]
     lines += [f" a picture  xdg-open {_short(file)}" for file in outcome.files if file.suffix == ".jpg"][:1]
@@ -161,7 +146,7 @@ def _where(outcome: "ScanOutcome", processed: pathlib.Path) -> list[str]:
 
 
 def _short(path: pathlib.Path) -> pathlib.Path:
-    """Return a path as somebody in this folder would type it."""
+    """Return a path as typed from the present folder."""
     here = pathlib.Path.cwd()
     full = path.resolve()
     return full.relative_to(here) if full.is_relative_to(here) else full

@@ -1,4 +1,4 @@
-"""Commands for the spool of a service that does not run: spool check|salvage|show. Nothing is ever changed in place."""
+"""Commands for the spool of a service that does not run: spool check|salvage|show. They never change a spool in place."""
 
 import pathlib
 from dataclasses import asdict
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 Which = Annotated[str, typer.Argument(metavar="COMPONENT|FILE", help="As in `beamtide topology`, or a file *.sqlite.")]
 SHOWN = 20
-"""How many damages are printed; --json prints all."""
+"""How many damaged items are printed; --json prints all."""
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    spool = typer.Typer(help="Look into the spool of a stopped service, check it, save what is good.", no_args_is_help=True)
+    spool = typer.Typer(help="Show or check the spool of a stopped service, or salvage undamaged rows.", no_args_is_help=True)
     spool.command("show")(spool_show)
     spool.command("check")(spool_check)
     spool.command("salvage")(spool_salvage)
@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def spool_show(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """Show what a spool holds."""
+    """Show the tables of a spool."""
     from beamline_side.spool import repair
 
     path = _file(which, config)
@@ -43,7 +43,7 @@ def spool_show(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = Fa
 
 
 def spool_check(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """Read everything, and say what is damaged; exit code 1 if anything is."""
+    """Read the whole spool and list what is damaged; exit code 1 if anything is."""
     from beamline_side.spool import repair
 
     path = _file(which, config)
@@ -62,7 +62,7 @@ def spool_salvage(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Write what is good to a new spool, and say what is not and how to go on; exit code 1 if anything is lost."""
+    """Write the undamaged rows to a new spool, and say what is lost and how to use it; exit code 1 if anything is lost."""
     from beamline_side.spool import repair
 
     path = _file(which, config)
@@ -71,7 +71,7 @@ def spool_salvage(
     lines = [f"{done.rows} rows, {done.payloads} of them with payloads, are in {new}."]
     lines += [f"lost: {one}" for one in done.lost[:SHOWN]]
     lines += [f"and {len(done.lost) - SHOWN} more"] if len(done.lost) > SHOWN else []
-    lines.append(f"To go on with it, move {path.parent}/{path.stem}.* away and {new.parent}/{new.stem}.* there.")
+    lines.append(f"To use it, move {path.parent}/{path.stem}.* away, then move {new.parent}/{new.stem}.* there.")
     answer({"file": str(path), "to": str(new), **asdict(done)}, lines, as_json=as_json)
     if done.lost:
         raise typer.Exit(1)

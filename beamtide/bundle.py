@@ -1,11 +1,11 @@
-"""A bundle: everything that a failed task needs to fail again somewhere else, as a folder or a zip file.
+"""A bundle: a failed task with everything needed to rerun it on another machine, as a folder or a zip file.
 
     README.txt       what this is, and the command that runs it
     task.json        the task, as `beamtide submit` reads it; its inputs are named by root and path
     settings.json    modality, settings, and the digests of the calibration files
     calibration/     these files, by name
     datasets/        what it got from other pipelines: <pipeline>/<dataset>.npy
-    inputs/          with copies of the input files if wanted: raw/…, processed/…
+    inputs/          copies of the input files, if wanted: raw/…, processed/…
     failure.json     reason, counts, worker, host, job, time, and where the inputs lay
     traceback.txt    stderr.txt
 
@@ -37,8 +37,8 @@ from beamtide.messages.tasks import InputFile
 README = """A task of Beamtide that failed: {task}
 {reason}
 
-Run it again, here:  beamtide work --bundle {name}
-{inputs}settings.json and calibration/ may be edited, to see what helps.
+Rerun it:  beamtide rerun {name}
+{inputs}You may edit settings.json and calibration/ before a rerun, to see what helps.
 """
 
 
@@ -54,7 +54,7 @@ class Bundle:
 
 
 def write(bundle: Bundle, to: pathlib.Path, *, with_inputs: bool) -> list[str]:
-    """Write a bundle, as a zip file if `to` says so; return the inputs that should be copied and are not there."""
+    """Write a bundle, as a zip file if `to` says so; return the inputs that could not be copied because they are missing."""
     if to.exists():
         raise BadInput(f"{to} exists already; delete it first or choose another name with --to")
     copies = {f"inputs/{one.root}/{one.path}": _source(one, bundle.roots) for one in bundle.letter.task.inputs if with_inputs}
@@ -76,7 +76,7 @@ def write(bundle: Bundle, to: pathlib.Path, *, with_inputs: bool) -> list[str]:
 
 @contextlib.contextmanager
 def opened(bundle: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield a bundle as a folder; a zip file is unpacked for the time being."""
+    """Yield a bundle as a folder; a zip file is unpacked into a temporary one."""
     if bundle.is_dir():
         yield bundle
         return
@@ -102,7 +102,7 @@ def read_settings(folder: pathlib.Path) -> settings.PreparedSettings:
 
 
 def read_dataset(folder: pathlib.Path, name: str) -> NDArray[Any]:
-    """Return what the task got from another pipeline ("pipeline/dataset")."""
+    """Return a dataset ("pipeline/dataset") that the task got from another pipeline."""
     try:
         values: NDArray[Any] = np.load(folder / "datasets" / f"{name}.npy", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -111,7 +111,7 @@ def read_dataset(folder: pathlib.Path, name: str) -> NDArray[Any]:
 
 
 def read_roots(folder: pathlib.Path, raw: pathlib.Path | None) -> Roots:
-    """Return where the inputs are: in the bundle if it has copies, else below `raw`, else where they were."""
+    """Return the roots of the inputs: in the bundle if it has copies, else `raw`, else where the files were."""
     try:
         told = json.loads((folder / "failure.json").read_text(encoding="utf-8"))["roots"]
         was = {name: pathlib.Path(told[name]) for name in ("raw", "processed")}
@@ -123,7 +123,7 @@ def read_roots(folder: pathlib.Path, raw: pathlib.Path | None) -> Roots:
 
 
 def plain(value: Any) -> Any:
-    """Return a message as JSON shows it best: fields by name."""
+    """Return a message as plain values for JSON: fields by name."""
     if isinstance(value, msgspec.Struct):
         return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
     return [plain(one) for one in value] if isinstance(value, tuple | list) else value
@@ -159,7 +159,7 @@ def _arrays(bundle: Bundle) -> dict[str, bytes]:
 
 
 def _source(given: InputFile, roots: Roots) -> pathlib.Path | None:
-    """Return the file behind an input, if it is there and inside of its root."""
+    """Return the path of an input file, if it exists and lies inside its root."""
     root = {"raw": roots.raw, "processed": roots.processed}.get(given.root, roots.raw).resolve()
     full = (root / given.path).resolve()
     return full if full.is_relative_to(root) and full.is_file() else None

@@ -1,6 +1,6 @@
 """The only file that reads a clock.
 
-Decisions use `monotonic`; wall time (`utc`) is for people and files, never for a decision.
+Decisions use `monotonic`; wall time (`utc`) is for people and files only.
 """
 
 import datetime
@@ -11,7 +11,7 @@ from typing import cast
 from beamtide.messages.base import Seconds
 
 monotonic = cast(Callable[[], Seconds], time.monotonic)
-"""The process's monotonic clock in seconds: the system's own function, because a wrapper takes as long as the answer."""
+"""The monotonic clock in seconds: the system's function itself, because a wrapper would double its cost."""
 
 
 def utc() -> float:

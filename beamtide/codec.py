@@ -1,15 +1,15 @@
-"""Messages and arrays to message parts and back: the only encoder.
+"""Encodes messages and arrays as message parts, and decodes them: the only encoder.
 
     part 0   magic "BTDE" | major u8 | minor u8 | message id u64 | reply-to id u64 (big endian) | length of kind u8 | kind (ASCII)
              | the struct, as a msgpack array
     part 1   the array headers (name, shape, dtype, xxh3-64), as a msgpack array; absent without arrays
     part 2…  one part per array: its bytes in C order
 
-Envelope and struct share a part because CURVE encrypts each part by itself: a second one makes an echo a fifth dearer.
-The same major version always talks: trailing fields that we do not know are ignored, missing ones take their default.
+Envelope and struct share a part because CURVE encrypts each part by itself: a second part makes a round trip 20 % slower.
+Versions with the same major number understand each other: unknown trailing fields are ignored, missing ones get their default.
 Everything is limited before it is decoded: number of parts, size of the header, shape times item size against the length
 of the part (in Python integers), and dtypes from an allow-list without objects. A checksum that does not fit is an error.
-Source: reliability study, envelope and hostile-wire rules; ADR 0001, ADR 0032.
+Source: ADR 0001, ADR 0032.
 """
 
 import re
@@ -45,7 +45,7 @@ _decoders = {name.encode(): msgspec.msgpack.Decoder(kind).decode for name, kind 
 
 
 class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
-    """What the bytes of one part are."""
+    """The header of one array part."""
 
     name: str
     shape: tuple[int, ...]
@@ -66,7 +66,7 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 def envelope(kind: bytes, id: int = 0, reply_to: int = 0, version: tuple[int, int] = (MAJOR, MINOR)) -> bytes:  # noqa: A002
-    """Return what stands before the struct of a message."""
+    """Return the bytes that precede the struct of a message."""
     return _pack_envelope(MAGIC, version[0], version[1], id, reply_to, len(kind)) + kind
 
 
@@ -78,11 +78,6 @@ def encode(message: Message, id: int = 0, reply_to: int = 0, arrays: Arrays | No
         parts.append(_encode([_describe(name, block) for name, block in blocks.items()]))
         parts.extend(block.reshape(-1).view(np.uint8).data for block in blocks.values())
     return parts
-
-
-def kind_in(part: bytes) -> bytes:
-    """Return the kind of a message by its first part, for who counts messages without reading them."""
-    return part[ENVELOPE.size : ENVELOPE.size + part[ENVELOPE.size - 1]]
 
 
 def decode(parts: Sequence[bytes | memoryview]) -> Letter:
@@ -114,7 +109,7 @@ def pack(message: Message, arrays: Arrays | None = None) -> Parts:
 
 
 def unpack(block: bytes) -> Letter:
-    """Return what `pack` packed, put together; the arrays are read-only views of `block`."""
+    """Return message and arrays of a block made by `pack`; the arrays are read-only views of `block`."""
     view = memoryview(block)
     try:
         (count,) = struct.unpack_from(">H", view)
@@ -147,7 +142,7 @@ def _arrays(parts: Sequence[bytes | memoryview]) -> dict[str, NDArray[Any]]:
         raise WireError(f"{len(headers)} array headers for {len(parts) - 2} array parts")
     arrays = {header.name: _array(header, part) for header, part in zip(headers, parts[2:], strict=True)}
     if len(arrays) != len(headers):
-        raise WireError("two arrays have one name")
+        raise WireError("two arrays have the same name")
     return arrays
 
 
@@ -158,7 +153,7 @@ def _describe(name: str, block: NDArray[Any]) -> ArrayHeader:
 
 
 def _array(header: ArrayHeader, part: bytes | memoryview) -> NDArray[Any]:
-    if not DTYPE_NAME.fullmatch(header.dtype):  # before NumPy sees it: its parser of type names is made for friends
+    if not DTYPE_NAME.fullmatch(header.dtype):  # before NumPy parses it: its parser is not safe for hostile text
         raise WireError(f"array {header.name!r} has dtype {header.dtype[:40]!r}, which is not allowed")
     try:
         dtype = np.dtype(header.dtype)
@@ -177,5 +172,5 @@ def _array(header: ArrayHeader, part: bytes | memoryview) -> NDArray[Any]:
         raise WireError(f"array {header.name!r}: the checksum does not fit, it was damaged on its way")
     try:
         return np.frombuffer(part, dtype=dtype).reshape(header.shape)
-    except (ValueError, OverflowError) as error:  # no bytes, but a length beyond what NumPy can count to
+    except (ValueError, OverflowError) as error:  # an array without bytes whose length is beyond NumPy's integers
         raise WireError(f"array {header.name!r} has shape {header.shape}") from error

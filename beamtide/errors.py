@@ -1,8 +1,8 @@
-"""What may go wrong, and whose fault it is.
+"""The errors of this project.
 
-`WireError`: they sent nonsense; it is counted, answered if possible, and survived.
-`BadInput`: a person gave us something we cannot use; one sentence, exit code 2, nothing half started.
-`Broken`: we broke a rule of our own, or the disk failed; the process stops and a restart replays.
+`WireError`: a peer sent an invalid message; it is counted, answered if possible, and otherwise ignored.
+`BadInput`: a person gave something that cannot be used; one sentence, exit code 2, nothing half started.
+`Broken`: an invariant of ours is broken, or the disk failed; the process stops, and a restart continues from the disk.
 """
 
 
@@ -28,7 +28,7 @@ class BadInput(BeamtideError):
 
 
 class Broken(BeamtideError):
-    """A rule of our own is broken, or the disk failed: stop (exit code 75) and let a restart replay."""
+    """An invariant of ours is broken, or the disk failed: stop (exit code 75); a restart continues from the disk."""
 
 
 class NoAnswer(BeamtideError):
@@ -36,4 +36,4 @@ class NoAnswer(BeamtideError):
 
 
 class Busy(NoAnswer):
-    """A service answered that it has no room now, for as long as we were patient: it lives, and we may ask again."""
+    """A service answered that it has no room until our patience was over: it is alive, and the request may be sent again."""

@@ -1,11 +1,11 @@
-"""Gridding: from values by acquisition index to pictures. Pure; shared by writers, kernels and analysis.
+"""Gridding: from values by acquisition index to maps. Pure; shared by writers, kernels and analysis.
 
 Two ways, never mixed:
 - by scan order (`by_order`, `places`): index i of a scan (slow, fast) belongs to line i // fast; with `snake`, every second line
   runs backwards. Each value is at its own point; nothing is interpolated; what was not measured is NaN.
 - by measured positions (`Bins`): weighted sums per cell. Two `Bins` of the same grid are added, so that the parts of a scan may
-  come in any order and any size; the mean is taken last. Cells that nothing fell into are NaN until `nearest_fill` fills them and
-  says which.
+  come in any order and any size; the mean is taken last. Cells without values are NaN until `nearest_fill` fills them and says
+  which.
 
 `fit_lattice` says how the raster of a scan lies in space (pitch, rotation, skew), so that rotated scans need no interpolation.
 Lengths are in the unit of the positions throughout.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from beamtide.errors import BadInput
 
 MOST_CELLS = 1 << 26
-"""A map with more cells than that is a mistake in a unit: 64 million numbers."""
+"""The most cells of a map (64 million numbers); more means a mistake in a unit."""
 Array = NDArray[Any]
 Values = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -120,7 +120,7 @@ def grid_over(x: Array, y: Array, x_step: float, y_step: float) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Weighted sums on a grid: what the parts of a scan are added up in."""
+    """Weighted sums on a grid, to which the parts of a scan are added."""
 
     grid: Grid
     total: Values
@@ -128,7 +128,7 @@ class Bins:
     weight: Values
     """Sum of weights per cell."""
     outside: int = 0
-    """Values with a position that is no cell's, or none."""
+    """Values whose position is outside the grid, or unknown."""
 
     def __add__(self, other: "Bins") -> "Bins":
         if self.grid != other.grid:
@@ -136,7 +136,7 @@ class Bins:
         return Bins(self.grid, self.total + other.total, self.weight + other.weight, self.outside + other.outside)
 
     def mean(self) -> Values:
-        """Return the weighted mean of each cell; NaN where nothing fell into it."""
+        """Return the weighted mean of each cell; NaN for cells without values."""
         found = np.full(self.grid.shape, np.nan)
         np.divide(self.total, self.weight, out=found, where=self.weight > 0)
         return found
@@ -158,7 +158,7 @@ def binned(grid: Grid, x: Array, y: Array, values: Array, weights: Array | None 
     if weights is not None:
         good &= np.isfinite(weights)
         if (np.asarray(weights)[good] < 0).any():
-            raise BadInput("a weight below zero is no weight; correct the monitor that the weights come from")
+            raise BadInput("weights must not be negative; correct the monitor that the weights come from")
     cell = row[good].astype(np.int64) * columns + column[good].astype(np.int64)
     weight = np.ones(cell.size) if weights is None else np.asarray(weights, float)[good]
     total = np.bincount(cell, weight * np.asarray(values, float)[good], rows * columns)
@@ -190,11 +190,6 @@ class Lattice:
     slow: tuple[float, float]
     rms: float
     """Root mean square distance of the measured positions from it."""
-
-    @property
-    def rotation(self) -> float:
-        """The angle from the x axis to the fast axis, in degrees."""
-        return float(np.degrees(np.arctan2(self.fast[1], self.fast[0])))
 
 
 def fit_lattice(x: Array, y: Array, line: Array, column: Array) -> Lattice:

@@ -1,8 +1,9 @@
-"""What a core is: events in, effects out, time as an argument.
+"""The interface of a core: events in, effects out, time as an argument.
 
 A core never acts. It is told what happened (`Heard` a message, or a `Tick` when time passed) and answers with what should
 be done about it; the pump does it, in this order: everything to keep is committed to disk (one commit for all events that
-were waiting), and only then are messages sent. So whatever a core answers to a peer is on disk before the peer reads it.
+were waiting), and only then are messages sent and calls made. So whatever a core answers to a peer is on disk before the peer
+reads it.
 
 Events and effects are structs of msgspec because a service makes a dozen of them per task: a frozen dataclass costs 1 us each.
 
@@ -19,9 +20,9 @@ from beamtide.messages.base import Handle, Message, Seconds
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Parts: TypeAlias = tuple[bytes | memoryview, ...]
-"""One block of bytes in pieces, so that nobody copies large arrays to put them together. Nothing may change them any more."""
+"""One block of bytes in pieces, so that large arrays are not copied to join them. The pieces must not change any more."""
 Peer: TypeAlias = bytes
-"""Whom a message came from or goes to: opaque for a peer that connected to us, `link(name)` for one we connect to."""
+"""The sender or receiver of a message: opaque for a peer that connected to us, `link(name)` for one we connect to."""
 
 
 def link(name: str) -> Peer:
@@ -49,16 +50,24 @@ class Unreachable(msgspec.Struct, frozen=True):
     peer: Peer
 
 
-Event: TypeAlias = Heard | Tick | Unreachable
+class Returned(msgspec.Struct, frozen=True):
+    """Base of what the `Call` of a core brought back."""
+
+
+Event: TypeAlias = Heard | Tick | Unreachable | Returned
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Send a message; `reply_to` quotes the id of the request that it answers."""
+    """Send a message; `reply_to` quotes the id of the request that it answers.
+
+    `id` is what an answer quotes, for a core that must know which of its questions was answered (0: the pump numbers it).
+    """
 
     peer: Peer
     message: Message
     reply_to: int = 0
     arrays: Arrays = msgspec.field(default_factory=dict)
+    id: int = 0
 
 
 class Keep(msgspec.Struct, frozen=True):
@@ -83,11 +92,15 @@ class WakeAt(msgspec.Struct, frozen=True):
     deadline: Seconds
 
 
-Effect: TypeAlias = Send | Keep | Forget | WakeAt
+class Call(msgspec.Struct, frozen=True):
+    """Base of what only the shell of this core can do, such as a call to a batch system: after the commit, as `Send`."""
+
+
+Effect: TypeAlias = Send | Keep | Forget | WakeAt | Call
 
 
 class Shelf(Protocol):
-    """What a core may ask its own spool: for rows that it asked to keep, also those of the batch in work, and for room."""
+    """What a core may read from its own spool: the rows it keeps, also those of the present batch, and whether there is room."""
 
     def read(self, table: str, key: str) -> bytes:
         """Return one row; KeyError if there is none."""
@@ -98,17 +111,17 @@ class Shelf(Protocol):
         ...
 
     def handle(self, table: str, key: str) -> Handle | None:
-        """Return where the body of a row lies, for another component of this host; None if it cannot be handed on so."""
+        """Return where the body of a row lies, for another component of this host; None if it can only be sent as bytes."""
         ...
 
     def borrow(self, handle: Handle) -> bytes:
-        """Return what another component has stored; KeyError if that is not on this host, or not there any more."""
+        """Return the payload that another component has stored; KeyError if it is not on this host, or deleted."""
         ...
 
     def room(self, size: int) -> str:
         """Return why `size` bytes of new work cannot be kept now, in one sentence; "" if they can.
 
-        Only new work asks. Whatever ends or moves on work that was accepted goes on without asking, from the reserve.
+        Only new work asks. Work that was accepted may always finish: it uses the reserve.
         """
         ...
 
@@ -121,11 +134,11 @@ class Machine(Protocol):
         ...
 
     def progress(self) -> dict[str, float]:
-        """Return the numbers to show in the topology."""
+        """Return the numbers that `beamtide topology` shows."""
         ...
 
     def why(self) -> str:
-        """Return why nothing moves, in one sentence; "" while things move or there is nothing to do."""
+        """Return why work waits, in one sentence; "" while work proceeds or there is none."""
         ...
 
     def check(self) -> None:

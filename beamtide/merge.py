@@ -1,7 +1,7 @@
-"""How the partial results of several tasks become one: the only place that knows.
+"""Merges the partial results of several tasks into one: the only place that does this.
 
-Rows are put in index order; sums and maxima are taken in index order too, in 64 bits, so that a result does not depend on
-the order of arrival, nor on how a scan was cut up to the rounding of float64.
+Rows are put in index order; sums and maxima are taken in index order too, in 64 bits, so that a result does not depend on the
+order of arrival, and depends on how a scan was cut into tasks only by the rounding of float64.
 """
 
 import itertools

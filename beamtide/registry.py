@@ -1,10 +1,23 @@
-"""Finds plug-ins by entry point: modalities, file formats, commands."""
+"""Finds plug-ins by entry point: ours, and those of any distribution that is installed beside us.
+
+A group "formats" is the entry points "beamtide.formats", and so on. What a plug-in must have is looked at when it is loaded, so
+that a mistake of its author is a sentence with the name of the distribution, and not an error somewhere else.
+"""
 
 import functools
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from beamtide.errors import BadInput
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "formats": ("probe", "read", "shape_of"),
+    "modalities": ("check", "load", "settings"),
+    "launchers": ("submit", "look", "cancel", "settings"),
+    "writers": ("__call__",),
+    "components": ("build", "links", "settings", "check"),
+}
+"""The groups that `beamtide formats` lists, and what each plug-in of a group must have."""
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -12,9 +25,25 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=f"beamtide.{group}")}))
 
 
-@functools.cache  # looking through all installed packages takes milliseconds, and forked workers inherit what was found
+@functools.cache  # searching all installed packages takes milliseconds; forked workers inherit the cache
 def find(group: str, name: str) -> Any:
-    """Load one plug-in; BadInput lists what there is."""
-    for point in entry_points(group=f"beamtide.{group}", name=name):
-        return point.load()
-    raise BadInput(f"{name!r} is not among the {group}; known: {', '.join(names(group)) or 'none'}")
+    """Load one plug-in; BadInput lists what there is, or says what is wrong with it and whose it is."""
+    points = tuple(entry_points(group=f"beamtide.{group}", name=name))
+    if not points:
+        raise BadInput(f"{name!r} is not among the {group}; known: {', '.join(names(group)) or 'none'}")
+    if len({point.value for point in points}) > 1:
+        raise BadInput(f"{name!r} is given by several of the {group}: {', '.join(map(_whose, points))}; uninstall all but one")
+    try:
+        found = points[0].load()
+    except Exception as error:  # whatever a stranger's module does when it is imported
+        said = " ".join(str(error).split())
+        raise BadInput(f"{_whose(points[0])} of the {group} does not load: {type(error).__name__}: {said}") from error
+    if missing := [needed for needed in GROUPS.get(group, ()) if not hasattr(found, needed)]:
+        raise BadInput(f"{_whose(points[0])} of the {group} is {type(found).__name__} without {missing[0]!r}; correct it there")
+    return found
+
+
+def _whose(point: EntryPoint) -> str:
+    """Return name, place and distribution of an entry point."""
+    owner = f", of the distribution {point.dist.name} {point.dist.version}" if point.dist else ""
+    return f"{point.name!r} ({point.value}{owner})"

@@ -12,6 +12,7 @@ def read_tasks(file: pathlib.Path) -> list[Any]:
     import msgspec
 
     from beamtide.messages.tasks import InputFile, Need, Task
+    from beamtide.task_id import task_id
 
     try:
         listed = json.loads(file.read_text(encoding="utf-8"))
@@ -28,7 +29,8 @@ def read_tasks(file: pathlib.Path) -> list[Any]:
                 "inputs": [InputFile(**_unstamped(each)) for each in one["inputs"]],
                 "needs": [Need(**each) for each in one.get("needs", [])],
             }
-            values = {"id": task_id(one), **one, **inner}
+            name = task_id(one["scan"], one["pipeline"], one["settings"], int(one["start"]), int(one["stop"]))
+            values = {"id": name, **one, **inner}
             found.append(msgspec.convert(msgspec.to_builtins(Task(**values)), Task))
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise BadInput(f"{file}, task {position}: {error}; see docs/tutorial.md for an example") from error
@@ -38,9 +40,3 @@ def read_tasks(file: pathlib.Path) -> list[Any]:
 def _unstamped(given: dict[str, Any]) -> dict[str, Any]:
     """Return an input without what its file once was: whoever hands in a task means the file as it is now, or a copy of it."""
     return {key: value for key, value in given.items() if key != "was"}
-
-
-def task_id(task: dict[str, Any]) -> str:
-    """Return the id that stands for what a task is."""
-    start, stop = int(task["start"]), int(task["stop"])
-    return f"{task['scan']}/{task['pipeline']}/{task['settings'][:8]}/{start:06d}-{stop:06d}"

@@ -12,6 +12,7 @@ _DEGREE = 0.017453292519943295
 _KNOWN: dict[str, tuple[str, float]] = {
     **{f"{prefix}m": (LENGTH, factor) for prefix, factor in _PREFIXES.items() if prefix != "k"},
     "cm": (LENGTH, 1e-2),
+    "angstrom": (LENGTH, 1e-10),
     **{f"{prefix}rad": (ANGLE, factor) for prefix, factor in _PREFIXES.items() if prefix in ("", "m", "u", "n")},
     "deg": (ANGLE, _DEGREE),
     "mdeg": (ANGLE, 1e-3 * _DEGREE),
@@ -35,12 +36,33 @@ _KNOWN: dict[str, tuple[str, float]] = {
     "K": (TEMPERATURE, 1.0),
     "mK": (TEMPERATURE, 1e-3),
 }
+_WORDS = {"m": ("meter", "metre"), "s": ("second",), "eV": ("electronvolt", "electron volt"), "V": ("volt",), "A": ("ampere",)}
+_FULL = {"": "", "k": "kilo", "m": "milli", "u": "micro", "n": "nano", "p": "pico"}
 _SPELLINGS = {
+    f"{full}{word}{plural}": f"{prefix}{unit}"
+    for unit, words in _WORDS.items()
+    for word in words
+    for plural in ("", "s")
+    for prefix, full in _FULL.items()
+} | {
     "micron": "um",
     "microns": "um",
+    "angstroms": "angstrom",
+    "Angstrom": "angstrom",
+    "\u00c5": "angstrom",
+    "\u212b": "angstrom",
+    "ev": "eV",
+    "kev": "keV",
+    "joule": "J",
+    "joules": "J",
+    "sec": "s",
+    "msec": "ms",
     "degree": "deg",
     "degrees": "deg",
     "radian": "rad",
+    "radians": "rad",
+    "count": "counts",
+    "cts": "counts",
     "cps": "1/s",
     "counts/s": "1/s",
     "ph/s": "1/s",
@@ -55,7 +77,7 @@ def known(kind: str) -> tuple[str, ...]:
 def canonical(unit: str) -> str:
     """Return a unit in the spelling of this module: "µm" is "um"; what is not known comes back as it is."""
     plain = unit.strip().replace("\u00b5", "u").replace("\u03bc", "u").replace("\u00b0", "deg")
-    return _SPELLINGS.get(plain, plain)
+    return _SPELLINGS.get(plain) or (plain if plain in _KNOWN else _SPELLINGS.get(plain.lower(), plain))
 
 
 def kind_of(unit: str) -> str:

@@ -8,7 +8,6 @@ machine does not make them longer. The `sbatch` is the tests' stand-in; when it 
 import os
 import pathlib
 import sys
-from typing import Any
 
 import h5py
 import numpy as np
@@ -18,19 +17,19 @@ from beamtide import clock
 from beamtide.client.client import Client
 from beamtide.config import site
 from beamtide.config.models import Deployment
-from beamtide.machine import Heard, Tick, link
+from beamtide.machine import Call, Heard, Keep, Tick, link
 from beamtide.messages.base import PipelineName, ScanId, Seconds
 from beamtide.messages.metadata import Scan
 from beamtide.messages.scaling import BufferGauge
 from benchmarks.measure import Book, scratch
 from cluster_side.scaling import autoscaler
+from cluster_side.scaling.jobs.batch_calls import Looked, Start
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers.base import Phase, Seen
 from cluster_side.scaling.launchers.local import LocalLauncher
 from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
 from cluster_side.scaling.orders import order_for
-from cluster_side.scaling.policy.planner import Start
 from cluster_side.scaling.scaling_loop import ScalerMachine
 from cluster_side.scaling.state_file import StateFile
 from tests.slurm import nap
@@ -90,9 +89,9 @@ def job_efficiency(book: Book, folder: pathlib.Path) -> None:
 def _lived(deployment: Deployment) -> float:
     """Return the seconds from asking for a job until it is gone."""
     launcher, end = LocalLauncher(deployment), clock.monotonic() + 2 * TASKS * TASK_SECONDS
-    buy = Start(Order("bench-1", "nap", 1, 1, clock.monotonic()), TASKS, 600, ())
+    start = Start(Order("bench-1", "nap", 1, 1, clock.monotonic()), TASKS, 600, ())
     began = clock.monotonic()
-    launcher.submit(order_for(deployment, launcher, buy))
+    launcher.submit(order_for(deployment, launcher, start))
     while clock.monotonic() < end:
         listing = launcher.look()
         assert isinstance(listing, Seen)
@@ -120,21 +119,26 @@ def decision_to_submit(book: Book, folder: pathlib.Path) -> None:
 def _round(deployment: Deployment, launcher: SlurmLauncher, issued: pathlib.Path, number: int) -> float:
     state_file = StateFile(deployment.site.state / f"autoscaler{number}")
     planner = autoscaler.planner_for(deployment, launcher, {}, f"us{number}", state_file.fence)
-    machine = ScalerMachine(planner, 0.5, 5.0, lambda buy: order_for(deployment, launcher, buy))
-    shell = autoscaler.Shell(machine, state_file, LauncherThread(launcher, print))
-    machine.took([Seen({})], clock.monotonic())
-    shell.calls.open()
+    machine = ScalerMachine(planner, 0.5, 5.0)
+    calls = LauncherThread(deployment, launcher)
+    machine.handle(Looked(Seen({})), Seconds(clock.monotonic()))
+    calls.open()
     try:
-        zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
-        gauge = BufferGauge(pipeline=PipelineName("xrf"), ready=100, leased=0, service_time=2.0, **zeros)
+        gauge = BufferGauge(pipeline=PipelineName("xrf"), ready=100, service_time=2.0)
         began, end = clock.utc(), clock.monotonic() + PATIENCE
         machine.handle(Heard(link("buffer.xrf"), gauge), Seconds(clock.monotonic()))
-        machine.handle(Tick(), Seconds(clock.monotonic()))
-        shell.after_batch()
+        effects = machine.handle(Tick(), Seconds(clock.monotonic()))
+        for effect in effects:
+            if isinstance(effect, Keep):
+                state_file.keep(effect.table, effect.key, effect.body)
+        state_file.commit()
+        for effect in effects:
+            if isinstance(effect, Call):
+                calls.call(effect)
         while not issued.exists() or issued.read_text().count("\n") <= number:
             assert clock.monotonic() < end, "sbatch was not called"
             clock.pause(0.001)
         return 1e3 * (float(issued.read_text().split()[number]) - began)
     finally:
-        shell.calls.close()
+        calls.close()
         state_file.close()

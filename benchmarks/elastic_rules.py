@@ -1,6 +1,6 @@
 """How other systems decide how many jobs there are: their rules with default timings, restated for the simulated world.
 
-Sources: the scaling study, table (a), from the programs' own code. These are not their programs.
+Written after the programs' own code (versions of 2024/25). These are not their programs.
 """
 
 import abc
@@ -46,7 +46,12 @@ class Rule(abc.ABC):
     def counts(self, name: str) -> tuple[int, int, int, int]:
         """Ready tasks, tasks in work, jobs that work, jobs that do not yet."""
         queue = self.world.queues[name]
-        return len(queue.ready), len(queue.busy), queue.live, len(self.world.pending(name))
+        return len(queue.ready), len(queue.busy), queue.live, len(self.pending(name))
+
+    def pending(self, name: str) -> list[SimulatedJob]:
+        """Return the jobs that do not work yet, oldest first."""
+        jobs = self.world.batch.jobs.values()
+        return [job for job in jobs if job.pipeline == name and job.state in ("pending", "starting")]
 
     def cap(self, name: str) -> int:
         """Return how many jobs fit."""
@@ -59,7 +64,7 @@ class Rule(abc.ABC):
 
     def cancel(self, name: str, count: int) -> int:
         """Cancel the newest that wait; return how many."""
-        waiting = [job for job in self.world.pending(name) if job.state == "pending"][::-1][: max(0, count)]
+        waiting = [job for job in self.pending(name) if job.state == "pending"][::-1][: max(0, count)]
         if waiting:
             self.world.batch.cancel(waiting)
         return len(waiting)

@@ -14,10 +14,11 @@ import msgspec
 import zmq
 
 from beamtide import clock, codec
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Digest, PipelineName, ScanId
 from beamtide.messages.tasks import Entry, InputFile, Lease, LeaseRequest, Pulled, PullRequest, Task, TaskDone
 from beamtide.pump.authentication import secure_client
 from beamtide.security.key_files import Identity
+from beamtide.task_id import task_id
 
 DIGEST = Digest("5" * 64)
 _lease = msgspec.msgpack.Decoder(Lease).decode
@@ -29,7 +30,7 @@ def task_of(number: int, pipeline: str = "encoders", scan: str = "scan_00001") -
     """Return the task of one index: about 200 bytes on the wire."""
     source = InputFile(root="raw", path=f"{scan}/detector/{number:06d}.h5", format="hdf5", first=0, last=1)
     return Task(
-        id=TaskId(f"{scan}/{pipeline}/{DIGEST[:8]}/{number:06d}-{number + 1:06d}"),
+        id=task_id(scan, pipeline, DIGEST, number, number + 1),
         scan=ScanId(scan),
         pipeline=PipelineName(pipeline),
         modality="encoders",
@@ -38,6 +39,11 @@ def task_of(number: int, pipeline: str = "encoders", scan: str = "scan_00001") -
         inputs=(source,),
         settings=DIGEST,
     )
+
+
+def kind_in(part: bytes) -> bytes:
+    """Return the kind of a message by its first part; messages are counted here, not read."""
+    return part[codec.ENVELOPE.size : codec.ENVELOPE.size + part[codec.ENVELOPE.size - 1]]
 
 
 class Distributor:
@@ -176,7 +182,7 @@ class Workers:
 
     def _heard(self, socket: Socket) -> None:
         part = socket.recv()
-        kind = codec.kind_in(part)
+        kind = kind_in(part)
         if kind == b"Lease":
             now = clock.monotonic()
             lease = _lease(part[_BODY:])

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from beamtide import clock, gridding
+from beamtide import clock, gridding, registry
 from benchmarks.measure import Beside, Book, environment_with
-from cluster_side.modalities.registry import modality
 
 REPEATS, POINTS = 7, 1_000_000
 BYTES = 64 << 20
@@ -30,7 +29,7 @@ def run(book: Book) -> None:
 def _centre_of_mass(book: Book, side: int) -> None:
     count = BYTES // (2 * side * side)
     frames = np.random.default_rng(0).poisson(5, (count, side, side)).astype(np.uint16)
-    kernel = modality("dpc").load({}, {})
+    kernel = registry.find("modalities", "dpc").load({}, {})
     ours, floor, peer = [], [], []
     with _libertem(count, side) as libertem:
         for _ in range(REPEATS):  # interleaved
@@ -48,9 +47,9 @@ def _columns(book: Book) -> None:
     counts = random.integers(0, 2**32, POINTS).astype(float)
     axes = {name: {"field": name, "bits": 32, "resolution": 0.001} for name in ("u", "v")}
     lab = {"axes": ["u", "v"], "angle": 12.0, "skew": 0.1}
-    positions = modality("encoders").load({"axes": axes, "lab": lab}, {})
+    positions = registry.find("modalities", "encoders").load({"axes": axes, "lab": lab}, {})
     counter = {"field": "u", "units": "1/s", "dark": 1.0, "rate": True, "dead_time": 1e-9}
-    counters = modality("counters").load({"counters": {"i0": counter}, "exposure": 0.01}, {})
+    counters = registry.find("modalities", "counters").load({"counters": {"i0": counter}, "exposure": 0.01}, {})
     copies = [POINTS / _seconds(lambda: counts * 2.0 + 1.0) for _ in range(REPEATS)]
     for name, kernel in (("positions", positions), ("counters", counters)):
         ours = [POINTS / _seconds(lambda kernel=kernel: kernel({"u": counts, "v": counts})) for _ in range(REPEATS)]

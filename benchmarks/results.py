@@ -115,7 +115,7 @@ def _store(place: load.Place, memory: HeldMemory) -> None:
         send(one)
     while waiting:
         for one, _ in poller.poll(1000):
-            kind = codec.kind_in(one.recv())
+            kind = load.kind_in(one.recv())
             assert kind == b"Ok", kind
             waiting -= 1
             send(one)

@@ -1,6 +1,6 @@
 """How long a worker takes for one small XRF task, from the lease it is given to the `TaskDone` that comes back.
 
-Ours is a child that the real nursery forked (`beamtide work`); the peer is the naive way, a Python process that imports and
+Ours is a worker process forked by the real prefork pool (`beamtide work`); the peer is naive, a Python process that imports and
 configures the same kernel for one task; the floor is reading and fitting alone, in a process that is warm.
 """
 

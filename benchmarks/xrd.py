@@ -16,12 +16,12 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from beamtide import clock
+from beamtide import clock, registry
 from beamtide.formats import eiger, lazy
 from benchmarks.measure import Beside, Book, cpu_seconds, private_peaks, scratch
-from cluster_side.modalities.registry import modality
+from cluster_side.modalities.pixels import valid_values
 from cluster_side.modalities.xrd import geometry, model
-from cluster_side.modalities.xrd.integrate import IntegrationTable, valid_values
+from cluster_side.modalities.xrd.integrate import IntegrationTable
 from cluster_side.modalities.xrd.spec import XrdSettings
 from cluster_side.worker.task.prepared_arrays import keeper
 
@@ -40,9 +40,10 @@ Wavelength: 1e-10
 """
 START = """
 import pathlib, sys
-from cluster_side.modalities.registry import modality
+from beamtide import registry
 from cluster_side.worker.task.prepared_arrays import keeper
-xrd, keep = modality("xrd"), keeper(pathlib.Path(sys.argv[2]), "xrd") if len(sys.argv) > 2 else (lambda build: build())
+xrd = registry.find("modalities", "xrd")
+keep = keeper(pathlib.Path(sys.argv[2]), "xrd") if len(sys.argv) > 2 else (lambda build: build())
 kernel = xrd.load(%r, {"poni": pathlib.Path(sys.argv[1])}, keep)
 import numpy
 kernel({"frames": numpy.ones((1, 2167, 2070), "u4")})
@@ -73,7 +74,7 @@ def run(book: Book) -> None:
 
 def _files(book: Book, folder: pathlib.Path, given: tuple[dict[str, pathlib.Path], Callable[..., object]]) -> None:
     calibration, peer = given
-    kernel = modality("xrd").load(SETTINGS, calibration, keeper(folder, "xrd"))
+    kernel = registry.find("modalities", "xrd").load(SETTINGS, calibration, keeper(folder, "xrd"))
 
     def stock() -> None:
         with h5py.File(folder / "eiger.h5") as file:
@@ -93,7 +94,7 @@ def _files(book: Book, folder: pathlib.Path, given: tuple[dict[str, pathlib.Path
 
 
 def _kernel(book: Book, prepared: object, peer: Callable[..., object], frames: np.ndarray) -> None:
-    table, valid = IntegrationTable(prepared, "pattern"), valid_values(frames.dtype, None, None)  # type: ignore[arg-type]
+    table, valid = IntegrationTable(prepared, "pattern"), valid_values(frames.dtype)  # type: ignore[arg-type]
     tasks = {
         "ours": lambda: [table.mean(table.integrate(frame, valid)) for frame in frames],
         "peer": lambda: [peer(frame) for frame in frames],
@@ -119,7 +120,7 @@ def _start(book: Book, folder: pathlib.Path) -> None:
 
 def _check(prepared: object, peer: Callable[..., object], frame: np.ndarray) -> None:
     table = IntegrationTable(prepared, "pattern")  # type: ignore[arg-type]
-    ours, theirs = table.mean(table.integrate(frame, valid_values(frame.dtype, None, None)))[0], peer(frame)
+    ours, theirs = table.mean(table.integrate(frame, valid_values(frame.dtype)))[0], peer(frame)
     np.testing.assert_allclose(ours, theirs.intensity, rtol=1e-5)  # type: ignore[attr-defined]
 
 

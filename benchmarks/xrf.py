@@ -19,12 +19,12 @@ from PyMca5.PyMcaPhysics.xrf.FastXRFLinearFit import FastXRFLinearFit
 from beamline_side.simulation import beamline
 from beamtide import clock, registry
 from benchmarks.measure import Beside, Book, private_peaks, scratch
-from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrf import elements, model, pymca_file
 from cluster_side.modalities.xrf.fast_fit import FastModel
 from cluster_side.modalities.xrf.pymca_fit import silent
 from cluster_side.modalities.xrf.spec import XrfSettings
 from cluster_side.worker.task.prepared_arrays import keeper
+from tests.xrf_spectra import summed
 
 ROUNDS, COPIES, REPEATS = 9, 3, 4
 Spectra = NDArray[np.float32]
@@ -68,7 +68,7 @@ def _tasks(ours: FastModel, cfg: pathlib.Path, spectra: Spectra) -> dict[str, Ca
     cut, templates = spectra[:, ours.fitted].astype(np.float64), np.ascontiguousarray(ours.templates)
     return {
         "ours": lambda: [ours.fit(block, block) for block in _blocks(ours, spectra)],
-        "areas": lambda: [ours.parameters(block) for block in _blocks(ours, spectra)],
+        "areas": lambda: [ours._linear.parameters(block) for block in _blocks(ours, spectra)],  # noqa: SLF001
         "peer": lambda: peers[0].fit(spectra, refit=True),
         "weighted peer": lambda: peers[1].fit(spectra, refit=True),
         "floor": lambda: cut @ templates,
@@ -128,7 +128,7 @@ def _whole_task(book: Book, cfg: pathlib.Path, spectra: Spectra, folder: pathlib
 def _memory(book: Book, folder: pathlib.Path) -> None:
     """What a worker has for itself while it reads and fits 1,000 measured spectra of four detector elements."""
     known = registry.find("formats", "nanomax_xspress3")
-    kernel = modality("xrf").load({"dead_time": False}, {"cfg": DATA / "xrf" / CFG}, keeper(folder, "xrf"))
+    kernel = registry.find("modalities", "xrf").load({"dead_time": False}, {"cfg": DATA / "xrf" / CFG}, keeper(folder, "xrf"))
     kernel(known.read(FILE, 0, 10, {}))
     taken = private_peaks(lambda: kernel(known.read(FILE, 0, 1000, {})))
     book.row("worker_memory_1000_spectra_mb", taken, "MB", "lower", notes={"bar": 150, "channels": 4096, "elements": 4})
@@ -136,7 +136,7 @@ def _memory(book: Book, folder: pathlib.Path) -> None:
 
 def _measured() -> tuple[pathlib.Path, Spectra, str]:
     frames = registry.find("formats", "nanomax_xspress3").read(FILE, 0, 1111, {})
-    spectra = elements.summed(frames, XrfSettings(detectors=[3], dead_time=False))
+    spectra = summed(frames, XrfSettings(detectors=[3], dead_time=False))
     return DATA / "xrf" / CFG, np.concatenate([spectra] * COPIES), "NanoMAX scan 8"
 
 

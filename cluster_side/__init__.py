@@ -1,1 +1,1 @@
-"""The cluster side: what lives briefly, near the processors."""
+"""The cluster side: short-lived jobs and workers near the processors, and the science."""

@@ -1,4 +1,4 @@
-"""The cluster side's commands: `work` is what a job runs; those around scaling are in `command_scale`."""
+"""The cluster side's commands: `work` is what a job runs, `rerun` reruns a bundle; `commands_scaling` has those for scaling."""
 
 import functools
 import os
@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from beamtide.cli.screen import DEFAULT_SITE, JsonLog, SiteFile, log_line, log_lines
+from beamtide.cli.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, complain, log_line, log_lines
 from beamtide.config import site
 from beamtide.errors import BadInput
 from cluster_side import commands_scaling
@@ -17,6 +17,7 @@ from cluster_side import commands_scaling
 def add_to(app: typer.Typer) -> None:
     """Add our commands."""
     app.command(rich_help_panel="Serve")(work)
+    app.command(rich_help_panel="Tell")(rerun)
     commands_scaling.add_to(app)
 
 
@@ -27,24 +28,19 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
     tasks: Annotated[int, typer.Option(min=0, help="End after this many tasks (0: when idle).")] = 0,
     job: Annotated[str, typer.Option(help="The name of this job (default: the batch system's).")] = "",
     idle_exit: Annotated[float, typer.Option(min=0, help="End after this many seconds without a task.")] = 5.0,
-    walltime: Annotated[float, typer.Option(min=0, help="Take no task that takes longer than is left of so many seconds.")] = 0.0,
+    walltime: Annotated[
+        float, typer.Option(min=0, help="The job's time in seconds: take no task that needs more than is left.")
+    ] = 0.0,
     cpus: Annotated[int, typer.Option(min=1, help="CPUs of one worker.")] = 1,
     memory: Annotated[int, typer.Option(min=0, help="Memory of one worker in MiB (0: as much as there is).")] = 0,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs of one worker.")] = 0,
-    bundle: Annotated[
-        pathlib.Path | None, typer.Option(help="Only run this failed task again, here (`beamtide dlq export`).")
-    ] = None,
-    raw: Annotated[pathlib.Path | None, typer.Option(help="Where a bundle's input files lie below.")] = None,
     as_json: JsonLog = False,
 ) -> None:
-    """Be a job: fork workers that take one task each; or see a failed task fail."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(cpus))
-    if bundle:
-        _reproduce(bundle, raw)
+    """Run a job: fork workers that take one task each."""
+    _limit_threads(cpus)
     if not pipeline:
-        raise BadInput("say whose tasks to work on: --pipeline NAME; or which failed task to run again: --bundle FILE")
-    from cluster_side.worker.job import job as whole_job  # after the line above: numpy reads it once
+        raise BadInput("say whose tasks to work on: --pipeline NAME")
+    from cluster_side.worker.job import job as whole_job  # after `_limit_threads`
     from cluster_side.worker.job.allocation import SlotNeeds
 
     deployment = site.load(config)
@@ -60,12 +56,27 @@ def work(  # noqa: PLR0913, PLR0917  one argument per option
         print(f"beamtide work: {end.reason}", file=sys.stderr)  # noqa: T201
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(end.code)  # nothing is open any more; to take down all that was loaded takes 0.2 s, and the job would hold its node
+    os._exit(end.code)  # nothing is open any more; a normal exit takes 0.2 s, in which the job would hold its node
 
 
-def _reproduce(bundle: pathlib.Path, raw: pathlib.Path | None) -> NoReturn:
+def rerun(
+    file: Annotated[pathlib.Path, typer.Argument(help="A bundle (`beamtide dlq export`): a zip file or a folder.")],
+    raw: Annotated[pathlib.Path | None, typer.Option(help="The folder of the input files, if the bundle has no copies.")] = None,
+    as_json: Json = False,
+) -> NoReturn:
+    """Rerun a failed task from its bundle, here and without any service; nothing is stored. Exit code 1: it fails here, too."""
+    _limit_threads(1)
     from cluster_side.worker.task import rerun_bundle
 
-    code, text = rerun_bundle.run(bundle, raw)
-    print(text, file=sys.stderr if code else sys.stdout)
+    code, text = rerun_bundle.run(file, raw)
+    if code and not as_json:
+        complain(text)
+    else:
+        answer({"file": str(file), "works": not code, "said": text}, [text], as_json=as_json)
     raise SystemExit(code)
+
+
+def _limit_threads(cpus: int) -> None:
+    """Keep libraries to the CPUs of one worker; before NumPy is imported, which reads this once."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(cpus))

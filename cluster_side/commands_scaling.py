@@ -31,15 +31,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def live_with_parent() -> None:
-    """Die with the process that `BEAMTIDE_PARENT` names, if it does."""
-    if PARENT in os.environ:
-        parent_death.die_with(int(os.environ[PARENT]), signal.SIGTERM)
+    """End with the process that `BEAMTIDE_PARENT` names, if it names one; the processes that we start have other parents."""
+    if parent := os.environ.pop(PARENT, ""):
+        parent_death.die_with(int(parent), signal.SIGTERM)
 
 
 def autoscale(
     config: SiteFile = DEFAULT_SITE,
-    once: Annotated[bool, typer.Option("--once", help="Decide and order once, then end; the jobs stay.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be ordered now, and why; order nothing.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Decide and submit once, then end; the jobs stay.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted now, and why.")] = False,
     as_json: JsonLog = False,
 ) -> None:
     """Start jobs while there is work, never more than scaling.caps allow."""
@@ -61,7 +61,7 @@ def render(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Print exactly what a job would be started with for a queue, and why; nothing is started."""
+    """Print exactly how a job would be started for such a queue, and why; nothing is started."""
     from cluster_side.scaling import autoscaler
 
     deployment = site.load(config)
@@ -72,7 +72,7 @@ def render(
 
 
 def jobs(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """List the jobs that there are, and why it is so many."""
+    """List all jobs, and why there are that many."""
     from beamtide.cli.explain import plain
     from beamtide.client.client import Client
 
@@ -103,7 +103,7 @@ def _pipelines(known: "Jobs") -> list[str]:
 
 
 def _stages(stages: "StartStages") -> str:
-    """Return the stages that there are, as people say them."""
+    """Return the start stages as text."""
     named = [(name, getattr(stages, name)) for name in stages.__struct_fields__]
     return ", ".join(f"{name} {duration(seconds)}" for name, seconds in named if seconds)
 
@@ -120,14 +120,14 @@ def _jobs(known: "Jobs") -> list[str]:
 def scale(  # noqa: PLR0913, PLR0917  one argument per option
     pipeline: Annotated[str, typer.Argument(help="The pipeline.")],
     most: Annotated[
-        int | None, typer.Option("--max", min=0, help="The most jobs it may have; without it, as the site says.")
+        int | None, typer.Option("--max", min=0, help="The most jobs that it may have (default: the site's caps).")
     ] = None,
     pause: Annotated[bool, typer.Option("--pause", help="No new job, and the others leave after their task.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="As the site file says again.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Remove the limit or pause.")] = False,
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Say how many jobs a pipeline may have; it holds until it is said otherwise, also after a restart."""
+    """Limit or pause the jobs of a pipeline. This holds until it is changed, also after a restart."""
     from beamtide.client.client import Client
 
     if (most is not None) + pause + resume != 1:
@@ -153,7 +153,7 @@ def simulate(  # noqa: PLR0913, PLR0917  one argument per option
     limit: Annotated[int, typer.Option(min=1, help="The most jobs that the cluster takes (MaxSubmitJobs).")] = 1000,
     as_json: Json = False,
 ) -> None:
-    """Let the real autoscaler run against a simulated Slurm: latency, waste, calls."""
+    """Run the real autoscaler against a simulated Slurm, and print latency, waste and calls."""
     from cluster_side.scaling.simulation import show
     from cluster_side.scaling.simulation.batch import WAITS
     from cluster_side.scaling.simulation.traces import TRACES

@@ -6,45 +6,47 @@ import numpy as np
 
 from beamline_side.writers.maps import Positions
 from beamline_side.writers.product import Batch, Content
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
-from beamtide.messages.metadata import Scan, ScanState, SettingsDocument
+from beamtide.messages.base import Digest
+from beamtide.messages.metadata import ScanState, SettingsDocument
 from beamtide.messages.results import DatasetHeader, Product, Provenance, StoreRequest
-from beamtide.messages.tasks import InputFile, Task
+from beamtide.task_id import task_id
+from tests.builders.scans import make_scan, make_state
+from tests.builders.tasks import make_input, make_product, make_task
 
 SETTINGS = Digest("ab" * 32)
 HEADERS = (
-    DatasetHeader(name="area/Fe_K", units="counts", long_name="Fe K"),
-    DatasetHeader(name="area/Cu_K", units="counts", long_name="Cu K"),
+    DatasetHeader(name="area/Fe_K", units="counts", long_name="Fe K", attributes={"show": "first"}),
+    DatasetHeader(name="area/Cu_K", units="counts", long_name="Cu K", attributes={"show": "first"}),
     DatasetHeader(name="frames", units="1"),
     DatasetHeader(name="spectra", units="counts"),
-    DatasetHeader(name="sum_spectrum", units="counts", per="scan", merge="sum"),
+    DatasetHeader(name="sum_spectrum", units="counts", per="scan", merge="sum", attributes={"axis": "energy"}),
     DatasetHeader(name="energy", units="keV", per="scan", merge="first"),
 )
 
 
 def product_of(settings: str = SETTINGS, scan: str = "scan_1") -> Product:
-    return Product(scan=ScanId(scan), pipeline=PipelineName("xrf"), settings=Digest(settings))
+    return make_product(scan, "xrf", settings)
 
 
 def state_of(rows: int = 4, columns: int = 6, snake: bool = True, phase: str = "ended", scan: str = "scan_1") -> ScanState:
     shape = (rows, columns) if rows > 1 else (columns,)
     info = {"sample": "letter F", "energy": "18000"}
-    planned = Scan(id=ScanId(scan), shape=shape, axes=("samy", "samx"), snake=snake, info=info)
-    return ScanState(scan=planned, phase=phase, points=rows * columns, version=1, started=1e9, ended=1e9 + 60)
+    planned = make_scan(scan, shape, axes=("samy", "samx"), snake=snake, info=info)
+    return make_state(phase, scan=planned, started=1e9, ended=1e9 + 60)
 
 
 def line(number: int, columns: int = 6, product: Product | None = None) -> Batch:
     """One task a line; iron counts its index, copper is half of it."""
     product = product or product_of()
     start, stop = number * columns, (number + 1) * columns
-    source = InputFile(root="raw", path=f"scan_1/{number}.h5", format="hdf5", first=0, last=columns)
-    task = Task(
-        id=TaskId(f"{product.scan}/xrf/{product.settings[:8]}/{start:06d}-{stop:06d}"),
+    source = make_input(f"scan_1/{number}.h5", last=columns)
+    task = make_task(
+        start,
+        stop,
+        id=task_id(product.scan, "xrf", product.settings, start, stop),
         scan=product.scan,
         pipeline=product.pipeline,
         modality="xrf",
-        start=start,
-        stop=stop,
         inputs=(source,),
         settings=product.settings,
     )

@@ -1,1 +1,1 @@
-"""Pure machines, one noun per file: events in, effects out, time as an argument."""
+"""The pure cores of the services: events in, effects out, time as an argument."""

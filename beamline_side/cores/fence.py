@@ -1,11 +1,11 @@
-"""Fences: "the results of pipeline P for scan S are complete up to index k", answered as soon as it is so.
+"""Fences: "the results of pipeline P for scan S are complete up to index k", answered as soon as that is true.
 
-Theory: a view of two journals that others keep, the sink's products and the metadata server's scans, both followed by long
-polls from version 0. Nothing is kept on disk: after a restart the view is rebuilt and askers ask again. A fence is broken when
-it can never be reached: the scan ended with fewer points, or the pipeline does not exist.
+Theory: the fence follows two versioned lists of others, the sink's products and the metadata server's scans, by long polls from
+version 0. Nothing is kept on disk: after a restart the lists are read again, and requests are repeated. A fence is broken when it
+can never be reached: the scan ended with fewer points, or the pipeline does not exist.
 
-Clock policy: `now` is the monotonic clock in seconds; an asker waits at most as long as it said.
-Invariants: per asker, scan, pipeline and settings at most one question waits; no question waits whose answer is known.
+Clock policy: `now` is the monotonic clock in seconds; a request waits at most as long as it says.
+Invariants: per peer, scan, pipeline and settings at most one request waits; no request waits whose answer is known.
 """
 
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ SINK, METADATA = link("sink"), link("metadata")
 
 @dataclass(slots=True)
 class _Followed:
-    """How far we have read what another component keeps."""
+    """How far we have read a versioned list of another component."""
 
     version: int = 0
     poll: Poll = field(default_factory=Poll)
 
     def read(self, version: int, now: Seconds) -> None:
-        """Note its version; a lower one than ours means that it lost its history, so we begin anew."""
+        """Note its version; a lower one than ours means that it lost its history, so we start again from 0."""
         self.poll.heard(now, news=version != self.version)
         self.version = 0 if version < self.version else version
 
@@ -64,11 +64,11 @@ class FenceMachine:
         return effects if wake is None else [*effects, WakeAt(Seconds(wake))]
 
     def progress(self) -> dict[str, float]:
-        """Return the numbers to show in the topology."""
+        """Return the numbers that `beamtide topology` shows."""
         return {"waiting": len(self._waiting), "products": sum(map(len, self._products.values())), "scans": len(self._scans)}
 
     def why(self) -> str:
-        """Return what the askers wait for."""
+        """Return what the requests wait for."""
         for (_, scan, pipeline, _), asker in self._waiting.items():
             complete = self._complete(scan, asker.message.need)
             return f"{pipeline} of scan {scan} is complete to index {complete} of {asker.message.need.upto}"

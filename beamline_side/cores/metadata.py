@@ -1,7 +1,7 @@
-"""Which scans there are, and with which settings and calibration files they are processed.
+"""The metadata server's core: scans, and the settings and calibration files with which they are processed.
 
-Theory: scans go announced → running → ended and never back; a scan id is used once. Settings documents and files are kept
-under the digest of their content, so keeping them twice changes nothing and nobody can change them later.
+Theory: scans go announced → running → ended and never back; a scan id is used once. Settings documents and files are kept under
+the digest of their content, so storing them twice changes nothing, and they can never be changed.
 
 Clock policy: none; times in messages are for display. Everything is on disk before it is answered.
 Invariants: the version of a scan is unique and grows; documents and files hash to their key.
@@ -22,13 +22,13 @@ from beamtide.messages.base import Digest, ScanId, Seconds, kind_of
 
 MOST_POINTS = 100_000_000
 RETRY = 2.0
-"""Seconds after which somebody may try again to put what found no room."""
+"""Seconds after which a document or file that found no room may be stored again."""
 _encode = msgspec.msgpack.encode
 
 
 @dataclass(slots=True)
 class MetadataMachine:
-    """The metadata server's memory."""
+    """The core of the metadata server."""
 
     shelf: Shelf
     _scans: dict[ScanId, m.ScanState] = field(default_factory=dict)
@@ -65,13 +65,13 @@ class MetadataMachine:
         return {"scans": len(self._scans), "running": running, "settings": len(self._documents)}
 
     def why(self) -> str:
-        """Nothing moves here by itself."""
+        """Nothing waits here."""
         return ""
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
         versions = [state.version for state in self._scans.values()]
-        assert len(set(versions)) == len(versions), "two scans have one version"
+        assert len(set(versions)) == len(versions), "two scans have the same version"
         assert all(digest_of(document) == digest for digest, document in self._documents.items()), "settings under a wrong digest"
 
     def _take(self, message: Message) -> tuple[list[Effect], Message]:
@@ -88,7 +88,7 @@ class MetadataMachine:
                 return self._put_file(name, content)
             case m.GetSettingsRequest(digest=digest):
                 found = self._documents.get(digest)
-                return [], m.Settings(document=found) if found else _nothing("settings", digest)
+                return [], m.SettingsAnswer(document=found) if found else _nothing("settings", digest)
             case m.GetFileRequest(digest=digest):
                 return [], self._file(digest)
             case m.ListSettingsRequest(modality=modality):
@@ -110,7 +110,7 @@ class MetadataMachine:
         if known is not None and known.phase == "ended":
             return [], Refused(reason=f"{scan.id} has ended already; scan ids are used once, give the new scan another one")
         if known is not None and known.phase == "running" and known.scan != scan:
-            return [], Refused(reason=f"{scan.id} runs already with shape {known.scan.shape}; end it before it starts anew")
+            return [], Refused(reason=f"{scan.id} runs already with shape {known.scan.shape}; give the new scan another id")
         if known is not None and (known.phase == "running" or (known.phase == phase and known.scan == scan)):
             return [], Ok()
         state = m.ScanState(scan=scan, phase=phase, points=points, version=0, started=at, starts_in=max(0.0, starts_in))

@@ -1,8 +1,8 @@
-"""Questions that are answered later: who asked, under which message id, and how long they wait.
+"""Requests that are answered later: their peer, message id and deadline.
 
-One question per key; a newer one replaces the older, whose asker has given it up. Clock policy: deadlines are times of the
-caller's monotonic clock; `expired` hands back what has waited long enough. Most questions are answered in the batch in which they
-came, so a deadline is only put in order when somebody asks for the next one. Invariant: every question waits in one place.
+One request per key; a newer one replaces the older one. Clock policy: deadlines are times of the caller's monotonic clock;
+`expired` returns the requests whose deadline has passed. Most requests are answered in the batch in which they came, so deadlines
+are sorted only when the next one is needed. Invariant: every request waits in one place.
 """
 
 import heapq
@@ -18,11 +18,11 @@ K = TypeVar("K", bound=Hashable)
 M = TypeVar("M", bound=Message)
 LONGEST_WAIT = 60.0
 ROOM = 1000
-"""Deadlines of questions that are over may pile up to so many, and four for each that waits."""
+"""So many deadlines of answered requests may remain, and four for each waiting request."""
 
 
 class Asker(NamedTuple, Generic[M]):
-    """What was asked, and where the answer goes."""
+    """A request, and where its answer goes."""
 
     peer: Peer
     id: int
@@ -32,16 +32,16 @@ class Asker(NamedTuple, Generic[M]):
 
 @dataclass(slots=True)
 class PendingRequests(Generic[K, M]):
-    """The questions that wait."""
+    """The waiting requests."""
 
     _askers: dict[K, Asker[M]] = field(default_factory=dict)
     _deadlines: list[tuple[float, int, K]] = field(default_factory=list)
     _fresh: list[tuple[float, int, K]] = field(default_factory=list)
-    """Deadlines that are not in order yet."""
+    """Deadlines that are not sorted yet."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def add(self, key: K, event: Heard, message: M, now: float, wait: float) -> float:
-        """Let a question wait for up to `wait` seconds; it becomes the newest. Return when it expires."""
+        """Let a request wait for up to `wait` seconds; it becomes the newest. Return when it expires."""
         number = next(self._numbers)
         self._askers.pop(key, None)
         self._askers[key] = Asker(event.peer, event.id, message, number)
@@ -56,7 +56,7 @@ class PendingRequests(Generic[K, M]):
         return asker is not None and asker.number == number
 
     def _order(self) -> None:
-        """Put the deadlines in order of those who still wait."""
+        """Sort the deadlines of the requests that still wait."""
         if not self._askers:
             self._fresh.clear()
             self._deadlines.clear()
@@ -69,20 +69,20 @@ class PendingRequests(Generic[K, M]):
             self._clear_up()
 
     def _clear_up(self) -> None:
-        """Forget the deadlines of those who were answered, or who asked anew."""
+        """Drop the deadlines of requests that were answered or replaced."""
         self._deadlines = [entry for entry in self._deadlines if self._waits(*entry[1:])]
         heapq.heapify(self._deadlines)
 
     def take(self, key: K) -> Asker[M] | None:
-        """Take a question out, to answer it."""
+        """Take a request out, to answer it."""
         return self._askers.pop(key, None)
 
     def newest(self) -> tuple[K, Asker[M]]:
-        """Take the newest question out."""
+        """Take the newest request out."""
         return self._askers.popitem()
 
     def expired(self, now: float) -> list[tuple[K, Asker[M]]]:
-        """Take out the questions that have waited long enough."""
+        """Take out the requests whose deadline has passed."""
         over = []
         self._order()
         while self._deadlines and self._deadlines[0][0] <= now:
@@ -92,17 +92,17 @@ class PendingRequests(Generic[K, M]):
         return over
 
     def forget(self, gone: Unreachable) -> None:
-        """Drop the questions of a peer that is gone."""
+        """Drop the requests of a peer that is gone."""
         for key in [key for key, asker in self._askers.items() if asker.peer == gone.peer]:
             del self._askers[key]
 
     def wake(self) -> float | None:
-        """Return when a question may expire next."""
+        """Return when a request may expire next."""
         self._order()
         return self._deadlines[0][0] if self._deadlines else None
 
     def items(self) -> list[tuple[K, Asker[M]]]:
-        """Return the questions that wait, oldest first."""
+        """Return the waiting requests, oldest first."""
         return list(self._askers.items())
 
     def __len__(self) -> int:

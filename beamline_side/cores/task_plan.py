@@ -1,4 +1,4 @@
-"""From files to tasks: which indexes of a scan lie in which file, cut into blocks.
+"""The task plan: from the files of a scan to tasks, blocks of indexes.
 
 Theory: `files.layout` decides which frame belongs to which index; here the indexes are cut into blocks of `frames_per_task`.
 `plan` is a function of what is known, not a machine: called again with more files, or after a restart, it says the same tasks
@@ -8,9 +8,9 @@ guess. Blocks are those of the scan as it was planned; one that reaches over an 
 since it may have been submitted before the end was known. With `source.begin_with` a scan is one task, which is there as soon as
 so many frames are: its worker looks for the rest itself.
 
-Clock policy: none; whoever calls decides when a scan is closed.
-Invariants: tasks do not overlap; a closed plan covers `[0, points)`, and beyond it at most the rest of that block; a plan of
-fewer files, or of the running scan, is a prefix of a later one (of a task that begins early, only the inputs grow).
+Clock policy: none; the caller decides when a scan is closed.
+Invariants: tasks do not overlap; the tasks of a closed plan together are `[0, points)` and at most the rest of its last block; a
+plan of fewer files, or of the running scan, is a prefix of a later one (of a task that begins early, only the inputs grow).
 """
 
 import itertools
@@ -24,13 +24,14 @@ from beamtide.files.layout import Layout, laid_out
 from beamtide.files.pieces import NO_FILE, Piece, input_files, runs
 from beamtide.files.row import FileFact
 from beamtide.files.ways import ScanPoints
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Digest, PipelineName, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Need, Task
+from beamtide.task_id import task_id
 
 
 def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool) -> list[Task]:
-    """Return all tasks that are certain by now. `files` are in the order of their names."""
+    """Return all tasks that are certain at present. `files` are in the order of their names."""
     if pipeline.source.kind == "scan":
         return [_scan_task(state, pipeline, settings)] if closed and state.points else []
     if pipeline.source.begin_with is not None:
@@ -39,7 +40,7 @@ def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Se
     found = _laid(state, pipeline.source, files, closed=closed, points=end)
     whole = found.stop
     if not closed and pipeline.source.frames_per_task == "file":
-        whole = _without_growing(files, found, end)
+        whole = _without_unfinished(files, found, end)
     tasks = []
     for start, stop in _blocks(state, pipeline, found.starts, end):
         if stop > whole and not closed:
@@ -56,7 +57,7 @@ def _laid(state: ScanState, source: SourceConfig, files: Sequence[FileFact], *, 
 def _early_task(  # the same as for `plan`
     state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool
 ) -> list[Task]:
-    """Return the one task of all indexes that were planned, as soon as enough frames are there: its worker looks for the rest."""
+    """Return the one task of all indexes that were planned, as soon as enough frames exist: its worker takes the rest later."""
     planned, enough = max(state.points, math.prod(state.scan.shape)), pipeline.source.begin_with or 0
     there = _laid(state, pipeline.source, files, closed=False, points=planned)
     if not closed and there.stop < min(enough, planned):
@@ -67,8 +68,8 @@ def _early_task(  # the same as for `plan`
         return void_plan(state, pipeline, settings, known.pieces[0].trouble if known.pieces else NO_FILE)
     task = _task(state.scan.id, pipeline, settings, readable)
     needs = tuple(msgspec.structs.replace(need, upto=min(enough, state.points)) for need in task.needs)
-    block = (0, planned)
-    return [msgspec.structs.replace(task, id=_id(task.scan, pipeline, settings, block), start=0, stop=planned, needs=needs)]
+    whole = task_id(task.scan, pipeline.pipeline, settings, 0, planned)
+    return [msgspec.structs.replace(task, id=whole, start=0, stop=planned, needs=needs)]
 
 
 def remarks(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -> str:
@@ -86,20 +87,20 @@ def remarks(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -
     if beyond <= 0:
         return ""
     return (
-        f"the files hold {beyond} frames more than the scan has points ({planned}); they are left out; if that is no detector "
-        "that ran on at the end but a trigger too many, every point behind it is in the wrong place: compare with the positions"
+        f"the files hold {beyond} frames more than the scan has points ({planned}); they are left out. If the detector "
+        "did not just run on at the end but counted one trigger too many, later points are shifted: compare with the positions"
     )
 
 
 def _end(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact]) -> int:
-    """Return where the last task ends: at the scan's end, or at that of a block with all its frames that reaches over it."""
+    """Return where the last task ends: at the scan's end, or at the end of a complete block that reaches beyond it."""
     planned = math.prod(state.scan.shape)
     found = _laid(state, pipeline.source, files, closed=False, points=planned)
     blocks = _blocks(state, pipeline, found.starts, planned)
     return next((stop for start, stop in blocks if start < state.points < stop <= found.stop), state.points)
 
 
-def _without_growing(files: Sequence[FileFact], found: Layout, points: int) -> int:
+def _without_unfinished(files: Sequence[FileFact], found: Layout, points: int) -> int:
     """Return where the last file begins, if it may still grow: it has fewer frames than the first, or is the only one."""
     if not files or found.stop >= points or (len(files) > 1 and files[-1].frames >= files[0].frames > 0):
         return found.stop
@@ -120,13 +121,13 @@ def contradiction(tasks: Sequence[Task], known: Mapping[str, int]) -> str:
         if known.get(path, origin) != origin:
             return (
                 f"{path} was taken for indexes from {known[path]} on, and by what its neighbours hold now it would begin at "
-                f"{origin}: a file changed after tasks were made of the scan; process it anew when all files are as they stay"
+                f"{origin}: a file changed after tasks were made of it; reprocess the scan when its files do not change any more"
             )
     return ""
 
 
 def bound(task: Task, upstream: Mapping[str, Digest]) -> Task:
-    """Return the task with each of its needs bound to the settings of the pipeline that it takes datasets from."""
+    """Return the task with the settings digest of the other pipeline in each of its needs."""
     needs = tuple(msgspec.structs.replace(need, settings=upstream.get(need.pipeline, need.settings)) for need in task.needs)
     return msgspec.structs.replace(task, needs=needs)
 
@@ -162,7 +163,7 @@ def _task(scan: ScanId, pipeline: PipelineConfig, settings: Digest, parts: Seque
     start, stop = parts[0].start, parts[-1].stop
     wanted = [text.partition("/") for text in pipeline.inputs]
     return Task(
-        id=_id(scan, pipeline, settings, (start, stop)),
+        id=task_id(scan, pipeline.pipeline, settings, start, stop),
         scan=scan,
         pipeline=PipelineName(pipeline.pipeline),
         modality=pipeline.modality,
@@ -173,7 +174,3 @@ def _task(scan: ScanId, pipeline: PipelineConfig, settings: Digest, parts: Seque
         needs=tuple(Need(pipeline=PipelineName(other), dataset=dataset, upto=stop) for other, _, dataset in wanted),
         void=parts[0].trouble,
     )
-
-
-def _id(scan: ScanId, pipeline: PipelineConfig, settings: Digest, block: tuple[int, int]) -> TaskId:
-    return TaskId(f"{scan}/{pipeline.pipeline}/{settings[:8]}/{block[0]:06d}-{block[1]:06d}")

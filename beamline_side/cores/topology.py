@@ -1,7 +1,7 @@
-"""Who is there, with which configuration, in which state.
+"""The topology manager's core: all components, with their configuration and state.
 
-Theory: soft state. A component says `Hello` with its card and beats; what this machine knows can be lost at any time, since
-every component says `Hello` again when a beat is answered `Unregistered`. Nothing else waits for the topology manager.
+Theory: soft state. A component says `Hello` with its card and sends heartbeats; this state can be lost at any time, since every
+component says `Hello` again when a heartbeat is answered `Unregistered`. Nothing else waits for the topology manager.
 
 Clock policy: a component that has not been heard of for `LOST_AFTER` seconds of the monotonic clock is shown as lost, and
 stays listed. A late tick shows it later, nothing more.
@@ -27,16 +27,16 @@ from beamtide.messages.topology import (
 )
 
 LOST_AFTER = 7.0
-"""Three beats of two seconds, and slack."""
+"""Three heartbeats of two seconds, and a margin."""
 BOOTS = 16
 
 
 @dataclass(slots=True)
-class _Known:
+class _KnownComponent:
     card: ComponentCard
     heard: float
     replaced: deque[str]
-    """Boots of this name that a newer one took the place of."""
+    """Boots of this name that a newer one replaced."""
     progress: dict[str, float] = field(default_factory=dict)
     why: str = ""
     reported: ComponentState = "running"
@@ -44,10 +44,10 @@ class _Known:
 
 @dataclass(slots=True)
 class TopologyMachine:
-    """The components of one site; `card` is its own, which it shows with the others."""
+    """The components of one site; `card` is that of the topology manager itself, listed with the others."""
 
     card: ComponentCard | None = None
-    _known: dict[str, _Known] = field(default_factory=dict)
+    _known: dict[str, _KnownComponent] = field(default_factory=dict)
     _version: int = 0
     _waiting: PendingRequests[Peer, TopologyRequest] = field(default_factory=PendingRequests)
 
@@ -73,7 +73,7 @@ class TopologyMachine:
         return {"components": len(self._known), "lost": lost}
 
     def why(self) -> str:
-        """Say who is lost."""
+        """Say which components are lost."""
         lost = sorted(name for name, known in self._known.items() if known.reported == "lost")
         return f"nothing was heard of {', '.join(lost)}" if lost else ""
 
@@ -90,7 +90,7 @@ class TopologyMachine:
                     return _too_old(known.card)
                 replaced.remove(card.boot)  # the older one takes over from the newer one, which is gone
             replaced.append(known.card.boot)
-        self._known[card.name] = _Known(card, now, replaced)
+        self._known[card.name] = _KnownComponent(card, now, replaced)
         self._version += 1
         return Ok()
 

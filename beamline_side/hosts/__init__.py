@@ -1,1 +1,1 @@
-"""How services are kept alive: one process each, or all of them on a laptop."""
+"""Hosts run services: one service per process, or all services of a site on one machine."""

@@ -1,7 +1,7 @@
-"""All components of a site on this machine, one process each: the laptop, the demo, and `beamtide run`.
+"""All components of a site on this machine, one process each: for `beamtide serve all`, the demo, and `beamtide run`.
 
-A component that dies is started again, after 0.2, 0.4, … 10 s; one that refuses its input (exit code 2) is not: its
-sentence becomes ours. The host has no thread: whoever uses it calls `tend` a few times a second.
+A component that dies is restarted after 0.2, 0.4, … 10 s; one that refuses its input (exit code 2) is not: its
+message becomes the error of the host. The host has no thread: its user calls `tend` a few times a second.
 """
 
 import os
@@ -23,12 +23,12 @@ from beamtide.security.guard import identity_of
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 STEADY = 30.0
-"""A component that lived this long (seconds) starts its pauses anew."""
+"""A component that ran this long (seconds) starts with the first pause again."""
 READY_WITHIN = 60.0
 
 
 @dataclass(slots=True)
-class _Child:
+class _ComponentProcess:
     process: subprocess.Popen[bytes]
     since: float
     pause: float = FIRST_PAUSE
@@ -40,7 +40,7 @@ class Host:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._children: dict[str, _Child] = {}
+        self._processes: dict[str, _ComponentProcess] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -54,7 +54,7 @@ class Host:
         (self._deployment.site.state / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             for component in self._deployment.components():
-                self._children[component] = _Child(self._spawn(component), clock.monotonic())
+                self._processes[component] = _ComponentProcess(self._spawn(component), clock.monotonic())
             with Caller(identity_of(self._deployment, "component")) as caller:
                 self._await_ready(caller)
         except BaseException:
@@ -62,32 +62,28 @@ class Host:
             raise
 
     def tend(self) -> None:
-        """Start again what died. BadInput: a component refuses to run with this input."""
+        """Restart components that died. BadInput: a component refuses its input."""
         now = clock.monotonic()
-        for component, child in self._children.items():
-            code = child.process.poll()
+        for component, its in self._processes.items():
+            code = its.process.poll()
             if code is None:
                 continue
             if code == 2:
-                raise BadInput(self._last_words(component))
-            if child.restart_at is None:
-                child.pause = FIRST_PAUSE if now - child.since > STEADY else min(LONGEST_PAUSE, 2 * child.pause)
-                child.restart_at = now + child.pause
-            elif now >= child.restart_at:
-                child.process, child.since, child.restart_at = self._spawn(component), now, None
+                raise BadInput(self._last_line(component))
+            if its.restart_at is None:
+                its.pause = FIRST_PAUSE if now - its.since > STEADY else min(LONGEST_PAUSE, 2 * its.pause)
+                its.restart_at = now + its.pause
+            elif now >= its.restart_at:
+                its.process, its.since, its.restart_at = self._spawn(component), now, None
 
     def alive(self) -> dict[str, bool]:
         """Return which components run at this moment."""
-        return {name: child.process.poll() is None for name, child in self._children.items()}
-
-    def pids(self) -> dict[str, int]:
-        """Return the process of each component."""
-        return {name: child.process.pid for name, child in self._children.items()}
+        return {name: its.process.poll() is None for name, its in self._processes.items()}
 
     def stop(self) -> None:
         """Stop everything: the autoscaler and the source first, so that no new work starts; SIGKILL after 10 s."""
-        for names in (("autoscaler", "source"), tuple(self._children)):
-            processes = [self._children[name].process for name in names if name in self._children]
+        for names in (("autoscaler", "source"), tuple(self._processes)):
+            processes = [self._processes[name].process for name in names if name in self._processes]
             for process in processes:
                 process.terminate()
             for process in processes:
@@ -96,10 +92,10 @@ class Host:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        self._children.clear()
+        self._processes.clear()
 
     def serve(self, stopped: Callable[[], bool]) -> None:
-        """Tend until told to stop."""
+        """Call `tend` until told to stop."""
         while not stopped():
             self.tend()
             clock.pause(0.1)
@@ -117,7 +113,7 @@ class Host:
             )
 
     def _await_ready(self, caller: Caller) -> None:
-        end, missing, version = clock.monotonic() + READY_WITHIN, set(self._children), -1
+        end, missing, version = clock.monotonic() + READY_WITHIN, set(self._processes), -1
         while missing and clock.monotonic() < end:
             self.tend()
             try:
@@ -126,14 +122,14 @@ class Host:
             except NoAnswer:
                 continue
             version = topology.version
-            missing = set(self._children) - {report.card.name for report in topology.components}
+            missing = set(self._processes) - {report.card.name for report in topology.components}
         if missing:
             first = sorted(missing)[0]
-            raise Broken(f"{', '.join(sorted(missing))} did not start within {READY_WITHIN:.0f} s: {self._last_words(first)}")
+            raise Broken(f"{', '.join(sorted(missing))} did not start within {READY_WITHIN:.0f} s: {self._last_line(first)}")
 
     def _log(self, component: str) -> pathlib.Path:
         return self._deployment.site.state / "logs" / f"{component}.log"
 
-    def _last_words(self, component: str) -> str:
+    def _last_line(self, component: str) -> str:
         lines = self._log(component).read_text(errors="replace").strip().splitlines()
-        return f"{component}: {lines[-1] if lines else 'it said nothing'} (log: {self._log(component)})"
+        return f"{component}: {lines[-1] if lines else 'it wrote nothing'} (log: {self._log(component)})"

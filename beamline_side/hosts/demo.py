@@ -1,4 +1,4 @@
-"""The demo: a scan is simulated in real time, and processed meanwhile by everything that a site has."""
+"""The demo: a scan is simulated in real time, and processed meanwhile by all components of a site."""
 
 import concurrent.futures
 import pathlib

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
-from beamline_side.services.file_source import MOST_AT_ONCE
-from beamline_side.writers.files import finished_file
-from beamtide import clock
+from beamline_side.writers.written import forget_refusals, listed, never_written, unwritten
+from beamtide import clock, registry
 from beamtide.client.client import Client
 from beamtide.client.snapshot import Snapshot, snapshot
 from beamtide.config import site
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.files.watch import FileWatch
+from beamtide.files.watch import FileWatch, members
+from beamtide.formats import confinement
+from beamtide.formats.natural import natural
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.results import Product
@@ -27,27 +28,31 @@ from beamtide.results import layout
 OnProgress = Callable[[Snapshot], None]
 REFRESH = 0.3
 PATIENCE = 1.0
-"""Seconds for which a look at the services may wait: meanwhile nobody starts again what died."""
+"""Seconds for which a request to the services may wait: meanwhile components that died are not restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOutcome:
-    """What came of a scan: seconds it took, the last snapshot, and the files, result files first."""
+    """The outcome of a scan: seconds it took, the last snapshot, and the files, result files first."""
 
     scan: str
     seconds: float
     last: Snapshot
     files: tuple[pathlib.Path, ...]
+    unwritten: tuple[str, ...] = ()
+    """What the pipeline files want written and never will be, with reasons."""
 
 
 def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> ScanOutcome:
-    """Process a scan whose files are all there already; what an interrupted run did is not done again.
+    """Process a scan whose files all exist; results of an interrupted run are kept.
 
     BadInput, before anything starts: what `site.check` finds.
     """
     if problems := site.check(deployment.file):
         raise BadInput("\n".join(problems))
-    started = clock.monotonic()
+    started, wanted = clock.monotonic(), _products(deployment, scan.id)
+    for product in wanted:
+        forget_refusals(deployment.site.roots.processed, product)
     with Host(deployment) as host, Client(deployment) as client:
         if known := client.scans(scan.id):
             check_shape(known[0].scan, scan, deployment.site.state)
@@ -56,9 +61,10 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> Sca
         if client.scans(scan.id)[0].phase != "ended":
             client.scan_ended(scan.id)
         if _was_done_otherwise(client, scan.id):
-            _submit_again(client, scan.id)
+            submit_scan(client, scan.id)
         last = follow(host, deployment, scan.id, on_progress, lambda: True)
-    return ScanOutcome(scan.id, clock.monotonic() - started, last, files_of(deployment, scan.id))
+    seconds, never = clock.monotonic() - started, _never_written(deployment, wanted)
+    return ScanOutcome(scan.id, seconds, last, files_of(deployment, scan.id), never)
 
 
 def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
@@ -78,19 +84,24 @@ def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
 
 def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
     """Keep the components alive and report until everything that this site writes of the scan is written."""
-    wanted = _products(deployment, scan)
+    wanted = [product for product in _products(deployment, scan) if is_fed(deployment, product.pipeline)]
     with Client(deployment, PATIENCE) as client:
         while True:
             host.tend()
             try:
                 finished = over() and not any(_is_unwritten(client, product) for product in wanted)
                 seen = snapshot(client, scan)
-            except NoAnswer:  # a service is being started again; its spool brings everything back
+            except NoAnswer:  # a service is restarting; its spool restores everything
                 continue
             on_progress(seen)
             if finished:
                 return seen
             clock.pause(REFRESH)
+
+
+def is_fed(deployment: Deployment, pipeline: str) -> bool:
+    """Whether somebody here makes tasks of a pipeline for every index: the source, or a component of another distribution."""
+    return deployment.pipelines[pipeline].source.kind != "submitted" or bool(deployment.added)
 
 
 def _products(deployment: Deployment, scan: ScanId) -> list[Product]:
@@ -99,41 +110,68 @@ def _products(deployment: Deployment, scan: ScanId) -> list[Product]:
 
 
 def _was_done_otherwise(client: Client, scan: ScanId) -> bool:
-    """Whether a scan is complete in every pipeline, but not with the settings of now: the source leaves it alone."""
+    """Whether a scan is complete in every pipeline, but with other settings than the present ones: the source ignores it."""
     points = client.scans(scan)[0].points
     complete = {one.product for one in client.products(scan) if one.complete >= points}
     pipelines = {product.pipeline for product in complete}
     return pipelines >= set(client.deployment.pipelines) and not complete >= set(_products(client.deployment, scan))
 
 
-def _submit_again(client: Client, scan: ScanId) -> None:
-    """Submit a whole scan with the settings of now; what is known already changes nothing."""
+def submit_scan(client: Client, scan: ScanId) -> None:
+    """Reprocess a whole scan: submit it with the present settings; tasks that are known already change nothing."""
     state = client.scans(scan)[0]
     for pipeline in client.deployment.pipelines.values():
-        facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
         digest = client.put_settings(pipeline)
+        if pipeline.source.kind == "submitted":
+            continue
+        facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
         upstream = client.settings(digest).upstream
-        tasks = [bound(task, upstream) for task in plan(state, pipeline, digest, facts, closed=True)]
-        for at in range(0, len(tasks), MOST_AT_ONCE):
-            client.submit(tasks[at : at + MOST_AT_ONCE])
+        client.submit([bound(task, upstream) for task in plan(state, pipeline, digest, facts, closed=True)])
 
 
 def _is_unwritten(client: Client, product: Product) -> bool:
-    """Whether indexes of a product have no verdict yet, or the writer has not done all that the pipeline wants."""
+    """Whether a product has indexes without a verdict, or the writer has files of it to write."""
     state = next((one for one in client.products(product.scan, product.pipeline) if one.product == product), None)
     scan = client.scans(product.scan)[0]
     if state is None or state.complete < scan.points:
         return True
-    formats = client.deployment.pipelines[product.pipeline].write
-    if "hdf5" in formats:
-        positions = site.settings_of(client.deployment).get(client.deployment.pipelines[product.pipeline].positions or "", "")
-        return finished_file(client.deployment.site.roots.processed, product, scan, state.corrections, positions) is None
-    writer = next((report.progress for report in client.topology() if report.card.name == "writer"), {})
-    return bool(formats) and (writer.get("seen", 0) < state.version or writer.get("open", 1) > 0)
+    deployment, pipeline = client.deployment, client.deployment.pipelines[product.pipeline]
+    positions = site.settings_of(deployment).get(pipeline.positions or "", "")
+    drawn_with = state.corrections, positions
+    reasons = unwritten(deployment.site.roots.processed, product, scan, pipeline.write, drawn_with).values()
+    return not state.filed and not all(reasons)
+
+
+def _never_written(deployment: Deployment, products: list[Product]) -> tuple[str, ...]:
+    """Return a sentence for each format in which a product will not be written."""
+    processed, formats = deployment.site.roots.processed, {name: one.write for name, one in deployment.pipelines.items()}
+    return tuple(
+        f"{product.pipeline} is not written as {name}: {why}"
+        for product in products
+        if is_fed(deployment, product.pipeline)
+        for name, why in never_written(processed, product, formats[product.pipeline]).items()
+    )
+
+
+def shape_of(deployment: Deployment, scan: str) -> tuple[int, ...]:
+    """Ask the first file of each pipeline for the shape of a scan. BadInput: none of them knows."""
+    for pipeline in deployment.pipelines.values():
+        if pipeline.source.kind != "files":
+            continue
+        raw, match = deployment.site.roots.raw, pipeline.source.match
+        stitched = members(scan, raw, match)
+        found = raw.glob(match.replace("{scan}", stitched[0]))
+        files = sorted(found, key=lambda file: natural(file.relative_to(raw).as_posix()))
+        if files:
+            confinement.before_opening(files[0], raw)
+            if shape := registry.find("formats", pipeline.source.format).shape_of(files[0]):
+                return (shape[0] * len(stitched), *shape[1:])
+    raise BadInput(
+        f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
+    )
 
 
 def files_of(deployment: Deployment, scan: str) -> tuple[pathlib.Path, ...]:
     """Return the files of a scan, result files first."""
-    folder = layout.scan_folder(deployment.site.roots.processed, scan)
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = listed(layout.scan_folder(deployment.site.roots.processed, scan))
     return tuple(sorted(found, key=lambda path: path.suffix != ".h5"))

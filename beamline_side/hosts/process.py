@@ -1,4 +1,4 @@
-"""One component in this process: the plainest host.
+"""One component in this process: the simplest host.
 
 Exit codes: 0 stopped on request, 2 bad input (nothing was started), 75 a broken rule or disk (a restart replays the spool).
 """
@@ -16,10 +16,13 @@ from typing import cast
 
 import structlog
 
-from beamline_side.services.components import SERVICES, NoStore, Service
+from beamline_side.services.components import SERVICES
 from beamline_side.spool.sqlite_spool import Spool
+from beamtide import registry
 from beamtide.component import parent_death, state_folder
 from beamtide.component.heartbeat import card_of
+from beamtide.component.service import NoStore, Service, links_of
+from beamtide.config import added
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.pump import Pump, stop_on_signals
@@ -33,7 +36,7 @@ SPARE_DESCRIPTORS = 512
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT, LARGEST_BLOCK = 64 << 20, 32 << 20
 PARENT = "BEAMTIDE_PARENT"
-"""Environment variable with the process that we must not outlive."""
+"""Environment variable with the id of the parent process, with which we end."""
 
 
 def serve(deployment: Deployment, component: str) -> None:
@@ -42,12 +45,16 @@ def serve(deployment: Deployment, component: str) -> None:
         parent_death.die_with(int(os.environ[PARENT]), signal.SIGTERM)
     if component not in deployment.components():
         raise BadInput(f"there is no component {component!r}; this site has: {', '.join(deployment.components())}")
+    if problems := added.problems(deployment, component) if component in deployment.added else []:
+        raise BadInput("\n".join(problems))
     state_folder.prepare(deployment)
     slots = max((pipeline.job.slots for pipeline in deployment.pipelines.values()), default=1)
     _allow_descriptors(deployment.site.scaling.caps.jobs * slots)
     structlog.get_logger().info("starts", component=component, address=deployment.address(component))
     kind = component.partition(".")[0]
-    if kind in LOOPS:
+    if component in deployment.added:
+        _pump(deployment, component, registry.find("components", deployment.added[component].kind))
+    elif kind in LOOPS:
         stopped: list[bool] = []
         stop_on_signals(lambda: stopped.append(True))
         run = cast(Loop, importlib.import_module(f"beamline_side.services.{LOOPS[kind]}").run)
@@ -59,7 +66,7 @@ def serve(deployment: Deployment, component: str) -> None:
 
 
 def _pump(deployment: Deployment, component: str, service: Service) -> None:
-    links = dict(service.links(component))
+    links = links_of(deployment, component, service)
     if component != "topology":
         links["topology"] = "topology"
     spool = _spool(deployment, component) if service.durable else None
@@ -69,7 +76,7 @@ def _pump(deployment: Deployment, component: str, service: Service) -> None:
         card = card_of(deployment, component, tuple(links.values()))
         pump = Pump(machine, Session(card), {name: deployment.address(to) for name, to in links.items()}, spool, limits)
         stop_on_signals(pump.stop)
-        gc.freeze()  # what was restored stays, and cores make no cycles: looking for garbage cost a tenth of the time
+        gc.freeze()  # restored rows stay, and cores make no cycles: garbage collection took 10 % of the time
         gc.set_threshold(50_000, 20, 50)
         if service.data:
             keep_memory()
@@ -86,7 +93,7 @@ def _spool(deployment: Deployment, component: str) -> Spool:
 
 
 def keep_memory() -> None:
-    """Keep up to `KEPT` bytes that payloads leave: glibc would give them back, and the next payload touch each page anew."""
+    """Let glibc keep up to `KEPT` freed bytes: it would return them, and the next payload would fault in each page again."""
     with contextlib.suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
@@ -94,7 +101,7 @@ def keep_memory() -> None:
 
 
 def _allow_descriptors(workers: int) -> None:
-    """Raise our limit of open files as far as the system allows. At the limit a socket accepts nobody, without any error."""
+    """Raise our limit of open files to the system's limit: without free descriptors a socket silently accepts nobody."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < (needed := 4 * workers + SPARE_DESCRIPTORS):
         raise BadInput(

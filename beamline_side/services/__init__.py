@@ -1,1 +1,1 @@
-"""Thin shells: each makes its core and lets the pump drive it."""
+"""Thin shells around the cores: each makes a core and lets the pump drive it."""

@@ -1,85 +1,15 @@
-"""The table of components that the pump drives: for each kind its core, the components it connects to, and what it keeps.
+"""The table of our components that the pump drives: for each kind its core, the links it has, and what it keeps.
 
-Each builder imports its own core, so that a process loads no other.
+Each builder imports its own core, so that a process loads only that one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from beamtide.component.heartbeat import card_of
-from beamtide.config.models import Budgets, Deployment
-from beamtide.machine import Machine, Parts
-from beamtide.messages.base import Handle
-from beamtide.pump import Limits, Store
-
-DATA_QUEUED = 16
-"""Messages with arrays that may be under way to or from one peer. A sorter has up to eight of them under way to the sink, and
-ZeroMQ hears that a message was taken only with every eighth: with fewer, it would refuse some that have their credit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A component that the pump drives.
-
-    `build(deployment, name, store)` makes its core; `links(name)` says which links it has: name of the link -> component.
-    """
-
-    build: Callable[[Deployment, str, Store], Machine]
-    links: Callable[[str], Mapping[str, str]]
-    durable: bool = True
-    data: bool = False
-    """Whether arrays or files go through it; others take messages of 1 MiB at most."""
-
-    def limits(self, budgets: Budgets) -> Limits:
-        """Return what it takes in."""
-        if not self.data:
-            return Limits()
-        return Limits(budgets.message << 20, DATA_QUEUED, budgets.memory << 16, unread=budgets.memory << 19)
-
-
-def pipeline_of(name: str) -> str:
-    """Return the pipeline in a component's name: "xrf" for "buffer.xrf"."""
-    return name.split(".", 1)[1]
-
-
-class NoStore:
-    """The store of a service that keeps nothing: empty to read, an error to write to."""
-
-    def read(self, table: str, key: str) -> bytes:
-        """Nothing is here."""
-        raise KeyError(f"{table}/{key}")
-
-    def rows(self, table: str) -> Iterator[tuple[str, bytes]]:
-        """Nothing is here."""
-        return iter(())
-
-    def handle(self, table: str, key: str) -> Handle | None:
-        """Nothing is here."""
-        return None
-
-    def borrow(self, handle: Handle) -> bytes:
-        """Nothing is here."""
-        raise KeyError(handle.spool)
-
-    def room(self, size: int) -> str:
-        """There is room: nothing is kept."""
-        return ""
-
-    def progress(self) -> dict[str, float]:
-        """Nothing to show."""
-        return {}
-
-    def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
-        """Refuse: the service was declared not to be durable."""
-        raise AssertionError(f"a service without a spool wants to keep {table}/{key}")
-
-    def forget(self, table: str, key: str) -> None:
-        """Refuse, as `keep`."""
-        raise AssertionError(f"a service without a spool wants to forget {table}/{key}")
-
-    def commit(self) -> None:
-        """Nothing to do."""
-
+from beamtide.component.service import Service, pipeline_of
+from beamtide.config.models import Deployment
+from beamtide.machine import Machine
+from beamtide.pump import Store
 
 QUEUED = 1000
 """Bytes of memory that a waiting task may take; it takes some 350."""
@@ -139,20 +69,12 @@ def _topology(deployment: Deployment, name: str, _: Store) -> Machine:
     return TopologyMachine(card_of(deployment, name))
 
 
-def _no_links(_: str) -> dict[str, str]:
-    return {}
-
-
-def _buffer_links(name: str) -> dict[str, str]:
-    return {"distributor": "distributor", "fence": "fence", "sorter": f"sorter.{pipeline_of(name)}"}
-
-
 SERVICES: Mapping[str, Service] = {
-    "topology": Service(_topology, _no_links, durable=False),
-    "metadata": Service(_metadata, _no_links, data=True),
-    "distributor": Service(_distributor, _no_links),
-    "sink": Service(_sink, _no_links, data=True),
-    "fence": Service(_fence, lambda _: {"sink": "sink", "metadata": "metadata"}, durable=False, data=True),
-    "buffer": Service(_buffer, _buffer_links),
-    "sorter": Service(_sorter, lambda _: {"sink": "sink"}, data=True),
+    "topology": Service(_topology, durable=False),
+    "metadata": Service(_metadata, data=True),
+    "distributor": Service(_distributor),
+    "sink": Service(_sink, data=True),
+    "fence": Service(_fence, ("sink", "metadata"), durable=False, data=True),
+    "buffer": Service(_buffer, ("distributor", "fence", "sorter")),
+    "sorter": Service(_sorter, ("sink",), data=True),
 }

@@ -1,7 +1,7 @@
-"""The file source: watches running scans, turns complete files into tasks, and covers what never came.
+"""The file source: watches running scans, makes tasks of complete files, and void tasks for indexes without frames.
 
 A scan and pipeline is closed when every index has a frame, or when the scan has ended and its files have not changed for
-`settle` seconds. Nothing is remembered over a restart: everything is found again, and the distributor knows what it has.
+`settle` seconds. Nothing is kept over a restart: the files are found again, and the distributor knows its tasks.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import structlog
 
 from beamline_side.cores.task_plan import bound, contradiction, origins, plan, remarks, void_plan
 from beamtide import clock
+from beamtide.client.batching import portions
 from beamtide.client.client import Client
 from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config.models import Deployment, PipelineConfig
@@ -23,7 +24,6 @@ from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
 
 WAIT = 0.25
-MOST_AT_ONCE = 500
 NO_SETTINGS = Digest("0" * 64)
 log = structlog.get_logger().bind(component="source")
 
@@ -37,7 +37,7 @@ class _Watched:
     files: FileWatch
     settings: Digest | None = None
     upstream: dict[str, Digest] = field(default_factory=dict)
-    """The settings of the pipelines whose datasets it takes."""
+    """The settings digests of the pipelines whose datasets it takes."""
     trouble: str = ""
     submitted: set[TaskId] = field(default_factory=set)
     origins: dict[str, int] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class _Watched:
 
 @dataclass(slots=True)
 class FileSource:
-    """All scans that are watched; `step` is one look at them."""
+    """All scans that are watched; `step` checks each of them once."""
 
     deployment: Deployment
     client: Client
@@ -55,16 +55,16 @@ class FileSource:
     version: int = 0
     tasks: int = 0
     remark: str = ""
-    """What was odd about the last scan that is over."""
+    """What was odd about the last scan that ended."""
 
     def step(self) -> None:
-        """Take in what the metadata server has new, look at the files, submit what is certain."""
+        """Ask the metadata server for changes, look at the files, submit the tasks that are certain."""
         self._take_scans()
         for key, one in list(self.watched.items()):
             try:
                 if self._advance(one):
                     del self.watched[key]
-            except BadInput as error:  # a task that the distributor refuses: others go on
+            except BadInput as error:  # the distributor refuses a task: go on with the others
                 one.trouble = str(error)
 
     def progress(self) -> dict[str, float]:
@@ -82,27 +82,33 @@ class FileSource:
             if state.phase == "ended" and not self._is_watched(state) and self._is_done(state):
                 continue
             self.remark = "" if state.phase == "running" else self.remark
-            for name, pipeline in self.deployment.pipelines.items():
+            for name, pipeline in self._others_first():
                 watch = FileWatch(self.deployment.site.roots.raw, state.scan.id, pipeline.source)
                 one = self.watched.setdefault((state.scan.id, name), _Watched(state, pipeline, watch))
                 one.state = state
         self.version = max(self.version, news.version)
 
+    def _others_first(self) -> list[tuple[str, PipelineConfig]]:
+        """Return the pipelines, first those that others submit to: their settings must be known before a result is there."""
+        return sorted(self.deployment.pipelines.items(), key=lambda item: item[1].source.kind != "submitted")
+
     def _is_watched(self, state: ScanState) -> bool:
         return any(scan == state.scan.id for scan, _ in self.watched)
 
     def _is_done(self, state: ScanState) -> bool:
-        """Whether the sink has a verdict for every index in every pipeline: nothing is left to submit."""
+        """Whether the sink has a verdict for every index in every pipeline, so that nothing is left to submit."""
         found = {one.product.pipeline for one in self.client.products(state.scan.id) if one.complete >= state.points}
-        return found >= set(self.deployment.pipelines)
+        return found >= {name for name, pipeline in self.deployment.pipelines.items() if pipeline.source.kind != "submitted"}
 
     def _advance(self, one: _Watched) -> bool:
-        """Submit what is new; return whether nothing more can come."""
+        """Submit new tasks; return whether no more can come."""
         if one.state.phase == "announced":
             return False
         now = clock.monotonic()
         if one.state.phase == "ended" and one.ended_at is None:
             one.ended_at = now
+        if one.pipeline.source.kind == "submitted":
+            return self._settings(one) is not None or self._settled(one, now)
         if one.settings is None:
             one.settings = self._settings(one)
         if one.settings is None:
@@ -143,7 +149,7 @@ class FileSource:
         return digest
 
     def _give_up(self, one: _Watched, now: float) -> bool:
-        """Without settings nothing can be computed; when the scan is over, every index gets that as its reason."""
+        """Submit void tasks for a scan that has ended but whose settings cannot be used, with that reason."""
         if not self._settled(one, now):
             return False
         self._submit(one, void_plan(one.state, one.pipeline, NO_SETTINGS, one.trouble))
@@ -151,13 +157,12 @@ class FileSource:
 
     def _submit(self, one: _Watched, planned: list[Task]) -> None:
         new = [bound(task, one.upstream) for task in planned if task.id not in one.submitted]
-        for at in range(0, len(new), MOST_AT_ONCE):
-            block = new[at : at + MOST_AT_ONCE]
-            self.client.submit(block)
-            one.submitted |= {task.id for task in block}
-            one.origins |= {path: origin for task in block for path, origin in origins(task)}
-            one.files.used |= {part.path for task in block for part in task.inputs}
-            self.tasks += len(block)
+        for portion in portions(new):  # one by one: what was taken before one found no room is not offered again
+            self.client.submit(portion)
+            one.submitted |= {task.id for task in portion}
+            one.origins |= {path: origin for task in portion for path, origin in origins(task)}
+            one.files.used |= {part.path for task in portion for part in task.inputs}
+            self.tasks += len(portion)
 
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:

@@ -1,9 +1,9 @@
-"""A beamline that does not exist: writes a scan directory in the layout of beamline P06, in real time.
+"""A simulated beamline: writes a scan directory in the layout of beamline P06, in real time.
 
 One file per device and line, opened, written and closed in place as detectors do; the master comes last, as NexDaTaS makes it.
 The demo's PyMca configuration fits a polynomial continuum: SNIP clips a noisy background below its mean and leaves the rest to
-the peaks (8 to 22 % too much at 3 counts per channel; the polynomial is within 0.5 %). What was really there is written beside
-the raw data (`simulated_truth.h5`), so that anybody can check what was recovered.
+the peaks (8 to 22 % too much at 3 counts per channel; the polynomial is within 0.5 %). The true values are written beside the raw
+data (`simulated_truth.h5`), so that the results can be compared with them.
 """
 
 import pathlib

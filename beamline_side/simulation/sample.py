@@ -1,4 +1,4 @@
-"""A sample that does not exist, and the spectra that it would give.
+"""A simulated sample, and its spectra.
 
 The spectrum of a point is sum_e a_e(x, y) · t_e + background: t_e is the template of line group e with unit area, from PyMca's
 forward model of the demo configuration (lines, ratios, escape, attenuation, detector response), a_e a smooth pattern on the
@@ -28,7 +28,7 @@ BLIND_PER_COUNT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a line of points gives: spectra (point, element, channel), dead ticks (point, element)."""
+    """The measurement of a line of points: spectra (point, element, channel), dead ticks (point, element)."""
 
     spectra: NDArray[np.uint32]
     dead_ticks: NDArray[np.uint32]
@@ -42,8 +42,8 @@ def templates(configuration: pathlib.Path) -> dict[str, NDArray[np.float64]]:
         from PyMca5.PyMcaPhysics.xrf.ClassMcaTheory import McaTheory
     except ImportError as error:
         raise BadInput("the simulated sample needs PyMca: pip install 'beamtide[xrf]'") from error
-    settings: dict[str, Any] = ConfigDict()
-    settings.read(str(configuration))  # type: ignore[attr-defined]
+    settings: Any = ConfigDict()
+    settings.read(str(configuration))
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # compiled code prints there while it loads its tables
     try:

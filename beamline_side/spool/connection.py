@@ -1,8 +1,8 @@
-"""How a spool's database is opened, and what is looked at before anything in it is believed.
+"""Opens a spool's database, and verifies it before anything in it is used.
 
-Theory: SQLite in write-ahead mode, one connection that owns the file. Before the first write, at every start: the log holds all
-that its mark promises, every page of the database is where its parents say, and every row fits its checksum. Until all that is
-found to be so, nothing is changed: a log that was cut stays as it is, for `beamtide spool salvage`.
+Theory: SQLite in write-ahead mode, one connection that owns the file. At every start, before the first write, it is checked that
+the log holds all that its mark promises, that the pages of the database are consistent, and that every row fits its checksum.
+Until then nothing is changed: a log that was cut stays as it is, for `beamtide spool salvage`.
 Source: https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_quick_check; ADR 0010.
 
 No clock.
@@ -36,12 +36,12 @@ PRAGMAS = (
     "cell_size_check=ON",
     "trusted_schema=OFF",
 )
-"""Pages of 16 KiB, and room for 64 MiB of them. A spool that was made with other pages keeps them."""
+"""Pages of 16 KiB, and a cache of 64 MiB. A spool that was made with other pages keeps them."""
 LOCKED = "the spool {path} is in use by another process: stop the other Beamtide that uses this state folder."
 
 
 def untouched(path: str) -> apsw.Connection:
-    """Open a database as it is; closing it leaves its log as it is, too."""
+    """Open a database without changing it; closing it leaves its log unchanged, too."""
     connection = apsw.Connection(path)
     try:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -54,7 +54,7 @@ def untouched(path: str) -> apsw.Connection:
 
 
 def connect(path: str, *, synced: bool) -> apsw.Connection:
-    """Open a database, which is verified, or new."""
+    """Open a database that is verified, or new."""
     connection = untouched(path)
     try:
         list(connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}"))
@@ -106,8 +106,8 @@ def named(connection: apsw.Connection) -> Iterator[tuple[Handle, int]]:
 
 
 def lost_log(connection: apsw.Connection, path: pathlib.Path) -> str:
-    """Say what the log has lost, or ""."""
-    list(connection.execute("SELECT 1 FROM sqlite_schema"))  # SQLite reads its log with the first question
+    """Say which commits the log has lost, or ""."""
+    list(connection.execute("SELECT 1 FROM sqlite_schema"))  # SQLite reads its log with the first statement
     readable, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
     page = connection.pragma("page_size")
     return mark.missing(path.with_suffix(".mark"), pathlib.Path(f"{path}-wal"), max(0, readable), page)
@@ -123,7 +123,7 @@ def checksum_of(table: str, key: str, body: bytes) -> bytes:
 
 
 def lock(path: pathlib.Path) -> int:
-    """Take the spool for this process, and make its folder readable for us alone; return what to close in the end."""
+    """Lock the spool for this process, and make its folder readable for this user only; return the lock to close."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.chmod(0o700)

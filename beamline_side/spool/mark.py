@@ -1,8 +1,8 @@
-"""How much of the write-ahead log was committed, in a small file beside it.
+"""The mark of a spool: how much of its write-ahead log was committed, in a small file beside it.
 
 Theory: SQLite takes the first damaged frame of its log for the end of what was written before a crash, so a flipped bit or a cut
-would take acknowledged rows away without a word. The mark says how many frames were committed, of which log (its two salts,
-which change whenever SQLite begins it anew). It is written after each commit and before anything is acknowledged, without a
+would remove acknowledged rows silently. The mark says how many frames were committed, of which log (its two salts, which change
+whenever SQLite starts it again). It is written after each commit and before anything is acknowledged, without a
 sync: a SIGKILL leaves it exact, and a power cut leaves an older one, which promises less and raises no false alarm. So a log
 that is shorter than its mark has lost something that was acknowledged.
 
@@ -29,7 +29,7 @@ class Mark:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._salts: tuple[int, int] | None = None
         if not os.fstat(self._descriptor).st_size:
-            self._write((0, 0), 0)  # from now on it has its room on the disk
+            self._write((0, 0), 0)  # reserves its room on the disk
 
     def committed(self, log: pathlib.Path, frames: int) -> None:
         """Note that the log has so many frames now."""
@@ -37,11 +37,11 @@ class Mark:
         self._write(self._salts, frames)
 
     def log_begins_anew(self) -> None:
-        """Note that all of the log is in the database, and that SQLite begins it anew with the next commit."""
+        """Note that all of the log is in the database, and that SQLite starts it again with the next commit."""
         self._salts = None
 
     def clear(self) -> bool:
-        """Promise nothing of the log, since it goes into the database now; False if not even that can be written."""
+        """Promise nothing about the log, which is about to go into the database; False if that cannot be written."""
         with contextlib.suppress(OSError):
             self._write((0, 0), 0)
             return True
@@ -78,7 +78,7 @@ def salts_of(log: pathlib.Path) -> tuple[int, int] | None:
 
 
 def _checksum(header: bytes) -> tuple[int, int]:
-    """Return SQLite's checksum of the header; the last bit of its magic number says in which byte order."""
+    """Return SQLite's checksum of the header; the last bit of its magic number gives the byte order."""
     words = struct.unpack(f"{'>' if header[3] & 1 else '<'}6I", header)
     first = second = 0
     for one, other in zip(words[::2], words[1::2], strict=True):
@@ -94,7 +94,7 @@ def missing(path: pathlib.Path, log: pathlib.Path, readable: int, page: int) -> 
         return ""
     now = salts_of(log)
     if now is not None and now != salts:
-        return ""  # begun anew since: all that the mark speaks of is in the database
+        return ""  # the log was started again since: all that the mark promises is in the database
     if now == salts and readable >= frames:
         return ""
     at = HEADER + readable * (FRAME + page) if now else 0

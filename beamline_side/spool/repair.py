@@ -1,8 +1,8 @@
-"""What people do with the spool of a service that does not run: look into it, check it, save what is good of it.
+"""Shows, checks and salvages the spool of a service that does not run.
 
-Theory: nothing here changes what it looks at; the log stays where it is, and what is good goes to a new file. Rows are read from
-both ends towards the damage, so that one damaged page costs the rows of that page (and of several damaged pages, what lies
-between the first and the last). Every row and every payload that is taken fits its checksum.
+Theory: nothing here changes the spool; the log stays where it is, and undamaged rows are copied to a new file. Rows are read from
+both ends towards the damage, so that one damaged page loses the rows of that page (and several damaged pages everything between
+the first and the last). Every row and every payload that is copied fits its checksum.
 
 No clock. Invariant: a salvaged spool passes `check`.
 """
@@ -23,7 +23,7 @@ from beamline_side.spool.sqlite_spool import Spool
 from beamtide.errors import BadInput, Broken
 
 OnProgress: TypeAlias = Callable[[int], None]
-"""Told now and then how many rows were looked at."""
+"""Called from time to time with the number of rows read."""
 OFTEN = 1000
 Row: TypeAlias = tuple[str, str, bytes, bytes, str | None]
 ENDS = ("ORDER BY tbl, key", "ORDER BY tbl DESC, key DESC")
@@ -43,7 +43,7 @@ class SpoolTable:
 
 @dataclass(slots=True)
 class Salvaged:
-    """What was saved, and what was not, a sentence each."""
+    """How much was salvaged, and what was lost, one sentence each."""
 
     rows: int = 0
     payloads: int = 0
@@ -60,7 +60,7 @@ def show(path: pathlib.Path) -> tuple[list[SpoolTable], int, int]:
 
 
 def check(path: pathlib.Path, on_progress: OnProgress) -> list[str]:
-    """Return everything that is damaged, payloads too; a sentence each, without a full stop."""
+    """Return everything that is damaged, payloads too; one sentence each, without a full stop."""
     with _opened(path) as connection:
         try:
             found = list(database.problems(connection, path))
@@ -79,9 +79,9 @@ def check(path: pathlib.Path, on_progress: OnProgress) -> list[str]:
 
 
 def salvage(path: pathlib.Path, to: pathlib.Path, on_progress: OnProgress) -> Salvaged:
-    """Write what is good of a spool to a new one. BadInput: the new file is there already."""
+    """Copy the undamaged rows of a spool to a new one. BadInput: the new file exists already."""
     if to.exists():
-        raise BadInput(f"{to} is there already: choose another name with --to")
+        raise BadInput(f"{to} exists already: choose another name with --to")
     done, segments = Salvaged(), Segments(path, [], synced=False, reclaim=False)
     new = Spool(to, reserve=1 << 20)
     seen: set[tuple[str, str]] = set()

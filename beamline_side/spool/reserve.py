@@ -1,12 +1,12 @@
-"""Room on the disk for the end of what was begun.
+"""The reserve: room on the disk to finish begun work.
 
 Theory: new work is refused while less than the reserve would stay free, so that acknowledgements, verdicts and dead letters,
-which are small and free more than they take, go on. Others may fill the disk to the last byte; for that case the reserve lies
-there as a file of its full size. It is given up when a write finds no room, and taken again when there is room for twice its
-size: then new work is accepted again. (Given up, its room is open to others too; if they take that as well, the next write
-that fails ends the process, and a restart goes on from the last commit.)
+which are small and free more than they take, can still be written. Other programs may fill the disk completely; for that case the
+reserve exists as a file of its full size. It is released when a write finds no room, and made again when there is room for twice
+its size: then new work is accepted again. (Other programs can use the released room too; then the next write fails and ends the
+process, and a restart continues from the last commit.)
 
-No clock: every question looks at the disk, which costs a microsecond. Invariant: the file has its full size, or it is spent.
+No clock: every call asks the disk, which costs a microsecond. Invariant: the file has its full size, or it is released.
 """
 
 import os
@@ -35,11 +35,11 @@ class Reserve:
         needed = size + self._size >> 20
         return (
             f"the disk of {self._path.parent} is full ({free >> 20} MiB free, {needed} MiB are needed): make room on it, and new "
-            "work is accepted again by itself"
+            "work is accepted again automatically"
         )
 
     def spend(self) -> bool:
-        """Give the room to whoever writes next; False if it was given before."""
+        """Release the room for the next write; False if it was released before."""
         if self.spent:
             return False
         os.truncate(self._path, 0)

@@ -1,9 +1,9 @@
-"""The rows of a spool in its SQLite file: found by table and key, written in whole batches.
+"""The rows of a spool in its SQLite file: read by table and key, written in whole batches.
 
 Theory: a batch is one transaction; when it is written it is synced (durability "full"), and then the mark says so. A row carries
 a checksum over its table, key and body that is verified when it is read. A row either holds its body or, with the name of a
-segment in its last column, the handle of a payload. A log that is long enough goes into the database between two batches; a disk
-that is full puts that off.
+segment in its last column, the handle of a payload. A long log is moved into the database between two batches; on a full disk
+that waits.
 
 No clock. Invariant: a batch is in the database as a whole, or not at all.
 """
@@ -24,7 +24,7 @@ from beamtide.messages.base import Handle
 
 Body = bytes | Handle
 SMALLEST = 512
-"""Bytes of SQLite's smallest page: it takes a shorter file for a new one."""
+"""Bytes of SQLite's smallest page: SQLite treats a shorter file as a new one."""
 KEEP = "INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?, ?)"
 FORGET = "DELETE FROM rows WHERE tbl=? AND key=?"
 READ = "SELECT body, sum, segment FROM rows WHERE tbl=? AND key=?"
@@ -40,8 +40,8 @@ class Rows:
         self._path, self._log, self._frames = path, pathlib.Path(f"{path}-wal"), 0
         self._in_memory, beside = str(path) == ":memory:", path.with_suffix(".mark")
         if beside.exists() and not (path.exists() and path.stat().st_size >= SMALLEST):
-            what = f"{path} is gone or cut to nothing, and {beside} says that it was there"
-            raise Broken(f"{what}. Bring it back, or remove what lies beside it.")
+            what = f"{path} is missing or empty, and {beside} shows that it was not"
+            raise Broken(f"{what}. Restore it from a backup, or remove the files beside it to start empty.")
         self.connection = database.connect(str(path), synced=synced)
         self._mark = None if self._in_memory else Mark(beside)
         if self._mark is not None:
@@ -66,7 +66,7 @@ class Rows:
         return {table for (table,) in self.connection.execute(HEAVY)}
 
     def write(self, batch: Iterable[tuple[tuple[str, str], Body | None]]) -> None:
-        """Write a batch; None forgets a row. `apsw.FullError`: there was no room, and nothing was written."""
+        """Write a batch; None deletes a row. `apsw.FullError`: there was no room, and nothing was written."""
         kept: list[tuple[str, str, bytes, bytes, str | None]] = []
         forgotten: list[tuple[str, str]] = []
         for (table, key), body in batch:
@@ -90,10 +90,10 @@ class Rows:
             self._mark.committed(self._log, self._frames)
 
     def tidy(self, at: int = 0) -> None:
-        """Move the log into the database if it has `at` pages; then SQLite begins it anew, in the place that it has."""
+        """Move the log into the database if it has `at` pages; then SQLite starts the log file again from its beginning."""
         if self._frames < at:
             return
-        with contextlib.suppress(apsw.FullError):  # the log grows meanwhile
+        with contextlib.suppress(apsw.FullError):  # then the log grows
             frames, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if frames == moved and self._mark is not None:
                 self._mark.log_begins_anew()
@@ -106,7 +106,7 @@ class Rows:
             self._mark.close()
         if broken:
             self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        with contextlib.suppress(apsw.Error):  # a disk that is full may refuse even this, and everything promised is in the log
+        with contextlib.suppress(apsw.Error):  # a full disk may refuse even this; everything promised is in the log
             self.connection.close()
 
     def _count_frames(self, _: apsw.Connection, __: str, frames: int) -> int:

@@ -1,13 +1,13 @@
-"""Payloads beside the rows: append-only files in one folder per spool.
+"""Segments: append-only files with the payloads of a spool, in one folder per spool.
 
 Theory: a payload is written once, at the end of a segment, and synced before the row that names it is committed; its handle says
-where it lies and carries its checksum. The sink keeps what the sorter has stored by taking a *name* of its own for the sorter's
-file, a hard link: so a payload crosses the disk once per host, and the file system counts who still needs it. A name goes when
-no row of its spool needs the segment any more, and the file with its last name.
+where it lies and holds its checksum. The sink keeps what the sorter has stored by making a hard link to the sorter's file: so a
+payload crosses the disk once per host, and the file system counts its users. A spool removes its link when none of its rows needs
+the segment any more; with the last link the file is deleted.
 
-What a crash leaves: a payload without a row (garbage at the end of a segment, or a segment that no row names, which the next
-start removes), or a row without its payload never, because of the order above. A start begins a new segment: nothing is ever
-written behind what a crash left. Names of segments are drawn at random and never used twice.
+A crash may leave a payload without a row (garbage at the end of a segment, or a segment that no row names, which the next start
+removes), but never a row without its payload, because of the order above. Every start begins a new segment, so nothing is written
+after such garbage. Names of segments are drawn at random and never used twice.
 
 No clock. Invariants: the bytes that a row names never change; while a row names a segment, the folder of its spool has a name
 for it; `_rows` counts the rows, those of the open batch included.
@@ -33,7 +33,7 @@ _SYNC_FILE_RANGE = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux 
 WRITE = 2
 """SYNC_FILE_RANGE_WRITE of linux/fs.h."""
 FULL_AT = 64 << 20
-"""A segment that has so many bytes gets no more."""
+"""A segment with so many bytes is closed."""
 OWNER = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,255}")
 SEGMENT = re.compile(r"[0-9a-f]{16}")
 
@@ -56,7 +56,7 @@ class Segments:
                     path.unlink()
 
     def append(self, parts: Parts) -> Handle:
-        """Write a payload; `sync` makes it durable. OSError: the disk has no room, and nothing is named that is not there."""
+        """Write a payload; `sync` makes it durable. OSError: the disk has no room; nothing was added."""
         length, digest = sum(len(part) for part in parts), xxhash.xxh3_64()
         if self._descriptor < 0 or self._end >= FULL_AT:
             self._begin()
@@ -79,7 +79,7 @@ class Segments:
         return handle
 
     def adopt(self, handle: Handle) -> None:
-        """Keep a payload of another spool: take a name for its segment."""
+        """Keep a payload of another spool: make a link to its segment."""
         name = name_of(handle)
         if not self._rows[name]:
             self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -101,7 +101,7 @@ class Segments:
             self._renamed = False
 
     def release(self, handles: Iterable[Handle]) -> None:
-        """Note that rows are gone, for good; reclaim the segments that no row names any more."""
+        """Note that rows are deleted, and committed; delete the segments that no row names any more."""
         for name in {name_of(handle) for handle in self._less(handles)}:
             if not self._rows[name]:
                 del self._rows[name]
@@ -144,7 +144,7 @@ class Segments:
         return gone
 
     def _begin(self) -> None:
-        """Begin a segment; the last one goes if nobody needs it."""
+        """Begin a segment; delete the last one if no row names it."""
         self.sync()
         self.close()
         old, self._active, self._end = f"{self._owner}-{self._active}", secrets.token_hex(8), 0
@@ -160,7 +160,7 @@ class Segments:
         return self._folder.parent / f"{handle.spool}.segments" / name_of(handle)
 
     def _check_size(self, handle: Handle) -> None:
-        """Notice at the start that a segment is gone or was cut."""
+        """Raise Broken at the start if a segment is missing or was cut."""
         try:
             size = (self._folder / name_of(handle)).stat().st_size
         except FileNotFoundError as error:
@@ -193,7 +193,7 @@ def is_full(error: OSError) -> bool:
 
 
 def _start_writing(descriptor: int, at: int, length: int) -> None:
-    """Let the disk begin now, while the next payload comes in. A hint: `sync` does what it did not do, and tells what failed."""
+    """Let the disk begin to write now, while the next payload comes in. Only a hint: `sync` completes it and reports errors."""
     if _SYNC_FILE_RANGE is not None:
         _SYNC_FILE_RANGE(descriptor, ctypes.c_int64(at), ctypes.c_int64(length), WRITE)
 

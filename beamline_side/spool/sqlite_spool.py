@@ -3,9 +3,9 @@
 Theory: one connection owns the file, and there is one commit for everything the pump had waiting. Rows wait in memory until then,
 so a batch costs two statements, and a batch that found no room can be written again from the reserve. A body of `HEAVY` bytes or
 more goes to a segment at once, and its row holds a handle. Order of a commit: segments are synced, rows are committed and synced,
-the mark is written, segments that no row names any more are reclaimed. A failed sync or write ends the process (`Broken`): what
-the disk holds then is known to nobody, so a restart reads what it really has. `relaxed` syncs nothing but checkpoints: it
-survives SIGKILL, and loses the last seconds in a power cut.
+the mark is written, segments that no row names any more are deleted. A failed sync or write ends the process (`Broken`): nobody
+knows what the disk holds then, so a restart reads it. `relaxed` syncs only checkpoints: it survives SIGKILL, and loses the last
+seconds in a power cut.
 
 Clock policy: no clock. Invariants: at most one process has the file open; a row that is returned is the row that was kept.
 """
@@ -14,7 +14,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Literal
 
 import apsw
 
@@ -28,9 +28,9 @@ from beamtide.messages.base import Handle
 
 Durability = Literal["full", "relaxed"]
 HEAVY = 64 << 10
-"""A body of so many bytes goes to a segment: through SQLite it would cross the disk twice, and its memory three times."""
+"""A body of so many bytes goes to a segment: SQLite would write it twice and copy it three times."""
 GENEROUS, FRUGAL = 1000, 50
-"""Pages in the log after which it goes into the database; few while the reserve is all there is."""
+"""Pages in the log after which it goes into the database; few while only the reserve is left."""
 DISK = (apsw.Error, OSError)
 
 
@@ -60,11 +60,6 @@ class Spool:
             self._release()
             raise
 
-    @classmethod
-    def nowhere(cls) -> Self:
-        """Return a spool in memory, for a service that promises no durability."""
-        return cls(None)
-
     def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
         """Insert or replace a row in the open transaction."""
         if not isinstance(body, bytes) or len(body) >= HEAVY:
@@ -76,7 +71,7 @@ class Spool:
         self._pending[table, key] = body
 
     def forget(self, table: str, key: str) -> None:
-        """Delete a row in the open transaction; a row that is not there is fine."""
+        """Delete a row in the open transaction, if it exists."""
         if table in self._heavy:
             self._leave(table, key)
         self._pending[table, key] = None
@@ -89,7 +84,7 @@ class Spool:
         return self._whole(body)
 
     def rows(self, table: str) -> Iterator[tuple[str, bytes]]:
-        """Return all rows of a table as (key, body), ordered by key, at a start: while nothing waits for a commit."""
+        """Return all rows of a table as (key, body), ordered by key; only at the start, before anything waits for a commit."""
         assert not self._pending, "rows are asked for in the middle of a batch"
         try:
             for key, body in self._rows.all(table):
@@ -103,7 +98,7 @@ class Spool:
         return body if isinstance(body, Handle) else None
 
     def borrow(self, handle: Handle) -> bytes:
-        """Return what another component of this host has stored; KeyError if it cannot be had."""
+        """Return the payload that another component of this host has stored; KeyError if it cannot be read."""
         if self._segments is None:
             raise KeyError(handle.spool)
         return self._segments.borrow(handle)
@@ -113,7 +108,7 @@ class Spool:
         return "" if self._reserve is None else self._reserve.room(size)
 
     def progress(self) -> dict[str, float]:
-        """Return what every status must show: nothing while all is as it should be."""
+        """Return numbers that every status shows: none while all is well."""
         return {"relaxed": 1.0} if self._durability == "relaxed" else {}
 
     def commit(self) -> None:
@@ -140,7 +135,7 @@ class Spool:
         self._release()
 
     def _write(self) -> None:
-        """Write the batch; without room, where the log began, and then from the reserve."""
+        """Write the batch; if there is no room, first empty the log, then release the reserve."""
         with contextlib.suppress(apsw.FullError):
             return self._rows.write(self._pending.items())
         self._rows.tidy()
@@ -154,9 +149,9 @@ class Spool:
         return self._reserve is not None and self._reserve.spend()
 
     def _placed(self, body: bytes | Parts | Handle) -> Body:
-        """Put a body where it belongs: a large one into a segment."""
+        """Return the row for a body; a large body is written into a segment."""
         if isinstance(body, Handle):
-            assert self._segments is not None, "a spool in memory cannot keep what lies on a disk"
+            assert self._segments is not None, "a spool in memory cannot keep a payload that is on disk"
             try:
                 self._segments.adopt(body)
             except OSError as error:
@@ -179,7 +174,7 @@ class Spool:
             return segments.append(parts)
 
     def _leave(self, table: str, key: str) -> None:
-        """Note the payload that a row has until now: it is not needed once the batch is committed."""
+        """Note the old payload of a row: it is not needed once the batch is committed."""
         if isinstance(before := self._find(table, key), Handle):
             self._gone.append(before)
 
@@ -201,14 +196,14 @@ class Spool:
             raise self._trouble(error) from error
 
     def _trouble(self, error: apsw.Error | OSError) -> Broken:
-        """Say in one sentence what the disk said; the process ends with it."""
+        """Return the error of the disk as one sentence, with which the process ends."""
         self._broken = True
         if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and is_full(error)):
-            advice = "Make room on its disk; nothing was acknowledged that is not on it, and a restart goes on from there."
+            advice = "Make room on its disk; everything acknowledged is on it, and a restart continues from there."
         elif isinstance(error, apsw.CorruptError | apsw.NotADBError):
             advice = ADVICE
         else:
-            advice = "Check the disk; nothing was acknowledged that is not on it, and a restart goes on from there."
+            advice = "Check the disk; everything acknowledged is on it, and a restart continues from there."
         return Broken(f"{self._path}: {error}. {advice}")
 
     def _release(self) -> None:

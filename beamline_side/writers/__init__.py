@@ -1,1 +1,1 @@
-"""What becomes of results: HDF5/NeXus, TIFF, JPEG."""
+"""Writes results: HDF5/NeXus, CXI, TIFF, JPEG."""

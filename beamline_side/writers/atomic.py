@@ -1,7 +1,7 @@
-"""A file that is there as a whole or not at all.
+"""Atomic files: a file exists as a whole or not at all.
 
-It is written under a hidden name in the same folder, synced, and renamed; the rename is synced too. Whoever dies in between
-leaves a hidden file, which the next attempt overwrites: the name is always the same, because a folder has one writer.
+It is written under a hidden name in the same folder, synced, and renamed; the rename is synced too. A crash in between leaves a
+hidden file, which the next attempt overwrites: the name is always the same, because a folder has one writer.
 """
 
 import contextlib
@@ -25,24 +25,24 @@ def hidden(path: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield a hidden path to write and close; afterwards it stands at `path`, synced. After an exception nothing is left."""
+    """Yield a hidden path to write and close; afterwards the file is at `path`, synced. An exception leaves nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = hidden(path)
     part.unlink(missing_ok=True)
     try:
         with plainly(path):
             yield part
-        _sync(part)
+        sync(part)
         part.replace(path)
     except BaseException:
         discard(part)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextlib.contextmanager
 def plainly(path: pathlib.Path) -> Iterator[None]:
-    """Turn a write that HDF5 could not do into `Broken`: the library is not usable after it, a new process is."""
+    """Turn a failed write of HDF5 into `Broken`: the library is not usable after it, so a new process is needed."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -53,7 +53,7 @@ def plainly(path: pathlib.Path) -> Iterator[None]:
 
 
 def ensure_room(folder: pathlib.Path, needed: int) -> None:
-    """Raise OSError when the disk of a folder has no room for so many bytes and a reserve: asked before HDF5 runs into it."""
+    """Raise OSError when the disk of a folder has no room for so many bytes and a reserve; call it before HDF5 writes."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed + RESERVE:
@@ -62,14 +62,19 @@ def ensure_room(folder: pathlib.Path, needed: int) -> None:
 
 
 def discard(path: pathlib.Path) -> None:
-    """Delete a file and give its space back now: HDF5 keeps a file open that it could not close. Never raises."""
+    """Delete a file and give its space back now: HDF5 keeps a file open that it could not close. Never raises.
+
+    What has another name too (a hard link) keeps its content.
+    """
     with contextlib.suppress(OSError):
-        os.truncate(path, 0)
+        if os.lstat(path).st_nlink == 1 and not path.is_symlink():
+            os.truncate(path, 0)
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 
 
-def _sync(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
+    """Make a file or a folder durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

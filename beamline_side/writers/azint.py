@@ -1,8 +1,8 @@
-"""Azimuthally integrated patterns by their NeXus definitions: one more entry, NXazint1d or NXazint2d, for each kind.
+"""Azimuthally integrated patterns by their NeXus definitions: a further entry, NXazint1d or NXazint2d, for each kind.
 
-Source: nexusformat/definitions v2026.01, applications/NXazint1d and NXazint2d. A product takes part by the names of its datasets
-("azint1d/I", …; see the modality xrd); numbers are not copied: the fields are hard links to those in entry/data. Definitions know
-q and 2 theta only, so patterns over another radial axis get no such entry.
+Source: nexusformat/definitions v2026.01, applications/NXazint1d and NXazint2d. A product gets these entries if it has datasets of
+the right names ("azint1d/I", …; see the modality xrd); numbers are not copied: the fields are hard links to those in entry/data.
+The definitions know only q and 2 theta, so patterns over another radial axis get no such entry.
 """
 
 import importlib.metadata

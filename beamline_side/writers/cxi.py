@@ -1,4 +1,4 @@
-"""A reconstruction as a CXI file, for programs that read neither our result file nor NeXus.
+"""Writes a reconstruction as a CXI file, for programs that do not read NeXus.
 
     /cxi_version                                   160
     /entry_1/image_1/data                          object, complex (row, column); image_size, x and y in m
@@ -25,10 +25,16 @@ from beamtide import clock
 from beamtide.errors import BadInput
 from beamtide.formats.ptychography import JOULE_PER_KEV
 from beamtide.messages.metadata import SettingsDocument
+from beamtide.writers import FinishedProduct, Outputs
 
 VERSION = 160
 NEEDED = ("object", "object_x", "object_y", "probe", "pixel_size", "error")
 PLACES = ("position_x", "position_y")
+
+
+def write(product: FinishedProduct, out: Outputs) -> None:
+    """Write a reconstruction: the writer "cxi"."""
+    write_cxi(out.path(".cxi"), product.file, product.document)
 
 
 def write_cxi(path: pathlib.Path, result: pathlib.Path, document: SettingsDocument | None) -> None:
@@ -69,7 +75,7 @@ def _process(process: h5py.Group, data: h5py.Group, settings: Mapping[str, Any])
 
 
 def _instrument(entry: h5py.Group, settings: Mapping[str, Any]) -> None:
-    """Write what the settings say; what the frames' own file knew is not repeated."""
+    """Write energy, distance and pixel where the settings have them; values from the frames' file are not repeated."""
     instrument = rows.group(entry, "instrument_1", "NXinstrument")
     source, detector = rows.group(instrument, "source_1", "NXsource"), rows.group(instrument, "detector_1", "NXdetector")
     if settings.get("energy") is not None:

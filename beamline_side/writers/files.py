@@ -1,33 +1,52 @@
-"""The files of one product: a live one while the scan runs, then the finished one with its pictures.
+"""The files of one product: a live one while the scan runs, then those that the pipeline file wants (`write`).
 
-Names: the first settings of a pipeline get `<pipeline>.h5`, others lie beside it under their digest (see
-`beamtide.results.layout`). A file under the plain name that is not ours is left alone. Pictures are written before the
-result file gets its name, so a result file that is there has its pictures. A file says how many corrections it has, so one
-that lacks some is written anew.
+Names: the first settings of a pipeline get `<pipeline>.h5` and so on, others lie beside it under their digest (see
+`beamtide.results.layout`). A result file under the plain name that is not ours is left alone. Whatever the formats are, a whole
+result file is drawn first, under a hidden name; every writer takes from it what it needs, and its files get their names when it
+has returned. The result file itself gets its name last, so one that is there has its pictures; the record of all comes after it.
+A writer that fails stops no other: what can never succeed is noted with its reason, everything else is tried again.
 """
 
 import contextlib
 import pathlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import h5py
+import msgspec
 
-from beamline_side.writers.atomic import ensure_room, hidden, plainly, replacing
-from beamline_side.writers.cxi import write_cxi
+from beamline_side.writers.atomic import discard, ensure_room, plainly
 from beamline_side.writers.hdf5 import LiveFile
-from beamline_side.writers.jpeg import write_jpeg
-from beamline_side.writers.maps import Map
 from beamline_side.writers.nexus import write_result
+from beamline_side.writers.outputs import HiddenOutputs
 from beamline_side.writers.product import Batch, Content
-from beamline_side.writers.ptypy import write_positions
-from beamline_side.writers.tiff import write_tiff
-from beamtide.errors import BadInput
+from beamline_side.writers.written import Written, keep, record_of, stems
+from beamtide import registry
+from beamtide.errors import BadInput, BeamtideError, Broken
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product
 from beamtide.results import layout
+from beamtide.writers import FinishedProduct, FormatWriter
+
+RESULT = "hdf5"
+"""The format that is also written while a scan runs, and that gets its name last."""
+TRIES = 3
+"""How often a writer may stumble over a product (not over its disk) before it is believed that it always will."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one attempt: writer -> why it can never write this product, or what went wrong this time."""
+
+    result: pathlib.Path
+    """Where the result file is, or would be."""
+    refused: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Exception] = field(default_factory=dict)
 
 
 class ProductFiles:
-    """Writes one product; `taken` are live files of the same scan that belong to other settings."""
+    """Writes one product; `taken` are live files of the same scan that are in use for other settings."""
 
     def __init__(
         self,
@@ -37,13 +56,19 @@ class ProductFiles:
         formats: tuple[str, ...],
         taken: frozenset[pathlib.Path] = frozenset(),
     ) -> None:
-        self.product, self.formats = product, formats
+        self.product, self.formats = product, tuple(dict.fromkeys(formats))
         self._processed, self._scan = processed, scan
         self._names = [name for name in _names(layout.live_file, processed, product) if name not in taken]
         self._live: LiveFile | None = None
+        self._stumbled: Counter[str] = Counter()
         self.live = self._names[0]
         self.cursor = 0
-        """The index from which on the live file has nothing yet."""
+        """The first index that the live file does not have yet."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether there is a file that grows while the scan runs."""
+        return RESULT in self.formats
 
     def append(self, results: list[Batch], following: int) -> None:
         """Add results to the live file; `following` is the index after them."""
@@ -56,28 +81,23 @@ class ProductFiles:
                 self._live.append(results, following)
         self.cursor = following
 
-    def write(self, content: Content) -> pathlib.Path:
-        """Write pictures and result file, replacing an older one of the same product, and return its path."""
-        result = result_name(self._processed, self.product)
-        ensure_room(result.parent, self.live.stat().st_size if self.live.exists() else 0)
-        if "hdf5" not in self.formats:
-            part = hidden(result)
-            part.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._beside(result, part, content, write_result(part, content))
-            finally:
-                part.unlink(missing_ok=True)
-            return result
-        refusal = None
-        with replacing(result) as part:
-            drawn = write_result(part, content)
-            try:
-                self._beside(result, part, content, drawn)
-            except BadInput as error:  # a missing package must not keep the numbers from anybody
-                refusal = error
-        if refusal is not None:
-            raise refusal
-        return result
+    def write(self, content: Content, find: Callable[[str], FormatWriter] | None = None) -> Outcome:
+        """Write what is not written yet, in place of what is older. Raises what comes in the way of all writers."""
+        stem = stem_of(self._processed, self.product)
+        ensure_room(stem.parent, self.live.stat().st_size if self.live.exists() else 0)
+        outcome, record = Outcome(stem.with_name(f"{stem.name}.h5")), _record(stem, content)
+        files = dict(record.files)
+        with _drafted(stem, content) as told:
+            for name in sorted(self.formats, key=lambda name: name == RESULT):
+                if name in files:
+                    continue
+                taken = {path: f"the writer {other}" for other, paths in files.items() for path in paths}
+                try:
+                    files[name] = _made(find or registered, HiddenOutputs(name, stem, taken), told)
+                except Exception as error:
+                    self._note(outcome, name, error)
+        keep(stem, msgspec.structs.replace(record, files=files, refused=outcome.refused))
+        return outcome
 
     def drop(self) -> None:
         """Delete the live file, also one that an earlier writer left; never raises."""
@@ -88,51 +108,98 @@ class ProductFiles:
             with contextlib.suppress(OSError):
                 name.unlink(missing_ok=True)
 
-    def _beside(self, result: pathlib.Path, part: pathlib.Path, content: Content, drawn: list[Map]) -> None:
-        """Write what lies beside the result file, whose content is in `part` until it gets its name."""
-        if "ptypy" in self.formats:
-            with replacing(layout.positions_file(result)) as positions:
-                write_positions(positions, part, content.positions)
-        if "cxi" in self.formats:
-            with replacing(layout.cxi_file(result)) as reconstruction:
-                write_cxi(reconstruction, part, content.document)
-        facts = {"scan": self.product.scan, "pipeline": self.product.pipeline, "settings": self.product.settings}
-        for shown in drawn:
-            if "tiff" in self.formats:
-                write_tiff(layout.map_file(result, shown.name), shown, facts)
-            if "jpeg" in self.formats:
-                caption = f"{self.product.scan} {self.product.pipeline} {shown.title}"
-                write_jpeg(layout.preview_file(result, shown.name), shown, caption)
+    def _note(self, outcome: Outcome, name: str, error: Exception) -> None:
+        """Note what a writer raised, and whether to try it again. Raises `Broken`: this process can write nothing any more."""
+        if isinstance(error, Broken):
+            raise error
+        self._stumbled[name] += not isinstance(error, OSError)
+        if isinstance(error, BadInput) or self._stumbled[name] >= TRIES:
+            outcome.refused[name] = sentence(error)
+        else:
+            outcome.failed[name] = error
 
 
-def finished_file(
-    processed: pathlib.Path, product: Product, scan: ScanState, corrections: int = 0, positions: str | None = None
-) -> pathlib.Path | None:
-    """Return the finished file of exactly this product and this run of the scan, with so many corrections, if there is one.
-
-    `positions` are the settings of the positions that its maps lie on; None: whatever they are.
-    """
-    found = ((path, written_for(path)) for path in _names(layout.result_file, processed, product))
-    wanted = product, scan.started, scan.points
-    good = ((path, facts) for path, facts in found if facts and facts[:3] == wanted and facts[3] >= corrections)
-    return next((path for path, facts in good if positions is None or facts[4] == positions), None)
+def registered(name: str) -> FormatWriter:
+    """Return an installed writer."""
+    found: FormatWriter = registry.find("writers", name)
+    return found
 
 
-def result_name(processed: pathlib.Path, product: Product) -> pathlib.Path:
-    """Return where the result file of a product belongs: the plain name, unless something else lies there."""
-    plain, beside = _names(layout.result_file, processed, product)
-    facts = written_for(plain) if plain.exists() else None
-    return plain if not plain.exists() or (facts is not None and facts[0] == product) else beside
+def sentence(error: Exception) -> str:
+    """Return what went wrong as one line, our own errors and those of the disk as they are."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, BeamtideError | OSError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def written_for(path: pathlib.Path) -> tuple[Product, float, int, int, str] | None:
-    """Return product, start of the scan, points, corrections and settings of the positions; None if it is not one of ours."""
+def stem_of(processed: pathlib.Path, product: Product) -> pathlib.Path:
+    """Return the path of all files of a product, without endings: the plain name, unless another product has that."""
+    plain, beside = stems(processed, product)
+    result, record = plain.with_name(f"{plain.name}.h5"), record_of(plain)
+    if record is not None and record.product != product:
+        return beside
+    return plain if not result.exists() or product_in(result) == product else beside
+
+
+def product_in(path: pathlib.Path) -> Product | None:
+    """Return the product in a result file; None if it is not one of ours."""
     with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path, "r") as root:
         facts = root["entry"].attrs
-        product = Product(scan=facts["scan"], pipeline=facts["pipeline"], settings=facts["settings"])
-        corrections, positions = int(facts.get("corrections", 0)), str(facts.get("positions_settings", ""))
-        return product, float(facts["scan_started"]), int(facts["points"]), corrections, positions
+        return Product(scan=facts["scan"], pipeline=facts["pipeline"], settings=facts["settings"])
     return None
+
+
+def _made(find: Callable[[str], FormatWriter], out: HiddenOutputs, told: FinishedProduct) -> tuple[str, ...]:
+    """Let a writer do its work; return what it made, under its final names."""
+    try:
+        with plainly(told.file):
+            find(out.name)(told, out)
+            return out.publish()
+    finally:
+        out.discard()
+
+
+def _record(stem: pathlib.Path, content: Content) -> Written:
+    """Return the record that begins with what was written of exactly this content before, and is still there."""
+    scan, known = content.scan, record_of(stem)
+    drawn_with = content.corrections, content.positions_settings
+    fresh = Written(
+        product=content.product,
+        started=scan.started,
+        points=scan.points,
+        corrections=content.corrections,
+        positions=content.positions_settings,
+    )
+    if known is None or known.product != content.product or not known.is_of(scan, *drawn_with):
+        return fresh
+    gone = known.missing(stem.parent, known.files)
+    return msgspec.structs.replace(fresh, files={name: paths for name, paths in known.files.items() if name not in gone})
+
+
+@contextlib.contextmanager
+def _drafted(stem: pathlib.Path, content: Content) -> Iterator[FinishedProduct]:
+    """Draw the whole result file under a hidden name, for as long as writers work."""
+    draft = stem.with_name(f".draft-{stem.name}.h5")
+    try:
+        with plainly(draft):
+            draft.unlink(missing_ok=True)
+            maps = tuple(write_result(draft, content))
+    except BaseException:
+        discard(draft)
+        raise
+    try:
+        yield FinishedProduct(
+            content.product,
+            content.modality,
+            content.scan,
+            draft,
+            maps,
+            content.positions,
+            content.document,
+            content.files,
+            content.corrections,
+        )
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _names(rule: layout.FileRule, processed: pathlib.Path, product: Product) -> tuple[pathlib.Path, pathlib.Path]:

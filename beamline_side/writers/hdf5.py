@@ -1,14 +1,15 @@
-"""The file that grows while a scan runs: HDF5 in SWMR mode, so that a viewer may read it at any time.
+"""The live file, which grows while a scan runs: HDF5 in SWMR mode, so that a viewer may read it at any time.
 
-Theory: a live file is derived and may be thrown away; the sink's record is the truth. Every group, dataset and attribute
-exists before SWMR mode starts; a dataset that appears later is only in the finished file. Rows stand at their index from the
-beginning, `entry/complete` says up to where all verdicts are there. Each append is flushed, data before `complete`, so a
-reader never sees a count that its rows do not have; after a SIGKILL the file reads up to its last flush.
+Theory: a live file is derived from the sink and may be deleted. Every group, dataset and attribute exists before SWMR mode
+starts; a dataset that appears later is only in the finished file. Rows are at their index from the beginning; all indexes below
+`entry/complete` have verdicts. Each append is flushed, data before `complete`, so a reader never sees a count without its rows;
+after a SIGKILL the file can be read up to its last flush.
 """
 
 import contextlib
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import h5py
@@ -20,12 +21,22 @@ from beamline_side.writers.atomic import discard
 from beamline_side.writers.product import Batch, merged, rows_of
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import DatasetHeader, Product
+from beamtide.writers import FinishedProduct, Outputs
 
 Array = NDArray[Any]
 
 
+def write(product: FinishedProduct, out: Outputs) -> None:
+    """Give the finished result file its name: the writer "hdf5"."""
+    path = out.path(".h5")
+    try:
+        path.hardlink_to(product.file)
+    except OSError:  # a file system without links
+        shutil.copyfile(product.file, path)
+
+
 class LiveFile:
-    """The growing file of one product; made from its first results, which are appended like all others."""
+    """The live file of one product; made from its first results, which are appended like all others."""
 
     def __init__(self, path: pathlib.Path, product: Product, scan: ScanState, first: list[Batch]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +53,7 @@ class LiveFile:
             raise
 
     def append(self, results: list[Batch], complete: int) -> None:
-        """Write results and flush them; `complete` says up to which index all verdicts are there then."""
+        """Write results and flush them; all indexes below `complete` have verdicts then."""
         touched: dict[str, h5py.Dataset] = {}
         for request, arrays in results:
             for header in request.datasets:
@@ -63,7 +74,7 @@ class LiveFile:
         self._file.close()
 
     def drop(self) -> None:
-        """Close and delete the file; never raises, for it is called when something went wrong already."""
+        """Close and delete the file; never raises, because it is called after errors."""
         with contextlib.suppress(Exception):
             self._file.close()
         discard(self.path)
@@ -81,7 +92,7 @@ class LiveFile:
             if header.per == "index" or header.merge in ("sum", "max", "first"):
                 self._foresee(entry, data, header, array)
         if self._maps:
-            entry.attrs["default"] = "maps/" + _showing(self._maps)
+            entry.attrs["default"] = "maps/" + self._shown_first()
         root.flush()
         root.swmr_mode = True
 
@@ -93,6 +104,10 @@ class LiveFile:
         if header.per == "index" and array.ndim == 1 and len(scan.shape) == 2 and array.dtype.kind in "fiu":
             named = maps.Map(header.name, maps.grid(array[:0], scan), header.units or "1", maps.axes_of(scan, None))
             self._maps[header.name] = show_map(rows.group(entry, "maps", "NXcollection"), named)
+
+    def _shown_first(self) -> str:
+        wanted = (name for name in self._maps if self._tables[name].attrs.get("show") == "first")
+        return next(wanted, next(iter(self._maps)))
 
     def _put(self, header: DatasetHeader, start: int, array: Array) -> None:
         if header.per == "scan":
@@ -125,7 +140,3 @@ def _seen(first: list[Batch]) -> list[tuple[DatasetHeader, Array]]:
         for header in request.datasets:
             seen.setdefault(header.name, (header, rows_of(request, header, arrays)))
     return list(seen.values())
-
-
-def _showing(names: dict[str, h5py.Dataset]) -> str:
-    return next((name for name in names if name.startswith("area/")), next(iter(names)))

@@ -1,8 +1,8 @@
-"""Images that belong to a whole scan: two-dimensional per-scan datasets that name their axes, such as a reconstructed object.
+"""Images of a whole scan: two-dimensional per-scan datasets that name their axes, such as a reconstructed object.
 
-A dataset says which two others are its axes in the attribute `axes` ("object_y object_x"); those are one-dimensional, regular,
-and stand beside it. Where there is an object and its probe, the same file also has the names of a CXI file, as links, so that
-readers of CXI find image_1 (object) and image_2 (probe) without a copy.
+The attribute `axes` of a dataset ("object_y object_x") names two others as its axes; those are one-dimensional, regular, and in
+the same group. If there is an object and its probe, the same file also has the names of a CXI file, as links, so that readers of
+CXI find image_1 (object) and image_2 (probe) without a copy.
 
 Source of the CXI names: CXI specification 1.6 (F. R. N. C. Maia, Nature Methods 9 (2012) 854).
 """
@@ -25,7 +25,7 @@ CXI_VERSION = 160
 
 
 def draw(entry: h5py.Group, constants: Constants) -> list[Map]:
-    """Write each image as NXdata, the first one as what viewers open on; return them for pictures."""
+    """Write each image as NXdata, the first one as the default of viewers; return them for the JPEG files."""
     drawn = []
     for name, (header, array) in constants.items():
         axes = _axes(header, array, constants)
@@ -40,7 +40,7 @@ def draw(entry: h5py.Group, constants: Constants) -> list[Map]:
 
 
 def link_as_cxi(root: h5py.Group) -> None:
-    """Give object and probe their CXI names as well, where the file has them."""
+    """Add the CXI names of object and probe, if the file has them."""
     data = root["entry/data"]
     if not {"object", "probe", "pixel_size"} <= set(data):
         return

@@ -1,4 +1,4 @@
-"""Maps as small JPEG pictures for a quick look: viridis, contrast from the 1st to the 99th percentile, NaN dark grey.
+"""Maps as small JPEG images for a quick look: viridis, contrast from the 1st to the 99th percentile, NaN dark grey.
 
 Coordinates grow to the right and upwards, as in the TIFF. Small maps are enlarged by whole numbers, so that a pixel stays a
 square; larger ones are left as they are.
@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beamline_side.writers.atomic import replacing
-from beamline_side.writers.maps import Map
 from beamline_side.writers.tiff import upright
 from beamtide.errors import BadInput
+from beamtide.writers import FinishedProduct, Map, Outputs
 
 Array = NDArray[Any]
 SMALLEST = 256
@@ -46,6 +45,13 @@ def enlarged(image: Array) -> Array:
     return np.ascontiguousarray(image.repeat(times, axis=0).repeat(times, axis=1))
 
 
+def write(product: FinishedProduct, out: Outputs) -> None:
+    """Write a picture of every map of a product: the writer "jpeg"."""
+    for shown in product.maps:
+        caption = f"{product.product.scan} {product.product.pipeline} {shown.title}"
+        write_jpeg(out.path(f"_{shown.name}.jpg", "preview"), shown, caption)
+
+
 def write_jpeg(path: pathlib.Path, shown: Map, caption: str) -> None:
     """Write one preview; the caption goes into the file's comment."""
     try:
@@ -53,5 +59,4 @@ def write_jpeg(path: pathlib.Path, shown: Map, caption: str) -> None:
     except ImportError as error:
         raise BadInput("JPEG previews need Pillow: pip install 'beamtide[maps]'") from error
     picture = Image.fromarray(enlarged(coloured(upright(shown))))
-    with replacing(path) as part:
-        picture.save(part, format="JPEG", quality=92, comment=caption.encode())
+    picture.save(path, format="JPEG", quality=92, comment=caption.encode())

@@ -1,4 +1,4 @@
-"""A map: the values of a scan, put where they were measured.
+"""A map: the values of a scan on a grid.
 
 Gridding is by scan order: index i of a scan of shape (slow, fast) belongs to line i // fast; in a snake scan every second line
 runs backwards, as the measured positions show, or else as somebody said. Nothing is interpolated; what was not measured is NaN.
@@ -7,7 +7,6 @@ because viewers draw regular grids as images; the measured positions lie beside 
 of column and row.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -16,44 +15,10 @@ from numpy.typing import NDArray
 
 from beamtide.gridding import by_order, runs_back_and_forth
 from beamtide.messages.metadata import Scan, ScanState
+from beamtide.writers import Axis, Map, Positions
 
+__all__ = ["Axis", "Map", "Positions", "axes_of", "grid", "line_slices"]
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis of a map: a regular grid, and what was measured (same shape as the map) where it is known."""
-
-    name: str
-    values: Array
-    units: str
-    measured: Array | None = None
-
-    @property
-    def step(self) -> float:
-        """The distance of two neighbours; 1 for a single one."""
-        return float(self.values[1] - self.values[0]) if len(self.values) > 1 else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """Where each index was measured: x and y of the sample, by index, NaN where unknown."""
-
-    x: Array
-    y: Array
-    units_x: str = "um"
-    units_y: str = "um"
-
-
-@dataclass(frozen=True, slots=True)
-class Map:
-    """Values on axes, slowest first."""
-
-    name: str
-    values: Array
-    units: str
-    axes: tuple[Axis, ...]
-    title: str = ""
 
 
 def as_told(state: ScanState | None, snake: bool | None) -> ScanState | None:
@@ -111,13 +76,13 @@ def _axis(measured: tuple[str, Array, str], dimension: int) -> Axis:
     name, values, units = measured
     means = values if values.ndim == 1 else _means(values, dimension)
     line = _straight(means)
-    if line is None:  # nothing was measured, or nothing moved: the numbers of the pixels are all there is
+    if line is None:  # nothing was measured, or nothing moved: use pixel numbers
         return Axis(name, np.arange(len(means), dtype=float), "1", values)
     return Axis(name, line, units, values)
 
 
 def _runs_along(x: Array, y: Array) -> bool:
-    """Whether x is the fast axis: its columns differ more, and the rows of y, than the other way round."""
+    """Whether x is the fast axis: x differs more between columns, and y between rows, than the other way round."""
     spans = [_span(_means(values, dimension)) for values, dimension in ((x, 1), (y, 0), (y, 1), (x, 0))]
     return spans[0] * spans[1] >= spans[2] * spans[3]
 

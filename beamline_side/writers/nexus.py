@@ -1,12 +1,15 @@
-"""The finished result file of a product: NeXus, readable by every HDF5 of the last ten years, and it explains itself.
+"""The finished result file of a product: self-describing NeXus, readable by every HDF5 library of the last ten years.
 
-    entry            NXentry; `default` leads to the map with the largest signal, so a viewer opens on a picture
+    entry            NXentry; `default` leads to a map, so a viewer opens on a picture
       data           every dataset under its own name, rows by acquisition index ("area/Fe_K" lies in a group "area")
       maps, curves   the same, by scan order on calibrated axes, one NXdata each (two- and one-dimensional scans)
       images         per-scan datasets with two axes, such as a reconstructed object (see `images`)
       spectra        per-scan datasets with their energy axis
       process        program, settings, calibration files, versions, one row of provenance per task
       holes          indexes without a result, and why
+
+What a modality wants to be shown, it says in the attributes of its datasets: `show` "first" (of several maps, the one with the
+largest sum), `axis` (the dataset that a spectrum lies over), `axes` (those of an image).
 
 The file is a function of what the sink keeps: results are copied batch by batch, so memory does not grow with the scan;
 only datasets with one number per index are held for the maps. `write_result` puts a whole file at the path it is given;
@@ -38,7 +41,7 @@ MAPPED = "fiu"
 
 @dataclass(slots=True)
 class _Copy:
-    """What was learned while the results were copied."""
+    """What was found out while the results were copied."""
 
     tables: dict[str, tuple[DatasetHeader, h5py.Dataset]] = field(default_factory=dict)
     constants: dict[str, tuple[DatasetHeader, Array]] = field(default_factory=dict)
@@ -47,7 +50,7 @@ class _Copy:
 
 
 def write_result(path: pathlib.Path, content: Content) -> list[maps.Map]:
-    """Write a complete, checksummed result file at `path`, and return its maps for pictures."""
+    """Write a complete, checksummed result file at `path`, and return its maps for TIFF and JPEG."""
     with h5py.File(path, "w", libver=("earliest", "v110"), track_order=True) as root:
         root.attrs.update({"NX_class": "NXroot", "default": "entry", "file_time": clock.iso()})
         entry = rows.group(root, "entry", "NXentry")
@@ -121,7 +124,8 @@ def _draw(entry: h5py.Group, content: Content, copy: _Copy) -> list[maps.Map]:
         drawn.append(maps.Map(name, _with_holes(table, scan, copy.holes), header.units or "1", axes, title))
         show_map(rows.group(entry, place, "NXcollection"), drawn[-1])
     if drawn:
-        entry.attrs["default"] = f"{place}/{_default(drawn)}"
+        wanted = {name for name, (header, _) in flat.items() if header.attributes.get("show") == "first"}
+        entry.attrs["default"] = f"{place}/{_default(drawn, wanted)}"
     return drawn
 
 
@@ -142,10 +146,10 @@ def _own_positions(flat: dict[str, tuple[DatasetHeader, h5py.Dataset]]) -> maps.
     return maps.Positions(x[()], y[()], header_x.units, header_y.units)
 
 
-def _default(drawn: list[maps.Map]) -> str:
-    areas = [shown for shown in drawn if shown.name.startswith("area/") and "Scatter" not in shown.name]
-    if areas:
-        return max(areas, key=lambda shown: _total(shown.values)).name
+def _default(drawn: list[maps.Map], wanted: set[str]) -> str:
+    first = [shown for shown in drawn if shown.name in wanted]
+    if first:
+        return max(first, key=lambda shown: _total(shown.values)).name
     return next((shown.name for shown in drawn if shown.name == "x"), drawn[0].name)
 
 
@@ -155,24 +159,26 @@ def _total(values: Array) -> float:
 
 
 def _spectra(entry: h5py.Group, data: h5py.Group, copy: _Copy) -> None:
-    """Give every one-dimensional per-scan dataset an NXdata, unless it is the axis of an image.
+    """Give every one-dimensional per-scan dataset an NXdata, unless it is the axis of another one.
 
-    Its axis is the dataset that its attribute "axis" names, or "energy"; where that has another length, the channels' numbers.
+    Its axis is the dataset that its attribute "axis" names; where there is none of that length, the channels' numbers.
     """
-    axes = {axis for header, _ in copy.constants.values() for axis in header.attributes.get("axes", "").split()}
+    said = [header.attributes for header, _ in copy.constants.values()]
+    axes = {axis for one in said for axis in (*one.get("axes", "").split(), one.get("axis", ""))}
     for name, (header, array) in copy.constants.items():
-        axis = header.attributes.get("axis", "energy")
-        if name == axis or name in axes or array.ndim != 1 or array.dtype.kind not in MAPPED:
+        axis = header.attributes.get("axis", "")
+        if name in axes or array.ndim != 1 or array.dtype.kind not in MAPPED:
             continue
         known = copy.constants.get(axis)
         fits = known is not None and known[1].shape == array.shape
+        label = axis.rpartition("/")[2] if fits else "channel"
         made = rows.group(rows.group(entry, "spectra", "NXcollection"), name, "NXdata")
-        made.attrs.update({"signal": "data", "axes": ["energy" if fits else "channel"], "interpretation": "spectrum"})
+        made.attrs.update({"signal": "data", "axes": [label], "interpretation": "spectrum"})
         made.attrs["title"] = f"{header.long_name or name} ({header.units or '1'})"
         made["data"] = data[name]
         if fits:
-            made["energy"] = data[axis]
+            made[label] = data[axis]
         else:
-            rows.field(made, "channel", np.arange(len(array)), "1", long_name="channel")
+            rows.field(made, label, np.arange(len(array)), "1", long_name="channel")
         if "default" not in entry.attrs:
             entry.attrs["default"] = f"spectra/{name}"

@@ -1,6 +1,6 @@
-"""What goes into a result file: plain values, no service and no file.
+"""The content of a result file: plain values, no service and no file.
 
-Invariants: rows of a dataset stand at their acquisition index; rows without a result are NaN (0 for integers); per-scan
+Invariants: rows of a dataset are at their acquisition index; rows without a result are NaN (0 for integers); per-scan
 datasets are merged as their headers say, wide enough (64 bit) that a sum does not overflow or lose digits.
 """
 
@@ -24,7 +24,7 @@ Batch = tuple[StoreRequest, Arrays]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A product and all that explains it; its results are read one by one."""
+    """A product with its settings, scan and positions; its results are read one by one."""
 
     product: Product
     modality: str
@@ -35,7 +35,7 @@ class Content:
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Calibration files: name -> content."""
     corrections: int = 0
-    """How often results in it had been corrected."""
+    """How many corrections it contains."""
     positions_settings: str = ""
     """The settings of the pipeline that the positions came from."""
 

@@ -1,4 +1,4 @@
-"""Where a result comes from, as NeXus groups: NXprocess with notes, one row per task, and the holes.
+"""The provenance of results as NeXus groups: NXprocess with notes, one row per task, and the holes.
 
 Notes are NXnote groups (type, data), which viewers show as text; a calibration file that is no text is kept as bytes.
 """

@@ -1,4 +1,4 @@
-"""The positions file that ptypy's loader for P06 reads (`P06Scan`): where every index was measured, and where its beam went.
+"""The positions file for ptypy's P06 loader (`P06Scan`): the position of every index, and the centre of its beam.
 
     /axes/<motor>                                 positions by index, NaN where a trigger was lost, in the motor's unit there
     /detectors/<pipeline>/centre_of_mass/{x,y}    pixels by index, where the product has com_x and com_y
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamline_side.writers import rows
-from beamline_side.writers.maps import Positions
 from beamtide import units
 from beamtide.errors import BadInput
+from beamtide.writers import FinishedProduct, Outputs, Positions
 
 MOTORS = {
     **{f"scan{axis}": "um" for axis in "uvwxyz"},
@@ -26,8 +26,13 @@ MOTORS = {
 """Motor -> the unit that the loader takes its numbers in."""
 
 
+def write(product: FinishedProduct, out: Outputs) -> None:
+    """Write where every index was measured: the writer "ptypy"."""
+    write_positions(out.path("_positions.h5"), product.file, product.positions)
+
+
 def write_positions(path: pathlib.Path, result: pathlib.Path, positions: Positions | None) -> None:
-    """Write the positions file beside a finished result file; BadInput when there are no positions, or not as lengths."""
+    """Write the positions file beside a finished result file; BadInput when there are no positions, or no lengths."""
     with h5py.File(result, "r") as found, h5py.File(path, "w", libver=("earliest", "v110")) as file:
         data = found["entry/data"]
         x, y = _measured(data, positions)

@@ -1,8 +1,8 @@
-"""Arrays of results into HDF5 datasets: the one place that knows how rows, units and checksums lie in a file.
+"""Writes arrays of results into HDF5 datasets: the layout of rows, units and checksums in a file.
 
-A per-index dataset has the length of the scan from the beginning, filled with NaN (0 for integers), so that it never has to
-grow while somebody reads it; chunks hold about 256 KiB of whole rows. Every array carries `units`, in a finished file also
-its checksum (see `beamtide.results.checksum`).
+A per-index dataset has the length of the scan from the beginning, filled with NaN (0 for integers), so that it need not grow
+while it is read; chunks hold about 256 KiB of whole rows. Every array carries `units`, in a finished file also its checksum (see
+`beamtide.results.checksum`).
 """
 
 import math
@@ -66,7 +66,7 @@ def put(table: h5py.Dataset, start: int, array: Array) -> None:
 
 
 def field(parent: h5py.Group, name: str, value: Any, units: str = "", **attributes: Any) -> h5py.Dataset:
-    """Make a dataset that is known as a whole."""
+    """Write a whole dataset."""
     made = parent.create_dataset(name, data=value)
     if units:
         made.attrs["units"] = units
@@ -75,7 +75,7 @@ def field(parent: h5py.Group, name: str, value: Any, units: str = "", **attribut
 
 
 def seal(root: h5py.Group) -> None:
-    """Put its checksum on every dataset below; datasets with several names are read once."""
+    """Write the checksum of every dataset below; datasets with several names are read once."""
 
     def one(_: str, item: h5py.HLObject) -> None:
         if isinstance(item, h5py.Dataset):

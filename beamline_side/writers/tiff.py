@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beamline_side.writers.atomic import replacing
-from beamline_side.writers.maps import Map
 from beamtide.errors import BadInput
+from beamtide.writers import FinishedProduct, Map, Outputs
 
 Array = NDArray[Any]
 MICRON = {"um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "m": 1e6}
@@ -24,6 +23,13 @@ def upright(shown: Map) -> Array:
     slow, fast = shown.axes
     values = shown.values[::-1] if slow.step > 0 else shown.values
     return values if fast.step > 0 else values[:, ::-1]
+
+
+def write(product: FinishedProduct, out: Outputs) -> None:
+    """Write every map of a product: the writer "tiff"."""
+    facts = {name: getattr(product.product, name) for name in ("scan", "pipeline", "settings")}
+    for shown in product.maps:
+        write_tiff(out.path(f"_{shown.name}.tif", "maps"), shown, facts)
 
 
 def write_tiff(path: pathlib.Path, shown: Map, facts: dict[str, str]) -> None:
@@ -44,8 +50,7 @@ def write_tiff(path: pathlib.Path, shown: Map, facts: dict[str, str]) -> None:
         "max": float(good.max()) if good.size else 1.0,
         "Info": "\n".join(f"{key}={value}" for key, value in {**facts, **_origin(shown)}.items()),
     }
-    with replacing(path) as part:
-        tifffile.imwrite(part, image, imagej=True, resolution=(1.0 / width, 1.0 / height), metadata=metadata)
+    tifffile.imwrite(path, image, imagej=True, resolution=(1.0 / width, 1.0 / height), metadata=metadata)
 
 
 def _origin(shown: Map) -> dict[str, str]:

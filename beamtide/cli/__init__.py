@@ -1,1 +1,1 @@
-"""The command `beamtide`, a file per group of commands."""
+"""The command `beamtide`: one file per group of commands."""

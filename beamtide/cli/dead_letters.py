@@ -1,4 +1,4 @@
-"""Commands for dead letters: dlq list|show|retry|drop|export. A task may be named by the beginning of its name."""
+"""Commands for dead letters: dlq list|show|retry|drop|export. The beginning of a task's id is enough to name it."""
 
 import pathlib
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ One = Annotated[str, typer.Argument(metavar="TASK", help="As `dlq list` shows it
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    dead = typer.Typer(help="Look at tasks that failed for good, run them again, take them home.", no_args_is_help=True)
+    dead = typer.Typer(help="Look at tasks that were abandoned, retry them, or export them.", no_args_is_help=True)
     dead.command("list")(dead_list)
     dead.command("show")(dead_show)
     dead.command("retry")(dead_retry)
@@ -50,7 +50,7 @@ def dead_list(
 
 
 def dead_show(task: One, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """Show all that is known of a dead letter: reason, traceback, last words."""
+    """Show all that is known of a dead letter: reason, traceback, standard error output."""
     from beamtide.bundle import plain
     from beamtide.client.client import Client
 
@@ -70,23 +70,23 @@ def dead_show(task: One, config: SiteFile = DEFAULT_SITE, as_json: Json = False)
 
 
 def dead_retry(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """Run dead letters again; what they give fills their holes, and the result file is written anew."""
+    """Retry dead letters. Their results fill the holes, and the result file is written again."""
     from beamtide.client.client import Client
 
     with Client(config) as client:
         found = matching(which, client.dead_letters())
         client.retry(found)
-    answer({"retried": [one.task.id for one in found]}, [f"{_tasks(found)} again."], as_json=as_json)
+    answer({"retried": [one.task.id for one in found]}, [f"{_tasks(found)} retried."], as_json=as_json)
 
 
 def dead_drop(which: Which, config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """Forget dead letters; their holes stay."""
+    """Delete dead letters. Their holes stay."""
     from beamtide.client.client import Client
 
     with Client(config) as client:
         found = matching(which, client.dead_letters())
         client.drop(found)
-    answer({"dropped": [one.task.id for one in found]}, [f"{len(found)} forgotten; the holes stay."], as_json=as_json)
+    answer({"dropped": [one.task.id for one in found]}, [f"{len(found)} dropped; the holes stay."], as_json=as_json)
 
 
 def dead_export(
@@ -96,7 +96,7 @@ def dead_export(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Write a bundle that fails anywhere: task, settings, calibration, traceback."""
+    """Write a bundle that can be rerun anywhere: task, settings, calibration, traceback."""
     from beamtide import bundle
     from beamtide.client.client import Client
 
@@ -104,14 +104,14 @@ def dead_export(
         made = _bundle(client, _only(task, client.dead_letters()))
     missing = bundle.write(made, to, with_inputs=with_inputs)
     lines = [
-        f"{to} is written. Run it: beamtide work --bundle {to}",
-        *(f"{name} is not there, so it has no copy." for name in missing),
+        f"{to} is written. Rerun it: beamtide rerun {to}",
+        *(f"{name} does not exist, so it was not copied." for name in missing),
     ]
     answer({"bundle": str(to), "task": made.letter.task.id, "missing": missing}, lines, as_json=as_json)
 
 
 def matching(text: str, letters: "Sequence[DeadLetter]") -> "list[DeadLetter]":
-    """Return the letters that somebody means: a task, all of a scan (and pipeline), or the one whose name begins so."""
+    """Return the letters that `text` names: a task, all of a scan (and pipeline), or the one whose id begins with it."""
     if same := [one for one in letters if one.task.id == text]:
         return same
     if group := [one for one in letters if text in (one.task.scan, f"{one.task.scan}/{one.task.pipeline}")]:
@@ -120,9 +120,7 @@ def matching(text: str, letters: "Sequence[DeadLetter]") -> "list[DeadLetter]":
     if not found:
         raise BadInput(f"there is no dead letter {text!r}; see `beamtide dlq list`")
     if len(found) > 1:
-        raise BadInput(
-            f"{text} is the beginning of {len(found)} tasks, such as {found[0].task.id}; write more of it, or SCAN/PIPELINE"
-        )
+        raise BadInput(f"{len(found)} tasks begin with {text}, such as {found[0].task.id}; write more of it, or SCAN/PIPELINE")
     return found
 
 
@@ -155,4 +153,4 @@ def _short(reason: str) -> str:
 
 
 def _tasks(found: "Sequence[DeadLetter]") -> str:
-    return f"{len(found)} tasks run" if len(found) > 1 else f"{found[0].task.id} runs"
+    return f"{len(found)} tasks are" if len(found) > 1 else f"{found[0].task.id} is"

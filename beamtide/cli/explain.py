@@ -1,6 +1,6 @@
-"""`beamtide explain`: what goes on, one line per pipeline and job, and why nothing moves where nothing moves.
+"""`beamtide explain`: the state of each pipeline and job in one line, and why something waits.
 
-It asks the services for what they know and puts their own sentences together; a service that does not answer is a line, too.
+It puts together what the services answer; a service that does not answer gets a line, too.
 """
 
 from collections import Counter
@@ -11,8 +11,8 @@ import msgspec
 import typer
 
 from beamtide import clock
-from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, duration
-from beamtide.errors import BadInput, NoAnswer
+from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, duration, states_of
+from beamtide.errors import NoAnswer
 
 if TYPE_CHECKING:
     from beamtide.client.client import Client
@@ -34,15 +34,12 @@ def explain(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Say what goes on and why: one line per pipeline and job."""
+    """Explain the state of each pipeline and job in one line, and why something waits."""
     from beamtide.client.client import Client
-    from beamtide.client.snapshot import snapshot
+    from beamtide.client.snapshot import newest_scan, snapshot
 
     with Client(config) as client:
-        known = client.scans(scan)
-        if scan and not known:
-            raise BadInput(f"there is no scan {scan!r}; see `beamtide scan list`")
-        name = max(known, key=lambda state: state.version).scan.id if known else scan
+        name = newest_scan(client, scan)
         shot = snapshot(client, name)
         jobs, silence = _jobs(client)
         letters = [letter for letter in client.dead_letters() if letter.task.scan == name]
@@ -67,7 +64,7 @@ def lines(shot: "Snapshot", jobs: "Jobs | None", letters: "Sequence[DeadLetter]"
 
 
 def plain(known: "Jobs") -> dict[str, Any]:
-    """Return what the autoscaler told as plain values with names."""
+    """Return the answer of the autoscaler as plain values with names."""
     return {name: _plain(getattr(known, name)) for name in known.__struct_fields__}
 
 
@@ -81,13 +78,13 @@ def _jobs(client: "Client") -> "tuple[Jobs | None, str]":
     try:
         return client.jobs(), ""
     except NoAnswer:
-        return None, "the autoscaler does not answer, so nothing new is started: is `beamtide autoscale` running?"
+        return None, "the autoscaler does not answer, so no new jobs are started; is `beamtide autoscale` running?"
 
 
 def _pipeline(row: "PipelineRow", pipeline: "PipelineReport | None", jobs: "Sequence[JobReport]", notes: list[str]) -> str:
     if row.finished:
-        return "done." + (f" {row.lost} of {row.total} tasks were lost." if row.lost else "")
-    parts = [f"{row.done} of {row.total or '?'} tasks."]
+        return f"finished. {row.total} tasks: {states_of(row)}."
+    parts = [f"{row.total or '?'} tasks: {states_of(row)}."]
     if pipeline is not None:
         there = pipeline.pending + pipeline.starting + pipeline.working
         parts.append(f"{pipeline.working} of {there} jobs work{_waiting(jobs)}. {_sentence(pipeline.because)}")

@@ -28,11 +28,11 @@ def keys_new(  # noqa: PLR0913, PLR0917  one argument per option
     role: Annotated[str, typer.Argument(help="component, worker, user or viewer; the first one must be component.")],
     name: Annotated[str, typer.Option(help="What the key is called (default: as its role).")] = "",
     beamtime: Annotated[str, typer.Option(help="Only for this beamtime (default: for any).")] = "",
-    days: Annotated[float, typer.Option(min=0, help="How long it opens the site (default: 14, and 3650 for components).")] = 0.0,
+    days: Annotated[float, typer.Option(min=0, help="Days until it expires (default: 14, and 3650 for components).")] = 0.0,
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Make a key; whoever is to use it gets the file."""
+    """Make a key. Give the file to the person who will use it."""
     from beamtide.pump.authentication import new_pair
     from beamtide.security.key_files import COMPONENT, Identity, KeyEntry, read_identity, write
     from beamtide.security.roles import ROLES
@@ -52,11 +52,11 @@ def keys_new(  # noqa: PLR0913, PLR0917  one argument per option
     path = write(folder, Identity(entry, secret, server))
     value = {"name": entry.name, "role": role, "beamtime": beamtime, "expires": clock.iso(expires), "file": str(path)}
     line = f"{path} opens {config} for a {role} until {clock.iso(expires)[:10]}"
-    answer(value, [line, "Who uses it sets BEAMTIDE_KEY to their copy of the file (mode 600)."], as_json=as_json)
+    answer(value, [line, "Its user sets BEAMTIDE_KEY to the path of their copy (mode 600)."], as_json=as_json)
 
 
 def keys_list(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """List the keys that open this site, with when they end."""
+    """List the keys that open this site, and when they expire."""
     from beamtide.security.key_files import read_allowed
 
     now, found = clock.utc(), read_allowed(_folder(config))
@@ -69,11 +69,11 @@ def keys_list(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
 def keys_revoke(
     name: Annotated[str, typer.Argument(help="As `keys list` shows it.")], config: SiteFile = DEFAULT_SITE, as_json: Json = False
 ) -> None:
-    """Close the site to a key, at once, also for who is connected."""
+    """Revoke a key. It is refused at once, also on open connections."""
     from beamtide.security.key_files import revoke
 
     revoke(_folder(config), name)
-    answer({"revoked": name}, [f"{name} opens nothing any more; running services know within a second."], as_json=as_json)
+    answer({"revoked": name}, [f"{name} is revoked; running services refuse it within a second."], as_json=as_json)
 
 
 def _until(expires: float, now: float) -> str:

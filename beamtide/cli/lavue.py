@@ -1,6 +1,6 @@
-"""The command `lavue`: pictures of a scan for the viewer Lavue on this machine.
+"""The command `lavue`: live images of a scan for the viewer Lavue on this machine.
 
-Lavue knows no keys, so its stream is for this machine alone; the way to the services is that of every command.
+Lavue has no encryption, so its stream is for this machine only. The command itself reaches the services as every command does.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def lavue(
     port: Annotated[int, typer.Option(min=1024, max=65535, help="Of this machine's loopback address.")] = 5535,
     as_json: Json = False,
 ) -> None:
-    """Show maps and reconstructions in Lavue while they grow, until Ctrl-C. With --json: which pictures there are now."""
+    """Show maps and reconstructions in Lavue while they grow, until Ctrl-C. With --json: list the images there are now."""
     from beamtide.client.live_maps import Galleries
     from beamtide.config import site
 
@@ -43,7 +43,7 @@ def lavue(
 
 
 def stream(deployment: "Deployment", scan: str, port: int, stopped: Callable[[], bool]) -> None:
-    """Send the pictures of a scan ("": of the newest) to whoever listens on this machine, until stopped."""
+    """Send the images of a scan ("": of the newest) to viewers on this machine, until stopped."""
     from beamtide.client.lavue_stream import Picture, Programme
     from beamtide.client.live_maps import Galleries
     from beamtide.pump import Publisher
@@ -52,7 +52,7 @@ def stream(deployment: "Deployment", scan: str, port: int, stopped: Callable[[],
         say(f"lavue -s zmq -c 127.0.0.1:{port} -x     (with AutoZMQStreamTopics=true in its configuration). Ctrl-C ends.")
         programme, pictures = Programme(), dict[str, Picture]()
         while not stopped():
-            with contextlib.suppress(NoAnswer):  # a service is just being started again: what there was is still shown
+            with contextlib.suppress(NoAnswer):  # a service is restarting: the viewer keeps what it has
                 pictures = galleries.look()
             publisher.send(programme.due(pictures, clock.monotonic()))
             clock.pause(REFRESH)

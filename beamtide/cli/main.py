@@ -27,7 +27,7 @@ Start with `beamtide demo`. Commands read site.yaml in this folder, or what -c o
 
 @dataclass(slots=True)
 class _Wishes:
-    """Options in front of the command."""
+    """Options that stand before the command."""
 
     traceback: bool = False
 
@@ -36,7 +36,7 @@ class _Interrupted(Exception):
     """Ctrl-C, carried past click, which would say only "Aborted."."""
 
 
-class _Commands(typer.core.TyperGroup):
+class _CommandGroup(typer.core.TyperGroup):
     """All commands."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -51,7 +51,7 @@ def build(wishes: _Wishes | None = None) -> typer.Typer:
     """Return the application with all commands that are installed."""
     kept = wishes or _Wishes()
     app = typer.Typer(
-        cls=_Commands,
+        cls=_CommandGroup,
         help=ABOUT,
         no_args_is_help=True,
         add_completion=False,
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0
     except (_Interrupted, KeyboardInterrupt):
-        complain("\nInterrupted. What is done stays done; the same command goes on from there.")
+        complain("\nInterrupted. Finished work is kept; the same command continues from there.")
         return 130
     except BeamtideError as error:
         if wishes.traceback:
@@ -103,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if wishes.traceback:
             raise
-        complain(f"beamtide stumbled over its own feet: {type(error).__name__}: {error}; `beamtide --debug …` shows where")
+        complain(f"Internal error: {type(error).__name__}: {error}; `beamtide --debug …` shows where")
         return 75
     return 0
 

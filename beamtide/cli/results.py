@@ -43,17 +43,17 @@ def get(  # noqa: PLR0913, PLR0917 - the options of a command
         raise BadInput(f"{scan} has no {name!r}; there are: {', '.join(found)}")
     files = sorted({found.files[one.partition("/")[0]] for one in chosen})
     problems = [problem for file in files for problem in reading.verify(file)] if verify else []
-    written = _deliver(_Order(scan, name, chosen, kind, folder), to) if to else []
+    written = _deliver(_Export(scan, name, chosen, kind, folder), to) if to else []
     lines = [str(path) for path in written] or ([] if verify else chosen)
-    lines += problems or ([f"{len(files)} files are what was written."] if verify else [])
+    lines += problems or ([f"{len(files)} files are as they were written."] if verify else [])
     answer({"scan": scan, "datasets": chosen, "files": files, "written": written, "problems": problems}, lines, as_json=as_json)
     if problems:
         raise typer.Exit(1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """What somebody wants to have, from which folder of results."""
+class _Export:
+    """What to export, in which format, from which folder of results."""
 
     scan: str
     name: str
@@ -62,25 +62,25 @@ class _Order:
     processed: pathlib.Path
 
 
-def _deliver(order: _Order, to: pathlib.Path) -> list[pathlib.Path]:
-    """Copy the files of a scan, or export the chosen datasets one by one; never over what is there."""
+def _deliver(wanted: _Export, to: pathlib.Path) -> list[pathlib.Path]:
+    """Copy the files of a scan, or export the chosen datasets one by one; existing files are never overwritten."""
     from beamtide.results import reading
 
-    if order.kind:
-        choice(order.kind, ("npy", "csv", "tif"), "export format")
-    elif not order.name:
-        return [reading.copy_to(order.scan, to, order.processed)]
-    elif order.name in order.chosen:
-        raise BadInput(f"{order.name} is one dataset of a file; add --as npy, csv or tif, or name only the pipeline")
-    found = reading.open(order.scan, order.processed)
+    if wanted.kind:
+        choice(wanted.kind, ("npy", "csv", "tif"), "export format")
+    elif not wanted.name:
+        return [reading.copy_to(wanted.scan, to, wanted.processed)]
+    elif wanted.name in wanted.chosen:
+        raise BadInput(f"{wanted.name} is one dataset of a file; add --as npy, csv or tif, or name only the pipeline")
+    found = reading.open(wanted.scan, wanted.processed)
     try:
         to.mkdir(parents=True, exist_ok=True)
-        if not order.kind:
-            source = found.files[order.name.partition("/")[0]]
+        if not wanted.kind:
+            source = found.files[wanted.name.partition("/")[0]]
             return [pathlib.Path(shutil.copy2(source, _free(to / source.name)))]
     except OSError as error:
         raise BadInput(f"cannot write to {to}: {error.strerror}; choose another folder with --to") from error
-    targets = {one: _free(to / f"{order.scan}_{one.replace('/', '_')}.{order.kind}") for one in order.chosen}
+    targets = {one: _free(to / f"{wanted.scan}_{one.replace('/', '_')}.{wanted.kind}") for one in wanted.chosen}
     return [reading.export(found[one], path) for one, path in targets.items()]
 
 

@@ -39,7 +39,7 @@ def submit(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Hand tasks to the distributor; sending the same ones again changes nothing."""
+    """Submit tasks to the distributor. Submitting the same tasks twice changes nothing."""
     from beamtide.client.client import Client
 
     tasks = read_tasks(file)
@@ -51,11 +51,11 @@ def submit(
 def cancel(
     scan: Annotated[str, typer.Argument(help="The scan.")],
     pipeline: Annotated[str, typer.Option(help="Only this pipeline.")] = "",
-    reason: Annotated[str, typer.Option(help="Stands in the results.")] = "cancelled",
+    reason: Annotated[str, typer.Option(help="Written into the results.")] = "cancelled",
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """End all open tasks of a scan; what is computed already stays."""
+    """Abandon all open tasks of a scan. Results that exist stay."""
     from beamtide.client.client import Client
 
     with Client(config) as client:
@@ -73,7 +73,7 @@ def scan_start(  # noqa: PLR0913, PLR0917 - the options of a command
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Say that a scan runs now."""
+    """Tell the metadata server that a scan runs now."""
     from beamtide.client.client import Client
     from beamtide.messages.base import ScanId
     from beamtide.messages.metadata import Scan
@@ -91,7 +91,7 @@ def scan_stop(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Say that no further frames of a scan will come; what was measured is still processed."""
+    """Tell the metadata server that a scan has ended. What was measured is still processed."""
     from beamtide.client.client import Client
 
     with Client(config) as client:

@@ -1,4 +1,4 @@
-"""What commands write: an object for programs, plain sentences and tables for people. Colours only repeat what words say.
+"""What commands print: a JSON object for programs, sentences and tables for people. Colours only repeat what the text says.
 
 rich is imported when something is drawn, so that `beamtide --help` stays quick.
 """
@@ -8,12 +8,13 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from beamtide import clock
 from beamtide.errors import BadInput
+from beamtide.point_states import STATES, said
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -27,13 +28,15 @@ SiteFile = Annotated[
     typer.Option("--config", "-c", envvar="BEAMTIDE_SITE", help="The site file.", show_default=True, metavar="SITE.yaml"),
 ]
 REASONS = 3
-"""How many reasons of lost tasks are shown; the result file has all of them."""
+"""How many reasons of abandoned tasks are shown; the result file has all of them."""
 PACE = 2.0
-"""Seconds between two lines on the same thing, where there is no terminal."""
+"""Seconds between two lines about the same pipeline, where there is no terminal."""
 DEFAULT_SITE = pathlib.Path("site.yaml")
-COLUMNS = ("pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to go")
-WIDTHS = (10, 6, 6, 9, 7, 9, 6, 6)
-"""So that the table does not jump while numbers grow."""
+AFTER = ("workers", "rate", "oldest", "to go")
+WIDTHS = {"pipeline": 10, "queued": 6, "running": 7, "done": 9, "workers": 7, "rate": 9, "oldest": 6, "to go": 6}
+"""Smallest column widths, so that the table does not jump while numbers grow."""
+ALWAYS = ("queued", "running", "done")
+"""States that always have a column; the others only while a task is in them."""
 
 
 def say(text: str) -> None:
@@ -48,7 +51,7 @@ def complain(text: str) -> None:
 
 
 def answer(value: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
-    """Write the result of a command: an object, or the same in words."""
+    """Print the result of a command: a JSON object, or the same as text."""
     if as_json:
         say(json.dumps(value, default=str))
     else:
@@ -57,7 +60,7 @@ def answer(value: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> Non
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of aligned columns; columns of numbers stand to the right."""
+    """Return lines of aligned columns; numbers are aligned to the right."""
     if not rows:
         return []
     widths = [max(len(row[position]) for row in (columns, *rows)) for position in range(len(columns))]
@@ -79,35 +82,47 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def cells(name: str, row: "PipelineRow") -> tuple[str, ...]:
-    """Return one pipeline of a snapshot as the cells of a line."""
-    total = str(row.total) if row.total else "?"
-    return (
-        name,
-        str(row.queued),
-        str(row.leased),
-        f"{row.done}/{total}",
-        str(row.workers),
-        f"{row.rate:.3g} pt/s" if 0 < row.rate < 100 else f"{row.rate:.0f} pt/s" if row.rate else "—",
-        duration(row.oldest) if row.oldest else "—",
-        "done" if row.finished else duration(row.to_go) if row.to_go else "—",
-    )
+def columns_of(shot: "Snapshot") -> tuple[str, ...]:
+    """Return the columns of a snapshot's table, by their names in `cells`."""
+    rows = shot.pipelines.values()
+    states = (state for state in STATES if state in ALWAYS or any(getattr(row, state) for row in rows))
+    return ("pipeline", *states, *AFTER)
+
+
+def cells(name: str, row: "PipelineRow") -> dict[str, str]:
+    """Return one pipeline of a snapshot as the cells of a line, by column."""
+    return {
+        "pipeline": name,
+        **{state: str(getattr(row, state)) for state in STATES},
+        "done": f"{row.done}/{row.total or '?'}",
+        "workers": str(row.workers),
+        "rate": f"{row.rate:.3g} pt/s" if 0 < row.rate < 100 else f"{row.rate:.0f} pt/s" if row.rate else "—",
+        "oldest": duration(row.oldest) if row.oldest else "—",
+        "to go": "finished" if row.finished else duration(row.to_go) if row.to_go else "—",
+    }
+
+
+def states_of(row: "PipelineRow") -> str:
+    """Return how many tasks are in each state, in words; states without any are left out."""
+    return ", ".join(f"{count} {said(state)}" for state in STATES if (count := getattr(row, state))) or "none"
 
 
 def lines_of(shot: "Snapshot") -> list[str]:
-    """Return a snapshot as text: the table, what the autoscaler thinks, and what does not move and why."""
-    found = table(COLUMNS, [cells(name, row) for name, row in shot.pipelines.items()])
+    """Return a snapshot as text: the table, the autoscaler's reasons, and what waits and why."""
+    columns = columns_of(shot)
+    drawn = [cells(name, row) for name, row in shot.pipelines.items()]
+    found = table([said(column) for column in columns], [[one[column] for column in columns] for one in drawn])
     thoughts = shot.autoscaler.split("; ") if shot.autoscaler else []
     found += [f"{'' if number else 'autoscaler':<12}{thought}" for number, thought in enumerate(thoughts)]
     return found + remarks_of(shot)
 
 
 def remarks_of(shot: "Snapshot") -> list[str]:
-    """Return what does not move and why, and what was lost."""
+    """Return what waits and why, and what was abandoned."""
     found = [f"{name}: {why}" for name, why in shot.notes.items()]
     for name, row in shot.pipelines.items():
-        if row.lost:
-            found.append(f"{name}: {row.lost} of {row.total} tasks lost")
+        if row.abandoned:
+            found.append(f"{name}: {row.abandoned} of {row.total} tasks abandoned")
             found += [f"  {reason}" for reason in row.reasons[-REASONS:]]
     return found
 
@@ -118,7 +133,7 @@ def progress(*, quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
     if quiet:
         yield lambda _: None
     elif not sys.stdout.isatty():
-        yield _Lines().show
+        yield _ProgressLines().show
     else:
         from rich.live import Live
 
@@ -127,14 +142,14 @@ def progress(*, quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
 
 
 def choice(value: str, known: Sequence[str], what: str) -> str:
-    """Return `value` if it is known; BadInput lists what is."""
+    """Return `value` if it is known; BadInput lists the known values."""
     if value not in known:
         raise BadInput(f"there is no {what} {value!r}; known: {', '.join(known) or 'none'}")
     return value
 
 
-class _Lines:
-    """Writes a line about a pipeline or the autoscaler when there is news of it, one every `PACE` seconds at most."""
+class _ProgressLines:
+    """Prints a line when a pipeline or the autoscaler has news, at most one every `PACE` seconds each."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
@@ -143,9 +158,10 @@ class _Lines:
     def show(self, shot: "Snapshot") -> None:
         for name, row in shot.pipelines.items():
             if row.total:
-                _, queued, leased, done, workers, rate, _, to_go = cells(name, row)
-                ahead = f", {queued} queued, {leased} leased, {workers} workers, {rate}, to go {to_go}"
-                self._news(name, f"{name}: {done} done" + ("" if row.finished else ahead), news=done, now=row.finished)
+                shown = cells(name, row)
+                ahead = "" if row.finished else f"; {row.workers} workers, {shown['rate']}, to go {shown['to go']}"
+                line = f"{name}: {row.total} tasks: {states_of(row)}{ahead}"
+                self._news(name, line, news=str(row.closed), now=row.finished)
         self._news("autoscaler", f"autoscaler  {shot.autoscaler}", news=shot.autoscaler)
         durability = shot.notes.get("durability", "")
         self._news("durability", f"durability: {durability}", news=durability)
@@ -164,10 +180,12 @@ def _drawn(shot: "Snapshot") -> "Group":
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, title=f"Beamtide · {shot.scan}", title_justify="left")
-    for column, width in zip(COLUMNS, WIDTHS, strict=True):
-        drawn.add_column(column, justify="left" if column == "pipeline" else "right", no_wrap=True, min_width=width)
+    columns = columns_of(shot)
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column == "pipeline" else "right"
+        drawn.add_column(said(column), justify=justify, no_wrap=True, min_width=WIDTHS.get(column))
     for name, row in shot.pipelines.items():
-        drawn.add_row(*cells(name, row))
+        drawn.add_row(*(cells(name, row)[column] for column in columns))
     below = lines_of(shot)[len(shot.pipelines) + 1 :]
     return Group(drawn, *(Text(f"  {line}") for line in below))
 
@@ -181,7 +199,7 @@ def log_line(level: str, event: str, facts: Mapping[str, Any], *, as_json: bool)
 
 
 def log_lines(*, as_json: bool) -> None:
-    """Let what a long-lived process says be one JSON object a line, for a collector of logs."""
+    """Make a long-lived process log one JSON object per line, for a log collector."""
     if as_json:
         import structlog
 

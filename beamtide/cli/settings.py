@@ -8,16 +8,15 @@ import typer
 
 from beamtide import registry
 from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, choice, table
+from beamtide.config.calibration import with_named
 from beamtide.errors import BadInput
 
 TELL = "Tell"
-ROLES = {"xrf": "cfg", "xrd": "poni"}
-"""The calibration file that each modality can be asked about."""
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    stored = typer.Typer(help="Keep, show and list settings on the metadata server.", no_args_is_help=True)
+    stored = typer.Typer(help="Store, show and list settings on the metadata server.", no_args_is_help=True)
     stored.command("put")(settings_put)
     stored.command("show")(settings_show)
     stored.command("list")(settings_list)
@@ -30,7 +29,7 @@ def settings_put(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Keep a pipeline's settings and calibration files; prints their digest."""
+    """Store a pipeline's settings and calibration files on the metadata server; prints their digest."""
     from beamtide.client.client import Client
 
     with Client(config) as client:
@@ -70,27 +69,28 @@ def settings_list(
 
 
 def settings_check(  # noqa: PLR0913, PLR0917  one argument per option
-    modality: Annotated[str, typer.Argument(help="xrf or xrd.")],
-    file: Annotated[pathlib.Path, typer.Argument(help="A PyMca configuration (.cfg), or a geometry (.poni).")],
+    modality: Annotated[str, typer.Argument(help="Whose file it is, such as xrf or xrd.")],
+    file: Annotated[pathlib.Path, typer.Argument(help="Its calibration file, such as a PyMca configuration or a geometry.")],
     sample: Annotated[
         pathlib.Path | None,
         typer.Option(help="A spectrum (.npy, .spe, result file) or a frame (.tif, .edf, .h5, .npy) to try it on."),
     ] = None,
     picture: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Where the picture of the sample goes (.png, .jpg); default: beside this folder's name."),
+        typer.Option(help="Where to write the image of the try-out (.png, .jpg)."),
     ] = None,
-    mask: Annotated[pathlib.Path | None, typer.Option(help="xrd: the mask that goes with the geometry.")] = None,
+    mask: Annotated[pathlib.Path | None, typer.Option(help="The mask that goes with a geometry.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of the pipeline, such as orientation=3.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a calibration file contains, what of it is ignored and what is wrong; exit code 2 if something is."""
-    choice(modality, sorted(ROLES), "modality")
-    calibration = {ROLES[modality]: file} | ({"mask": mask} if mask else {})
+    asked = registry.find("modalities", modality)
+    calibration = {asked.explains: file} | ({"mask": mask} if mask else {})
     for path in (*calibration.values(), *([sample] if sample else [])):
         if not path.is_file():
             raise BadInput(f"{path} is not a file")
-    found = registry.find("modalities", modality).explained(_values(setting or []), calibration, sample)
+    calibration = with_named(asked.name, calibration, file.resolve().parent)
+    found = asked.explained(_values(setting or []), calibration, sample)
     drawn = None
     if found.picture is not None:
         drawn = picture or pathlib.Path(f"{file.stem}_preview.png")
@@ -122,10 +122,8 @@ def _write(path: pathlib.Path, picture: Any) -> None:
     try:
         from PIL import Image
     except ImportError as error:
-        raise BadInput("pictures need Pillow: pip install 'beamtide[maps]'") from error
+        raise BadInput("images need Pillow: pip install 'beamtide[maps]'") from error
     try:
         Image.fromarray(picture).save(path)
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"cannot write the picture {path}: {error}; name a .png or .jpg in a folder that may be written"
-        ) from error
+        raise BadInput(f"cannot write the image {path}: {error}; name a .png or .jpg in a folder that may be written") from error

@@ -31,23 +31,24 @@ def check(file: Annotated[pathlib.Path, typer.Argument(help="The site file.")] =
 
 
 def schema(
-    what: Annotated[str, typer.Argument(help="site, pipeline, or the name of a modality.")] = "site",
+    what: Annotated[str, typer.Argument(help="site, pipeline, or the name of a modality or launcher.")] = "site",
     as_json: Annotated[bool, typer.Option("--json", help="Without line breaks.")] = False,
 ) -> None:
-    """Print the JSON Schema of a file, or of a modality's settings."""
+    """Print the JSON Schema of a file, or of the settings of a modality or launcher."""
     from beamtide import registry
     from beamtide.config.models import PipelineConfig, SiteConfig
 
     own: dict[str, Any] = {"site": SiteConfig, "pipeline": PipelineConfig}
-    modalities = registry.names("modalities")
-    choice(what, [*own, *modalities], "schema")
-    model = own[what] if what in own else registry.find("modalities", what).settings
+    groups = [group for group, needed in registry.GROUPS.items() if "settings" in needed]
+    plugins = {name: group for group in groups for name in registry.names(group)}
+    choice(what, [*own, *plugins], "schema")
+    model = own[what] if what in own else registry.find(plugins[what], what).settings
     say(json.dumps(model.model_json_schema(), indent=None if as_json else 2))
 
 
 def formats(as_json: Json = False) -> None:
-    """List the file formats and modalities that are installed."""
+    """List what is installed: formats, modalities, launchers, writers and components, those of other distributions too."""
     from beamtide import registry
 
-    found = {"formats": registry.names("formats"), "modalities": registry.names("modalities")}
+    found = {group: registry.names(group) for group in registry.GROUPS}
     answer(found, [f"{group:<12}{', '.join(names)}" for group, names in found.items()], as_json=as_json)

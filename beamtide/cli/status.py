@@ -1,4 +1,4 @@
-"""Commands that show how things are: topology, watch."""
+"""Commands that show the present state: topology, watch."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def topology(config: SiteFile = DEFAULT_SITE, as_json: Json = False) -> None:
-    """Show every component: where it is, how it is, and why it waits."""
+    """Show every component: its address, its state, and why it waits."""
     import msgspec
 
     from beamtide.client.client import Client
@@ -47,15 +47,13 @@ def watch(
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
-    """Follow a scan until its tasks are done. With --json: how it is now."""
+    """Follow a scan until all its tasks have a verdict. With --json: its state now."""
     from beamtide.client.client import Client
-    from beamtide.client.snapshot import snapshot
+    from beamtide.client.snapshot import newest_scan, snapshot
 
     with Client(config) as client:
-        known = client.scans(scan)
-        if not known:
-            raise BadInput(f"there is no scan {scan!r}; see `beamtide scan list`" if scan else "there is no scan yet")
-        name = scan or max(known, key=lambda state: state.version).scan.id
+        if not (name := newest_scan(client, scan)):
+            raise BadInput("there is no scan yet")
         if as_json:
             shot = snapshot(client, name)
             answer(shot.as_json(), lines_of(shot), as_json=True)

@@ -1,4 +1,4 @@
-"""What is sent in one message when there is much of it: tasks of a submission, names of dead letters. Pure."""
+"""Splits long lists into messages: tasks of a submission, ids of dead letters. Pure."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,11 +11,11 @@ from beamtide.messages.dead_letters import DeadLetter
 
 BATCH = 500
 LARGEST_TASK = 512 << 10
-"""Bytes of one task, and of a portion of tasks: a message to the distributor has 1 MiB at most."""
+"""The most bytes of one task, and of one batch of tasks: a message to the distributor has 1 MiB at most."""
 
 
 def portions(new: Sequence[tasks.Task]) -> Iterator[tuple[tasks.Task, ...]]:
-    """Yield tasks in portions that the distributor takes in one message; BadInput: a task that is too large for any."""
+    """Yield tasks in batches that fit into one message to the distributor; BadInput: a task that is too large."""
     portion: list[tasks.Task] = []
     size = 0
     for task in new:
@@ -32,7 +32,7 @@ def portions(new: Sequence[tasks.Task]) -> Iterator[tuple[tasks.Task, ...]]:
 
 
 def batches(letters: Sequence[DeadLetter]) -> Iterator[tuple[PipelineName, tuple[TaskId, ...]]]:
-    """Yield the names of tasks by pipeline, in batches that a buffer reads in a moment."""
+    """Yield the ids of tasks by pipeline, in batches that a buffer handles quickly."""
     for pipeline in {letter.task.pipeline for letter in letters}:
         names = tuple(letter.task.id for letter in letters if letter.task.pipeline == pipeline)
         for at in range(0, len(names), BATCH):

@@ -1,6 +1,6 @@
 """`beamtide.Client`: the public API of scripts and user interfaces. Thin: each method is one question to one service.
 
-Every method may raise NoAnswer (the service is not there) and BadInput (it refused, with its sentence).
+Every method may raise NoAnswer (the service does not answer) and BadInput (it refused, with its reason).
 """
 
 import pathlib
@@ -27,7 +27,7 @@ from beamtide.security.roles import Role
 
 @dataclass(frozen=True, slots=True)
 class FetchedArray:
-    """Rows `start <= index < stop` of a dataset, with what it is; rows of holes are NaN (0 for integers)."""
+    """Rows `start <= index < stop` of a dataset, with its header; rows of holes are NaN (0 for integers)."""
 
     values: NDArray[Any]
     header: results.DatasetHeader
@@ -39,9 +39,15 @@ class FetchedArray:
 class Client:
     """Talks to a running Beamtide. Use it in a `with` block, in one thread."""
 
-    def __init__(self, deployment: Deployment | pathlib.Path | str, patience: float = 10.0, role: Role = "user") -> None:
+    def __init__(
+        self,
+        deployment: Deployment | pathlib.Path | str,
+        patience: float = 10.0,
+        role: Role = "user",
+        caller: Caller | None = None,
+    ) -> None:
         self.deployment = deployment if isinstance(deployment, Deployment) else site.load(pathlib.Path(deployment))
-        self._caller, self._patience = Caller(identity_of(self.deployment, role)), patience
+        self._caller, self._patience = caller or Caller(identity_of(self.deployment, role)), patience
 
     def __enter__(self) -> Self:
         return self
@@ -56,15 +62,15 @@ class Client:
     # scans
 
     def scan_announced(self, scan: metadata.Scan, in_seconds: float = 0.0) -> None:
-        """Say that a scan will start, so that workers can be there when it does."""
+        """Announce a scan, so that workers are ready when it starts."""
         self._ask("metadata", metadata.ScanAnnounced(scan=scan, in_seconds=in_seconds))
 
     def scan_started(self, scan: metadata.Scan) -> None:
-        """Say that a scan runs."""
+        """Tell the metadata server that a scan runs."""
         self._ask("metadata", metadata.ScanStarted(scan=scan, at=clock.utc()))
 
     def scan_ended(self, scan: str, points: int = -1) -> None:
-        """Say that no further frames will come, and how many there were (-1: as planned)."""
+        """Tell the metadata server that a scan has ended, and with how many points (-1: as planned)."""
         self._ask("metadata", metadata.ScanEnded(scan=ScanId(scan), points=points, at=clock.utc()))
 
     def scans(self, scan: str = "") -> tuple[metadata.ScanState, ...]:
@@ -79,19 +85,19 @@ class Client:
     # tasks
 
     def submit(self, new: Sequence[tasks.Task]) -> None:
-        """Hand tasks to the distributor; returns once they are on its disk. NoAnswer: it has no room for more now.
+        """Submit tasks to the distributor; returns once they are on its disk. NoAnswer: it has no room for more now.
 
-        Tasks before one that found no room are accepted; submitting them again changes nothing.
+        Tasks before the one that found no room are accepted; submitting them twice changes nothing.
         """
         for some in portions(new):
             self._ask("distributor", tasks.SubmitRequest(tasks=some))
 
     def status(self, scan: str = "") -> tasks.TaskStatus:
-        """Return how far the tasks of a scan (or of all scans) are."""
+        """Return the counts of the tasks of a scan (or of all scans)."""
         return self._seek("distributor", tasks.StatusRequest(scan=ScanId(scan)), tasks.TaskStatus)
 
     def watch(self, scan: str = "", wait: float = 10.0) -> Iterator[tasks.TaskStatus]:
-        """Yield the status now, and each time that it changed."""
+        """Yield the task status now, and each time it changes."""
         after = -1
         while True:
             question = tasks.WatchTasksRequest(scan=ScanId(scan), after=after, wait=wait)
@@ -103,13 +109,13 @@ class Client:
                 after = status.version
 
     def cancel(self, scan: str, pipeline: str = "", reason: str = "cancelled") -> None:
-        """End all open tasks of a scan, in one pipeline or in all."""
+        """Abandon all open tasks of a scan, in one pipeline or in all."""
         self._ask("distributor", tasks.CancelRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline), reason=reason))
 
     # dead letters
 
     def dead_letters(self, pipeline: str = "") -> tuple[DeadLetter, ...]:
-        """Return the tasks that failed for good, newest first, without tracebacks; of one pipeline, or of all in turn."""
+        """Return the dead letters, newest first, without tracebacks; of one pipeline, or of all, one after the other."""
         found: list[DeadLetter] = []
         for name in self._pipelines(pipeline):
             known: dict[TaskId, DeadLetter] = {}
@@ -122,31 +128,31 @@ class Client:
         return tuple(found)
 
     def dead_letter(self, task: str) -> DeadLetter:
-        """Return one task that failed for good, with its traceback."""
+        """Return one dead letter, with its traceback."""
         for name in self._pipelines(""):
             if found := self._letters(name, DeadListRequest(task=TaskId(task))).letters:
                 return found[0]
         raise BadInput(f"there is no dead letter {task!r}; see `beamtide dlq list`")
 
     def retry(self, letters: Sequence[DeadLetter]) -> None:
-        """Run tasks that failed for good again; their results take the place of their holes."""
+        """Retry dead letters; their results take the place of their holes."""
         for name, some in batches(letters):
             self._ask(f"buffer.{name}", RetryRequest(tasks=some))
 
     def drop(self, letters: Sequence[DeadLetter]) -> None:
-        """Forget tasks that failed for good; their holes stay."""
+        """Delete dead letters; their holes stay."""
         for name, some in batches(letters):
             self._ask(f"buffer.{name}", DropRequest(tasks=some))
 
     # results
 
     def products(self, scan: str = "", pipeline: str = "") -> tuple[results.ProductState, ...]:
-        """Return what there is."""
+        """Return the products that exist."""
         question = results.ListRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline))
         return self._seek("sink", question, results.Products).products
 
     def subscribe(self, scan: str = "", pipeline: str = "", wait: float = 10.0) -> Iterator[results.ProductState]:
-        """Yield the latest state of every product, and again of each one that changed."""
+        """Yield the latest state of every product, then each product that changes."""
         after = 0
         while True:
             question = results.WatchRequest(after=after, wait=wait, scan=ScanId(scan), pipeline=PipelineName(pipeline))
@@ -157,13 +163,13 @@ class Client:
     def fetch(self, scan: str, dataset: str, start: int = 0, stop: int | None = None, settings: str = "") -> FetchedArray:
         """Return indexes `[start, stop)` of "pipeline/dataset" (default: all that is complete).
 
-        Of the product that was made with the settings of this digest; without one, of the newest.
+        `settings` is the digest of the product's settings; without it, the newest product is read.
         """
         pipeline, _, name = dataset.partition("/")
         found = [state for state in self.products(scan, pipeline) if settings in ("", state.product.settings)]
         if not found:
             made = f" with settings {settings[:8]}" if settings else ""
-            raise BadInput(f"there is nothing of pipeline {pipeline!r} for scan {scan!r}{made} yet")
+            raise BadInput(f"there are no results of pipeline {pipeline!r} for scan {scan!r}{made} yet")
         newest = max(found, key=lambda state: state.version)
         end = newest.complete if stop is None else stop
         question = results.FetchRequest(product=newest.product, dataset=name, start=start, stop=end)
@@ -173,13 +179,13 @@ class Client:
         return FetchedArray(arrays["data"], answer.header, answer.start, answer.stop, answer.holes)
 
     def preview(self, scan: str, pipeline: str, after: int = 0) -> tuple[Preview, Mapping[str, NDArray[Any]]]:
-        """Return what a task still at work shows, with its arrays (none: there is nothing newer than number `after`)."""
+        """Return the preview of a running task, with its arrays (none: there is nothing newer than number `after`)."""
         return newest_preview(self._caller, self.deployment, scan, pipeline, after)
 
     # settings
 
     def put_settings(self, pipeline: PipelineConfig) -> Digest:
-        """Keep a pipeline's settings and calibration files on the metadata server; return their digest."""
+        """Store a pipeline's settings and calibration files on the metadata server; return their digest."""
         prepared = settings.document_for(pipeline, site.shared_root(self.deployment), self.deployment.pipelines)
         for name, content in prepared.files.items():
             self._put(metadata.PutFileRequest(name=name, content=content))
@@ -187,7 +193,7 @@ class Client:
 
     def settings(self, digest: str) -> metadata.SettingsDocument:
         """Return the settings document with this digest."""
-        return self._seek("metadata", metadata.GetSettingsRequest(digest=Digest(digest)), metadata.Settings).document
+        return self._seek("metadata", metadata.GetSettingsRequest(digest=Digest(digest)), metadata.SettingsAnswer).document
 
     def settings_list(self, modality: str = "") -> tuple[tuple[Digest, metadata.SettingsDocument], ...]:
         """Return all settings documents, newest first."""
@@ -200,19 +206,19 @@ class Client:
     # components
 
     def topology(self) -> tuple[topology.ComponentReport, ...]:
-        """Return every component, as last heard of."""
+        """Return every component with its last known state."""
         return self._seek("topology", topology.TopologyRequest(), topology.Topology).components
 
     def gauge(self, pipeline: str) -> scaling.BufferGauge:
-        """Return the queue of a pipeline."""
+        """Return the gauge of a pipeline's buffer."""
         return self._seek(f"buffer.{pipeline}", scaling.GaugeRequest(), scaling.BufferGauge)
 
     def jobs(self) -> scaling.Jobs:
-        """Return the jobs, and why it is so many."""
+        """Return all jobs, and why there are that many."""
         return self._seek("autoscaler", scaling.JobsRequest(), scaling.Jobs)
 
     def scale(self, pipeline: str, most: int = -1, paused: bool = False) -> None:
-        """Let a pipeline have at most so many jobs (-1: as the site's caps say), or none for now."""
+        """Limit the jobs of a pipeline to `most` (-1: only the site's caps), or pause it."""
         self._ask("autoscaler", scaling.ScaleRequest(pipeline=PipelineName(pipeline), most=most, paused=paused))
 
     def _pipelines(self, only: str) -> list[str]:

@@ -1,13 +1,13 @@
-"""Pictures for the viewer Lavue: what goes over its ZMQ stream, and when. Pure.
+"""Images for the viewer Lavue: what is sent over its ZMQ stream, and when. Pure.
 
-Theory: Lavue takes one message per refresh (0.2 s), oldest first, and what comes faster lags ever more. So a picture goes out at
-most twice a second when it is new, and every other second when it is not, for whoever has just chosen it; the list of pictures
-goes out when it changes, and every five seconds for late joiners. A picture is shown only if its name changed, so names count.
-The first axis on the wire is the horizontal one, and buffers are contiguous. Metadata are always JSON: what does not say so is
-unpickled by Lavue.
+Theory: Lavue takes one message per refresh (0.2 s), oldest first, so a faster stream lags more and more. So an image that changed
+is sent at most twice a second, and one that did not change every other second, for viewers that have just selected it; the list
+of images is sent when it changes, and every five seconds for late joiners. Lavue redraws an image only if its name changed, so
+names count up. The first axis on the wire is the horizontal one, and buffers are contiguous. Metadata are always JSON: Lavue
+unpickles everything else.
 
 Clock policy: `now` in seconds of any monotonic clock.
-Source: lavue 3.16, `ZMQSource` (format "ZMQ Stream"), and how it was seen to behave.
+Source: lavue 3.16, `ZMQSource` (format "ZMQ Stream"), and tests with it.
 """
 
 import json
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEW, OLD, LIST = 0.5, 2.0, 5.0
-"""Seconds between two messages of a picture that changed, of one that did not, and of the list."""
+"""Seconds between two messages of an image that changed, of one that did not, and of the list."""
 END = b"JSON"
 
 
@@ -39,12 +39,12 @@ class Picture:
 
 
 def topic_of(text: str) -> str:
-    """Return a name as Lavue can take it: a slash shows nothing, a colon does not connect, a comma separates options."""
+    """Return a name that Lavue can use: it cannot show names with a slash, connect to names with a colon, or take a comma."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
 
 
 def frame(topic: str, picture: Picture, number: int) -> list[bytes]:
-    """Return the message that shows a picture."""
+    """Return the message with an image."""
     values = np.ascontiguousarray(np.asarray(picture.values, np.float32).T)
     facts = {
         "name": f"{picture.title} #{number}",
@@ -57,13 +57,13 @@ def frame(topic: str, picture: Picture, number: int) -> list[bytes]:
 
 
 def announcement(topics: list[str]) -> list[bytes]:
-    """Return the message that says which pictures there are."""
+    """Return the message with the list of images."""
     return [b"datasources", json.dumps({"datasources": topics}).encode(), END]
 
 
 @dataclass(slots=True)
 class Programme:
-    """What goes out when."""
+    """Decides which messages are sent when."""
 
     sent: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Topic -> version, and when."""

@@ -1,7 +1,7 @@
-"""Pictures of a scan while it runs: maps of its results so far, and what tasks at work show of theirs.
+"""Live images of a scan: maps of its results so far, and previews of running tasks.
 
-A dataset with one number per index becomes a map by scan order; one of the whole scan is a picture or a curve as it is. Of
-complex ones the amplitude is shown, of several modes the first. What did not change is not asked for again.
+A dataset with one number per index becomes a map by scan order; a dataset of the whole scan is an image or a curve as it is. Of
+complex data the amplitude is shown, of several modes the first. Data that did not change are not fetched twice.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from beamtide.client.client import Client
 from beamtide.client.lavue_stream import Picture, topic_of
+from beamtide.client.snapshot import newest_scan
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
 from beamtide.gridding import by_order, runs_back_and_forth
@@ -26,24 +27,24 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(slots=True)
 class Gallery:
-    """The pictures of one scan."""
+    """The images of one scan."""
 
     client: Client
     scan: str
     pictures: dict[str, Picture] = field(default_factory=dict)
     seen: dict[str, ProductState] = field(default_factory=dict)
-    """Each pipeline's product, as it was at the last look."""
+    """Each pipeline's product, as of the last call."""
     rows: dict[str, NDArray[Any] | None] = field(default_factory=dict)
-    """Of each dataset with one number per index, those that are here; None: it has more than one, and is no map."""
+    """The rows of each dataset that were fetched; None: it has more than one number per index, so it is no map."""
     previews: dict[str, int] = field(default_factory=dict)
 
     def look(self) -> dict[str, Picture]:
-        """Return all pictures as they are now; only what is new is asked for."""
+        """Return all images as they are now; only new data are fetched."""
         state = self.client.scans(self.scan)[0]
         products = sorted(self.client.products(self.scan), key=lambda one: one.version)
         for pipeline, product in {one.product.pipeline: one for one in products}.items():  # of several settings the newest
             if self.seen.get(pipeline) != product and not product.filed:
-                with contextlib.suppress(BadInput):  # they were put into files since we asked: what hangs stays
+                with contextlib.suppress(BadInput):  # its results were filed meanwhile: keep the images we have
                     self._take(state, product)
                     self.seen[pipeline] = product
         for name in self.client.deployment.pipelines:
@@ -54,7 +55,7 @@ class Gallery:
         return self.pictures
 
     def _take(self, state: ScanState, product: ProductState) -> None:
-        """Take what is new of a product's maps; and what it has of the whole scan, which is merged anew each time, at the end."""
+        """Fetch the new rows of a product's maps; datasets of the whole scan are merged each time, so only at the end."""
         pipeline, before = product.product.pipeline, self.seen.get(product.product.pipeline)
         same = before is not None and (before.product, before.corrections) == (product.product, product.corrections)
         for header in product.datasets:
@@ -76,7 +77,7 @@ class Gallery:
         return next(one for one in (seen, said, state.scan.snake) if one is not None)
 
     def _grown(self, name: str, product: ProductState, *, same: bool) -> NDArray[Any] | None:
-        """Return the rows of a dataset so far, asking only for those that are new; None if there are none, or it is no map."""
+        """Return the rows of a dataset so far, fetching only new ones; None if there are none, or it is no map."""
         if not same:
             self.rows.pop(name, None)
         if not product.complete:
@@ -103,7 +104,7 @@ class Gallery:
 
 
 class Galleries:
-    """The pictures of one scan, or always of the newest. Use it in a `with` block."""
+    """The images of one scan, or always of the newest. Use it in a `with` block."""
 
     def __init__(self, deployment: Deployment, scan: str = "") -> None:
         self._scan, self._client = scan, Client(deployment)
@@ -117,12 +118,8 @@ class Galleries:
 
     def look(self) -> dict[str, Picture]:
         """Return all pictures as they are now; none before the first scan. BadInput: there is no such scan."""
-        known = self._client.scans(self._scan)
-        if self._scan and not known:
-            raise BadInput(f"there is no scan {self._scan!r}; see `beamtide scan list`")
-        if not known:
+        if not (name := newest_scan(self._client, self._scan)):
             return {}
-        name = max(known, key=lambda state: state.version).scan.id
         if self._now is None or self._now.scan != name:
             self._now = Gallery(self._client, name)
         return self._now.look()
@@ -135,9 +132,9 @@ def _map(rows: NDArray[Any], scan: Scan, snake: bool, header: DatasetHeader, ver
 
 
 def _axes(arrays: Arrays, name: str, values: NDArray[Any]) -> tuple[tuple[str, str, str, str], tuple[float, float, float, float]]:
-    """Return labels and scales of a picture of an object, whose axes are in metres; plain ones of anything else."""
+    """Return labels and scales of an image: in micrometres for an object with axes in metres, else pixels."""
     x, y = arrays.get("object_x"), arrays.get("object_y")
     if x is None or y is None or not name.startswith("object") or values.shape != (len(y), len(x)):
         return ("", "", "", ""), (0.0, 0.0, 1.0, 1.0)
-    steps = (float(x[1] - x[0]), float(y[1] - y[0]))
-    return ("x", "y", "um", "um"), tuple(MICROMETRES * one for one in (float(x[0]), float(y[0]), *steps))  # type: ignore[return-value]
+    left, top, across, down = (MICROMETRES * float(one) for one in (x[0], y[0], x[1] - x[0], y[1] - y[0]))
+    return ("x", "y", "um", "um"), (left, top, across, down)

@@ -1,1 +1,1 @@
-"""What every component does alike: tell that it lives, end with its parent, keep its state folder."""
+"""What every component does: send heartbeats, end with its parent process, keep its state folder."""

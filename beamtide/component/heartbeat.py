@@ -1,4 +1,4 @@
-"""How a component without a socket of its own (source, writer, autoscaler) stays known to the topology manager."""
+"""Heartbeats of a component without a socket of its own (source, writer, autoscaler) to the topology manager."""
 
 import os
 import platform
@@ -14,13 +14,13 @@ from beamtide.version import __version__
 
 def card_of(deployment: Deployment, name: str, neighbours: tuple[str, ...] = ()) -> ComponentCard:
     """Return the card of a component of this deployment, in this process."""
-    pipeline = deployment.pipelines.get(name.partition(".")[2])
+    added, pipeline = deployment.added.get(name), deployment.pipelines.get(name.partition(".")[2])
     return ComponentCard(
         name=name,
-        kind=name.partition(".")[0],
+        kind=added.kind if added else name.partition(".")[0],
         address=deployment.address(name),
         upstream=neighbours,
-        configuration=pipeline.model_dump_json() if pipeline else deployment.site.model_dump_json(),
+        configuration=(added or pipeline or deployment.site).model_dump_json(),
         host=platform.node(),
         pid=os.getpid(),
         version=__version__,
@@ -29,14 +29,14 @@ def card_of(deployment: Deployment, name: str, neighbours: tuple[str, ...] = ())
 
 
 class ComponentHeartbeat:
-    """Says hello and beats; never waits for an answer."""
+    """Registers a component and sends its heartbeats; never waits for an answer."""
 
     def __init__(self, deployment: Deployment, name: str, caller: Caller) -> None:
         self._session = Session(card_of(deployment, name))
         self._address, self._caller = deployment.address("topology"), caller
 
     def beat(self, progress: dict[str, float], why: str = "") -> None:
-        """Beat if it is due; call this at least once a second."""
+        """Send a heartbeat if it is due; call this at least once a second."""
         for effect in self._session.tick(clock.monotonic(), "running", progress, why):
             if isinstance(effect, Send):
                 for letter in self._caller.tell(self._address, effect.message):

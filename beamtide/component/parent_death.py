@@ -1,4 +1,4 @@
-"""A process that must not outlive the one that started it."""
+"""Ends a process when its parent process ends."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""The folders of a deployment that only we may enter: journals, logs, cache, sockets. Whichever component is first makes them."""
+"""The state folders of a deployment (spools, logs, cache, sockets), open to this user only. The first component makes them."""
 
 import errno
 import os
@@ -10,19 +10,19 @@ from beamtide.errors import BadInput, Broken
 
 
 def prepare(deployment: Deployment) -> None:
-    """Make the state folders, for us alone; BadInput if that cannot be, Broken if the disk is full."""
+    """Make the state folders, open to this user only; BadInput if that is not possible, Broken if the disk is full."""
     for folder in (deployment.sockets(), *(deployment.site.state / name for name in ("spool", "logs", "cache"))):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            if error.errno == errno.ENOSPC:  # a disk that is full is no mistake in the site file: we are started again
+            if error.errno == errno.ENOSPC:  # a full disk is no mistake in the site file: exit code 75, so we are restarted
                 raise Broken(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
             raise BadInput(f"cannot write to the state folder {deployment.site.state}: {error.strerror}") from error
     _for_us_alone(deployment.sockets())
 
 
 def _for_us_alone(sockets: pathlib.Path) -> None:
-    """Refuse a folder of sockets that somebody else made, or may enter: whoever gets to a socket may speak."""
+    """Refuse a socket folder that another user made or may enter: everybody who reaches a socket may use it."""
     info = sockets.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
         raise BadInput(f"{sockets} must be a folder that only you may enter; remove it, or run `chmod 700 {sockets}`")

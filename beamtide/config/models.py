@@ -1,6 +1,6 @@
-"""What people write: one site file and one file per pipeline, as frozen models.
+"""The models of the configuration files: one site file and one file per pipeline, frozen.
 
-Unknown keys are refused; `beamtide.config.yaml_file` reads the files and says file, line and key path of every mistake.
+Unknown keys are refused; `beamtide.config.yaml_file` reads the files and names file, line and key path of every mistake.
 """
 
 import hashlib
@@ -11,16 +11,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from beamtide import registry
+from beamtide.config.component import ComponentConfig
 from beamtide.config.container import Container
 from beamtide.config.section import Memory, Name, Section
-from beamtide.config.slurm import Slurm
+from beamtide.config.slurm import OtherLaunchers, Slurm
 
 MAX_SOCKET_PATH = 100
 """Bytes; the kernel allows 107 for the path of a socket."""
 
 
 class Roots(Section):
-    """Folders that everything stays inside of."""
+    """Folders that no path may leave."""
 
     raw: pathlib.Path
     """Where the detectors write; never written to."""
@@ -42,14 +44,14 @@ class NetworkConfig(Section):
 
 
 class CapsConfig(Section):
-    """The most that may run at once; required, so that nobody finds out by accident."""
+    """The most that may run at once; required, so that nobody starts jobs without a limit."""
 
     jobs: int = Field(ge=0)
     """Jobs of all pipelines together. Jobs that wait count too; 0 starts none."""
     node_hours_per_day: float = Field(ge=0)
-    """Node-hours that all jobs may use in any 24 hours; what shares a node costs its share."""
+    """Node-hours that all jobs may use in any 24 hours; a job that shares a node counts as its share of it."""
     cpus: int | None = Field(default=None, ge=1)
-    """CPUs of all jobs that work or are on their way, so that wide jobs count for what they take (default: jobs are counted)."""
+    """CPUs of all running and waiting jobs together, so that wide jobs count for more (default: no limit on CPUs)."""
 
 
 class ScalingConfig(Section):
@@ -57,7 +59,7 @@ class ScalingConfig(Section):
 
     caps: CapsConfig
     drain_within: float = Field(default=1.0, gt=0)
-    """How fast a backlog should be gone, in seconds: the one knob (D of the scaling law)."""
+    """In how many seconds a backlog should be worked off: D of the scaling law."""
     tick: float = Field(default=0.5, gt=0, le=1)
     """Time between two decisions in seconds."""
     idle_exit: float = Field(default=5.0, gt=0)
@@ -65,29 +67,29 @@ class ScalingConfig(Section):
 
 
 class LeaseConfig(Section):
-    """How long a task may be silent in a worker's hands."""
+    """When a lease expires, and when a task is abandoned."""
 
     ttl: float = Field(default=20.0, gt=0)
-    """A lease is lost when no beat came for this many seconds."""
+    """A lease expires when no heartbeat came for this many seconds."""
     beat: float = Field(default=5.0, gt=0)
-    """A worker beats this often, in seconds."""
+    """Seconds between two heartbeats of a worker."""
     faults: int = Field(default=5, ge=1)
-    """A task that raised this often is abandoned."""
+    """A task is abandoned after so many failures."""
     losses: int = Field(default=10, ge=1)
-    """A task whose worker was lost this often is abandoned."""
+    """A task is abandoned after so many lost workers."""
 
 
 class SpoolConfig(Section):
-    """How the services keep what they must not lose."""
+    """How the services store acknowledged data."""
 
     durability: Literal["full", "relaxed"] = "full"
-    """"full": what is acknowledged survives a power cut. "relaxed": it survives SIGKILL; a power cut takes the last seconds."""
+    """"full": acknowledged data survive a power cut. "relaxed": they survive SIGKILL; a power cut loses the last seconds."""
     reserve: int = Field(default=64, ge=1, le=65536)
-    """MiB on the disk of `state`, for each service, kept free for the end of what was begun when the disk is full."""
+    """MiB on the disk of `state`, for each service, kept free so that begun work can finish when the disk is full."""
 
 
 class Budgets(Section):
-    """The most that one service holds, in MiB; who would exceed it is told to come back later, or waits."""
+    """The most that one service holds, in MiB; beyond it, a sender waits or is told when to try again."""
 
     memory: int = Field(default=1024, ge=16)
     """Messages in memory."""
@@ -96,7 +98,7 @@ class Budgets(Section):
     backlog: int = Field(default=65536, ge=1)
     """Tasks or results on its disk that wait for the next component."""
     results: int = Field(default=65536, ge=1)
-    """Results that the sink keeps on its disk; beyond that it lets go of scans that stand in files, the oldest first."""
+    """Results that the sink keeps on its disk; beyond it, it deletes scans that are in result files, the oldest first."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -115,13 +117,17 @@ class SiteConfig(Section):
     scaling: ScalingConfig
     pipelines: tuple[pathlib.Path, ...]
     """The pipeline files."""
+    components: tuple[pathlib.Path, ...] = ()
+    """The component files, for components that other distributions bring."""
     network: NetworkConfig = NetworkConfig()
     leases: LeaseConfig = LeaseConfig()
     spool: SpoolConfig = SpoolConfig()
     budgets: Budgets = Budgets()
-    launcher: Literal["local", "slurm"] = "local"
-    """Where jobs run: as processes on this machine, or in a batch system."""
+    launcher: Name = "local"
+    """Where jobs run: "local", as processes on this machine; "slurm"; or another batch system that `beamtide formats` lists."""
     slurm: Slurm = Slurm()
+    launchers: OtherLaunchers = {}
+    """Settings of other launchers, by name; `beamtide schema LAUNCHER` prints what one understands."""
     beamtime: Name | None = None
     """The beamtime that jobs are for; it becomes part of their names."""
     container: Container = Container()
@@ -130,8 +136,9 @@ class SiteConfig(Section):
 class SourceConfig(Section):
     """Where the frames of a pipeline come from."""
 
-    kind: Literal["files", "scan"] = "files"
-    """"scan": no files; one task for the whole scan once it has ended, made of other pipelines' datasets (`inputs`)."""
+    kind: Literal["files", "scan", "submitted"] = "files"
+    """"scan": no files; one task for the whole scan once it has ended, made of other pipelines' datasets (`inputs`).
+    "submitted": others make its tasks, a component of the site file or `beamtide submit`."""
     match: str = ""
     """Pattern of the files below roots.raw; "{scan}" stands for the scan's name (of "a+b": for a, then for b). Files are taken in
     the order of their names."""
@@ -149,12 +156,12 @@ class SourceConfig(Section):
     first: int | None = Field(default=None, ge=0)
     """The number of a scan's first file, if files are numbered (default: 0 or 1, whichever is there)."""
     settle: float = Field(default=2.0, ge=0)
-    """A file that does not open is taken for unfinished until it has not changed for this many seconds after the scan's end."""
+    """After the scan's end, a file that does not open counts as unfinished until it has not changed for so many seconds."""
 
     @model_validator(mode="after")
     def _files_or_none(self) -> Self:
         if (self.kind == "files") != bool(self.match):
-            raise ValueError("match, the pattern of the files, is required for kind: files, and means nothing for kind: scan")
+            raise ValueError("match, the pattern of the files, is required for kind: files, and means nothing for others")
         if self.begin_with is not None and self.frames_per_task != "scan":
             raise ValueError("begin_with is for one task that covers the scan: set frames_per_task: scan")
         return self
@@ -170,11 +177,11 @@ class JobConfig(Section):
     """The shape of one job."""
 
     slots: int = Field(default=1, ge=1)
-    """Workers at once in a job; more if the batch system gives it more room than it asked for."""
+    """Workers at once in a job; more if the batch system gives it more CPUs and memory than it asked for."""
     cpus_per_slot: int = Field(default=1, ge=1)
     """CPUs of one worker."""
     memory_per_slot: Memory = 2048
-    """Memory of one worker, for example 2G or 512M; a task that takes more is ended, and says so."""
+    """Memory of one worker, for example 2G or 512M; a task that takes more fails with that reason."""
     gpus_per_slot: int = Field(default=0, ge=0)
     """GPUs of one worker."""
     nodes: int = Field(default=1, ge=1)
@@ -184,7 +191,7 @@ class JobConfig(Section):
     walltime: float | None = Field(default=None, ge=60)
     """The longest that a job may run, in seconds (default: from how long tasks take)."""
     tasks_per_job: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """After how many tasks a job ends; 1 is the strict shape: fetch one task and exit."""
+    """After how many tasks a job ends; 1: the job takes one task and exits."""
 
     @property
     def cpus(self) -> int:
@@ -192,7 +199,8 @@ class JobConfig(Section):
         return self.slots * self.cpus_per_slot
 
 
-Format = Literal["hdf5", "tiff", "jpeg", "ptypy", "cxi"]
+def _of_writers(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(registry.names("writers"))
 
 
 class PipelineConfig(Section):
@@ -211,9 +219,10 @@ class PipelineConfig(Section):
     snake: bool | None = None
     """Whether every second line of a scan runs backwards (default: as the scan says, and as measured positions show)."""
     inputs: tuple[str, ...] = ()
-    """Datasets of other pipelines that the kernel gets for its indexes, as "pipeline/dataset"; its tasks wait for them."""
+    """Datasets of other pipelines ("pipeline/dataset") that the kernel gets for its indexes; tasks wait for them."""
     job: JobConfig = JobConfig()
-    write: tuple[Format, ...] = ("hdf5",)
+    write: tuple[Annotated[Name, Field(json_schema_extra=_of_writers)], ...] = ("hdf5",)
+    """What becomes of the results: names of writers (`beamtide formats`)."""
 
 
 class Deployment(BaseModel):
@@ -225,11 +234,14 @@ class Deployment(BaseModel):
     pipelines: dict[str, PipelineConfig]
     file: pathlib.Path
     """The site file."""
+    added: dict[str, ComponentConfig] = {}
+    """Components of other distributions, by name."""
 
     def components(self) -> tuple[str, ...]:
         """Return the names of the services, in the order of their ports."""
         per_pipeline = (f"{kind}.{name}" for name in self.pipelines for kind in ("buffer", "sorter"))
-        return ("topology", "metadata", "distributor", "sink", "fence", *per_pipeline, "source", "writer", "autoscaler")
+        ours = ("topology", "metadata", "distributor", "sink", "fence", *per_pipeline, "source", "writer", "autoscaler")
+        return (*ours, *self.added)  # behind ours, whose ports stay where they are
 
     def sockets(self) -> pathlib.Path:
         """Return the folder of the sockets: `run` in the state folder, or a short one for temporary files if that is too long."""

@@ -34,3 +34,7 @@ class Section(BaseModel):
     """A part of a configuration file: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class NoSettings(Section):
+    """There is nothing to set."""

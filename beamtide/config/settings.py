@@ -1,8 +1,8 @@
-"""From what people write to what a digest stands for: settings documents.
+"""Settings documents, and the digests that name them.
 
-The digest of a document covers the modality, its settings, the content of its calibration files, and the digests of the pipelines
-whose datasets it takes, in canonical JSON; so the same settings have the same digest wherever they are computed, a changed file
-is another digest, and what is processed again is what depends on a change, and nothing else.
+The digest of a document covers the modality, its settings, the content of its calibration files and of those that these name,
+and the digests of the pipelines whose datasets it takes, in canonical JSON; so the same settings have the same digest on every
+machine, and a changed file gives another digest. A change reprocesses what depends on it, and nothing else.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from beamtide.config import calibration
 from beamtide.config.models import PipelineConfig
 from beamtide.errors import BadInput
 from beamtide.messages.base import Digest
@@ -33,7 +34,7 @@ def document_for(
     pipeline: PipelineConfig, shared: pathlib.Path, others: Mapping[str, PipelineConfig] = MappingProxyType({})
 ) -> PreparedSettings:
     """Read a pipeline's calibration files below `shared` and make its settings document; `others` are the site's pipelines."""
-    files = {name: _read(pipeline.pipeline, shared, name, path) for name, path in pipeline.calibration.items()}
+    files = {name: _read(pipeline.pipeline, name, path) for name, path in calibration_of(pipeline, shared).items()}
     taken = sorted({text.partition("/")[0] for text in pipeline.inputs} & others.keys())
     document = SettingsDocument(
         modality=pipeline.modality,
@@ -42,6 +43,19 @@ def document_for(
         upstream={name: document_for(others[name], shared, others).digest for name in taken},
     )
     return PreparedSettings(document, digest_of(document), files)
+
+
+def calibration_of(pipeline: PipelineConfig, shared: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Return where a pipeline's calibration files lie, with those that they name; BadInput for one that leaves `shared`."""
+    start = f"pipeline {pipeline.pipeline}"
+    given = {
+        name: calibration.within(shared / path, shared, f"{start}, calibration.{name}")
+        for name, path in pipeline.calibration.items()
+    }
+    try:
+        return calibration.with_named(pipeline.modality, given, shared)
+    except BadInput as error:
+        raise BadInput(f"{start}, {error}") from error
 
 
 def canonical(values: object) -> str:
@@ -61,11 +75,8 @@ def digest_of_bytes(content: bytes) -> Digest:
     return Digest(hashlib.sha256(content).hexdigest())
 
 
-def _read(pipeline: str, shared: pathlib.Path, name: str, path: str) -> bytes:
+def _read(pipeline: str, name: str, full: pathlib.Path) -> bytes:
     where = f"pipeline {pipeline}, calibration.{name}"
-    full = (shared / path).resolve()
-    if not full.is_relative_to(shared.resolve()):
-        raise BadInput(f"{where}: {path} leaves {shared}; put the file there, or set roots.shared")
     try:
         size = full.stat().st_size
         if size > MAX_CALIBRATION:

@@ -1,24 +1,30 @@
-"""From files to a deployment: the site file, its pipeline files, and everything that can be known to be wrong before a start."""
+"""Reads a site file and its pipeline files into a `Deployment`, and finds everything that is wrong before a start."""
 
 import json
 import os
 import pathlib
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from beamtide import registry
-from beamtide.config import settings, yaml_file
-from beamtide.config.container import Container
+from beamtide.config import added, container, settings, yaml_file
 from beamtide.config.models import Deployment, PipelineConfig, SiteConfig
 from beamtide.errors import BadInput
 from beamtide.messages.base import Digest
 
-NOT_OURS = "you cannot write to {}; look as the user who runs Beamtide, or correct the path"
+NOT_OURS = "you cannot write to {}; check as the user who runs Beamtide, or correct the path"
 LOOPBACK = ("127.0.0.1", "localhost")
-"""Where sockets without keys may listen: nobody gets in half secured."""
+"""Addresses where sockets may listen without keys."""
 
 
 def load(file: pathlib.Path) -> Deployment:
     """Read a site file and its pipelines. BadInput: one line per problem, all of them."""
+    return _read(file)[0]
+
+
+def _read(file: pathlib.Path) -> tuple[Deployment, dict[str, yaml_file.Document]]:
+    """Return a deployment, and its pipeline files by the names of the pipelines."""
     document = yaml_file.read(file)
     site = _absolute(yaml_file.validate(document, SiteConfig), file.parent.resolve())
     found: list[str] = []
@@ -34,12 +40,15 @@ def load(file: pathlib.Path) -> Deployment:
         if pipeline.pipeline in pipelines:
             found.append(f"{read.where(('pipeline',))}: {pipeline.pipeline} stands in two pipeline files; rename one")
         pipelines[pipeline.pipeline], documents[pipeline.pipeline] = pipeline, read
-    deployment = Deployment(site=site, pipelines=pipelines, file=file.resolve())
-    found += _relations(deployment, documents) if not found else []
+    more, wrong = added.read(site.components)
+    found += wrong
+    components = {name: config for name, (config, _) in more.items()}
+    deployment = Deployment(site=site, pipelines=pipelines, file=file.resolve(), added=components)
+    found += [*_relations(deployment, documents), *added.clashes(more, deployment)] if not found else []
     found += _places(deployment, document)
     if found:
         raise BadInput("\n".join(found))
-    return deployment
+    return deployment, documents
 
 
 def shared_root(deployment: Deployment) -> pathlib.Path:
@@ -55,7 +64,7 @@ def settings_of(deployment: Deployment) -> dict[str, Digest]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a person wants otherwise than the site file says; None and () leave it."""
+    """Command-line changes to a site file; None and () change nothing."""
 
     raw: pathlib.Path | None = None
     processed: pathlib.Path | None = None
@@ -84,28 +93,62 @@ def derived(deployment: Deployment, changes: Changes) -> Deployment:
 
 
 def check(file: pathlib.Path) -> list[str]:
-    """Return every problem of a site that can be found without starting anything, also in settings and calibration files."""
+    """Return every problem of a site that can be found without starting it, also in settings and calibration files."""
     try:
-        deployment = load(file)
+        deployment, documents = _read(file)
     except BadInput as error:
         return str(error).splitlines()
     found = [] if deployment.site.roots.raw.is_dir() else [f"{file.name}  roots.raw: {deployment.site.roots.raw} is not a folder"]
+    found += [*launcher_problems(deployment), *added.problems(deployment)]
     wanted = {"roots.processed": deployment.site.roots.processed, "state": deployment.site.state}
     found += [f"{file.name}  {what}: {NOT_OURS.format(folder)}" for what, folder in wanted.items() if not _writable(folder)]
     found += _locks(deployment)
     for name, pipeline in deployment.pipelines.items():
+        if unknown := _unknown(pipeline, documents[name]):
+            found += unknown
+            continue
         try:
-            registry.find("formats", pipeline.source.format)
             shared = shared_root(deployment)
             settings.document_for(pipeline, shared, deployment.pipelines)
             modality = registry.find("modalities", pipeline.modality)
             if pipeline.source.begin_with is not None and not modality.follows:
                 raise BadInput(f"source.begin_with: {pipeline.modality} cannot begin before its scan has ended; leave it out")
-            modality.check(pipeline.settings, {what: shared / path for what, path in pipeline.calibration.items()})
+            modality.check(pipeline.settings, settings.calibration_of(pipeline, shared))
             modality.suits(pipeline.settings, _units_of_inputs(deployment, pipeline))
         except BadInput as error:
             text = str(error)
             found.append(text if text.startswith("pipeline ") else f"pipeline {name}: {text}")
+    return found
+
+
+def launcher_problems(deployment: Deployment) -> list[str]:
+    """Return what is wrong with the launcher that a site file names, and with the settings of any launcher there."""
+    site, document, found = deployment.site, yaml_file.read(deployment.file), list[str]()
+    if ("launcher",) in document.lines:  # where settings that are missing belong to
+        document.lines.setdefault(("launchers",), document.lines["launcher",])
+    for name in {site.launcher: 0, **site.launchers}:
+        path = ("launcher",) if name == site.launcher else ("launchers", name)
+        try:
+            model = registry.find("launchers", name).settings
+            model.model_validate(site.launchers.get(name, {}))
+        except ValidationError as error:
+            found += yaml_file.problems(document, model, error, ("launchers", name))
+        except BadInput as error:
+            found.append(f"{document.where(path)}: {error}")
+    return found
+
+
+def _unknown(pipeline: PipelineConfig, document: yaml_file.Document) -> list[str]:
+    """Return what a pipeline file names and nobody has installed."""
+    found = []
+    wanted: dict[tuple[str, str], yaml_file.Path] = {("formats", pipeline.source.format): ("source", "format")}
+    wanted[("modalities", pipeline.modality)] = ("modality",)
+    wanted |= {("writers", name): ("write", position) for position, name in enumerate(pipeline.write)}
+    for plugin, path in wanted.items():
+        try:
+            registry.find(*plugin)
+        except BadInput as error:
+            found.append(f"{document.where(path)}: {error}")
     return found
 
 
@@ -145,17 +188,19 @@ def _absolute(site: SiteConfig, folder: pathlib.Path) -> SiteConfig:
     roots = site.roots.model_copy(
         update={name: full(path) for name in ("raw", "processed", "shared") if (path := getattr(site.roots, name)) is not None}
     )
-    files: list[pathlib.Path] = []
-    for path in site.pipelines:
-        matches = sorted(folder.glob(str(path))) if "*" in str(path) else []
-        files += matches or [full(path)]
+
+    def listed(paths: tuple[pathlib.Path, ...]) -> tuple[pathlib.Path, ...]:
+        found = [sorted(folder.glob(str(path))) or [full(path)] if "*" in str(path) else [full(path)] for path in paths]
+        return tuple(file for some in found for file in some)
+
     container = site.container
     if container.image is not None:
         container = container.model_copy(update={"image": full(container.image)})
     network = site.network
     if network.keys is not None:
         network = network.model_copy(update={"keys": full(network.keys)})
-    changed = {"roots": roots, "state": full(site.state), "pipelines": tuple(files), "container": container, "network": network}
+    lists = {"pipelines": listed(site.pipelines), "components": listed(site.components)}
+    changed = {**lists, "roots": roots, "state": full(site.state), "container": container, "network": network}
     return site.model_copy(update=changed)
 
 
@@ -198,22 +243,7 @@ def _places(deployment: Deployment, document: yaml_file.Document) -> list[str]:
             f"{document.where(('network', 'bind'))}: {site.network.bind} can be reached from other machines, and there are "
             f"no keys; make some with `beamtide keys new` and name their folder in network.keys, or use ipc or {LOOPBACK[0]}"
         )
-    found += _image(site.container, document)
+    found += container.problems(site.container, document)
     if site.state.is_relative_to(site.roots.raw):
         found.append(f"{document.where(('state',))}: {site.state} lies inside roots.raw, where nothing may be written")
-    return found
-
-
-def _image(container: Container, document: yaml_file.Document) -> list[str]:
-    found = []
-    if container.runtime != "none" and container.image is None:
-        found.append(f"{document.where(('container',))}: runtime {container.runtime} needs an image; see `beamtide image build`")
-    if container.stage and not container.digest:
-        found.append(f"{document.where(('container', 'stage'))}: a copied image is checked by its digest; add container.digest")
-    if container.unpack and not container.stage:
-        found.append(f"{document.where(('container', 'unpack'))}: the copy on a node is what is unpacked; add container.stage")
-    odd = [name for name, path in container.nodes.items() if not path.is_absolute()]
-    found += [f"{document.where(('container', 'nodes', name))}: {container.nodes[name]} must begin with /" for name in odd]
-    if any(letter in str(path) for path in (container.image, *container.nodes.values()) for letter in ":,"):
-        found.append(f"{document.where(('container',))}: no path may have a colon or a comma, which separate binds")
     return found

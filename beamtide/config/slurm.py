@@ -1,22 +1,22 @@
-"""The `slurm:` section of a site file: where jobs may go and how they are asked for.
+"""The `slurm:` section of a site file: where jobs may run, and with which options they are submitted.
 
-Every name is matched against a pattern here, and once more when it becomes a word of an argument list.
+Every name is matched against a pattern here, and once more when it becomes an argument of a command.
 """
 
 import pathlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from beamtide.config.section import Section
+from beamtide.config.section import Name, Section
 
 SlurmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+:@-]{0,63}$")]
-"""A name that Slurm knows: it becomes a word of an argument list, never of a shell."""
+"""A name that Slurm knows: it becomes one argument of a command and is never read by a shell."""
 SlurmFeatures = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:&|*()\[\],+=-]{1,200}$")]
 
 
 class Elsewhere(Section):
-    """Another cluster under the same Slurm, tried when the own one refuses."""
+    """Another cluster under the same Slurm, tried when this one refuses."""
 
     cluster: SlurmName
     """Its name, as `sacctmgr show clusters` has it."""
@@ -27,7 +27,7 @@ class Elsewhere(Section):
 
 
 class Slurm(Section):
-    """How jobs are asked for in Slurm: the reservation is tried first, then the partitions, then `elsewhere`."""
+    """How jobs are submitted to Slurm: the reservation is tried first, then the partitions, then `elsewhere`."""
 
     partitions: tuple[SlurmName, ...] = ()
     """Slurm starts a job in whichever of them is free first (default: Slurm's own default)."""
@@ -37,7 +37,7 @@ class Slurm(Section):
     """The reservation of this beamtime; when it is over, jobs go to `partitions`."""
     elsewhere: tuple[Elsewhere, ...] = ()
     cluster: SlurmName | None = None
-    """The own cluster's name; needed with `elsewhere`, and where Slurm has no default cluster."""
+    """The name of this cluster; needed with `elsewhere`, and where Slurm has no default cluster."""
     account: SlurmName | None = None
     qos: SlurmName | None = None
     constraint: SlurmFeatures | None = None
@@ -59,14 +59,24 @@ class Slurm(Section):
     beamtide: tuple[str, ...] = ()
     """The command that starts Beamtide on a node (default: the same as here)."""
     backend: Literal["commands", "pyslurm"] = "commands"
-    """"pyslurm" needs the package of exactly this Slurm's series; where it does not load, the commands do the work."""
+    """"pyslurm" needs the package made for exactly this Slurm version; where it does not load, the commands are used."""
     patience: float = Field(default=10.0, gt=0, le=120)
     """How long one Slurm command may take, in seconds."""
     look_every: float = Field(default=5.0, ge=5, le=60)
-    """Seconds between two looks at the queue; sites ask for five or more."""
+    """Seconds between two calls of squeue; many sites ask for five or more."""
 
     @model_validator(mode="after")
     def _one_name_per_cluster(self) -> Self:
         if self.elsewhere and self.cluster is None:
-            raise ValueError("with `elsewhere`, `cluster` must be the name of the own cluster (`scontrol show config`)")
+            raise ValueError("with `elsewhere`, `cluster` must be the name of this cluster (`scontrol show config`)")
         return self
+
+
+def _not_slurm(found: dict[str, Any]) -> dict[str, Any]:
+    if "slurm" in found:
+        raise ValueError("settings of slurm stand in the section slurm of the site file; move them there")
+    return found
+
+
+OtherLaunchers = Annotated[dict[Name, dict[str, Any]], AfterValidator(_not_slurm)]
+"""Name -> settings, looked at by the launcher itself."""

@@ -1,7 +1,7 @@
-"""Reads YAML that people wrote: safely, with limits, and so that every mistake is found again by file, line and key path.
+"""Reads YAML configuration files: safely, with limits, and with file, line and key path of every mistake.
 
 Refused before anything is built from it: anchors and aliases, duplicate keys, more than 1 MiB, more than 32 levels, more than
-100,000 nodes, a file that everybody may write to. Source: reliability study, messages and configuration.
+100,000 nodes, a file that everybody may write to.
 """
 
 import difflib
@@ -64,20 +64,20 @@ def validate(document: Document, model: type[Model]) -> Model:
         raise BadInput("\n".join(problems(document, model, error))) from error
 
 
-def problems(document: Document, model: type[BaseModel], error: ValidationError) -> list[str]:
-    """Return one sentence for each thing that pydantic did not like."""
-    return [_sentence(document, model, dict(one)) for one in error.errors(include_url=False)]
+def problems(document: Document, model: type[BaseModel], error: ValidationError, at: Path = ()) -> list[str]:
+    """Return one sentence for each thing that pydantic did not like; `at`: where in the document the model stands."""
+    return [_sentence(document, model, dict(one), at) for one in error.errors(include_url=False)]
 
 
-def _sentence(document: Document, model: type[BaseModel], problem: dict[str, Any]) -> str:
+def _sentence(document: Document, model: type[BaseModel], problem: dict[str, Any], at: Path) -> str:
     path: Path = tuple(part for part in problem["loc"] if not _is_alternative(part))
-    where, kind = document.where(path), problem["type"]
+    where, kind = document.where((*at, *path)), problem["type"]
     if kind == "missing":
         meaning = _description(model, path)
         return f"{where} is required{': ' + meaning if meaning else ''}"
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(path[-1]), _siblings(model, path), n=1)
-        return f"{where} is not a key that we know{f'; did you mean {near[0]}?' if near else '; remove it'}"
+        return f"{where} is not a known key{f'; did you mean {near[0]}?' if near else '; remove it'}"
     return f"{where}: {problem['msg'].removeprefix('Value error, ')} (found {str(problem.get('input'))[:60]!r})"
 
 

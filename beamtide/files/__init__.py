@@ -1,1 +1,1 @@
-"""The files of a scan in one pipeline, as a row of frames: shared by the source, and by workers that begin before a scan ends."""
+"""The files of a scan in one pipeline as a sequence of frames; for the source, and for workers that begin before a scan ends."""

@@ -164,7 +164,7 @@ def _counted(files: Sequence[FileFact]) -> bool:
     if not good or any(file.count is None for file in good):
         return False
     ranges = [((file.count or 0) + file.begin, (file.count or 0) + file.frames) for file in good]
-    return all(one[1] <= other[0] for one, other in itertools.pairwise(ranges)) and (len(good) > 1 or ranges[0][0] > 0)
+    return all(one[1] <= other[0] for one, other in itertools.pairwise(ranges)) and (len(good) > 1 or bool(good[0].count))
 
 
 def _by_count(files: Sequence[FileFact], scan: ScanPoints, *, closed: bool) -> Layout:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from beamtide.config.models import SourceConfig
 from beamtide.messages.tasks import FileStamp, InputFile
 
-NO_FILE = "no file came for them"
+NO_FILE = "no file came for these indexes"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Indexes `[start, stop)` in one file from frame `first` on; or, with `trouble`, indexes that nobody can read."""
+    """Indexes `[start, stop)` in one file from frame `first` on; or, with `trouble`, indexes that cannot be read."""
 
     start: int
     stop: int

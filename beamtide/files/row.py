@@ -1,9 +1,10 @@
-"""The files of one pipeline and scan as a row: in the order of their numbers, with a place for each one that is missing.
+"""The files of one pipeline and scan in the order of their numbers, with a placeholder for each missing file.
 
-Theory: detectors number their files one by one. A number that is missing between two others is a file that has not come yet, or
-never will. The first is `source.first`, or 0 or 1. A row that begins later than that lacks its beginning, or is numbered on from
-the scan before; which of the two it is shows when nothing more will come: then the frames that the scan lacks say how many
-files are missing. Until then nothing in it has a certain index. Scans that are stitched together have a row each.
+Theory: detectors number their files one by one. A missing number between two others is a file that has not come yet, or never
+will. The first number is `source.first`, or 0 or 1. If the first file has a higher number, either files are missing at the
+beginning, or the detector counts on from the scan before. That is known when the scan has ended: then the number of missing
+frames says how many files are missing. Until then no file has a certain index. Scans that are stitched together have a sequence
+of files each.
 
 Clock policy: none. Invariant: files keep their order.
 """
@@ -56,7 +57,7 @@ def with_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, *, c
 
 
 def _parts(files: Sequence[FileFact]) -> list[tuple[tuple[int, int], list[FileFact]]]:
-    """Return the files of each scan that is stitched to others; of a usual scan, all."""
+    """Return the files of each scan of a stitched one; all files of any other scan."""
     return [(part, list(one)) for part, one in itertools.groupby(files, lambda file: file.part)]
 
 
@@ -105,13 +106,13 @@ def unsure_beginning(files: Sequence[FileFact], source: SourceConfig, points: in
 
 
 def late_start(files: Sequence[FileFact], source: SourceConfig) -> str:
-    """Say why nothing of a row that does not begin with its first file has a certain index yet; "" if it has."""
+    """Say why the indexes of the files are not certain yet, if the first file may be missing; "" if they are."""
     late = next((one[0] for _, one in _parts(files) if _begins_late(one, source)), None)
     if source.first is not None or late is None:
         return ""
     return (
-        f"the first file is {late.path}: if its number should be 0 or 1, files are missing before it. It is known when the "
-        "scan ends; source.first in the pipeline file says it at once"
+        f"the first file is {late.path}: if its number should be 0 or 1, files are missing before it. This is known when the "
+        "scan ends, or at once if the pipeline file has source.first"
     )
 
 

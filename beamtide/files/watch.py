@@ -1,4 +1,4 @@
-"""Looks at the files of one pipeline and scan: which are there, what they hold, and since when nothing has changed."""
+"""Watches the files of one pipeline and scan: which exist, what they hold, and since when nothing has changed."""
 
 import pathlib
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from beamtide.messages.tasks import FileStamp
 
 
 def members(scan: str, raw: pathlib.Path, match: str) -> tuple[str, ...]:
-    """Return the scans that a name stitches together by "+"; of a usual name, or one that has files of its own, itself."""
+    """Return the scans that a name joins with "+"; for any other name, or one that has files itself, only that name."""
     stitched = tuple(filter(None, scan.split("+")))
     if len(stitched) < 2 or "{scan}" not in match or any(raw.glob(match.replace("{scan}", scan))):
         return (scan,)
@@ -29,7 +29,7 @@ class FileWatch:
     scan: str
     source: SourceConfig
     changed_at: float = 0.0
-    """When something was new for the last time, on the clock of `look`."""
+    """When something changed last, on the clock of `look`."""
     used: set[str] = field(default_factory=set)
     """The files that tasks were made of."""
     _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class FileWatch:
         return was if fact.path in self.used and (fact.trouble or fact.frames < was.frames) else fact
 
     def why(self) -> str:
-        """Say why nothing can be made of the files that are there."""
+        """Say why no tasks can be made of the files that exist."""
         found = sorted(self._facts.values(), key=lambda fact: (fact.part, natural(fact.path)))
         return late_start(found, self.source)
 

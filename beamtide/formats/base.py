@@ -1,4 +1,4 @@
-"""What a file format is: two functions, and what they say."""
+"""The interface of a file format: two functions, and what they return."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from beamtide.errors import BadInput
 
 
 class Unfinished(BadInput):
-    """The file is not (yet) readable or complete: ask again later. After the scan's end it is what is wrong with the file."""
+    """The file is not readable or complete yet: try later. After the scan's end, the text says what is wrong with the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,16 @@ class OpensMore(Protocol):
     """A format that opens more files than the one that a task names."""
 
     def beside(self, path: pathlib.Path, options: Mapping[str, str]) -> tuple[pathlib.Path, ...]:
-        """Return them: they must lie below the same root."""
+        """Return these files; they must lie below the same root."""
+        ...
+
+
+@runtime_checkable
+class StatesUnits(Protocol):
+    """A format whose files say in which units their columns are."""
+
+    def units(self, path: pathlib.Path, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the unit of each column that states one, in the words of the file."""
         ...
 
 

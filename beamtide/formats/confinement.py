@@ -1,13 +1,13 @@
-"""Where an HDF5 file leads: nowhere outside its root.
+"""Keeps HDF5 files inside their root: no link of a file may lead outside it.
 
 Theory: a file can make plain h5py return the content of any file that its reader may read, by external storage, by an external
-link, or by a virtual dataset. All three are visible before anything is read, so the file is walked first: external storage is
-refused, external links and virtual sources must lie below the root, links of the file system followed. Detectors need these
-(master files). HDF5 looks for a relative name beside the file and then in the working folder, so both places are looked at.
-Whoever can exchange files below the root between the walk and the reading can still win that race.
-Source: reliability study, paths and HDF5.
+link, or by a virtual dataset. All three are visible before anything is read, so all links of the file are checked first: external
+storage is refused; external links and virtual sources must lie below the root, with links of the file system followed, because
+detectors use them (master files). HDF5 searches a relative name beside the file and then in the working folder, so both are
+checked. A user who can replace files below the root between check and reading can still get around the check.
+Source: HDF5 User Guide (external storage, external links, virtual datasets).
 
-Invariants: a file is walked once, whatever circles its links make; at most `MAX_OBJECTS` links and `MAX_FILES` files.
+Invariants: each file is checked once, even if links form a circle; at most `MAX_OBJECTS` links and `MAX_FILES` files.
 """
 
 import os
@@ -29,7 +29,7 @@ VARIABLES = ("HDF5_PLUGIN_PATH", "HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXT
 
 
 def before_reading(known: FileFormat, path: pathlib.Path, options: Mapping[str, str], root: pathlib.Path) -> None:
-    """Make all files safe that a format opens for this one; BadInput if one of them lies, or leads, outside `root`."""
+    """Check all files that a format opens for this one; BadInput if one of them lies, or leads, outside `root`."""
     more = known.beside(path, options) if isinstance(known, OpensMore) else ()
     for file in (path, *more):
         if not file.resolve().is_relative_to(root.resolve()):
@@ -38,14 +38,14 @@ def before_reading(known: FileFormat, path: pathlib.Path, options: Mapping[str, 
 
 
 def before_opening(path: pathlib.Path, root: pathlib.Path) -> None:
-    """Make a file of a user safe to open with h5py; BadInput if it leads outside `root`. Other kinds of files lead nowhere."""
+    """Check a user's file before h5py opens it; BadInput if it leads outside `root`. Files of other kinds have no links."""
     if h5py.is_hdf5(path):
         forget_environment()
         check(path, root)
 
 
 def forget_environment() -> None:
-    """Leave HDF5 no folder but those that `check` looks at: for plug-ins (code!), external links, virtual sources and storage.
+    """Remove HDF5's environment variables that add folders for plug-ins (code!), external links, virtual sources and storage.
 
     Filters of `hdf5plugin` register themselves, and need no folder.
     """
@@ -56,7 +56,7 @@ def forget_environment() -> None:
 
 
 def check(path: pathlib.Path, root: pathlib.Path) -> None:
-    """Raise BadInput if a file, or one that it leads to below `root`, leads outside; Unfinished if one cannot be opened (yet)."""
+    """Raise BadInput if a file, or a file it links to, leads outside `root`; Unfinished if one cannot be opened (yet)."""
     root, seen, waiting, objects = root.resolve(), set[pathlib.Path](), [path.resolve()], 0
     while waiting:
         file = waiting.pop()
@@ -66,7 +66,7 @@ def check(path: pathlib.Path, root: pathlib.Path) -> None:
         try:
             with h5py.File(file, "r") as opened:
                 targets, count = leads(opened, MAX_OBJECTS - objects)
-        except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py makes of HDF5's complaints
+        except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises for errors of HDF5
             raise why_not(file, error) from error
         objects += count
         waiting += [place for what, name in targets for place in _places(file, name, root, what)]
@@ -75,9 +75,9 @@ def check(path: pathlib.Path, root: pathlib.Path) -> None:
 
 
 def leads(file: h5py.File, limit: int) -> tuple[list[tuple[str, str]], int]:
-    """Return (what, file name) of everything that leads out of one file, and how many links it has.
+    """Return (what, file name) of every link from one file to another, and how many links it has.
 
-    By h5py's low level, which makes no Python object of every group and dataset: each worker does this for each file.
+    Uses h5py's low-level API, which makes no Python object for every group and dataset: each worker does this for each file.
     """
     found: list[tuple[str, str]] = []
     datasets: list[bytes] = []
@@ -115,7 +115,7 @@ def _sources(dataset: h5d.DatasetID, file: str) -> list[tuple[str, str]]:
 
 
 def _places(file: pathlib.Path, name: str, root: pathlib.Path, what: str) -> list[pathlib.Path]:
-    """Return the files that a name may mean and that are there; BadInput if one of them lies outside the root."""
+    """Return the existing files that a name may mean; BadInput if one of them lies outside the root."""
     found: list[pathlib.Path] = []
     for candidate in (file.parent / name, file.parent / pathlib.Path(name).name, pathlib.Path.cwd() / name):
         named = sorted(candidate.parent.glob(candidate.name.replace("%b", "*"))) if "%b" in candidate.name else [candidate]

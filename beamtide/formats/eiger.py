@@ -51,7 +51,7 @@ class StoredFrames(LazyFrames):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SeriesPart:
     """A dataset of a series: its frames stand from `start` on."""
 
     where: str
@@ -89,13 +89,13 @@ class EigerFormat:
         return None
 
 
-def _frames(path: pathlib.Path, parts: Sequence[Part], first: int, last: int) -> list[StoredFrames]:
+def _frames(path: pathlib.Path, parts: Sequence[SeriesPart], first: int, last: int) -> list[StoredFrames]:
     inside = ((part, max(first, part.start), min(last, part.start + part.frames)) for part in parts)
     found = [StoredFrames(path, part.where, (low - part.start, high - part.start)) for part, low, high in inside if low < high]
     return found or [StoredFrames(path, parts[0].where, (0, 0))]
 
 
-def _series(file: h5py.File, where: str) -> list[Part]:
+def _series(file: h5py.File, where: str) -> list[SeriesPart]:
     """Return the datasets behind a path: one, or those that are numbered with its name."""
     group, _, name = where.rstrip("/").rpartition("/")
     holder = file.get(group or "/")
@@ -103,8 +103,8 @@ def _series(file: h5py.File, where: str) -> list[Part]:
     own = sorted(filter(numbered.fullmatch, holder.keys()), key=natural) if isinstance(holder, h5py.Group) else []
     if not own or where in file:
         found = _images(find(file, where))
-        return [Part(where, 0, len(found), unwritten.written(found).missing())]
-    parts: list[Part] = []
+        return [SeriesPart(where, 0, len(found), unwritten.written(found).missing())]
+    parts: list[SeriesPart] = []
     typical, base = _typical(file, group, own)
     first = int(own[0].rpartition("_")[2])
     for number, one in enumerate(own):
@@ -114,21 +114,21 @@ def _series(file: h5py.File, where: str) -> list[Part]:
         except Unfinished as error:
             start = max(at, (int(one.rpartition("_")[2]) - first) * typical)
             parts += _gap(file, path, at, start)
-            parts.append(Part(path, start, typical, (Missing(0, typical, str(error)),)))
+            parts.append(SeriesPart(path, start, typical, (Missing(0, typical, str(error)),)))
             continue
         low = found.attrs.get(COUNTED)
         start = at if low is None else int(low) - base
         if start < at:
             raise BadInput(f"{file.filename}: {path} begins with image {low}, which stands in {own[number - 1]}, too")
         parts += _gap(file, path, at, start)
-        parts.append(Part(path, start, len(found), unwritten.written(found).missing()))
+        parts.append(SeriesPart(path, start, len(found), unwritten.written(found).missing()))
     return parts
 
 
-def _gap(file: h5py.File, path: str, start: int, stop: int) -> list[Part]:
+def _gap(file: h5py.File, path: str, start: int, stop: int) -> list[SeriesPart]:
     """Return what stands for images of a series that no data file holds."""
     why = f"{file.filename}: no data file holds this image of the series"
-    return [Part(path, start, stop - start, (Missing(0, stop - start, why),))] if stop > start else []
+    return [SeriesPart(path, start, stop - start, (Missing(0, stop - start, why),))] if stop > start else []
 
 
 def _typical(file: h5py.File, group: str, names: Sequence[str]) -> tuple[int, int]:

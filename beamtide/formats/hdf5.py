@@ -37,6 +37,10 @@ RESERVED = ("trigger", "first_trigger", "point_axes")
 """Options that name no dataset."""
 
 
+NO_UNIT = frozenset({"", "none", "n/a", "na", "unknown", "a.u.", "arb", "arbitrary", "arbitrary units", "any"})
+"""What files say that know no unit."""
+
+
 def _no_shape(path: pathlib.Path) -> tuple[int, ...] | None:
     return None
 
@@ -57,6 +61,12 @@ class HdfFormat:
             found = _table(path, file, self.layout(file, options), options)
             return Extent(found.length, found.missing(), *found.counted(), shape=_shared(found.datasets) if self.any_axes else ())
 
+    def units(self, path: pathlib.Path, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the unit of each column whose dataset has an attribute `units`."""
+        with opened(path) as file:
+            stated = {name: stated_unit(one) for name, one in datasets(file, self.layout(file, options)).items()}
+        return {name: unit for name, unit in stated.items() if unit}
+
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
         """Return the arrays of frames `first <= frame < last`; LostFrames if some of them are missing."""
         with opened(path) as file:
@@ -71,6 +81,14 @@ class HdfFormat:
             return self.assemble(found.read(first, last))
 
 
+def stated_unit(dataset: h5py.Dataset) -> str:
+    """Return what the attribute `units` of a dataset says, "" if it has none or says that there is none."""
+    stated = np.ravel(dataset.attrs.get("units", ""))
+    first = stated[0] if stated.size else ""
+    text = first.decode(errors="replace") if isinstance(first, bytes) else str(first)
+    return "" if text.strip().lower() in NO_UNIT else text.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     """The datasets of a file with one row per frame, or per line of frames, and what is known of them."""
@@ -80,7 +98,7 @@ class _Table:
     """Frames in a row of the datasets: 1, or the columns of the scan."""
     index: NDArray[np.int64] | None
     """To which frame each row belongs, where triggers are counted."""
-    known: Mapping[str, unwritten.Written] = field(default_factory=dict)
+    known: Mapping[str, unwritten.KnownFrames] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -96,7 +114,7 @@ class _Table:
 
     def missing(self) -> tuple[Missing, ...]:
         """Return the frames that were never written, and those whose trigger was lost where that is not NaN."""
-        whole = unwritten.Written()
+        whole = unwritten.KnownFrames()
         for one in self.known.values():
             for why, mask in one.reasons.items():
                 at = np.flatnonzero(np.repeat(mask, self.columns)) if self.index is None else self.index[mask]

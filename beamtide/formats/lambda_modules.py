@@ -5,7 +5,7 @@ The files of the first module are those of the scan; those of the others lie bes
     source: {match: "{scan}/lambda/*_m1_part*.nxs", format: lambda, options: {m1: PATH, m2: PATH, m3: PATH}}
 
 Options: module -> dataset path, "/entry/instrument/detector/data" as the detector writes it. Without options only the file's own
-module is read, so a module that is missing is never passed over in silence. Each module is an array of its own, named as it is.
+module is read, so a missing module is never ignored silently. Each module is an array of its own, named as it is.
 Source: files of PETRA III, P02.2.
 """
 

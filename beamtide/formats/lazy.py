@@ -1,6 +1,6 @@
-"""Frames that are read from their files when they are asked for: a task of any length needs the memory of a few.
+"""Lazy frames, read from their files when they are used: a task of any length needs the memory of a few frames.
 
-They quack like an array (length, shape, iteration, one frame, a slice of frames, `numpy.asarray`) and hold none.
+They behave like an array (length, shape, iteration, one frame, a slice of frames, `numpy.asarray`) and hold no data.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from beamtide.formats.base import LostFrames, Missing, moved
 
 
 class LazyFrames(ABC):
-    """Frames behind each other; `read` brings them."""
+    """A sequence of frames; `read` reads them."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape, self.dtype, self.ndim, self.size = shape, dtype, len(shape), int(np.prod(shape))
@@ -64,7 +64,7 @@ class InTurn(LazyFrames):
             if (part.shape[1:], part.dtype) != (first.shape[1:], first.dtype):
                 raise BadInput(
                     f"the files of one scan hold frames of {first.shape[1:]} {first.dtype} and of {part.shape[1:]} {part.dtype}; "
-                    "did the detector's settings change meanwhile? Process the scan in two"
+                    "did the detector's settings change during the scan? Process its parts as two scans"
                 )
         super().__init__((sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
 

@@ -5,7 +5,7 @@
                                    entry/description                    the scan command
     scan_000008_xspress3.hdf5      entry/instrument/xspress3/data, dead_time_correction
 
-Columns bear the name of their field: "INENC2.VAL_Mean" (x there), "INENC3.VAL_Mean" (y), "INENC1.VAL_Mean" (z), "alba2/1".
+Columns have the name of their field: "INENC2.VAL_Mean" (x there), "INENC3.VAL_Mean" (y), "INENC1.VAL_Mean" (z), "alba2/1".
 In `npointflyscan` the first motor runs fastest.
 """
 

@@ -1,4 +1,4 @@
-"""Captures of a PandABox, as it sends them or as others have kept them: one file, columns by trigger.
+"""Captures of a PandABox, as it sends them or as others have saved them: one file, columns by trigger.
 
 Four ways in which the same capture is written are told apart by their first bytes:
 - text, as `ASCII` on port 8889: a header that says what each field is, then one line of numbers per trigger;
@@ -6,9 +6,11 @@ Four ways in which the same capture is written are told apart by their first byt
 - JSON messages with `message_type`, one a line, with one value or a block of values per field;
 - a CBOR sequence of any of these messages, as streams are recorded (package cbor2).
 
-Columns are named "FIELD.Capture" ("INENC1.VAL.Mean"). The header is obeyed: "process: Scaled" is in units already, "Raw" is
-multiplied by its scale, and a raw mean is a sum over samples, so it needs PCAP.SAMPLES. Options: `trigger`, the column that
-counts triggers (lost ones become NaN), and `first_trigger` (1). JSON blocks carry `frame_number` and need no such column.
+Columns are named "FIELD.Capture" ("INENC1.VAL.Mean"). The header is obeyed: "process: Scaled" is in units already; "Unscaled" is
+averaged already, and gets scale and offset; "Raw" gets them too, and its mean is a sum over samples, so it needs PCAP.SAMPLES.
+"missed: N" says that the first N triggers came before the stream did: row 0 is trigger N. Units of the header are passed on.
+Options: `trigger`, the column that counts triggers (lost ones become NaN), and `first_trigger` (1). JSON blocks carry
+`frame_number` and need no such column.
 """
 
 import io
@@ -16,7 +18,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,27 +26,11 @@ from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent, Unfinished
+from beamtide.formats.panda_capture import Capture, CapturedField, capture
 from beamtide.formats.trigger import Columns, first_of, indexes, spread
 
 FIELD = re.compile(r"^\s+(\S+) (\S+) (\S+)(?: scale: (\S+) offset: (\S+) units: ?(.*))?$")
-SAMPLES = "PCAP.SAMPLES.Value"
 ENVELOPE = {"message_id", "message_type", "version", "frame_number", "arm_time", "detector_specific"}
-
-
-@dataclass(slots=True)
-class Capture:
-    """What was captured: columns, and to which index each row belongs where the messages say it."""
-
-    columns: Columns = field(default_factory=dict)
-    index: NDArray[np.int64] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    name: str
-    scale: float
-    offset: float
-    raw_mean: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +41,9 @@ class PandaFormat:
         """Say how many triggers a file holds so far."""
         found = _load(path)
         index = _index(found, options, path)
-        return Extent(int(index[-1]) + 1 if index.size else 0)
+        counted = "trigger" in options or found.index is not None
+        held, begin = (int(index[-1]) + 1, int(index[0])) if index.size else (0, 0)
+        return Extent(held, count=0 if counted else None, begin=begin)
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
         """Return the columns of triggers `first <= index < last`."""
@@ -66,6 +54,10 @@ class PandaFormat:
             raise BadInput(f"{path}: triggers {first} to {last} were asked for, but it holds {held}; was it written again?")
         low, high = np.searchsorted(index, [first, last])
         return spread({name: rows[low:high] for name, rows in found.columns.items()}, index[low:high], first, last)
+
+    def units(self, path: pathlib.Path, options: Mapping[str, str]) -> dict[str, str]:
+        """Return the units of columns, as the header states them."""
+        return _load(path).units
 
     def shape_of(self, path: pathlib.Path) -> tuple[int, ...] | None:
         """Return None: a capture does not know its scan."""
@@ -80,7 +72,7 @@ def _index(found: Capture, options: Mapping[str, str], path: pathlib.Path) -> ND
         return indexes(found.columns[name], first_of(options, path), str(path))
     if found.index is not None:
         return indexes(found.index, 0, str(path))
-    return np.arange(len(next(iter(found.columns.values()), ())))
+    return found.missed + np.arange(len(next(iter(found.columns.values()), ())))
 
 
 def _load(path: pathlib.Path) -> Capture:
@@ -111,14 +103,14 @@ def parse(content: bytes) -> Capture:
         return _ascii(content)
     messages = list(_recorded(content))
     if not messages:
-        raise BadInput("it begins like no kind of capture")
+        raise BadInput("it begins like no known kind of capture")
     if messages[0].lstrip().startswith(b"{"):
         return _json(messages)
     return _ascii(b"".join(part if part.endswith(b"\n") else part + b"\n" for part in messages))
 
 
 def _recorded(content: bytes) -> Iterator[bytes]:
-    """Yield the messages of a recorded stream, whatever they are wrapped in; a last one that is cut off is left out."""
+    """Yield the messages of a recorded stream, whatever they are wrapped in; an incomplete last one is left out."""
     try:
         import cbor2  # only for recorded streams
     except ImportError as error:
@@ -130,7 +122,7 @@ def _recorded(content: bytes) -> Iterator[bytes]:
         except cbor2.CBORDecodeEOF:
             return
         except cbor2.CBORDecodeError as error:
-            raise BadInput(f"it begins like no kind of capture, and is no CBOR sequence ({error})") from error
+            raise BadInput(f"it begins like no known kind of capture, and is no CBOR sequence ({error})") from error
         yield from _bytes_in(item)
 
 
@@ -148,7 +140,7 @@ def _bytes_in(item: Any) -> Iterator[bytes]:
 
 def _ascii(content: bytes) -> Capture:
     """Read the text form: "name: value" lines, "fields:", one indented line per field, then numbers."""
-    whole, _, _ = content.decode("ascii").rpartition("\n")  # a last line that is still being written is none
+    whole, _, _ = content.decode("ascii").rpartition("\n")  # without an incomplete last line
     lines = whole.split("\n")
     if not any(line.strip() == "fields:" for line in lines):
         raise Unfinished("its header has no fields (yet)")
@@ -157,7 +149,7 @@ def _ascii(content: bytes) -> Capture:
     fields, rows = [], []
     while at < len(lines) and (told := FIELD.match(lines[at])) and not _is_number(told[1]):
         name, scale = f"{told[1]}.{told[3]}", float(told[4] or 1.0)
-        fields.append(_Field(name, scale, float(told[5] or 0.0), told[3] == "Mean"))
+        fields.append(CapturedField(name, scale, float(told[5] or 0.0), told[3] == "Mean", told[6] or ""))
         at += 1
     for line in lines[at:]:
         if line.startswith("END"):
@@ -168,22 +160,10 @@ def _ascii(content: bytes) -> Capture:
         raise BadInput(f"a line of numbers does not have one for each of the {len(fields)} fields")
     table = np.array(rows, float).reshape(len(rows), len(fields))
     columns = {one.name: table[:, number] for number, one in enumerate(fields)}
-    return Capture(columns if facts.get("process", "Scaled") == "Scaled" else _scaled(columns, fields))
-
-
-def _scaled(columns: Columns, fields: list[_Field]) -> Columns:
-    """Return raw columns in units: x scale + offset; a raw mean is a sum over samples."""
-    found: Columns = {}
-    for one in fields:
-        values = columns[one.name].astype(float)
-        if one.raw_mean:
-            if SAMPLES not in columns:
-                raise BadInput(
-                    f"{one.name} is a raw sum, and without {SAMPLES} nobody knows of how many; capture that, or Scaled"
-                )
-            values = values / columns[SAMPLES]
-        found[one.name] = values * one.scale + one.offset
-    return found
+    missed = facts.get("missed", "0").strip()
+    if not missed.isdecimal():
+        raise BadInput(f"missed: {missed} is no number of triggers")
+    return capture(columns, fields, facts.get("process", "Scaled").strip(), int(missed))
 
 
 def _framed(content: bytes) -> Capture:
@@ -204,11 +184,12 @@ def _framed(content: bytes) -> Capture:
     if start is None:
         raise Unfinished("its header is not complete (yet)")
     fields = [
-        _Field(f"{one.name}.{one.capture}", one.scale or 1.0, one.offset or 0.0, one.capture == "Mean") for one in start.fields
+        CapturedField(f"{one.name}.{one.capture}", one.scale or 1.0, one.offset or 0.0, one.capture == "Mean", one.units or "")
+        for one in start.fields
     ]
     rows = np.concatenate(frames) if frames else np.empty(0, [(one.name, float) for one in fields])
     columns = {one.name: rows[one.name] for one in fields}
-    return Capture(columns if start.process == "Scaled" else _scaled(columns, fields))
+    return capture(columns, fields, start.process, start.missed)
 
 
 def _json(messages: list[bytes]) -> Capture:

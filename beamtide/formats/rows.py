@@ -69,7 +69,7 @@ class Way:
             yield held[row - begin]
 
 
-def way_of(dataset: h5py.Dataset, known: unwritten.Written) -> Way:
+def way_of(dataset: h5py.Dataset, known: unwritten.KnownFrames) -> Way:
     """Return how to read a dataset of which this is known; BadInput for a filter that nobody here knows."""
     applied = filters.filters_of(dataset.id)
     if [number for number, _ in applied] == [filters.BITSHUFFLE] and applied[0][1][4:5] == (LZ4,) and has_bitshuffle():

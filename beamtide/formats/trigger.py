@@ -1,8 +1,8 @@
-"""Rows to indexes by trigger number: where a trigger was lost, its index has no value. Pure.
+"""Assigns rows to indexes by trigger number: where a trigger was lost, its index has no value. Pure.
 
-A device counts the triggers it got; row k belongs to index number[k] - first. What it did not get is NaN, also in columns of
-integers; images and spectra of integers have no NaN and get 0. Numbers that go back are refused: the device was started again in
-the middle, and nobody knows which exposure a row belongs to.
+A device counts the triggers it got; row k belongs to index number[k] - first. Values of lost triggers are NaN, also in columns of
+integers; images and spectra of integers have no NaN and get 0. Numbers that decrease are refused: the device was restarted during
+the scan, and the exposure of its rows is unknown.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 def indexes(numbers: NDArray[Any], first: int, where: str) -> NDArray[np.int64]:
-    """Return the index of each row; BadInput (naming `where`) for numbers that are none, go back, repeat, or start too low."""
+    """Return the index of each row; BadInput (naming `where`): numbers are not whole, decrease, repeat, or start too low."""
     values = np.asarray(numbers, float)
     if values.ndim != 1 or not np.isfinite(values).all() or (values != np.rint(values)).any():
         raise BadInput(f"{where}: trigger numbers must be whole numbers, one per row; correct options.trigger")
@@ -25,8 +25,8 @@ def indexes(numbers: NDArray[Any], first: int, where: str) -> NDArray[np.int64]:
     if back.size:
         row = int(back[0]) + 1
         raise BadInput(
-            f"{where}: trigger numbers go from {values[row - 1]:.0f} to {values[row]:.0f} at row {row}; the device was started "
-            "again, or options.trigger names another column"
+            f"{where}: trigger numbers go from {values[row - 1]:.0f} to {values[row]:.0f} at row {row}; the device was "
+            "restarted, or options.trigger names another column"
         )
     if values.size and values[0] < first:
         raise BadInput(f"{where}: the first trigger number is {values[0]:.0f}, below options.first_trigger = {first}")

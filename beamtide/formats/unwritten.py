@@ -33,7 +33,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(slots=True)
-class Written:
+class KnownFrames:
     """What is known of the frames of one dataset."""
 
     reasons: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
@@ -58,9 +58,9 @@ class Written:
         self.reasons.setdefault(why, np.zeros(count, np.bool_))[rows] = True
 
 
-def written(dataset: h5py.Dataset, depth: int = 0) -> Written:
+def written(dataset: h5py.Dataset, depth: int = 0) -> KnownFrames:
     """Return what is known of the frames of a dataset. Unfinished, BadInput: one of its sources cannot be opened."""
-    found, count = Written({}, {number for number, _ in filters_of(dataset.id)}), len(dataset)
+    found, count = KnownFrames({}, {number for number, _ in filters_of(dataset.id)}), len(dataset)
     where = f"{dataset.file.filename}: {dataset.name}"
     layout = dataset.id.get_create_plist().get_layout()
     if layout == h5d.VIRTUAL:
@@ -79,14 +79,14 @@ def written(dataset: h5py.Dataset, depth: int = 0) -> Written:
 
 def union(parts: Iterable[tuple[Missing, ...]], count: int) -> tuple[Missing, ...]:
     """Return which of the first `count` frames are missing in at least one of several datasets or files."""
-    whole = Written()
+    whole = KnownFrames()
     for one in itertools.chain.from_iterable(parts):
         if one.first < count:
             whole.lacks(one.why, np.arange(one.first, min(one.last, count)), count)
     return whole.missing()
 
 
-def require(dataset: h5py.Dataset, first: int, last: int) -> Written:
+def require(dataset: h5py.Dataset, first: int, last: int) -> KnownFrames:
     """Return what is known of a dataset; LostFrames if one of the frames `first <= frame < last` is missing."""
     found = written(dataset)
     if lost := found.missing():
@@ -116,7 +116,7 @@ def _chunks(dataset: h5py.Dataset) -> Rows | None:
     return np.repeat(there, per)[:count]
 
 
-def _virtual(dataset: h5py.Dataset, found: Written, depth: int) -> None:
+def _virtual(dataset: h5py.Dataset, found: KnownFrames, depth: int) -> None:
     where, count = f"{dataset.file.filename}: {dataset.name}", len(dataset)
     covered = np.zeros(count, np.bool_)
     if depth >= DEEPEST:
@@ -128,7 +128,9 @@ def _virtual(dataset: h5py.Dataset, found: Written, depth: int) -> None:
     found.lacks(f"{where}: no source file is laid over this frame", ~covered, count)
 
 
-def _source(dataset: h5py.Dataset, target: tuple[str, str], rows: tuple[Rows, Rows | None], found: Written, depth: int) -> None:
+def _source(
+    dataset: h5py.Dataset, target: tuple[str, str], rows: tuple[Rows, Rows | None], found: KnownFrames, depth: int
+) -> None:
     """Note which frames `rows[0]` of a virtual dataset its source (file, dataset; frames `rows[1]`, None: all) does not give."""
     (name, path), (mine, own), count = target, rows, len(dataset)
     frame, file = f"{dataset.file.filename}: {dataset.name}: the source file", place(pathlib.Path(dataset.file.filename), name)
@@ -140,7 +142,7 @@ def _source(dataset: h5py.Dataset, target: tuple[str, str], rows: tuple[Rows, Ro
         if not isinstance(source, h5py.Dataset):
             found.lacks(f"{frame} {name} of this frame has no dataset {path} (yet)", mine, count)
             return
-        below, length = (written(source, depth + 1), len(source)) if source.ndim else (Written(), 1)
+        below, length = (written(source, depth + 1), len(source)) if source.ndim else (KnownFrames(), 1)
         found.filters |= below.filters
         own = np.arange(len(mine)) if own is None else own
         if source.ndim != dataset.ndim or len(own) != len(mine):  # not frame for frame: all of it or nothing

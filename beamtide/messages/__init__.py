@@ -1,4 +1,4 @@
-"""What the two sides say to each other: frozen structs without behaviour, one file per subject.
+"""The messages between the two sides: frozen structs without behaviour, one file per subject.
 
 Facts are past participles (`ScanEnded`), wishes end in `Request`, measurements are nouns (`BufferGauge`).
 A struct travels as a msgpack array, so **fields are only ever added at the end, with a default**: an older peer

@@ -1,4 +1,4 @@
-"""What every message is, the names that recur in them, and the three answers that fit any request."""
+"""The base class of messages, types that many of them use, and the three answers to any request."""
 
 from typing import NewType
 
@@ -15,7 +15,7 @@ Seconds = NewType("Seconds", float)
 class Handle(msgspec.Struct, frozen=True, array_like=True):
     """Where a payload lies: bytes `[offset, offset + length)` of a segment of a component's spool, and their xxh3-64.
 
-    A handle can be followed by every component on the same host, and by nobody elsewhere.
+    Only components on the same host can read what a handle names.
     """
 
     spool: str
@@ -29,8 +29,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One message of the wire; its class name (or the one in `WIRE_NAMES`) is its kind."""
 
 
-WIRE_NAMES = {"PipelineReport": "CrewReport", "PipelineRequest": "CrewRequest"}
-"""Messages that got a better name in the code: they still travel under the old one, so that versions understand each other."""
+WIRE_NAMES = {"PipelineReport": "CrewReport", "PipelineRequest": "CrewRequest", "SettingsAnswer": "Settings"}
+"""Renamed messages: class name -> name on the wire, which stays, so that old and new versions understand each other."""
 
 
 def kind_of(message: Message | type[Message]) -> str:
@@ -46,7 +46,7 @@ class Ok(Message, frozen=True, kw_only=True):
 
 
 class Refused(Message, frozen=True, kw_only=True):
-    """The request was not carried out; `reason` is one sentence a tired scientist understands.
+    """The request was not carried out; `reason` is one sentence for people.
 
     `retry_after` > 0 (seconds) says that the same request may succeed later; 0 says that it never will.
     """

@@ -1,7 +1,7 @@
-"""Dead letters: tasks that were abandoned because they failed or lost their workers too often, kept for somebody to look at.
+"""Dead letters: tasks that were abandoned because they failed or lost their workers too often, kept to inspect and retry them.
 
-The buffer of a pipeline keeps them. A retry runs the task anew, as its next `generation`; the result of a higher generation
-takes the place of a hole, everywhere, and is announced as a correction.
+The buffer of a pipeline keeps them. A retry runs the task as its next `generation`; the result of a higher generation takes the
+place of a hole in every component, and is announced as a correction.
 """
 
 import msgspec
@@ -11,9 +11,9 @@ from beamtide.messages.tasks import Task
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A task that was given up, and what its last attempt left behind. `seq` is its place in the pipeline's journal.
+    """A task that was abandoned, with the data of its last attempt. `seq` is its position in the pipeline's journal.
 
-    `at` is Unix time in seconds as the worker told it, for display only (0 = nobody told).
+    `at` is Unix time in seconds as the worker reported it, for display only (0 = unknown).
     """
 
     task: Task
@@ -49,12 +49,12 @@ class DeadLetters(Message, frozen=True, kw_only=True):
 
 
 class RetryRequest(Message, frozen=True, kw_only=True):
-    """Run these tasks anew; answered `Ok` once they are on disk. One that is no dead letter (any more) changes nothing."""
+    """Retry these tasks; answered `Ok` once that is on disk. A task that is no dead letter (any more) is ignored."""
 
     tasks: tuple[TaskId, ...]
 
 
 class DropRequest(Message, frozen=True, kw_only=True):
-    """Forget these dead letters; their holes stay. Answered `Ok`."""
+    """Delete these dead letters; their holes stay. Answered `Ok`."""
 
     tasks: tuple[TaskId, ...]

@@ -1,6 +1,6 @@
-"""Fences: who must know that indexes `[0, upto)` of another pipeline's results are complete asks the fence, and waits.
+"""Fences: a component asks the fence whether indexes `[0, upto)` of another pipeline's results are complete, and waits.
 
-A need that can never be met (its scan ended short of it) is answered at once with a sentence.
+A need that can never be met (its scan ended with fewer points) is answered at once, with the reason.
 """
 
 from beamtide.messages.base import Message, ScanId

@@ -1,4 +1,4 @@
-"""Scans and settings: what is measured, and with what it is processed. The metadata server keeps both in SQLite."""
+"""Scans and settings: what is measured, and with which settings it is processed. The metadata server keeps both in SQLite."""
 
 import msgspec
 
@@ -77,7 +77,7 @@ class SettingsDocument(msgspec.Struct, frozen=True, kw_only=True, array_like=Tru
     """Settings of a modality. Its digest covers exactly these fields, in canonical JSON.
 
     `values` is the settings mapping as canonical JSON; `calibration` names the files it needs, by digest; `upstream` the settings
-    of the pipelines whose datasets it takes, so that a change there is another digest here.
+    of the pipelines whose datasets it takes, so that a change there changes this digest.
     """
 
     modality: str
@@ -106,12 +106,12 @@ class Put(Message, frozen=True, kw_only=True):
 
 
 class GetSettingsRequest(Message, frozen=True, kw_only=True):
-    """Answered `Settings`, or `Refused` when nothing has that digest."""
+    """Answered `SettingsAnswer`, or `Refused` when nothing has that digest."""
 
     digest: Digest
 
 
-class Settings(Message, frozen=True, kw_only=True):
+class SettingsAnswer(Message, frozen=True, kw_only=True):
     """A settings document."""
 
     document: SettingsDocument

@@ -1,7 +1,7 @@
-"""What a task that is still at work shows meanwhile: datasets to look at, not results.
+"""Previews: datasets of a task that is still running, to look at; they are not results.
 
-The worker tells the sink, which keeps the newest of each scan and pipeline in memory until the result is there; a viewer asks as
-often as it draws. Nothing waits for a preview, and one that is lost is lost.
+The worker sends them to the sink, which keeps the newest of each scan and pipeline in memory until the result is there; a viewer
+asks as often as it draws. Nothing waits for a preview, and a lost preview is not sent again.
 """
 
 from beamtide.messages.base import Message, PipelineName, ScanId
@@ -9,7 +9,7 @@ from beamtide.messages.results import DatasetHeader, Product
 
 
 class PreviewTold(Message, frozen=True, kw_only=True):
-    """This is how far an attempt is (`progress` from 0 to 1); the arrays bear the names of `datasets`. Answered `Ok`."""
+    """A preview of an attempt (`progress` from 0 to 1); the arrays have the names of `datasets`. Answered `Ok`."""
 
     product: Product
     attempt: int
@@ -26,7 +26,7 @@ class PreviewRequest(Message, frozen=True, kw_only=True):
 
 
 class Preview(Message, frozen=True, kw_only=True):
-    """The newest preview, with its arrays; `number` grows with each, and is that of the question when there is nothing newer."""
+    """The newest preview, with its arrays. `number` grows with each; it equals `after` of the request if nothing is newer."""
 
     number: int
     progress: float = 0.0

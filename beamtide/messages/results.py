@@ -1,4 +1,4 @@
-"""Results and their way: worker to sorter (stored), sorter to sink (in order), sink to everyone (query and watch).
+"""Messages about results: worker to sorter (stored), sorter to sink (in order), sink to everyone (query and watch).
 
 A *product* is what one pipeline makes of one scan with one set of settings. The visible key of a result is
 (scan, pipeline, settings, index range): storing it twice changes nothing.
@@ -72,8 +72,8 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class StoreRequest(Message, frozen=True, kw_only=True):
     """Keep this result; answered `Ok` once it is on disk, so that the worker may acknowledge its lease.
 
-    The arrays of the message bear the names of `datasets`. An "abandoned" verdict comes from the buffer, without arrays;
-    it is answered `StoredBefore` if the task has a result all the same. `holes` are indexes of the task whose frames could not be
+    The arrays of the message have the names of `datasets`. An "abandoned" verdict comes from the buffer, without arrays;
+    it is answered `StoredBefore` if the task has a result nevertheless. `holes` are indexes of the task whose frames could not be
     read: their rows are NaN, or 0 for integers.
     """
 
@@ -87,7 +87,7 @@ class StoreRequest(Message, frozen=True, kw_only=True):
 
 
 class StoredBefore(Message, frozen=True, kw_only=True):
-    """A task that was given up has a result: a worker stored it, and died before it could say so."""
+    """An abandoned task has a result: a worker stored it, and died before it could report it."""
 
     task: TaskId
     outcome: Outcome
@@ -96,7 +96,7 @@ class StoredBefore(Message, frozen=True, kw_only=True):
 class RoomRequest(Message, frozen=True, kw_only=True):
     """May I send a result of `size` bytes? Answered `Ok`, or `Refused` with the time after which to ask again.
 
-    Who has a small result need not ask.
+    A worker with a small result need not ask.
     """
 
     task: TaskId
@@ -110,9 +110,9 @@ class Release(Message, frozen=True, kw_only=True):
 
 
 class ReleaseHeld(Message, frozen=True, kw_only=True):
-    """As `Release`, for a sink on the same host: the result of indexes `start <= index < stop` is not sent, it lies at `payload`.
+    """As `Release`, for a sink on the same host: indexes `start <= index < stop` are not sent; `payload` says where they lie.
 
-    Answered `Released`, or `NotHeld` by a sink that cannot get at it.
+    Answered `Released`, or `NotHeld` by a sink that cannot read it.
     """
 
     task: TaskId
@@ -130,9 +130,9 @@ class NotHeld(Message, frozen=True, kw_only=True):
 
 
 class Filed(Message, frozen=True, kw_only=True):
-    """A product as it was at this version stands in a file, and nothing of its scan is open or can be retried: answered `Ok`.
+    """A product as of this version is in a result file, and no task of its scan is open or can be retried: answered `Ok`.
 
-    The sink may let go of its results when it needs the room.
+    The sink may delete its results when it needs the room.
     """
 
     product: Product
@@ -156,8 +156,8 @@ class Released(Message, frozen=True, kw_only=True):
 class ProductState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """How far a product is: indexes `[0, complete)` have verdicts; `version` grows with every change of the sink.
 
-    `corrections` grows each time that a later result takes the place of a hole. `filed`: the results stand in files, and the
-    sink has let them go; what is said here still holds.
+    `corrections` grows each time that a later result takes the place of a hole. `filed`: the results are in files, and the sink
+    has deleted its copy; this message still holds.
     """
 
     product: Product
@@ -181,8 +181,8 @@ class ListRequest(Message, frozen=True, kw_only=True):
 class WatchRequest(Message, frozen=True, kw_only=True):
     """Answer with `Products` whose version is above `after` as soon as there are some, or after `wait` seconds.
 
-    A late joiner asks with `after=0` and gets the latest state of everything; a slow one gets the newest state of
-    what changed meanwhile, never a backlog. Nothing is lost: arrays are fetched by index range.
+    A late joiner asks with `after=0` and gets the latest state of everything; a slow watcher gets the newest state of what
+    changed, never a backlog. Nothing is lost: arrays are fetched by index range.
     """
 
     after: int
@@ -219,7 +219,7 @@ class Fetched(Message, frozen=True, kw_only=True):
 class ResultsRequest(Message, frozen=True, kw_only=True):
     """The results of a product whose task starts at or after index `start`, in order, at most about `limit` bytes.
 
-    Answered `Results`: how a writer copies everything, with provenance and holes, exactly once.
+    Answered `Results`: a writer uses it to copy everything, with provenance and holes, exactly once.
     """
 
     product: Product

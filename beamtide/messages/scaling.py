@@ -1,4 +1,4 @@
-"""What the autoscaler reads and says: how much work waits, who works, which jobs there are and why."""
+"""Messages of the autoscaler: how much work waits, which workers there are, which jobs there are and why."""
 
 import msgspec
 
@@ -8,8 +8,8 @@ from beamtide.messages.base import Message, PipelineName
 class StartStages(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """How long the start of a job took, in seconds (0 = there was no such stage).
 
-    `staging` brings the image to the node, `image` enters it, `imports` loads Python and the packages, `kernel` the settings and
-    what is computed with them.
+    `staging` brings the image to the node, `image` enters it, `imports` loads Python and the packages, `kernel` loads the
+    settings and computes what depends only on them.
     """
 
     staging: float = 0.0
@@ -23,10 +23,11 @@ class GaugeRequest(Message, frozen=True, kw_only=True):
 
 
 class PipelineRequest(Message, frozen=True, kw_only=True):
-    """The autoscaler's question; answered `BufferGauge` when the queue jumps beyond `ready`, or after `wait` seconds in any case.
+    """The autoscaler's request; answered `BufferGauge` when the queue grows far beyond `ready`, else after `wait` seconds.
 
-    It also says who of the workers should stay: as many as `keep` for as long as it is said, all others until they were idle for
-    `linger` seconds; workers of the jobs in `leaving` get no further task. Forgotten after some seconds without a new one.
+    It also says which workers should stay: `keep` of them as long as the autoscaler repeats this, all others until they were idle
+    for `linger` seconds. Workers of the jobs in `leaving` get no further task. All this is forgotten after some seconds without a
+    new request.
     """
 
     keep: int = 0
@@ -41,27 +42,27 @@ class BufferGauge(Message, frozen=True, kw_only=True):
 
     pipeline: PipelineName
     ready: int
-    held: int
+    held: int = 0
     """Tasks behind a fence: nobody can work on them yet."""
-    leased: int
-    workers: int
+    leased: int = 0
+    workers: int = 0
     """Workers that wait for a task or hold one."""
-    idle: int
-    oldest_wait: float
-    service_time: float
+    idle: int = 0
+    oldest_wait: float = 0.0
+    service_time: float = 0.0
     """Mean time from lease to verdict, exponentially weighted."""
-    arrival_rate: float
+    arrival_rate: float = 0.0
     """Tasks per second over the last 30 s."""
-    done: int
-    abandoned: int
-    retried: int
+    done: int = 0
+    abandoned: int = 0
+    retried: int = 0
     service_p95: float = 0.0
     service_p99: float = 0.0
     """Percentiles of the last hundred times from lease to verdict."""
     jobs: dict[str, tuple[int, int]] = {}
-    """Jobs whose workers were heard a short while ago: how many of them wait, and how many hold a task."""
+    """By job, for jobs heard of lately: how many of its workers wait, and how many hold a task."""
     starts: dict[str, StartStages] = {}
-    """How jobs started whose workers told a short while ago."""
+    """How jobs started, by job, for jobs heard of lately."""
 
 
 class SorterGauge(Message, frozen=True, kw_only=True):
@@ -94,7 +95,7 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class PipelineReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One pipeline: what is wished, asked for and seen, in jobs, and why it is so many. Times in seconds."""
+    """One pipeline: the jobs wanted, asked for and seen, and why there are that many. Times in seconds."""
 
     pipeline: PipelineName
     want: int
@@ -108,11 +109,11 @@ class PipelineReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
     """The most jobs that a person allows (-1 = only the site's caps)."""
     paused: bool = False
     stages: StartStages | None = None
-    """The mean of what the last jobs told about their start (None: none did yet)."""
+    """The mean start stages of the last jobs (None: not known yet)."""
 
 
 class Jobs(Message, frozen=True, kw_only=True):
-    """All pipelines and jobs; `trouble` says why the batch system's picture is not good ("" = it is)."""
+    """All pipelines and jobs; `trouble` says why the batch system's answer cannot be used ("" = it can)."""
 
     launcher: str
     pipelines: tuple[PipelineReport, ...]
@@ -122,11 +123,11 @@ class Jobs(Message, frozen=True, kw_only=True):
     node_hours_per_day: float
     trouble: str = ""
     avoided: tuple[str, ...] = ()
-    """Nodes that are not asked for now, because they failed."""
+    """Nodes that jobs avoid at present, because they failed."""
 
 
 class ScaleRequest(Message, frozen=True, kw_only=True):
-    """Let a pipeline have at most so many jobs (-1: as the site's caps say), or none for now (`paused`); answered `Ok`."""
+    """Limit the jobs of a pipeline to `most` (-1: only the site's caps), or start none for now (`paused`); answered `Ok`."""
 
     pipeline: PipelineName
     most: int = -1

@@ -1,8 +1,8 @@
-"""Tasks and their life: submitted to the distributor, pulled by a buffer, leased to a worker, closed by a verdict.
+"""Messages about tasks: submitted to the distributor, pulled by a buffer, leased to a worker, closed by a verdict.
 
 A task is one pipeline, one scan, and a contiguous range of acquisition indexes. Its id is the content it stands for (scan,
-pipeline, settings, range), so submitting it twice changes nothing. The attempt number of a lease is its fencing token: whatever
-arrives with an older one is answered `Stale` and changes nothing.
+pipeline, settings, range), so submitting it twice changes nothing. The attempt number of a lease is its fencing token: a message
+with an older one is answered `Stale` and changes nothing.
 """
 
 from typing import Literal
@@ -55,10 +55,10 @@ class Need(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class Task(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Work for one worker: indexes `start <= index < stop` of a scan.
 
-    `void` says why there is nothing to compute (the frames never came): such a task is never leased, it goes straight to the
-    verdict "abandoned" with that reason, so that every index of a scan has a verdict. `generation` counts how often the task was
-    retried after it had been abandoned; a higher one takes the place of a hole. `shape` and `snake` are the scan's where the task
-    covers all of it: its kernel learns line and column of each index.
+    `void` says why there is nothing to compute (the frames never came): such a task is never leased; its verdict is "abandoned"
+    with that reason, so that every index of a scan has a verdict. `generation` counts how often the task was retried after it had
+    been abandoned; a higher one takes the place of a hole. `shape` and `snake` are those of the scan if the task is the whole
+    scan: they tell the kernel line and column of each index.
     """
 
     id: TaskId
@@ -96,7 +96,7 @@ class SubmitRequest(Message, frozen=True, kw_only=True):
 
 
 class StatusRequest(Message, frozen=True, kw_only=True):
-    """How far are the tasks of a scan ("" = of all scans)? Answered `TaskStatus`."""
+    """How many tasks of a scan ("" = of all scans) are open and done? Answered `TaskStatus`."""
 
     scan: ScanId = ScanId("")
 
@@ -173,7 +173,7 @@ class Pulled(Message, frozen=True, kw_only=True):
     """Answer to `PullRequest`: the next entries of the journal.
 
     `confirmed` names the verdicts of the request, which are on disk now (`generations`: which of each task). `ahead` shows
-    cancellations further down the journal, so that no worker toils on a cancelled scan until its backlog has been pulled.
+    cancellations further down the journal, so that no worker works on a cancelled scan until its backlog has been pulled.
     """
 
     pipeline: PipelineName
@@ -194,12 +194,12 @@ class LeaseRequest(Message, frozen=True, kw_only=True):
     wait: float
     host: str = ""
     left: float = 0.0
-    """Seconds for which the job may still run (0 = nobody ends it): a task that needs longer is not handed out."""
+    """Seconds for which the job may still run (0 = no limit): a task that needs longer is not leased to it."""
     stages: StartStages | None = None
 
 
 class Lease(Message, frozen=True, kw_only=True):
-    """The task is yours for `ttl` seconds from now, or from your last beat."""
+    """The task is yours for `ttl` seconds from now, or from your last heartbeat."""
 
     task: Task
     attempt: int
@@ -207,9 +207,9 @@ class Lease(Message, frozen=True, kw_only=True):
 
 
 class NoTask(Message, frozen=True, kw_only=True):
-    """Nothing came within the time you wanted to wait, or the buffer drains.
+    """No task came within the time you wanted to wait, or your job should leave.
 
-    `linger`: stay until you were idle for so many seconds in all, if that is longer than you meant to; `leave`: do not ask again,
+    `linger`: stay until you were idle for so many seconds in all, if that is longer than you planned; `leave`: do not ask again:
     your job is not wanted any more, or has not enough time left for a task (`reason`).
     """
 
@@ -249,13 +249,13 @@ class TaskFailed(Message, frozen=True, kw_only=True):
     host: str = ""
     job: str = ""
     stderr: str = ""
-    """The last it wrote to its standard error output, at most 8 KiB."""
+    """The end of its standard error output, at most 8 KiB."""
     at: float = 0.0
     """Unix time in seconds, for display only."""
 
 
 class Stale(Message, frozen=True, kw_only=True):
-    """Your attempt is over: someone else has the task, or it has its verdict. Stop and forget it."""
+    """Your attempt is over: another worker has the task, or it has its verdict. Stop working on it."""
 
     task: TaskId
     attempt: int

@@ -1,4 +1,4 @@
-"""Components and their state, as the topology manager knows them. Soft state: rebuilt from beats within seconds."""
+"""Components and their state, as the topology manager knows them. Soft state: rebuilt from heartbeats within seconds."""
 
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Hello(Message, frozen=True, kw_only=True):
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
-    """I live; `progress` holds numbers to show ("queued", "done"), `why` says why nothing moves ("" = it moves).
+    """The component is alive; `progress` holds numbers to show ("queued", "done"), `why` says why work waits ("" = it does not).
 
     Answered `Ok`, or `Unregistered` by a topology manager that does not know this boot: say `Hello` again.
     """
@@ -45,13 +45,13 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 
 
 class Unregistered(Message, frozen=True, kw_only=True):
-    """I do not know you (I was restarted): send `Hello`."""
+    """This topology manager does not know you (it was restarted): send `Hello`."""
 
     name: str
 
 
 class ComponentReport(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A component as last heard of; `age` is the time since its last beat in seconds."""
+    """The last known state of a component; `age` is the time since its last heartbeat in seconds."""
 
     card: ComponentCard
     state: ComponentState

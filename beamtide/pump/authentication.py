@@ -1,11 +1,11 @@
 """CURVE on sockets, and the authenticator that libzmq asks about every key (ZAP).
 
 Theory: libzmq asks over an inproc socket before a connection is made; our thread answers from the guard's list, with the key
-itself as user id, which then comes with each message. `ZAP_ENFORCE_DOMAIN` makes libzmq refuse everybody when nobody answers,
-so a thread that dies closes the door; the loop notices and ends the process, which is started again. A stranger with a random
-key knocks once at every start: if the door opens, the service does not.
+itself as user id, which then comes with each message. `ZAP_ENFORCE_DOMAIN` makes libzmq refuse every key when nobody answers,
+so nobody gets in if the thread dies; the loop notices this and ends the process, which is started again.
+Self-test: at every start the service connects to itself with an unknown key, and refuses to start if that key is accepted.
 
-Source: ZeroMQ RFC 27 (ZAP 1.0), RFC 25 (CURVE); reliability study 3.1.
+Source: ZeroMQ RFC 27 (ZAP 1.0), RFC 25 (CURVE).
 """
 
 import threading
@@ -19,8 +19,8 @@ from beamtide.security.key_files import Identity
 
 DOMAIN = b"beamtide"
 ADDRESS = "inproc://zeromq.zap.01"
-LONGEST_KNOCK = 5000
-"""Milliseconds for which the first stranger may wait for its refusal."""
+SELF_TEST_MS = 5000
+"""Milliseconds within which the self-test must be answered."""
 Socket = zmq.Socket[bytes]
 
 
@@ -28,19 +28,19 @@ class Authenticator:
     """Answers libzmq's questions of one context, in a thread."""
 
     def __init__(self, context: "zmq.Context[Socket]", guard: Guard) -> None:
-        import structlog  # here, because workers have no gatekeeper, and their start should not wait for it
+        import structlog  # here, because workers have no authenticator, and their start should not wait for this import
 
         self._guard, self._refused, self._log = guard, 0, structlog.get_logger()
         self._socket: Socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.bind(ADDRESS)
-        self._thread = threading.Thread(target=self._serve, name="gatekeeper", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="authenticator", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Broken: the authenticator is dead, so nobody can come in any more."""
+        """Broken: the authenticator thread has died, so no key is accepted any more."""
         if not self._thread.is_alive():
-            raise Broken("the authenticator has died, and nobody is let in; this service starts again")
+            raise Broken("the authenticator has died, so every key is refused; this service starts again")
 
     def _serve(self) -> None:
         try:
@@ -67,7 +67,7 @@ class Authenticator:
 
 
 def secure_server(socket: Socket, guard: Guard) -> None:
-    """From now on the socket listens with our key, and only lets in whom the gatekeeper knows."""
+    """Make a socket listen with our key, and accept only keys that the authenticator knows."""
     socket.curve_server = True
     socket.curve_secretkey = guard.identity.secret.encode()
     socket.curve_publickey = guard.identity.entry.public.encode()
@@ -76,7 +76,7 @@ def secure_server(socket: Socket, guard: Guard) -> None:
 
 
 def secure_client(socket: Socket, identity: Identity) -> None:
-    """From now on the socket connects with this key, to services with the key that it names."""
+    """Make a socket connect with this key, to services that have the public key named in it."""
     socket.curve_server = False
     socket.curve_secretkey = identity.secret.encode()
     socket.curve_publickey = identity.entry.public.encode()
@@ -84,26 +84,26 @@ def secure_client(socket: Socket, identity: Identity) -> None:
 
 
 def self_test(context: "zmq.Context[Socket]", address: str, guard: Guard) -> None:
-    """Be a stranger at our own door; Broken if it opens."""
+    """Connect to `address` with an unknown key; Broken if it is accepted, or if nobody answers."""
     from zmq.utils.monitor import recv_monitor_message  # here, because it loads asyncio
 
     public, secret = zmq.curve_keypair()
-    stranger: Socket = context.socket(zmq.DEALER)
-    stranger.linger = 0
-    stranger.curve_publickey, stranger.curve_secretkey = public, secret
-    stranger.curve_serverkey = guard.identity.server.encode()
+    unknown: Socket = context.socket(zmq.DEALER)
+    unknown.linger = 0
+    unknown.curve_publickey, unknown.curve_secretkey = public, secret
+    unknown.curve_serverkey = guard.identity.server.encode()
     events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    monitor = stranger.get_monitor_socket(events)
+    monitor = unknown.get_monitor_socket(events)
     try:
-        stranger.connect(address)
-        if not monitor.poll(LONGEST_KNOCK):
-            raise Broken(f"a stranger at {address} got no answer; the authenticator does not work")
+        unknown.connect(address)
+        if not monitor.poll(SELF_TEST_MS):
+            raise Broken(f"self-test at {address}: an unknown key got no answer; the authenticator does not work")
         if recv_monitor_message(monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            raise Broken(f"a stranger with a random key was let in at {address}; nothing is served like this")
+            raise Broken(f"self-test at {address}: an unknown key was accepted, so this service does not start")
     finally:
-        stranger.disable_monitor()
+        unknown.disable_monitor()
         monitor.close(linger=0)
-        stranger.close()
+        unknown.close()
 
 
 def new_pair() -> tuple[str, str]:

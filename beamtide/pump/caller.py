@@ -1,7 +1,7 @@
-"""The other end for those without a core: workers, commands and scripts ask one question and wait for its answer.
+"""The client side of the services: workers, commands and scripts send one request and wait for its answer.
 
-Theory: a request that nobody answers is sent again over a new socket (lazy pirate), because a socket cannot say why it is silent.
-Every request of this project may be repeated without harm.
+Theory: a request without an answer is sent again over a new socket (the "lazy pirate" pattern of the ZeroMQ guide), because a
+socket cannot say why no answer comes. Every request of this project may be repeated without harm.
 
 Clock policy: `beamtide.clock.monotonic`, durations in seconds.
 """
@@ -22,14 +22,14 @@ from beamtide.pump.sockets import tune
 from beamtide.security.key_files import Identity
 
 SILENCE = 2.0
-"""A peer that says nothing for so long (seconds), beyond the wait that it was allowed, is asked again."""
+"""After so many seconds without an answer, beyond the wait that the request allows, it is sent again."""
 SLOWEST = 10e6
-"""Bytes per second that the slowest way to a service still moves."""
+"""Bytes per second that even the slowest connection to a service moves."""
 Answer = TypeVar("Answer", bound=Message)
 
 
 class Caller:
-    """Asks services and waits: one DEALER socket per address, made anew after silence (lazy pirate). Not for threads to share."""
+    """Sends requests and waits: one DEALER socket per address, replaced when no answer comes. Not to be shared by threads."""
 
     def __init__(self, identity: Identity | None = None) -> None:
         self._context, self._identity = zmq.Context(), identity
@@ -50,7 +50,7 @@ class Caller:
         self._context.term()
 
     def connect(self, address: str) -> None:
-        """Connect to a service that will be asked later; it need not be there."""
+        """Connect early to a service that will be asked later; it need not run yet."""
         if address not in self._sockets:
             self._open(address)
 
@@ -139,5 +139,5 @@ class Caller:
 
 
 def _expected_silence(message: Message, parts: list[Any]) -> float:
-    """Return for how many seconds no answer is no news: the wait that was asked for, and the time to move what is sent."""
+    """Return for how many seconds to wait for an answer: the wait that the request allows, and the time to transfer it."""
     return float(getattr(message, "wait", 0.0)) + SILENCE + sum(len(part) for part in parts) / SLOWEST

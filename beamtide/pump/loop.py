@@ -1,9 +1,9 @@
 """The loop of a service: it moves parts between one socket, the spool and a core.
 
-A service has exactly one socket, a ROUTER that both binds (for those who come to us) and connects (for those we go to; such
-a peer is `machine.link(name)`). So the loop is: block in `recv` until something comes or a deadline passes, drain without
-waiting, let the core handle it all, one commit, send. Measured: a poller in front of the socket triples the latency of
-single messages, asyncio costs three to five times the CPU per message (ADR 0002).
+A service has exactly one socket, a ROUTER that both binds (for its clients) and connects (to other services; such a peer is
+`machine.link(name)`). So the loop is: block in `recv` until a message comes or a deadline passes, receive all waiting messages,
+let the core handle them, one commit, send. Measured: a poller in front of the socket triples the latency of single messages,
+asyncio costs three to five times the CPU per message (ADR 0002).
 
 Clock policy: `beamtide.clock.monotonic`, read once per event for the core.
 """
@@ -13,45 +13,24 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 import zmq
 
 from beamtide import clock, codec
 from beamtide.errors import UnknownKind, WireError
-from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Parts, Send, Shelf, Tick, Unreachable, WakeAt, link
+from beamtide.machine import Call, Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable, WakeAt, link
 from beamtide.messages import Message, Refused, Unsupported
-from beamtide.messages.base import Handle
 from beamtide.pump.authentication import Authenticator, self_test
-from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, lend, post, receive, router
+from beamtide.pump.shell import Outside, RowStore
+from beamtide.pump.sockets import DONTWAIT, RCVTIMEO, ROOMY, Limits, contents, post, receive, router, send_tracked
 from beamtide.pump.unread_answers import UnreadAnswers
 from beamtide.session import Session
 
 BATCH = 256
 LONGEST_SLEEP = 1.0
 BUSY = 1.0
-"""Seconds after which somebody may ask again who could not be lent an answer."""
+"""Seconds after which a peer may ask again that has too many unread answers."""
 TOPOLOGY = link("topology")
-
-
-class Store(Shelf, Protocol):
-    """What the pump needs of a spool."""
-
-    def keep(self, table: str, key: str, body: bytes | Parts | Handle) -> None:
-        """Insert or replace a row in the open transaction."""
-        ...
-
-    def forget(self, table: str, key: str) -> None:
-        """Delete a row in the open transaction."""
-        ...
-
-    def commit(self) -> None:
-        """Make the open transaction durable."""
-        ...
-
-    def progress(self) -> dict[str, float]:
-        """Return what every status must show."""
-        ...
 
 
 class Pump:
@@ -62,10 +41,10 @@ class Pump:
         machine: Machine,
         session: Session,
         links: Mapping[str, str],
-        store: Store | None = None,
+        store: RowStore | None = None,
         limits: Limits = ROOMY,
     ) -> None:
-        import structlog  # here, because workers have no pump, and their start should not wait for it
+        import structlog  # here, because workers have no pump, and their start should not wait for this import
 
         self._machine, self._session, self._store, self._limits = machine, session, store, limits
         self._weight, self._unread = 0, UnreadAnswers(limits.unread)
@@ -85,17 +64,18 @@ class Pump:
         self._wakes: list[float] = [0.0]
         self._complaints = self._refusals = 0
         self._stopping = False
+        self._outside: Outside | None = None
 
     def stop(self) -> None:
-        """Leave the loop after the batch in work."""
+        """Leave the loop after the present batch."""
         self._stopping = True
 
-    def run(self, after_batch: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`; `after_batch` runs after each batch, for a shell with work of its own."""
+    def run(self, outside: Outside | None = None) -> None:
+        """Serve until `stop`; `outside` makes the calls of the core, if it makes any."""
+        self._outside = outside
         try:
             while not self._stopping:
                 self._perform(self._effects_of(self._events()))
-                after_batch()
             if self._linked:
                 self._perform(self._session.farewell(self._progress()))
         finally:
@@ -119,6 +99,8 @@ class Pump:
                 self._weight += sum(map(len, frames))
             if (event := self._heard(peer, frames)) is not None:
                 yield event
+        if self._outside is not None:
+            yield from self._outside.returned()
         yield Tick()
 
     def _heard(self, peer: bytes, frames: list[zmq.Frame]) -> Heard | None:
@@ -128,7 +110,7 @@ class Pump:
             self._send(Send(peer, Unsupported(kind=error.kind[: codec.MAX_KIND]), error.message_id))
         except WireError as error:
             self._complaints += 1
-            if self._complaints & (self._complaints - 1) == 0:  # the 1st, 2nd, 4th, 8th … so that nobody can flood the log
+            if self._complaints & (self._complaints - 1) == 0:  # the 1st, 2nd, 4th, 8th …: nobody can flood the log
                 self._log.warning("not understood", reason=repr(str(error))[:200], count=self._complaints)
         else:
             if self._authenticator is None or peer in self._links or not (why := self._not_theirs(frames[0], letter.message)):
@@ -137,7 +119,7 @@ class Pump:
         return None
 
     def _not_theirs(self, frame: zmq.Frame, message: Message) -> str:
-        """Return why whoever sent this may not say it, or "": by the key of the connection, whatever they call themselves."""
+        """Return why the sender may not send this message, or "": by the key of its connection, whatever name it gives."""
         assert self._limits.guard is not None
         why = self._limits.guard.refusal(str(frame.get("User-Id")), type(message))
         if why:
@@ -172,7 +154,7 @@ class Pump:
         return "; ".join(filter(None, (full, self._machine.why())))
 
     def _apply(self, effects: list[Effect], outgoing: list[Effect]) -> None:
-        """Put rows into the open transaction at once, so that the core can read them back; the rest waits for the commit."""
+        """Write rows into the open transaction at once, so that the core can read them; everything else waits for the commit."""
         store = self._store
         for effect in effects:
             if type(effect) is Keep:
@@ -194,15 +176,18 @@ class Pump:
                 self._send(effect)
             elif type(effect) is WakeAt:
                 heapq.heappush(self._wakes, effect.deadline)
+            elif isinstance(effect, Call):
+                assert self._outside is not None, "a core without an outside wants to call"
+                self._outside.call(effect)
 
     def _send(self, effect: Send) -> None:
         counted = bool(effect.arrays and effect.reply_to)
         if counted and (full := self._unread.refusal(effect.peer, sum(array.nbytes for array in effect.arrays.values()))):
             effect, counted = Send(effect.peer, Refused(reason=full, retry_after=BUSY), effect.reply_to), False
-        parts = [effect.peer, *codec.encode(effect.message, next(self._ids), effect.reply_to, effect.arrays)]
+        parts = [effect.peer, *codec.encode(effect.message, effect.id or next(self._ids), effect.reply_to, effect.arrays)]
         try:
             if counted:
-                self._unread.note(effect.peer, lend(self._socket, parts))
+                self._unread.note(effect.peer, send_tracked(self._socket, parts))
             else:
                 post(self._socket, parts)
         except zmq.ZMQError as error:

@@ -1,4 +1,4 @@
-"""A stream that strangers on this machine may listen to: foreign viewers, which know nothing of our messages and keys."""
+"""A PUB stream on this machine for viewers of others, which know nothing of our messages and keys."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -8,11 +8,11 @@ import zmq
 from beamtide.errors import BadInput
 
 QUEUED = 4
-"""Messages that wait for a slow viewer; the rest it misses."""
+"""Messages that wait for a slow viewer; it misses the others."""
 
 
 class Publisher:
-    """A PUB socket at an address of the loopback; BadInput if somebody else listens there."""
+    """A PUB socket at an address of the loopback; BadInput if the address is in use."""
 
     def __init__(self, address: str) -> None:
         self._context = zmq.Context()
@@ -32,11 +32,11 @@ class Publisher:
         self.close()
 
     def send(self, messages: Iterable[list[bytes]]) -> None:
-        """Send messages to whoever listens; nobody is waited for."""
+        """Send messages to all viewers; never waits."""
         for message in messages:
             self._socket.send_multipart(message)
 
     def close(self) -> None:
-        """Stop."""
+        """Close the socket."""
         self._socket.close()
         self._context.term()

@@ -1,6 +1,6 @@
 """Sockets: how they are made, with which options, and how a message goes through one.
 
-Options and their reasons: reliability study, socket options. Arithmetic with pyzmq's flags costs more than receiving a message,
+Source of the options: zmq_setsockopt(3), ADR 0002, ADR 0013. Arithmetic with pyzmq's flags costs more than receiving a message,
 so they are plain numbers here.
 """
 
@@ -12,35 +12,35 @@ import zmq
 
 from beamtide.errors import BadInput
 from beamtide.pump.authentication import secure_client, secure_server
-from beamtide.pump.unread_answers import Loan
+from beamtide.pump.unread_answers import Unread
 from beamtide.security.guard import Guard
 
 MAX_MESSAGE = 256 << 20
 CONTROL_MESSAGE = 1 << 20
 HANDSHAKE = 10_000
-"""Milliseconds for a handshake: who has not shown a key by then is cut off."""
+"""Milliseconds for a handshake: a connection without a key by then is closed."""
 WORTH_SHARING = 64 << 10
-"""A part of so many bytes is lent to ZeroMQ; a smaller one is cheaper to copy."""
+"""A part of at least so many bytes is sent without copying it; a smaller one is cheaper to copy."""
 _send = zmq.backend.Socket.send
-"""As the method `send`, which first looks whether the socket is of another kind than ours."""
+"""The method `send` without pyzmq's check of the socket's class."""
 DONTWAIT, MORE, RCVTIMEO = int(zmq.DONTWAIT), int(zmq.SNDMORE), int(zmq.RCVTIMEO)
 DONTWAIT_MORE = DONTWAIT | MORE
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a service takes in: nothing is dropped at a limit, whoever sends is held back."""
+    """How much a service takes in: at a limit nothing is dropped, the sender has to wait."""
 
     message: int = CONTROL_MESSAGE
-    """Bytes of the largest message; a peer that sends a larger one is cut off."""
+    """Bytes of the largest message; a peer that sends a larger one is disconnected."""
     queued: int = 1000
     """Messages under way to or from one peer. ZeroMQ counts them per peer, whatever their size."""
     batch: int = 128 << 20
-    """Bytes of messages, coming and going, after which a batch ends."""
+    """Bytes of messages, received and to be sent, after which a batch ends."""
     unread: int = 512 << 20
-    """Bytes of answers that all peers together may have asked for and not read."""
+    """Bytes of unread answers of all peers together."""
     guard: Guard | None = None
-    """Who is let in; None: everybody who can reach the address."""
+    """Which keys are accepted; None: everybody who can reach the address."""
 
 
 ROOMY = Limits(MAX_MESSAGE)
@@ -61,28 +61,28 @@ def receive(socket: "zmq.Socket[bytes]", flags: int) -> tuple[bytes, list[zmq.Fr
 
 
 def contents(frames: list[zmq.Frame]) -> list[bytes | memoryview]:
-    """Return what stands in the parts of a message: a copy where that is cheaper than a view."""
+    """Return the contents of the parts of a message: a copy where that is cheaper than a view."""
     if len(frames) == 1 and len(frames[0]) < WORTH_SHARING:
         return [frames[0].bytes]
     return [frame.buffer for frame in frames]
 
 
 def post(socket: "zmq.Socket[bytes]", parts: list[Any]) -> None:
-    """Send a message without waiting. As `send_multipart`, without looking at each part three times."""
+    """Send a message without waiting. As `send_multipart`, without its three checks of each part."""
     last = parts.pop()
     for part in parts:
         _send(socket, part, DONTWAIT_MORE, len(part) < WORTH_SHARING)
     _send(socket, last, DONTWAIT, len(last) < WORTH_SHARING)
 
 
-def lend(socket: "zmq.Socket[bytes]", parts: list[Any]) -> list[Loan]:
-    """As `post`; return each large part's size, with what tells when the peer has taken it."""
-    loans: list[Loan] = []
+def send_tracked(socket: "zmq.Socket[bytes]", parts: list[Any]) -> list[Unread]:
+    """As `post`; return the size of each large part, with a tracker that tells when the peer has taken it."""
+    tracked: list[Unread] = []
     for number, part in enumerate(parts, 1):
         large, flags = len(part) >= WORTH_SHARING, DONTWAIT_MORE if number < len(parts) else DONTWAIT
         tracker = _send(socket, part, flags, not large, large)
-        loans += [(tracker, len(part))] if large else []
-    return loans
+        tracked += [(tracker, len(part))] if large else []
+    return tracked
 
 
 def tune(socket: "zmq.Socket[bytes]", limits: Limits = ROOMY) -> None:
@@ -105,7 +105,7 @@ def router(
 ) -> "zmq.Socket[bytes]":
     """Return the socket of a service: connected to `links` (peer -> address), listening at `address`; BadInput if it cannot.
 
-    Links come first, so that nobody can take their names.
+    Links are connected first, so that no client can take their names.
     """
     socket = context.socket(zmq.ROUTER)
     tune(socket, limits)

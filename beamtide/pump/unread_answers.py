@@ -1,12 +1,12 @@
-"""How many bytes of answers are lent to ZeroMQ, until their peers have taken them.
+"""How many bytes of answers each peer has not read yet, and whether it may get more.
 
-Theory: ZeroMQ limits what is under way to one peer in messages, not in bytes, and not over all peers together: a few viewers that
-ask and never read would fill the memory of a service. So each large part of an answer is tracked until ZeroMQ gives it back. Who
-has not read what he was lent is lent more only while that is little, and while all together have little. Who has read everything
-is always lent one answer, so that the deaf take nothing from him: beyond the budget each of them costs one answer. Only answers
-are counted: what a service sends of its own accord has its credit.
+Theory: ZeroMQ limits the messages under way to one peer, but neither their bytes nor the sum over all peers: a few viewers that
+ask and never read would fill the memory of a service. So each large part of an answer is tracked until ZeroMQ has sent it. A peer
+with unread answers gets another one only while its own unread bytes, and those of all peers together, are few. A peer with
+nothing unread may always get one answer, so slow peers cannot block it; beyond the budget, each peer costs one answer at most.
+Only answers are counted: messages that a service sends on its own are limited by credit.
 
-No clock. Invariant: beyond `most`, nobody is lent a second answer.
+No clock. Invariant: beyond `most` bytes, no peer gets a second answer.
 """
 
 from collections import deque
@@ -15,20 +15,20 @@ from collections.abc import Iterable
 import zmq
 
 PER_PEER = 4
-"""One peer is lent more than one answer only up to this part of all."""
-Loan = tuple[zmq.MessageTracker, int]
+"""A peer gets a second answer only while its unread bytes stay below this fraction (1/4) of the budget."""
+Unread = tuple[zmq.MessageTracker, int]
 
 
 class UnreadAnswers:
-    """What is lent to whom; `most` bytes at once."""
+    """Unread answers by peer; `most` bytes at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._loans: dict[bytes, deque[Loan]] = {}
+        self._unread: dict[bytes, deque[Unread]] = {}
 
     def refusal(self, peer: bytes, size: int) -> str:
-        """Return why a peer cannot be lent so many bytes now; "" if it can."""
-        total = sum(map(self._under_way, list(self._loans)))  # and whoever is gone is forgotten
+        """Return why a peer cannot get an answer of so many bytes now; "" if it can."""
+        total = sum(map(self._under_way, list(self._unread)))  # this also forgets peers that are gone
         mine = self._under_way(peer)
         if not mine:
             return ""
@@ -36,16 +36,16 @@ class UnreadAnswers:
             return ""
         return f"{mine >> 20} MiB of answers are on their way to you, and you have not read them"
 
-    def note(self, peer: bytes, loans: Iterable[Loan]) -> None:
-        """Take it that a peer was lent some parts."""
-        self._loans.setdefault(peer, deque()).extend(loans)
+    def note(self, peer: bytes, parts: Iterable[Unread]) -> None:
+        """Note the parts of an answer that was sent to a peer."""
+        self._unread.setdefault(peer, deque()).extend(parts)
 
     def _under_way(self, peer: bytes) -> int:
-        """Return how many bytes a peer has not taken; it takes them in the order in which they were sent."""
-        loans = self._loans.get(peer)
-        while loans and loans[0][0].done:
-            loans.popleft()
-        if not loans:
-            self._loans.pop(peer, None)
+        """Return how many bytes a peer has not read; it reads them in the order in which they were sent."""
+        unread = self._unread.get(peer)
+        while unread and unread[0][0].done:
+            unread.popleft()
+        if not unread:
+            self._unread.pop(peer, None)
             return 0
-        return sum(size for _, size in loans)
+        return sum(size for _, size in unread)

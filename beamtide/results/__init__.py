@@ -1,1 +1,1 @@
-"""Result files: where they lie, what they contain, and whether it is what was written."""
+"""Result files: where they lie, what they contain, and whether they are unchanged."""

@@ -1,4 +1,4 @@
-"""The checksum of an HDF5 dataset: what the writer puts on every array, and what `beamtide.results.reading.verify` compares.
+"""The checksum of an HDF5 dataset: the writer adds it to every array, and `beamtide.results.reading.verify` compares it.
 
 It is the 64-bit XXH3 of the array's bytes in C order, in hexadecimal; of text, of its lines joined by a zero byte.
 """

@@ -1,11 +1,10 @@
-"""Where results lie: the one place that knows the names of result folders and files.
+"""The names of result folders and files; nothing else knows them.
 
 `<processed>/beamtide/<scan>/<pipeline>.h5`, beside it `maps/`, `preview/`, and while a scan runs `<pipeline>.live.h5`.
-Another run of the same pipeline with other settings lies beside the first: `<pipeline>.<first 8 digits of its digest>.h5`.
+Results of the same pipeline with other settings lie beside the first: `<pipeline>.<first 8 digits of its digest>.h5`.
 """
 
 import pathlib
-import re
 from typing import Protocol
 
 from beamtide.config.section import NAME
@@ -20,7 +19,7 @@ def checked(name: str) -> str:
 
 
 class FileRule(Protocol):
-    """Where a kind of file of a product lies: `result_file` or `live_file`."""
+    """A function that gives the path of a kind of file: `result_file` or `live_file`."""
 
     def __call__(self, processed: pathlib.Path, scan: str, pipeline: str, settings: str = "") -> pathlib.Path:
         """Return the path."""
@@ -38,33 +37,9 @@ def result_file(processed: pathlib.Path, scan: str, pipeline: str, settings: str
 
 
 def live_file(processed: pathlib.Path, scan: str, pipeline: str, settings: str = "") -> pathlib.Path:
-    """Return the file that grows while the scan runs; with `settings`, the one beside it for that digest."""
+    """Return the live file, which grows while the scan runs; with `settings`, the one beside it for that digest."""
     return scan_folder(processed, scan) / f"{_stem(pipeline, settings)}.live.h5"
-
-
-def map_file(result: pathlib.Path, dataset: str) -> pathlib.Path:
-    """Return the TIFF of one dataset of a result file."""
-    return result.parent / "maps" / f"{result.stem}_{_flat(dataset)}.tif"
-
-
-def preview_file(result: pathlib.Path, dataset: str) -> pathlib.Path:
-    """Return the JPEG of one dataset of a result file."""
-    return result.parent / "preview" / f"{result.stem}_{_flat(dataset)}.jpg"
-
-
-def cxi_file(result: pathlib.Path) -> pathlib.Path:
-    """Return the CXI file of a reconstruction's result file."""
-    return result.with_suffix(".cxi")
-
-
-def positions_file(result: pathlib.Path) -> pathlib.Path:
-    """Return the positions file, as ptypy reads it, of a result file."""
-    return result.parent / f"{result.stem}_positions.h5"
 
 
 def _stem(pipeline: str, settings: str) -> str:
     return f"{checked(pipeline)}.{checked(settings[:8])}" if settings else checked(pipeline)
-
-
-def _flat(dataset: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", dataset)

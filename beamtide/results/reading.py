@@ -1,4 +1,4 @@
-"""Results as users hold them: a folder of HDF5 files, read without any service.
+"""Reads results from their HDF5 files, without any service.
 
     results = beamtide.open("scan_1", processed="/beamtime/processed")
     iron = results["xrf/area/Fe_K"]          # a map where there is one, else one row per acquisition index
@@ -6,7 +6,7 @@
     results.rows("xrf/area/Fe_K")            # always by acquisition index
 
 Names are "<pipeline>/<dataset>". A scan that still runs is read from its live files: call `open` or the dataset again to see
-more. Files are opened for each reading and closed at once, so nothing that is being written is ever in the way.
+more. A file is opened for each reading and closed at once, so readers never block the writer.
 """
 
 import contextlib
@@ -98,7 +98,7 @@ class ScanResults(Mapping[str, Dataset]):
 
 
 def open(scan: str, processed: Where = ".") -> ScanResults:  # noqa: A001 - users write beamtide.open(...)
-    """Return the results of a scan below the folder `processed`; finished files go before live ones."""
+    """Return the results of a scan below the folder `processed`; a finished file is preferred to a live one."""
     folder = layout.scan_folder(pathlib.Path(processed), scan)
     found = {path.name.removesuffix(".live.h5"): path for path in _files(folder, "*.live.h5")}
     found |= {path.name.removesuffix(".h5"): path for path in _files(folder, "*.h5") if not path.name.endswith(".live.h5")}
@@ -111,11 +111,6 @@ def open(scan: str, processed: Where = ".") -> ScanResults:  # noqa: A001 - user
 def list_results(processed: Where = ".") -> list[str]:
     """Return the names of the scans that have results."""
     return sorted({path.parent.name for path in _files(pathlib.Path(processed) / "beamtide", "*/*.h5")})
-
-
-def datasets(scan: str, processed: Where = ".") -> list[str]:
-    """Return the names of a scan's datasets."""
-    return list(open(scan, processed))
 
 
 def verify(file: Where) -> list[str]:
@@ -193,7 +188,7 @@ def _files(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[h5py.File]:
-    """Open a finished or a growing file; BadInput says what is wrong with it."""
+    """Open a finished or a live file; BadInput says what is wrong with it."""
     try:
         file = h5py.File(path, "r", swmr=path.name.endswith(".live.h5"))
     except OSError as error:
@@ -205,7 +200,9 @@ def _opened(path: pathlib.Path) -> Iterator[h5py.File]:
 def _names_in(path: pathlib.Path) -> list[str]:
     names: list[str] = []
     with _opened(path) as root:
-        root["entry/data"].visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        if (data := root.get("entry/data")) is None:  # a file of another writer, such as ptypy's positions
+            return []
+        data.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     return sorted(names)
 
 

@@ -1,4 +1,4 @@
-"""Who may talk to us, and what they may say: roles (pure), key files, and the allow-list.
+"""Who may connect, and which messages they may send: roles (pure), key files, and the allow-list.
 
-ZeroMQ's side of it (CURVE, the authenticator) is in `beamtide.pump`.
+The ZeroMQ part (CURVE, the authenticator) is in `beamtide.pump`.
 """

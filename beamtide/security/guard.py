@@ -1,6 +1,6 @@
-"""The door of one service: who is on the list, and whether what they say is theirs to say.
+"""The guard of one service: which keys it accepts, and which messages each may send.
 
-Clock policy: `beamtide.clock`, wall time for expiry, monotonic for how often the list is looked at.
+Clock policy: `beamtide.clock`, wall time for expiry, monotonic for how often the list is read.
 """
 
 import os
@@ -15,34 +15,34 @@ from beamtide.security.key_files import COMPONENT, Identity, KeyEntry, read_allo
 from beamtide.security.roles import Role, may
 
 LOOK = 1.0
-"""The list is looked at again after so many seconds: a revoked key is refused that soon."""
+"""The list is read again after so many seconds: a revoked key is refused that soon."""
 OWN_KEY = "BEAMTIDE_KEY"
-"""Environment variable with the key file of whoever runs a command or a worker."""
+"""Environment variable with the path of the key file that commands and workers use."""
 
 
 @dataclass(slots=True)
 class Guard:
-    """Decides by the list of one folder; a list that cannot be believed lets only our own services in."""
+    """Decides by the list in one folder; while that cannot be trusted, only our own services are let in."""
 
     identity: Identity
     folder: pathlib.Path
     beamtime: str = ""
     entries: dict[str, KeyEntry] = field(default_factory=dict)
-    """By public key, which is also the user id of a connection: a name may be given again, a key never is."""
+    """By public key, which is also the user id of a connection: names can be reused, keys are unique."""
     trouble: str = ""
     _passed: set[tuple[str, type[Message]]] = field(default_factory=set)
-    """Who may say what, as found since the list was looked at last."""
+    """Which key may send which message: answers found since the list was read last."""
     _seen: int = -1
     _next: float = 0.0
 
     def entry(self, public: str) -> KeyEntry | None:
-        """Return whose key this is, if it opens this door now."""
+        """Return the entry of a key, if it is accepted now."""
         self._look()
         entry = self.entries.get(public)
         return entry if entry is not None and not entry.refusal(self.beamtime, clock.utc()) else None
 
     def refusal(self, public: str, message: type[Message]) -> str:
-        """Return why the owner of a key may not say this, or ""."""
+        """Return why the owner of a key may not send this message, or ""."""
         self._look()
         passed = self._passed
         if (public, message) in passed:
@@ -67,13 +67,13 @@ class Guard:
             if changed != self._seen or self.trouble:
                 self.entries, self.trouble, self._seen = read_allowed(self.folder), "", changed
         except (BadInput, OSError) as error:
-            own = self.identity.entry  # services must find each other again when somebody has mended the list
+            own = self.identity.entry  # services must find each other again when the list has been corrected
             self.entries, self.trouble = {own.public: own}, f"only components are let in: {error}"
-        self._passed = set()  # after the list, and a new one: the gatekeeper looks too, in its own thread
+        self._passed = set()  # after the list, and a new set: the authenticator reads it too, in its own thread
 
 
 def guard_of(deployment: Deployment) -> Guard | None:
-    """Return the guard of a site's services; None where sockets are files of ours, or there are no keys."""
+    """Return the guard of a site's services; None where sockets are files in our folder, or there are no keys."""
     keys = keys_of(deployment)
     if keys is None:
         return None
@@ -86,7 +86,7 @@ def guard_of(deployment: Deployment) -> Guard | None:
 
 
 def identity_of(deployment: Deployment, role: Role) -> Identity | None:
-    """Return the key that a process of this role shows; None where no keys are used. BadInput: it cannot be used."""
+    """Return the key that a process of this role uses; None where no keys are used. BadInput: it cannot be used."""
     keys = keys_of(deployment)
     if keys is None:
         return None

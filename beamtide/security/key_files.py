@@ -1,8 +1,8 @@
 """Key files: one secret file per key (0600), and a list of who is allowed in.
 
-Theory: the folder of keys (0700) holds `NAME.key`, which whoever uses the key gets, and `allowed/NAME.json`, which says what
-the key is for; only the latter is read by services. A key is revoked by taking it off the list; services look at the list again
-when its folder has changed, at most once a second, and also refuse who is connected already. A file is believed only when it
+Theory: the folder of keys (0700) holds `NAME.key`, the secret for the user of the key, and `allowed/NAME.json`, which says what
+the key is for; services read only the latter. A key is revoked by removing it from the list; services read the list again when
+its folder has changed, at most once a second, and then refuse messages on open connections too. A file is trusted only if it
 belongs to us, is no link, and nobody else may read it (a secret) or write it (the list).
 
 Clock policy: expiry is Unix time, compared by the callers' `utc`. Source of key pairs: ZeroMQ RFC 26 (CurveZMQ), Z85 text.
@@ -20,7 +20,7 @@ from beamtide.errors import BadInput
 from beamtide.security.roles import ROLES, Role
 
 COMPONENT = "component"
-"""The key that all services of a site share; what clients know of it is its public half."""
+"""The key that all services of a site share; clients know only its public half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +61,18 @@ def read_identity(path: pathlib.Path) -> Identity:
     try:
         return Identity(_entry(content["entry"]), str(content["secret"]), str(content["server"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path} is no key file of ours; make a new one with `beamtide keys new`") from error
+        raise BadInput(f"{path} is not a Beamtide key file; make a new one with `beamtide keys new`") from error
 
 
 def read_allowed(folder: pathlib.Path) -> dict[str, KeyEntry]:
-    """Return the list, by public key. BadInput: a file of it cannot be believed."""
+    """Return the list, by public key. BadInput: a file of it cannot be trusted."""
     found = {}
     for path in sorted((folder / "allowed").glob("*.json")):
         content = _read(path, secret=False)
         try:
             entry = _entry(content)
         except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"{path} is no entry of ours; remove it, and make the key again with `beamtide keys new`") from error
+            raise BadInput(f"{path} is no entry of a key list; remove it, and make the key again: `beamtide keys new`") from error
         found[entry.public] = entry
     return found
 
@@ -93,7 +93,7 @@ def write(folder: pathlib.Path, identity: Identity) -> pathlib.Path:
 
 
 def revoke(folder: pathlib.Path, name: str) -> None:
-    """Take a key off the list, and remove its secret file if it is here. BadInput: there is no such key."""
+    """Remove a key from the list, and its secret file if it is here. BadInput: there is no such key."""
     entry = folder / "allowed" / f"{name}.json"
     if not NAME.fullmatch(name) or not entry.exists():
         raise BadInput(f"there is no key {name!r} in {folder}; `beamtide keys list` shows them")

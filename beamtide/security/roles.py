@@ -1,8 +1,8 @@
-"""What each role may say: a table. Pure.
+"""Which messages each role may send: a table. Pure.
 
-Theory: a key has one role. A component may say everything, a worker what one task needs, a user what steers scans and tasks, and
-a viewer only what reads. A kind of message that stands in no row is for components alone; a test looks that every kind was
-thought of.
+Theory: a key has one role. A component may send everything, a worker what one task needs, a user what controls scans and tasks,
+and a viewer only requests that change nothing. A kind of message that is in no row is for components only; a test checks that
+every kind was considered.
 """
 
 from typing import Literal, get_args
@@ -31,9 +31,9 @@ READS: frozenset[type[Message]] = frozenset(
         topology.TopologyRequest,
     }
 )
-"""Changes nothing; everybody with a key may ask."""
+"""Requests that change nothing; for every key."""
 
-STEERS: frozenset[type[Message]] = frozenset(
+CONTROLS: frozenset[type[Message]] = frozenset(
     {
         tasks.SubmitRequest,
         tasks.CancelRequest,
@@ -47,7 +47,7 @@ STEERS: frozenset[type[Message]] = frozenset(
         scaling.ScaleRequest,
     }
 )
-"""Starts, ends or changes work; for users."""
+"""Messages that start, end or change work; for users."""
 
 WORKS: frozenset[type[Message]] = frozenset(
     {
@@ -61,11 +61,11 @@ WORKS: frozenset[type[Message]] = frozenset(
         fences.FenceRequest,
     }
 )
-"""What one task needs; for workers."""
+"""Messages that one task needs; for workers."""
 
-MAY: dict[Role, frozenset[type[Message]]] = {"worker": WORKS | READS, "user": STEERS | READS, "viewer": READS}
+MAY: dict[Role, frozenset[type[Message]]] = {"worker": WORKS | READS, "user": CONTROLS | READS, "viewer": READS}
 
 
 def may(role: Role, message: type[Message]) -> bool:
-    """Whether a key of this role may say that."""
+    """Whether a key of this role may send that message."""
     return role == "component" or message in MAY[role]

@@ -1,1 +1,1 @@
-"""Container images of workers: how they are built, looked at, and entered by a job."""
+"""Container images of workers: how they are built, checked, and entered by a job."""

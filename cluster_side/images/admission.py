@@ -1,4 +1,4 @@
-"""Whether jobs may be started in the image that a site file names: told before anything is submitted."""
+"""Checks, before anything is submitted, whether jobs can run in the image that a site file names."""
 
 import pathlib
 import shutil
@@ -9,8 +9,11 @@ from cluster_side.images import checks, runtime
 from cluster_side.images.build import file_digest
 
 
-def problems(deployment: Deployment) -> tuple[str, ...]:
-    """Return what keeps jobs from this image, one sentence each; what only the nodes can see is left to them."""
+def problems(deployment: Deployment, *, on_nodes: bool) -> tuple[str, ...]:
+    """Return what keeps jobs from this image, one sentence each; what only the nodes can see is left to them.
+
+    `on_nodes`: jobs run on other machines than this one.
+    """
     container = deployment.site.container
     if container.runtime == "none" or container.image is None:
         return ()
@@ -22,7 +25,7 @@ def problems(deployment: Deployment) -> tuple[str, ...]:
             f"container.digest: {image} is {there or 'a folder'}, the site file pins {container.digest}; "
             "put the pinned image there, or pin this one",
         )
-    if deployment.site.launcher == "slurm" and not shutil.which(container.runtime):
+    if on_nodes and not shutil.which(container.runtime):
         return ()  # only the nodes have it
     return _versions(image, container.runtime)
 

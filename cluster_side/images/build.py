@@ -1,10 +1,9 @@
 """Build an image: wheels of what the lock file pins, a filled definition, the container program.
 
-Wheels are made on this machine, so the image needs no network and no compiler of its own; the interpreter of the image must be
-of the minor version that runs us, which is looked at before anything is built. The image appears under its name when it is
-whole and has passed its own test.
-
-Clock policy: none; what takes long says what it does through `say`.
+Wheels are made on this machine, so the image needs no network and no compiler of its own; the interpreter of the image must have
+the same minor version as ours, which is checked before anything is built. The image gets its name when it is complete and has
+passed its own test.
+Clock policy: none; long steps are reported through `say`.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from beamtide.errors import BadInput
@@ -29,6 +28,7 @@ CHECKOUT = pathlib.Path(__file__).parents[2]
 SQUASH = ("--mksquashfs-args", "-comp lz4 -all-root")
 """lz4 instead of gzip: an image is built in a quarter of the time and starts quicker, and is a fifth larger. All files are
 root's: a root that may not give files away (in some virtual machines) could not unpack it otherwise."""
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 CHUNK = 1 << 22
 LAST_LINES = 6
 COLOUR = re.compile(r"\x1b\[\d+m")
@@ -44,6 +44,8 @@ class BuildOrder:
     sandbox: bool = False
     wheels: pathlib.Path | None = None
     """A folder that keeps wheels between builds."""
+    plugins: tuple[pathlib.Path, ...] = ()
+    """Other distributions that go in as well, as folders or wheels; what they need, the lock file must hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,14 @@ class Built:
 
 
 def build(order: BuildOrder, say: Say) -> Built:
-    """Build an image. BadInput: what is missing or in the way, before it is started; or the last words of the builder."""
+    """Build an image. BadInput: what is missing or in the way, before the build starts; or the last lines of its output."""
     folder = CHECKOUT / "containers"
     if order.kind not in definition.KINDS:
         raise BadInput(f"there is no image {order.kind!r}; there are: {', '.join(definition.KINDS)}")
     if not folder.is_dir():
         raise BadInput(f"images are built from a checkout of Beamtide, and {folder} is not there; clone it and build there")
     if order.image.exists():
-        raise BadInput(f"{order.image} is there already; remove it or choose another name")
+        raise BadInput(f"{order.image} exists already; remove it or choose another name")
     program = runtime.detect()
     text, lock = (folder / f"{order.kind}.def").read_text(), folder / "locks" / f"{order.kind}.lock"
     base = definition.base_of(order.base, definition.default_base(text))
@@ -73,7 +75,8 @@ def build(order: BuildOrder, say: Say) -> Built:
         room = pathlib.Path(place)
         room.chmod(0o755)  # the builder may be another user inside
         _wheels(order.wheels or room / "kept", lock, room / "wheels", say)
-        values = _values(base, room / "wheels", folder / "recipe", lock)
+        added = add_plugins(order.plugins, room / "wheels")
+        values = _values(base, room / "wheels", folder / "recipe", lock) | {"plugins": "/".join(added) or "none"}
         recipe = room / "Singularity.def"
         _understood(text, values, room / "read-back.def")
         recipe.write_text(definition.filled(text, values))
@@ -83,7 +86,7 @@ def build(order: BuildOrder, say: Say) -> Built:
 
 
 def file_digest(image: pathlib.Path) -> str:
-    """Return "sha256:…" of an image file, or "" for a folder (a sandbox has no digest that could be told quickly)."""
+    """Return "sha256:…" of an image file, or "" for a folder (a sandbox has no digest that is quick to compute)."""
     if image.is_dir():
         return ""
     digest = hashlib.sha256()
@@ -101,7 +104,7 @@ def size(image: pathlib.Path) -> int:
 
 
 def _look_at(base: Base) -> None:
-    """Refuse a local folder that is none, or whose Python is not ours."""
+    """Refuse a local folder that does not exist, or whose Python has another version than ours."""
     if base.bootstrap != "localimage":
         return
     root = pathlib.Path(base.name)
@@ -114,13 +117,12 @@ def _look_at(base: Base) -> None:
 
 def _wheels(kept: pathlib.Path, lock: pathlib.Path, place: pathlib.Path, say: Say) -> None:
     """Fill `place` with a wheel of everything: what the lock pins (checked by hash), pip itself, and Beamtide."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     kept.mkdir(parents=True, exist_ok=True)
     say(f"wheels of {len(definition.pins(lock.read_text()))} packages, as {lock.name} pins them")
-    _quietly([*pip, "wheel", "--require-hashes", "--no-deps", "--find-links", kept, "-r", lock, "-w", kept])
-    _quietly([*pip, "download", "--no-deps", "--find-links", kept, "pip", "-d", kept])
+    _quietly([*PIP, "wheel", "--require-hashes", "--no-deps", "--find-links", kept, "-r", lock, "-w", kept])
+    _quietly([*PIP, "download", "--no-deps", "--find-links", kept, "pip", "-d", kept])
     place.mkdir()
-    _quietly([*pip, "wheel", "--no-deps", "-w", place, CHECKOUT])
+    _quietly([*PIP, "wheel", "--no-deps", "-w", place, CHECKOUT])
     ours = next(place.glob("beamtide-*.whl"))
     for wheel in _wanted(kept, lock.read_text()):
         shutil.copy(wheel, place)
@@ -128,6 +130,24 @@ def _wheels(kept: pathlib.Path, lock: pathlib.Path, place: pathlib.Path, say: Sa
         native.built(kind, place / "native")
     names = [*definition.pins(lock.read_text()), f"beamtide=={ours.name.split('-')[1]}"]
     (place / "names.txt").write_text("\n".join(names) + "\n")
+
+
+def add_plugins(plugins: Sequence[pathlib.Path], place: pathlib.Path) -> list[str]:
+    """Put wheels of other distributions beside ours in `place`, to be installed with them; return them as "name==version".
+
+    BadInput: one is not there, or needs what the image does not hold.
+    """
+    if missing := [path for path in plugins if not path.exists()]:
+        raise BadInput(f"--with {missing[0]}: there is no such folder or wheel")
+    before, names = set(place.glob("*.whl")), place / "names.txt"
+    for path in plugins:
+        _quietly([*PIP, "wheel", "--no-deps", "-w", place, path.resolve()])
+    new = sorted(set(place.glob("*.whl")) - before)
+    if new:  # nothing is installed: would what they need be found?
+        _quietly([*PIP, "install", "--dry-run", "--ignore-installed", "--no-index", "--find-links", place, *new])
+    pins = ["==".join(wheel.name.split("-")[:2]) for wheel in new]
+    names.write_text(names.read_text() + "".join(f"{pin}\n" for pin in pins))
+    return pins
 
 
 def _wanted(kept: pathlib.Path, lock: str) -> Iterator[pathlib.Path]:
@@ -158,9 +178,9 @@ def _values(base: Base, wheels: pathlib.Path, recipe: pathlib.Path, lock: pathli
 
 
 def _understood(text: str, values: dict[str, str], place: pathlib.Path) -> None:
-    """Let spython read the recipe back: a slip in a definition is told before minutes are spent on it.
+    """Let spython parse the filled-in definition: a mistake in it is found before minutes are spent on the build.
 
-    spython knows docker bases only, so it gets the recipe with one.
+    spython knows docker bases only, so it gets the definition with one.
     """
     from spython.main.parse.parsers import get_parser
 
@@ -172,7 +192,7 @@ def _understood(text: str, values: dict[str, str], place: pathlib.Path) -> None:
 
 
 def _run(program: runtime.Runtime, order: BuildOrder, recipe: pathlib.Path, room: pathlib.Path) -> None:
-    """Build beside the final name, and give it that name when all is well."""
+    """Build under a temporary name, and rename the image when all is well."""
     from spython.utils import stream_command
 
     beside = room / order.image.name
@@ -190,7 +210,7 @@ def _run(program: runtime.Runtime, order: BuildOrder, recipe: pathlib.Path, room
 
 
 def _lacks_capabilities() -> bool:
-    """Whether we are a root that may not do everything, as in some virtual machines: %post then needs a user namespace."""
+    """Whether we are root without all rights, as in some virtual machines: %post then needs a user namespace."""
     if os.geteuid() != 0:
         return False
     status = pathlib.Path("/proc/self/status").read_text()
@@ -205,7 +225,7 @@ def _reason(last: list[str]) -> str:
     return said
 
 
-def _quietly(command: list[str | pathlib.Path]) -> None:
+def _quietly(command: Sequence[str | pathlib.Path]) -> None:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]

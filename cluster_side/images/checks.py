@@ -1,6 +1,6 @@
-"""What is wrong with an image here: does it run, is it for this machine, does it hold what its lock says, does its MPI fit.
+"""Checks of an image on this machine: does it run, is it for this machine, does it match its lock file, does its MPI fit.
 
-Each check is a name and a sentence; "" is all well.
+Each check is a name and a sentence; "" means that all is well.
 """
 
 import pathlib
@@ -91,7 +91,7 @@ def _runs(program: Runtime, path: pathlib.Path) -> str:
 
 
 def reason(said: str, path: pathlib.Path) -> str:
-    """Return what the container program meant when it could not start an image."""
+    """Return the reason why the container program could not start an image."""
     short = " ".join(said.split())[-300:]
     if "corrupted" in said:
         return f"it is not a whole image ({short}); copy or build it again"
@@ -114,7 +114,7 @@ def _test(program: Runtime, path: pathlib.Path) -> str:
 
 
 def _versions(program: Runtime, path: pathlib.Path, labels: dict[str, str]) -> str:
-    """Compare the label with the lock file that lies inside."""
+    """Compare the label with the lock file inside the image."""
     code, text = runtime.inside(program, path, ["cat", "/opt/beamtide/lock"])
     try:
         found = definition.digest_of(text) if code == 0 else ""

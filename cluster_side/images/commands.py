@@ -31,12 +31,15 @@ def build(  # noqa: PLR0913, PLR0917  one argument per option
     ] = "",
     sandbox: Annotated[bool, typer.Option(help="A folder instead of a file, for machines that cannot mount one.")] = False,
     wheels: Annotated[pathlib.Path | None, typer.Option(help="Keep wheels here between builds.")] = None,
+    plugins: Annotated[
+        list[pathlib.Path] | None, typer.Option("--with", help="Another distribution that goes in: its folder or wheel.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build an image from its definition and lock file; it appears when it is whole."""
     from cluster_side.images import build as builder
 
-    order = builder.BuildOrder(kind, image, base, sandbox, wheels)
+    order = builder.BuildOrder(kind, image, base, sandbox, wheels, tuple(plugins or ()))
     built = builder.build(order, (lambda _: None) if as_json else say)
     lines = [
         f"{built.image}: {built.megabytes:.0f} MB, versions {built.lock}",

@@ -1,6 +1,7 @@
-"""What an image is built from: a definition in `containers/` with its lock file.
+"""Image definitions: a file in `containers/` with its lock file.
 
-Pure: text in, text out. A definition is a Singularity recipe with `{{ name }}` where `beamtide image build` fills something in.
+Pure: text in, text out. A definition is a Singularity definition file with `{{ name }}` where `beamtide image build` fills in a
+value.
 """
 
 import hashlib
@@ -15,12 +16,12 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s\\;]+)", re.MULTILINE)
 PLAIN = re.compile(r"[A-Za-z0-9._:/@+=~-]+")
 KINDS = ("worker-cpu", "worker-gpu", "worker-mpi", "beamline")
 LABEL = "org.beamtide."
-"""What our labels begin with."""
+"""The prefix of our labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Where an image starts: `bootstrap` as Singularity calls it, and what it names."""
+    """The base of an image: Singularity's `bootstrap`, and its source."""
 
     bootstrap: str
     name: str
@@ -36,15 +37,15 @@ def base_of(text: str, default: Base) -> Base:
 
 
 def filled(definition: str, values: Mapping[str, str]) -> str:
-    """Return the definition with every hole filled and its defaults (`%arguments`) left out.
+    """Return the definition with every placeholder filled and its defaults (`%arguments`) left out.
 
-    BadInput: a hole that nothing fills, or a value with a character that a recipe would not take literally.
+    BadInput: a placeholder without a value, or a value with a character that a definition would not take literally.
     """
     if odd := [name for name, value in values.items() if not PLAIN.fullmatch(value)]:
         raise BadInput(f"{odd[0]} of the image is {values[odd[0]]!r}; use letters, digits and . _ : / @ + = ~ - only")
     kept = re.sub(r"^%arguments\n(?:[ \t]+.*\n|\n)*", "", definition, flags=re.MULTILINE)
     if missing := sorted(set(HOLE.findall(kept)) - values.keys()):
-        raise BadInput(f"the definition wants {missing[0]}, which nothing gives; look at its {{{{ {missing[0]} }}}}")
+        raise BadInput(f"the definition has no value for {missing[0]}; look at its {{{{ {missing[0]} }}}}")
     return HOLE.sub(lambda hole: values[hole[1]], kept)
 
 

@@ -1,8 +1,8 @@
-"""How a job gets into its image: text for the end of a batch script, which becomes the worker by `exec`, so that signals arrive.
+"""Enters the image of a job: text for the end of a batch script, which becomes the worker by `exec`, so that signals reach it.
 
 Pure: configuration in, bash out; every word is quoted. The node needs bash, coreutils, sed and the container program, no Python.
 The image is copied to the node once (single flight, digest checked, unpacked if wanted, started once as a probe, tried twice);
-inputs are bound read-only under the paths that the site file uses, wherever the node has them.
+inputs are bound read-only under the paths of the site file, wherever they are on the node.
 Source of the options: Apptainer and SingularityCE manuals, `exec`.
 """
 
@@ -19,7 +19,7 @@ IMAGE_CODES = (69, 255)
 """Exit codes of a job whose node could not start the image: ours, and the container program's own."""
 
 GPU_DRIVER = pathlib.Path("/dev/nvidiactl")
-"""There where NVIDIA's driver is loaded."""
+"""This path exists where NVIDIA's driver is loaded."""
 NEEDS_GPU = (
     f'[[ -e {GPU_DRIVER} ]] || {{ echo "beamtide job: this job wants a GPU, and node $(hostname) has no NVIDIA driver '
     f'(no {GPU_DRIVER}); look at slurm.gpu_partitions, or set job.gpus: 0" >&2; exit {IMAGE_CODES[0]}; }}'
@@ -28,7 +28,7 @@ NEEDS_GPU = (
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A folder of the node, and where it appears inside. A job without one that is `needed` ends with a sentence."""
+    """A folder of the node, and its path inside. A job without a `needed` folder ends with an error message."""
 
     node: pathlib.Path
     inside: pathlib.Path

@@ -39,7 +39,7 @@ def detect(wanted: str = "") -> Runtime:
 
 @contextlib.contextmanager
 def client(runtime: Runtime) -> Iterator[Any]:
-    """Lend spython's client, which will find our program."""
+    """Yield spython's client, set up to find our program."""
     from spython.main import Client  # it is only needed where images are made
 
     before = os.environ.get("PATH", "")

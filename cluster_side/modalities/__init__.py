@@ -1,1 +1,1 @@
-"""What can be computed: each modality is a light spec.py and a heavy kernel.py."""
+"""The modalities: each is a light spec.py and a heavy kernel.py."""

@@ -1,9 +1,9 @@
-"""What a modality is: a light half that names it and a heavy half that computes.
+"""The interface of a modality: a light half that describes it and a heavy half that computes.
 
-`spec.py` makes one `Modality` in milliseconds (settings model, outputs, where the kernel is). `kernel.py` is imported only by
+`spec.py` makes one `Modality` in milliseconds (settings model, outputs, name of the kernel). `kernel.py` is imported only by
 the process that computes: its `load(settings, calibration)` returns one array function. Where building it is costly, a third
 function `prepare(settings, calibration)` makes plain arrays of it, once for given settings, and `load` gets them too. A modality
-is found by the entry point group "beamtide.modalities"; tests and authors run it with `cluster_side.modalities.base.run`.
+is found by the entry point group "beamtide.modalities"; its author's tests run it with `beamtide.testing.run_modality`.
 """
 
 import importlib
@@ -18,22 +18,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from beamtide import units
 from beamtide.errors import BadInput
 from beamtide.messages.results import DatasetHeader, Merge, Per
+from cluster_side.modalities.readings import Reading, in_units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
-Kernel: TypeAlias = "Callable[[Arrays], Arrays]"
+Kernel: TypeAlias = "Callable[..., Arrays]"
 """Frames of one task in, datasets out. The first axis of every input array, and of every per-index output, is the index.
 
-A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "/*"
-stands for all names below it ("area/*" for "area/Fe_K"). A per-index row of NaN says "no value here".
+A kernel may also return an output that the spec did not foresee by exact name: an `Output` whose name ends in "*" stands for all
+names that begin so ("area/*" for "area/Fe_K"); the first that fits counts. A per-index row of NaN says "no value here".
 """
 
 
 Keep: TypeAlias = "Callable[[Callable[[], Arrays]], Arrays]"
-"""Returns what a function would make: from where it was kept, or made now."""
+"""Returns the result of a function: from the cache, or computed now."""
 
 
 class SettingsModel(BaseModel):
@@ -52,24 +53,25 @@ class Output:
     merge: Merge = "rows"
     long_name: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    """Kept beside it in the file, which acts on some: `show` "first": viewers open on it; `axis`, `axes`: its axes."""
     like: str = ""
     """The dataset of another pipeline whose unit it has; then `units` is only what stands where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a calibration file means, for people: facts in order, what of it is ignored, and what is wrong with it."""
+    """A calibration file explained for people: facts in order, what is ignored, and what is wrong."""
 
     facts: Mapping[str, str]
     ignored: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     picture: "NDArray[Any] | None" = None
-    """8-bit colours (row, column, 3) that show it at work on a sample."""
+    """8-bit colours (row, column, 3): an image of its use on a sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Modality:
-    """The light half. `kernel` is "package.module:function"; `needs` lists the calibration files it cannot do without."""
+    """The light half. `kernel` is "package.module:function"; `needs` lists the calibration files that it requires."""
 
     name: str
     settings: type[SettingsModel]
@@ -78,33 +80,35 @@ class Modality:
     kernel: str
     needs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("numpy",)
-    """Distributions whose versions belong into the provenance."""
+    """Python distributions whose versions are written into the provenance."""
     context: bool = False
     """Whether the kernel takes a second argument, the `Context` that it computes in (see `context`)."""
     follows: bool = False
-    """Whether its kernel takes what comes of a scan that has not ended (`Context.feed`)."""
-    judge: str = ""
-    """A function, named like the kernel, that raises BadInput for calibration files it cannot use; for `beamtide check`."""
+    """Whether its kernel can begin before its scan has ended (`Context.feed`)."""
     prepare: str = ""
     """A function, named like the kernel: settings and calibration in, plain arrays out, the same for the same input."""
     layout: int = 1
-    """How the prepared arrays are laid out: a higher number when that changes, so that no worker takes up older ones."""
+    """Version of the layout of the prepared arrays: raise it when that changes, so that no worker uses older ones."""
     takes: "Callable[[Any], Mapping[str, str]]" = lambda _: {}
     """Settings in, the units that datasets of other pipelines must have for them."""
+    files: str = ""
+    """A light function, named like the kernel: role and path of a calibration file in, names of the files it names out."""
+    reads: "Callable[[Any], Mapping[str, Reading]]" = lambda _: {}
+    """Settings in, how they take the columns of files out: in which units they are wanted."""
     explain: str = ""
     """A function, named like the kernel: settings, calibration and a sample file (or None) in, `Explanation` out."""
+    explains: str = ""
+    """The calibration file that it explains."""
 
     def check(self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path]) -> None:
-        """Raise BadInput for settings or calibration files that no worker could use, as far as that can be told here."""
+        """Raise BadInput for settings or calibration files that no worker could use: it is loaded here as a worker would."""
         self.validated(values)
         if missing := sorted(set(self.needs) - set(calibration)):
             raise BadInput(f"calibration.{missing[0]} is required by {self.name}")
-        if self.judge:
-            try:
-                judge = _function(self.judge)
-            except ImportError:  # the heavy half is installed where workers run, not everywhere
-                return
-            judge(calibration)
+        try:
+            self.load(values, calibration)
+        except ImportError:  # the heavy half is installed where workers run, not everywhere
+            return
 
     def unit_of(self, values: Mapping[str, Any], dataset: str) -> str:
         """Return the unit of a dataset under these settings, "" if only a task knows it; BadInput if there is no such dataset."""
@@ -123,6 +127,14 @@ class Modality:
             if found and found != units.canonical(unit):
                 raise BadInput(f"{name} is given in {found}, and the settings of {self.name} want {unit}; correct one of the two")
 
+    def named(self, role: str, path: pathlib.Path) -> tuple[str, ...]:
+        """Return the names of the files that a calibration file names, and that must travel with it."""
+        return tuple(_function(self.files)(role, path)) if self.files else ()
+
+    def in_units(self, values: Mapping[str, Any], arrays: "Arrays", stated: Mapping[str, str]) -> "Arrays":
+        """Return columns in the units of the settings, where their files state others; BadInput where the two contradict."""
+        return in_units(self.reads(self.validated(values)), arrays, stated)
+
     def load(
         self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path], keep: Keep = lambda build: build()
     ) -> Kernel:
@@ -137,14 +149,14 @@ class Modality:
     def explained(
         self, values: Mapping[str, Any], calibration: Mapping[str, pathlib.Path], sample: pathlib.Path | None
     ) -> Explanation:
-        """Say what a calibration file means under these settings; BadInput if this modality has nothing to say."""
+        """Explain a calibration file under these settings; BadInput if this modality cannot."""
         if not self.explain:
             raise BadInput(f"{self.name} has no calibration file that could be checked")
         found: Explanation = _function(self.explain)(self.validated(values), calibration, sample)
         return found
 
     def declared(self, values: Mapping[str, Any]) -> tuple[Output, ...]:
-        """Return the outputs that these settings lead to."""
+        """Return the outputs under these settings."""
         return self.outputs(self.validated(values))
 
     def validated(self, values: Mapping[str, Any]) -> SettingsModel:
@@ -163,9 +175,9 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def find_output(declared: tuple[Output, ...], name: str) -> Output:
-    """Return the declaration of a dataset, also by "/*"; KeyError for a name that no spec foresaw."""
+    """Return the declaration of a dataset, also by "*"; KeyError for a name that no spec foresaw."""
     for output in declared:
-        if output.name == name or (output.name.endswith("/*") and name.startswith(output.name[:-1])):
+        if output.name == name or (output.name.endswith("*") and name.startswith(output.name[:-1])):
             return output
     raise KeyError(f"a kernel returned {name!r}, which its spec does not declare")
 
@@ -185,13 +197,24 @@ def checked(
 def run(
     modality: Modality, frames: "Arrays", settings: Mapping[str, Any], calibration: Mapping[str, pathlib.Path] | None = None
 ) -> "Arrays":
-    """Run a modality on arrays, as a worker would: for its author's tests and for notebooks."""
+    """Run a modality on the arrays of one task, as a worker would: for its author's tests and for notebooks.
+
+    First axis of all arrays: index. BadInput: a setting, calibration file or array cannot be used, or what the kernel returns is
+    not what the spec declares.
+    """
     lengths = {len(array) for array in frames.values()}
     if len(lengths) != 1:
         raise BadInput(f"the arrays of a task must have one length, not {sorted(lengths)}")
-    outputs = modality.load(settings, calibration or {})(frames)
+    kernel = modality.load(settings, calibration or {})
+    outputs = kernel(frames, _alone()) if modality.context else kernel(frames)
     checked(outputs, modality.declared(settings), lengths.pop())
     return outputs
+
+
+def _alone() -> Any:
+    from cluster_side.modalities.context import ALONE  # it loads numpy, which a spec does without
+
+    return ALONE
 
 
 def _declaration(declared: tuple[Output, ...], name: str) -> Output:

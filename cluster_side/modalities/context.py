@@ -1,7 +1,8 @@
-"""What a long computation has around it: those who compute with it, and those who watch.
+"""The context of a computation: the ranks that compute together, and the viewers that watch.
 
 A kernel of a modality with `context=True` is called with its arrays and a `Context`. A team is one process alone, or the ranks of
-an MPI program that add up what each has summed; every operator that needs all indexes is a sum over them, so it needs two verbs.
+an MPI program, which add up their partial sums; every operator that needs all indexes is a sum over them, so two methods are
+enough.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from beamtide.errors import BadInput
 
 Made = TypeVar("Made")
 LONGEST = 1000
-"""Bytes of a sentence that travels from one rank to the others."""
+"""The most bytes of an error message sent from one rank to the others."""
 
 
 class Team(Protocol):
@@ -22,12 +23,12 @@ class Team(Protocol):
 
     @property
     def rank(self) -> int:
-        """Our number, from 0."""
+        """The number of this rank, from 0."""
         ...
 
     @property
     def size(self) -> int:
-        """How many we are."""
+        """The number of ranks."""
         ...
 
     def add_up(self, arrays: list[Any]) -> None:
@@ -35,12 +36,12 @@ class Team(Protocol):
         ...
 
     def told(self, text: bytes) -> bytes:
-        """Return what rank 0 says; the others say b""."""
+        """Return the bytes that rank 0 passes; the others pass b""."""
         ...
 
 
 def together(team: Team, do: Callable[[], Made]) -> Made:
-    """Return what is done on each rank; BadInput on all of them, with the sentence of the first, where it is raised on one."""
+    """Return the result of `do` on each rank; if it raises BadInput on one, raise it on all, with the message of the first."""
     made, said = None, b""
     try:
         made = do()
@@ -59,7 +60,7 @@ def together(team: Team, do: Callable[[], Made]) -> Made:
 
 
 class Feed(Protocol):
-    """What comes of a scan that is still being measured. All ranks call it in the same order, and get the same."""
+    """The inputs of a scan that is still being measured. All ranks call it in the same order, and get the same."""
 
     @property
     def over(self) -> bool:
@@ -68,7 +69,7 @@ class Feed(Protocol):
 
     @property
     def share(self) -> float:
-        """How much of the planned scan is there, from 0 to 1."""
+        """The share of the planned scan that has been measured, from 0 to 1."""
         ...
 
     def more(self, wait: float) -> Mapping[str, Any] | None:
@@ -82,30 +83,30 @@ class Alone:
     rank, size = 0, 1
 
     def add_up(self, arrays: list[Any]) -> None:
-        """There is nobody to add to."""
+        """Do nothing: there is one rank."""
 
     def told(self, text: bytes) -> bytes:
-        """Return what we say."""
+        """Return `said`."""
         return text
 
 
 def _nobody(datasets: Mapping[str, Any], progress: float) -> None:
-    """Nobody watches."""
+    """Do nothing: nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A team, and how to tell what there is so far."""
+    """A team, and how to show intermediate results."""
 
     team: Team = field(default_factory=Alone)
     local_rank: int = 0
-    """Our number among the ranks of this node: which GPU is ours."""
+    """The number of this rank on its node: selects the GPU."""
     tell: Callable[[Mapping[str, Any], float], None] = _nobody
-    """Takes datasets for people to look at meanwhile (may be none), and progress from 0 to 1. Only rank 0 tells."""
+    """Called with preview datasets (may be none) and progress from 0 to 1. Only rank 0 passes them on."""
     note: Callable[[str], None] = print
-    """Takes one sentence for the job's log."""
+    """Called with one sentence for the job's log."""
     feed: Feed | None = None
-    """Brings what is still to come of a scan that has not ended; None: the kernel was given all there is."""
+    """The further inputs of a scan that has not ended; None: the kernel was given all inputs."""
 
 
 ALONE = Context()

@@ -1,4 +1,4 @@
-"""Small pictures for `beamtide settings check`: curves on axes, and an image with logarithmic grey levels."""
+"""Small images for `beamtide settings check`: curves on axes, and an image with logarithmic grey levels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ COLOURS = ((120, 120, 120), (200, 40, 40), (40, 90, 200), (40, 150, 60))
 
 
 def curves(x: Values, lines: Mapping[str, Values], title: str, label: str) -> Picture:
-    """Draw lines over x with a logarithmic y axis; each bears its name in its colour."""
+    """Draw lines over x with a logarithmic y axis; each with its name in its colour."""
     image, draw = _blank(title)
     high = max(float(np.nanmax(values)) for values in lines.values())
     low = max(high * 1e-5, 0.5) if high > 1 else high * 1e-5
@@ -39,7 +39,7 @@ def curves(x: Values, lines: Mapping[str, Values], title: str, label: str) -> Pi
 
 
 def frame(values: NDArray[Any], valid: NDArray[np.bool_]) -> Picture:
-    """Draw an image with logarithmic grey levels, reduced to the height of a picture; pixels that do not count are red."""
+    """Draw an image with logarithmic grey levels, reduced to the height of the image; pixels that are left out are red."""
     step = max(1, -(-max(values.shape) // HEIGHT))
     shown, good = values[::step, ::step].astype(float), valid[::step, ::step]
     top = float(np.percentile(shown[good], 99.8)) if good.any() else 1.0
@@ -51,7 +51,7 @@ def frame(values: NDArray[Any], valid: NDArray[np.bool_]) -> Picture:
 
 
 def beside(left: Picture, right: Picture) -> Picture:
-    """Put two pictures side by side."""
+    """Put two images side by side."""
     height = max(len(left), len(right))
     padded = [np.pad(one, ((0, height - len(one)), (0, 8), (0, 0)), constant_values=255) for one in (left, right)]
     return np.concatenate(padded, axis=1)
@@ -61,7 +61,7 @@ def _blank(title: str) -> tuple[Any, Any]:
     try:
         from PIL import Image, ImageDraw
     except ImportError as error:
-        raise BadInput("pictures need Pillow: pip install 'beamtide[maps]'") from error
+        raise BadInput("images need Pillow: pip install 'beamtide[maps]'") from error
     image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     draw = ImageDraw.Draw(image)
     draw.text((MARGIN, 12), title, fill=INK)

@@ -1,1 +1,1 @@
-"""From queues to jobs."""
+"""The autoscaler: from queues to jobs."""

@@ -1,15 +1,15 @@
-"""The autoscaler: the shell around `ScalerMachine`. It keeps what must be kept, runs errands, and looks after the end.
+"""The autoscaler: the shell around `ScalerMachine`. It makes the core, joins it to the pump, and looks after the end.
 
-It answers like every component; workers talk to buffers, never to it, so that its death touches no running task. Told to leave,
-it orders nothing more and takes back what still waits; jobs that work finish and leave when they are idle, and the next
-autoscaler adopts them. Jobs on this machine cannot outlive it: they are told to leave, and waited for.
+It answers requests like every component; workers talk to buffers, never to it, so that its death affects no running task. Told to
+stop, it orders nothing more and withdraws pending jobs; jobs that work go on until they are idle, and the next autoscaler adopts
+them. Jobs on this machine cannot outlive it: they are told to leave, and waited for.
 
 Clock policy: `beamtide.clock`.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -18,28 +18,27 @@ from beamtide.component import state_folder
 from beamtide.component.heartbeat import card_of
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
+from beamtide.machine import Effect, Forget, Keep
+from beamtide.messages.base import PipelineName, Seconds
 from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest, SorterGauge
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.security.guard import guard_of, identity_of
 from beamtide.session import Session
-from cluster_side.scaling.jobs.batch_calls import Cancel, Submit
+from cluster_side.scaling.jobs.batch_calls import Looked, Start
 from cluster_side.scaling.jobs.ledger import PRESENT, Ledger
 from cluster_side.scaling.jobs.states import JobState
 from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import JobOrder, Launcher, Phase, Seen
 from cluster_side.scaling.orders import cost_of, order_for
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import Ceilings, Planner, Start
-from cluster_side.scaling.scaling_loop import ScalerMachine, restored
+from cluster_side.scaling.policy.pipeline import PipelineState
+from cluster_side.scaling.policy.planner import Ceilings, Planner
+from cluster_side.scaling.scaling_loop import ScalerMachine, order_row, restored
 from cluster_side.scaling.state_file import Rows, StateFile, peek
 
-PRIOR_START = {"local": 3.0}
-ELSEWHERE = 12.0
-"""Seconds from asking for a job to its first worker, before any was measured."""
 FAREWELL = 35.0
 """Longer than a job needs to drain (seconds)."""
 PATIENCE = 5.0
@@ -48,7 +47,7 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proposal:
-    """What the autoscaler would order, the exact script of it, and why; `order` is None where nothing would be ordered."""
+    """What the autoscaler would order, with the exact script, and why; `order` is None if it would order nothing."""
 
     pipeline: str
     because: str
@@ -57,15 +56,16 @@ class Proposal:
 
 
 def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: str, fence: int) -> Planner:
-    """Return the steering of a deployment, with what an earlier autoscaler kept."""
-    prior = PRIOR_START.get(deployment.site.launcher, ELSEWHERE)
-    pipelines = {name: Pipeline(config, prior, Forecast(config)) for name, config in deployment.pipelines.items()}
+    """Return the planner of a deployment, with what an earlier autoscaler kept."""
+    pipelines = {
+        name: PipelineState(config, launcher.first_start, Forecast(config)) for name, config in deployment.pipelines.items()
+    }
     scaling, now = deployment.site.scaling, clock.monotonic()
     planner = Planner(
         pipelines,
         Ledger(owner, present=max(PRESENT, 2.5 * scaling.tick)),
         Ceilings(scaling.caps.jobs, scaling.caps.cpus or 0),
-        Budget(scaling.caps.node_hours_per_day, clock.utc() - now),
+        NodeHourBudget(scaling.caps.node_hours_per_day, clock.utc() - now),
         scaling.drain_within,
         str(fence),
         {name: cost_of(config, launcher) for name, config in deployment.pipelines.items()},
@@ -76,7 +76,7 @@ def planner_for(deployment: Deployment, launcher: Launcher, rows: Rows, owner: s
 
 
 def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -> None:
-    """Scale until told to stop; `on_stop` is given what stops us."""
+    """Scale until told to stop; `on_stop` is called with the function that stops us."""
     launcher = launcher_of(deployment)
     if problems := launcher.problems([_example(deployment, launcher, name) for name in deployment.pipelines]):
         raise BadInput("\n".join(problems))
@@ -86,23 +86,24 @@ def run(deployment: Deployment, on_stop: Callable[[Callable[[], None]], None]) -
         owner = _owner(state_file)
         planner = planner_for(deployment, launcher, state_file.rows, owner, state_file.fence)
         scaling = deployment.site.scaling
-        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit, lambda buy: order_for(deployment, launcher, buy))
+        machine = ScalerMachine(planner, scaling.tick, scaling.idle_exit)
         links = {name: name for name in ("topology", "metadata")}
         links |= {to: to for name in planner.pipelines for to in (f"buffer.{name}", f"sorter.{name}")}
         pump = Pump(
             machine,
             Session(card_of(deployment, "autoscaler", tuple(links.values()))),
             {name: deployment.address(to) for name, to in links.items()},
-            limits=Limits(guard=guard_of(deployment)),
+            state_file,
+            Limits(guard=guard_of(deployment)),
         )
         on_stop(pump.stop)
-        shell = Shell(machine, state_file, LauncherThread(launcher, lambda said: log.error("launcher failed", reason=said)))
+        calls = LauncherThread(deployment, launcher)
         log.info("in charge", fence=state_file.fence, owner=owner, adopted=len(planner.ledger.orders))
-        shell.calls.open()
+        calls.open()
         try:
-            pump.run(shell.after_batch)
+            pump.run(calls)
         finally:
-            shell.leave(everything=deployment.site.launcher == "local")
+            _leave(machine, calls, state_file, everything=not launcher.jobs_outlive_us)
     finally:
         state_file.close()
 
@@ -112,7 +113,7 @@ def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> lis
     launcher, rows = launcher_of(deployment), peek(deployment.site.state / "autoscaler")
     if queued is not None:
         rows = {**rows, "order": {}}  # imagined tasks meet an imagined cluster that is empty
-    planner = planner_for(deployment, launcher, rows, rows.get("self", {}).get("owner", "beamtide"), 0)
+    planner = planner_for(deployment, launcher, rows, _owner_in(rows) or "beamtide", 0)
     _inform(deployment, planner, queued)
     planner.listed(Seen({}) if queued is not None else launcher.look(), clock.monotonic())
     acts = planner.step(clock.monotonic())
@@ -126,7 +127,7 @@ def propose(deployment: Deployment, queued: dict[str, int] | None = None) -> lis
 
 
 def once(deployment: Deployment) -> list[Proposal]:
-    """Decide once, order what it takes, and be gone; a later autoscaler adopts the jobs."""
+    """Decide once, submit, and end; a later autoscaler adopts the jobs."""
     launcher = launcher_of(deployment)
     state_file = StateFile(deployment.site.state / "autoscaler")
     try:
@@ -136,51 +137,41 @@ def once(deployment: Deployment) -> list[Proposal]:
         found = []
         for act in planner.step(clock.monotonic()):
             if isinstance(act, Start):
-                state_file.keep({("order", act.order.token): dataclasses.asdict(act.order)})
+                _keep(state_file, [order_row(act.order)])
                 order = order_for(deployment, launcher, act)
                 planner.take(planner.ledger.answered(order.token, launcher.submit(order), clock.monotonic()), clock.monotonic())
                 kept = planner.ledger.orders.get(order.token)
-                state_file.keep({("order", order.token): dataclasses.asdict(kept) if kept else None})
+                _keep(state_file, [order_row(kept) if kept else Forget("order", order.token)])
                 found.append(Proposal(order.pipeline, planner.pipelines[order.pipeline].because, order, launcher.render(order)))
         return found
     finally:
         state_file.close()
 
 
-class Shell:
-    """Keeps first, acts then."""
+def _leave(machine: ScalerMachine, calls: LauncherThread, state_file: StateFile, *, everything: bool) -> None:
+    """Order nothing more; take back what waits, or everything and wait for it."""
+    calls.close()
+    for event in calls.returned():
+        _keep(state_file, machine.handle(event, Seconds(clock.monotonic())))
+    jobs = machine.planner.ledger.jobs.values()
+    gone = [job.id for job in jobs if everything or job.state is JobState.PENDING]
+    launcher, end = calls.launcher, clock.monotonic() + FAREWELL
+    if gone:
+        launcher.cancel(gone)
+    while everything and _alive(launcher, gone) and clock.monotonic() < end:
+        clock.pause(0.05)
+    last = machine.handle(Looked(launcher.look()), Seconds(clock.monotonic()))
+    _keep(state_file, [*last, *machine.notes()])
 
-    def __init__(self, machine: ScalerMachine, state_file: StateFile, calls: LauncherThread) -> None:
-        self.machine, self.state_file, self.calls = machine, state_file, calls
 
-    def after_batch(self) -> None:
-        """Take what came back, keep what must be kept, and send what waits on its way."""
-        self.machine.took(self.calls.results(), clock.monotonic())
-        self.state_file.keep(self.machine.changes)
-        self.machine.kept()
-        for call in self.machine.calls:
-            if isinstance(call, Submit):
-                log.info("orders jobs", pipeline=call.order.pipeline, jobs=call.order.count, token=call.order.token)
-            elif isinstance(call, Cancel):
-                log.info("cancels jobs", ids=call.ids)
-            self.calls.want(call)
-        self.machine.calls = []
-        self.machine.in_flight = self.calls.waiting
-
-    def leave(self, *, everything: bool) -> None:
-        """Order nothing more; take back what waits, or everything and wait for it."""
-        ledger = self.machine.planner.ledger
-        self.calls.close()
-        self.machine.took(self.calls.results(), clock.monotonic())
-        gone = [job.id for job in ledger.jobs.values() if everything or job.state is JobState.PENDING]
-        launcher, end = self.calls.launcher, clock.monotonic() + FAREWELL
-        if gone:
-            launcher.cancel(gone)
-        while everything and _alive(launcher, gone) and clock.monotonic() < end:
-            clock.pause(0.05)
-        self.machine.took([launcher.look()], clock.monotonic())
-        self.machine.note()
-        self.state_file.keep(self.machine.changes)
+def _keep(state_file: StateFile, effects: Iterable[Effect]) -> None:
+    """Keep and forget as the pump does; who leaves sends nothing more."""
+    for effect in effects:
+        if isinstance(effect, Keep):
+            state_file.keep(effect.table, effect.key, effect.body)
+        elif isinstance(effect, Forget):
+            state_file.forget(effect.table, effect.key)
+    state_file.commit()
 
 
 def _alive(launcher: Launcher, jobs: list[str]) -> bool:
@@ -192,20 +183,21 @@ def _alive(launcher: Launcher, jobs: list[str]) -> bool:
 
 def _owner(state_file: StateFile) -> str:
     """Return the name of this deployment in tokens: made once, then kept."""
-    if "owner" not in state_file.table("self"):
-        state_file.keep({("self", "owner"): f"bt{clock.utc():.0f}x{state_file.fence}"})
-    owner: Any = state_file.table("self")["owner"]
-    return str(owner)
+    if not _owner_in(state_file.rows):
+        _keep(state_file, [Keep("self", "owner", json.dumps(f"bt{clock.utc():.0f}x{state_file.fence}").encode())])
+    return _owner_in(state_file.rows)
+
+
+def _owner_in(rows: Rows) -> str:
+    return str(json.loads(rows.get("self", {}).get("owner", b'""')))
 
 
 def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | None) -> None:
-    """Tell the steering how the queues are, or how they are imagined."""
+    """Tell the planner how long the queues are, or are imagined to be."""
     now = clock.monotonic()
     if queued is not None:
         for name, ready in queued.items():
-            zeros: dict[str, Any] = dict.fromkeys(("held", "idle", "done", "abandoned", "retried", "leased", "workers"), 0)
-            rates: dict[str, Any] = dict.fromkeys(("oldest_wait", "service_time", "arrival_rate"), 0.0)
-            planner.pipelines[name].gauged(BufferGauge(pipeline=name, ready=ready, **zeros, **rates), now)  # type: ignore[arg-type]
+            planner.pipelines[name].gauged(BufferGauge(pipeline=PipelineName(name), ready=ready), now)
         return
     with Caller(identity_of(deployment, "component")) as caller:
         scans = caller.ask(deployment.address("metadata"), ScansRequest(), Scans, patience=PATIENCE).scans
@@ -216,13 +208,13 @@ def _inform(deployment: Deployment, planner: Planner, queued: dict[str, int] | N
             pipeline.gauged(gauge, clock.monotonic())
             pipeline.full = results.full
             pipeline.forecast.heard(scans, clock.monotonic())
-            planner.ledger.attended(gauge.jobs, clock.monotonic())
+            planner.ledger.workers_heard(gauge.jobs, clock.monotonic())
 
 
 def _example(deployment: Deployment, launcher: Launcher, name: str) -> JobOrder:
-    """Return an order as there will be one, to be looked at before anything is submitted."""
+    """Return an example of an order, to check it before anything is submitted."""
     planner = planner_for(deployment, launcher, {}, "check", 0)
-    planner.caps, planner.budget = Ceilings(1), Budget(1e9, 0.0)
+    planner.caps, planner.budget = Ceilings(1), NodeHourBudget(1e9, 0.0)
     _inform(deployment, planner, {name: 1})
     planner.listed(Seen({}), clock.monotonic())
     (act,) = planner.step(clock.monotonic())

@@ -1,69 +1,77 @@
-"""One thread that runs the errands of the autoscaler to the batch system, so that a slow answer holds up nobody who asks.
+"""One thread that calls the batch system for the autoscaler, so that a slow answer holds up nobody who asks.
 
-Clock policy: none. Invariants: one call at a time, in the order in which they were asked for; each brings back exactly one
-result.
+Clock policy: none. Invariants: one call at a time, in the order in which they were asked for; an order and a look bring back
+exactly one result each, whatever happens.
 """
 
 import queue
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
+import structlog
+
+from beamtide.config.models import Deployment
+from beamtide.machine import Call, Returned
+from cluster_side.scaling.jobs.batch_calls import Answered, Look, Looked, Start, Withdraw
 from cluster_side.scaling.launchers.base import Launcher, Unclear, Unseen
+from cluster_side.scaling.orders import order_for
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class LauncherThread:
-    """The thread, while it is open. A launcher that raises has made a mistake: its call is unclear, and told."""
+    """A `beamtide.pump.Outside`, while it is open. A launcher that raises has made a mistake: its call is unclear, and told."""
 
+    deployment: Deployment
     launcher: Launcher
-    complain: Callable[[str], None]
-    waiting: int = 0
-    _wanted: "queue.SimpleQueue[BatchCall | None]" = field(default_factory=queue.SimpleQueue)
-    _results: "queue.SimpleQueue[Result | None]" = field(default_factory=queue.SimpleQueue)
+    _wanted: "queue.SimpleQueue[Call | None]" = field(default_factory=queue.SimpleQueue)
+    _returned: "queue.SimpleQueue[Returned]" = field(default_factory=queue.SimpleQueue)
     _thread: threading.Thread | None = None
 
     def open(self) -> None:
         """Start."""
-        self._thread = threading.Thread(target=self._run, name="errands", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Finish what was asked for."""
+        """Wait until all calls are done, then end the thread."""
         self._wanted.put(None)
         if self._thread is not None:
             self._thread.join()
 
-    def want(self, call: BatchCall) -> None:
+    def call(self, call: Call) -> None:
         """Ask for something."""
-        self.waiting += 1
+        if isinstance(call, Start):
+            log.info("orders jobs", pipeline=call.order.pipeline, jobs=call.order.count, token=call.order.token)
+        elif isinstance(call, Withdraw):
+            log.info("cancels jobs", ids=call.ids)
         self._wanted.put(call)
 
-    def results(self) -> list[Result]:
-        """Return what has come back since the last call."""
+    def returned(self) -> list[Returned]:
+        """Return what has come back since the last time."""
         found = []
-        while not self._results.empty():
-            self.waiting -= 1
-            if (result := self._results.get()) is not None:
-                found.append(result)
+        while not self._returned.empty():
+            found.append(self._returned.get())
         return found
 
     def _run(self) -> None:
         while (call := self._wanted.get()) is not None:
-            self._results.put(self._do(call))
+            if (result := self._do(call)) is not None:
+                self._returned.put(result)
 
-    def _do(self, call: BatchCall) -> Result | None:
+    def _do(self, call: Call) -> Returned | None:
         try:
             match call:
-                case Submit(order):
-                    return Answered(order.token, self.launcher.submit(order))
-                case Look():
-                    return self.launcher.look()
-                case Cancel(ids):
+                case Start(order):
+                    return Answered(order.token, self.launcher.submit(order_for(self.deployment, self.launcher, call)))
+                case Withdraw(ids):
                     self.launcher.cancel(ids)
+                case Look():
+                    return Looked(self.launcher.look())
         except Exception as error:
-            self.complain(f"{type(error).__name__}: {error}")
-            sentence = f"the launcher failed: {type(error).__name__}: {error}"
-            return Answered(call.order.token, Unclear(sentence)) if isinstance(call, Submit) else Unseen(sentence)
+            said = f"{type(error).__name__}: {error}"
+            log.error("launcher failed", reason=said)
+            sentence = f"the launcher failed: {said}"
+            return Answered(call.order.token, Unclear(sentence)) if isinstance(call, Start) else Looked(Unseen(sentence))
         return None

@@ -1,36 +1,36 @@
-"""From a decision to an order: what exactly a job of a pipeline runs, and what it is given. Pure."""
+"""From a decision to an order: the exact command of a pipeline's jobs, and their resources. Pure."""
 
 from beamtide.config.models import Deployment, PipelineConfig
+from cluster_side.scaling.jobs.batch_calls import Start
 from cluster_side.scaling.launchers.base import JobOrder, JobShape, Launcher, job_name
-from cluster_side.scaling.policy.planner import Start
 
 
-def order_for(deployment: Deployment, launcher: Launcher, buy: Start) -> JobOrder:
+def order_for(deployment: Deployment, launcher: Launcher, start: Start) -> JobOrder:
     """Return the order for a decision."""
-    pipeline = deployment.pipelines[buy.order.pipeline]
+    pipeline = deployment.pipelines[start.order.pipeline]
     job, scaling = pipeline.job, deployment.site.scaling
     argv = (*launcher.beamtide, "work", "-c", str(deployment.file), "--pipeline", pipeline.pipeline)
-    argv += ("--slots", str(job.slots), "--tasks", str(buy.tasks), "--idle-exit", f"{scaling.idle_exit:g}")
-    argv += ("--walltime", str(buy.walltime), "--memory", str(job.memory_per_slot), "--cpus", str(job.cpus_per_slot))
+    argv += ("--slots", str(job.slots), "--tasks", str(start.tasks), "--idle-exit", f"{scaling.idle_exit:g}")
+    argv += ("--walltime", str(start.walltime), "--memory", str(job.memory_per_slot), "--cpus", str(job.cpus_per_slot))
     argv += ("--gpus", str(job.gpus_per_slot)) if job.gpus_per_slot else ()
     return JobOrder(
         pipeline=pipeline.pipeline,
         modality=pipeline.modality,
-        token=buy.order.token,
-        count=buy.order.count,
+        token=start.order.token,
+        count=start.order.count,
         slots=job.slots,
-        tasks=buy.tasks,
-        shape=shape_of(pipeline, buy.walltime),
+        tasks=start.tasks,
+        shape=shape_of(pipeline, start.walltime),
         name=job_name(deployment, pipeline.pipeline),
         argv=argv,
         logs=deployment.site.state / "logs",
         env=threads(job.cpus_per_slot),
-        exclude=buy.exclude,
+        exclude=start.exclude,
     )
 
 
 def shape_of(pipeline: PipelineConfig, walltime: int) -> JobShape:
-    """Return what one job is given."""
+    """Return the resources of one job."""
     job = pipeline.job
     return JobShape(
         cpus=job.cpus,

@@ -1,14 +1,14 @@
-"""What the autoscaler tells people: messages from its state, and sentences from messages. Pure."""
+"""Reports of the autoscaler for people: messages from its state, and sentences from messages. Pure."""
 
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import JobReport, Jobs, PipelineReport
 from cluster_side.scaling.jobs.states import WORKING, Job, JobState
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.pipeline import PipelineState
 from cluster_side.scaling.policy.planner import Planner
 
 
 def jobs(planner: Planner, now: float) -> Jobs:
-    """Return everything that the autoscaler knows."""
+    """Return all jobs and pipelines that the autoscaler knows."""
     ledger = planner.ledger
     known = [_job(job, now) for job in ledger.jobs.values()]
     asked = [
@@ -34,7 +34,7 @@ def jobs(planner: Planner, now: float) -> Jobs:
     )
 
 
-def _pipeline(planner: Planner, pipeline: Pipeline) -> PipelineReport:
+def _pipeline(planner: Planner, pipeline: PipelineState) -> PipelineReport:
     states = [job.state for job in planner.ledger.of(pipeline.name)]
     unanswered = sum(order.count for order in planner.ledger.unanswered(pipeline.name))
     return PipelineReport(

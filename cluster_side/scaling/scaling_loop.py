@@ -1,85 +1,71 @@
-"""The autoscaler's core: what it hears from buffers, the metadata server, people and the batch system, and what it then does.
+"""The autoscaler's core: from messages of buffers, metadata server, people and batch system to calls and answers.
 
 Theory: buffers are asked a long question each, and answer at once when their queue jumps; scans are watched the same way. Sorters
 are asked at every tick whether there is room for results; one that is silent is believed what it said last. A
-decision is made at every tick and at each jump. What should happen outside (`errands`) and what must be kept (`changes`) is
-collected; the shell keeps first and acts then. An answer that promises something on disk waits until the shell said so (`kept`).
+decision is made at every tick and at each jump. Calls to the batch system are effects (`jobs.batch_calls`), and what they bring
+back are events.
 
 Clock policy: `now` is the monotonic clock of the process in seconds.
-Invariants: those of `Planner` and `Ledger`; an order is in `changes` in the same batch in which it is in `errands`.
+Invariants: those of `Planner` and `Ledger`; an order is kept in the same batch in which it is started; at most one look is under
+way, but for one more after a call failed.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from beamtide.machine import Effect, Event, Heard, Send, Tick, WakeAt, link
+import msgspec
+
+from beamtide.machine import Effect, Event, Forget, Heard, Keep, Returned, Send, Tick, WakeAt, link
 from beamtide.messages.base import Message, Ok, Refused, Seconds, Unsupported, kind_of
 from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest, JobsRequest, PipelineRequest, ScaleRequest, SorterGauge
 from beamtide.session import Poll
 from cluster_side.scaling import reports
-from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
+from cluster_side.scaling.jobs.batch_calls import Answered, Look, Looked
 from cluster_side.scaling.jobs.states import Order
-from cluster_side.scaling.launchers.base import JobOrder, Seen, Unseen
-from cluster_side.scaling.policy.planner import Planner, Start
+from cluster_side.scaling.policy.planner import Planner
 
 KEEP_EVERY = 60.0
-"""Seconds between two notes of what was spent and how long things take."""
+"""Seconds between two writings of node-hours spent, service times and cold starts."""
 SOON = 0.02
 METADATA = link("metadata")
-Changes = dict[tuple[str, str], Any]
 
 
 class ScalerMachine:
-    """The core of the autoscaler. `order_for` makes the order for a decision."""
+    """The core of the autoscaler."""
 
-    def __init__(self, planner: Planner, tick: float, idle_exit: float, order_for: Callable[[Start], JobOrder]) -> None:
-        self.planner, self._tick, self._idle_exit, self._order_for = planner, tick, idle_exit, order_for
-        self.calls: list[BatchCall] = []
-        self.changes: Changes = {}
-        self.in_flight = 0
-        """Errands under way: their results are waited for without pause."""
+    def __init__(self, planner: Planner, tick: float, idle_exit: float) -> None:
+        self.planner, self._tick, self._idle_exit = planner, tick, idle_exit
         self._kept: dict[str, Order] = dict(planner.ledger.orders)
         self._polls = {name: Poll(tick) for name in planner.pipelines}
         self._scans, self._version = Poll(), 0
-        self._promised: list[Send] = []
-        self._ready: list[Send] = []
         self._next = self._next_note = 0.0
         self._looking = False
 
     def handle(self, event: Event, now: Seconds) -> list[Effect]:
         """Take one event and say what should be done about it."""
-        if isinstance(event, Heard):
-            return self._heard(event, now)
-        if not isinstance(event, Tick):
-            return []
-        sends, self._ready = self._ready, []
-        effects: list[Effect] = [*sends]
-        if now >= self._next:
-            effects += [Send(link(f"sorter.{name}"), GaugeRequest()) for name in self.planner.pipelines]
-            self._step(now)
-            self._next = now + self._tick
-        wake = now if self._promised else now + SOON if self.calls or self.in_flight else self._next
-        return [*effects, *self._questions(now), WakeAt(Seconds(wake))]
+        match event:
+            case Heard():
+                return self._heard(event, now)
+            case Returned():
+                return self._returned(event, now)
+            case Tick():
+                return self._ticked(now)
+        return []
 
-    def took(self, results: list[Result], now: float) -> None:
-        """Take what errands brought back."""
-        for result in results:
-            if isinstance(result, Answered):
-                self.planner.take(self.planner.ledger.answered(result.token, result.answer, now), now)
-            elif isinstance(result, Seen | Unseen):
-                self._looking = False
-                self.planner.listed(result, now)
-        self._note_orders()
-
-    def kept(self) -> None:
-        """Hear that all changes are on disk."""
-        self._ready, self._promised = [*self._ready, *self._promised], []
-        self.changes = {}
+    def notes(self) -> list[Effect]:
+        """Keep what was spent and how long things take."""
+        spent = {str(hour): spent for hour, spent in self.planner.budget.hours.items()}
+        effects: list[Effect] = [_row("budget", "hours", spent)]
+        for name, pipeline in self.planner.pipelines.items():
+            pace = {"service_time": pipeline.service_time, "cold_starts": list(pipeline.cold_starts)}
+            effects.append(_row("pace", name, pace))
+        return effects
 
     def progress(self) -> dict[str, float]:
-        """Return the numbers to show."""
+        """Return the numbers that `beamtide topology` shows."""
         ledger = self.planner.ledger
         numbers = {"jobs": float(ledger.alive()), "node_hours": round(self.planner.budget.spent(), 2)}
         for name, pipeline in self.planner.pipelines.items():
@@ -118,7 +104,7 @@ class ScalerMachine:
         known = pipeline.gauge.ready if pipeline.gauge else 0
         pipeline.gauged(gauge, now)
         self._polls[gauge.pipeline].answered()
-        self.planner.take(self.planner.ledger.attended(gauge.jobs, now), now)
+        self.planner.take(self.planner.ledger.workers_heard(gauge.jobs, now), now)
         if gauge.ready > 2 * known:
             self._next = 0.0
 
@@ -127,36 +113,45 @@ class ScalerMachine:
             known = ", ".join(self.planner.pipelines)
             return [Send(event.peer, Refused(reason=f"there is no pipeline {message.pipeline!r}; there are: {known}"), event.id)]
         pipeline.most, pipeline.paused = None if message.most < 0 else message.most, message.paused
-        self.changes["scale", pipeline.name] = {"most": message.most, "paused": message.paused}
-        self._promised.append(Send(event.peer, Ok(), event.id))
         self._next = 0.0
-        return []
+        row = _row("scale", pipeline.name, {"most": message.most, "paused": message.paused})
+        return [row, Send(event.peer, Ok(), event.id)]
 
-    def _step(self, now: float) -> None:
-        for act in self.planner.step(now):
-            self.calls.append(Submit(self._order_for(act)) if isinstance(act, Start) else Cancel(act.ids))
+    def _returned(self, event: Returned, now: float) -> list[Effect]:
+        match event:
+            case Answered(token, answer):
+                self.planner.take(self.planner.ledger.answered(token, answer, now), now)
+            case Looked(listing):
+                self._looking = False
+                self.planner.listed(listing, now)
+        return self._changed_orders()
+
+    def _ticked(self, now: Seconds) -> list[Effect]:
+        effects: list[Effect] = []
+        if now >= self._next:
+            effects += [Send(link(f"sorter.{name}"), GaugeRequest()) for name in self.planner.pipelines]
+            effects += self._step(now)
+            self._next = now + self._tick
+        waits = self._looking or any(not order.unclear for order in self.planner.ledger.unanswered())
+        return [*effects, *self._questions(now), WakeAt(Seconds(now + SOON if waits else self._next))]
+
+    def _step(self, now: float) -> list[Effect]:
+        effects: list[Effect] = [*self.planner.step(now)]
         if not self._looking:
             self._looking = True
-            self.calls.append(Look())
-        self._note_orders()
+            effects.append(Look())
         if now >= self._next_note:
             self._next_note = now + KEEP_EVERY
-            self.note()
+            effects += self.notes()
+        return [*self._changed_orders(), *effects]
 
-    def note(self) -> None:
-        """Put what was spent and how long things take among the changes."""
-        self.changes["budget", "hours"] = {str(hour): spent for hour, spent in self.planner.budget.hours.items()}
-        for name, pipeline in self.planner.pipelines.items():
-            self.changes["pace", name] = {"service_time": pipeline.service_time, "cold_starts": list(pipeline.cold_starts)}
-
-    def _note_orders(self) -> None:
+    def _changed_orders(self) -> list[Effect]:
+        """Keep the orders that changed, and forget those that are over."""
         orders = self.planner.ledger.orders
-        for token in self._kept.keys() - orders.keys():
-            self.changes["order", token] = None
-        for token, order in orders.items():
-            if self._kept.get(token) is not order:
-                self.changes["order", token] = dataclasses.asdict(order)
+        effects: list[Effect] = [Forget("order", token) for token in self._kept.keys() - orders.keys()]
+        effects += [order_row(order) for token, order in orders.items() if self._kept.get(token) is not order]
         self._kept = dict(orders)
+        return effects
 
     def _questions(self, now: Seconds) -> list[Effect]:
         effects: list[Effect] = []
@@ -176,13 +171,22 @@ class ScalerMachine:
         return effects
 
 
-def restored(planner: Planner, rows: Mapping[str, Mapping[str, Any]], now: float) -> None:
-    """Give a fresh `Planner` what an earlier autoscaler kept."""
-    orders = [Order(**{**row, "ids": tuple(row["ids"])}) for row in rows.get("order", {}).values()]
-    planner.ledger.restore(orders, now)
-    planner.budget.hours = {int(hour): spent for hour, spent in rows.get("budget", {}).get("hours", {}).items()}
+def order_row(order: Order) -> Keep:
+    """Return the row of an order; it is on disk before the batch system hears of it."""
+    return _row("order", order.token, dataclasses.asdict(order))
+
+
+def restored(planner: Planner, rows: Mapping[str, Mapping[str, bytes]], now: float) -> None:
+    """Give a fresh `Planner` what an earlier autoscaler kept: rows by table and key, as in its state file."""
+    kept = {table: {key: json.loads(body) for key, body in some.items()} for table, some in rows.items()}
+    planner.ledger.restore([msgspec.convert(row, Order) for row in kept.get("order", {}).values()], now)
+    planner.budget.hours = {int(hour): spent for hour, spent in kept.get("budget", {}).get("hours", {}).items()}
     for name, pipeline in planner.pipelines.items():
-        scale, pace = rows.get("scale", {}).get(name, {}), rows.get("pace", {}).get(name, {})
+        scale, pace = kept.get("scale", {}).get(name, {}), kept.get("pace", {}).get(name, {})
         pipeline.paused, pipeline.most = scale.get("paused", False), None if scale.get("most", -1) < 0 else scale["most"]
         pipeline.service_time = pace.get("service_time", 0.0)
         pipeline.cold_starts.extend(pace.get("cold_starts", ()))
+
+
+def _row(table: str, key: str, value: Any) -> Keep:
+    return Keep(table, key, json.dumps(value).encode())

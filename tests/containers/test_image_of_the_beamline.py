@@ -31,7 +31,7 @@ class Site:
     running: dict[str, subprocess.Popen[bytes]]
 
     def until(self, true: Callable[[], bool]) -> None:
-        """Wait until something is true; a component that ends fails the test with its last words."""
+        """Wait until something is true; a component that ends fails the test with its last output."""
         end = clock.monotonic() + PATIENCE
         while clock.monotonic() < end:
             with contextlib.suppress(NoAnswer):  # the topology manager is still being started

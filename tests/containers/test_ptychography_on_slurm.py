@@ -1,6 +1,5 @@
 """Ptychography as a site runs it: ranks on two nodes of a real Slurm, started by srun, each in the image of kind worker-mpi."""
 
-import json
 import os
 import pathlib
 from importlib import resources
@@ -8,14 +7,13 @@ from importlib import resources
 import h5py
 import numpy as np
 import pytest
-import yaml
 
 from beamline_side.hosts import one_scan
-from beamtide.config import site
 from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.results import reading
+from tests.builders.sites import scaling_for, write_site
 from tests.containers.conftest import Image
 from tests.ports import free_ports
 from tests.ptycho_scans import Truth, simulate
@@ -38,7 +36,6 @@ def deployment_for(folder: pathlib.Path, truth: Truth, image: Image) -> Deployme
     np.save(folder / "probe.npy", truth.start())
     options = {"frames": "/frames", "positions": "/positions"}
     pipeline = {
-        "pipeline": "ptycho",
         "modality": "ptychography",
         "source": {"match": "{scan}.h5", "frames_per_task": "scan", "options": options},
         "settings": truth.settings(recipe="RAAR(0.85) 25 -> LSQML 10", device="cpu", probe={"kind": "former"}),
@@ -46,20 +43,13 @@ def deployment_for(folder: pathlib.Path, truth: Truth, image: Image) -> Deployme
         "job": {"ranks": 4, "nodes": 2, "tasks_per_job": 1},
     }
     first = free_ports(20)
-    whole = {
-        "site": "cluster",
-        "roots": {"raw": "raw", "processed": "processed", "shared": "."},
-        "state": "state",
-        "pipelines": ["ptycho.yaml"],
-        "scaling": {"caps": {"jobs": 1, "node_hours_per_day": 24}, "tick": 0.2, "idle_exit": 3},
+    more = {
         "launcher": "slurm",
         "network": {"bind": "127.0.0.1", "ports": f"{first}-{first + 19}"},
         "slurm": {"partitions": ["cpu"], "logs": str(folder / "logs"), "templates": str(folder / "templates"), "mpi": "pmix"},
         "container": {"runtime": "apptainer", "image": str(image.path), "digest": image.digest},
     }
-    (folder / "ptycho.yaml").write_text(yaml.safe_dump(pipeline))
-    (folder / "site.yaml").write_text(json.dumps(whole))
-    return site.load(folder / "site.yaml")
+    return write_site(folder, {"ptycho": pipeline}, site="cluster", scaling=scaling_for(1, tick=0.2, idle_exit=3), **more)
 
 
 def test_ranks_on_two_nodes_find_the_object(mpi_image: Image, real_slurm: Cluster, tmp_path: pathlib.Path) -> None:
@@ -75,7 +65,7 @@ def test_ranks_on_two_nodes_find_the_object(mpi_image: Image, real_slurm: Cluste
 
     outcome = one_scan.run_scan(deployment, SCAN, look)
     logs = "\n".join(path.read_text(errors="replace") for path in deployment.site.slurm.logs.iterdir())
-    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"ptycho": (1, 0)}, logs
+    assert {name: (row.done, row.abandoned) for name, row in outcome.last.pipelines.items()} == {"ptycho": (1, 0)}, logs
     assert "ranks=4" in logs
     assert nodes == {"2"}
     kept = reading.open(SCAN.id, processed=deployment.site.roots.processed)

@@ -15,7 +15,7 @@ from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.pump import Caller
 from tests.contract.test_hostile_wire import mutated
 from tests.faults import load
-from tests.faults.hatchery import Hatchery
+from tests.faults.fork_server import ForkServer
 from tests.faults.kills import LEASES
 from tests.faults.soak import resident
 from tests.stories.shelf import Shelf
@@ -51,8 +51,8 @@ def test_no_message_makes_a_core_break_a_rule(name: str) -> None:
 @pytest.mark.system
 def test_a_service_lives_through_messages_that_were_mutated(tmp_path: pathlib.Path) -> None:
     deployment, chance = load.site(tmp_path, LEASES), random.Random(1)
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as good, zmq.Context() as context:
-        (pid,) = hatchery.start("buffer.p")
+    with ForkServer(deployment, tmp_path) as forks, Caller() as good, zmq.Context() as context:
+        (pid,) = forks.start("buffer.p")
         address = deployment.address("buffer.p")
         good.ask(address, GaugeRequest(), BufferGauge, patience=30)
         before = resident(pid)
@@ -65,4 +65,4 @@ def test_a_service_lives_through_messages_that_were_mutated(tmp_path: pathlib.Pa
             good.ask(address, GaugeRequest(), BufferGauge, patience=60)
         grown = resident(pid) - before
         assert grown < GROWTH, f"{grown >> 20} MiB"
-        assert hatchery.ended() == {}
+        assert forks.ended() == {}

@@ -8,11 +8,11 @@ import numpy as np
 from beamtide.config.models import Deployment
 from beamtide.machine import Arrays
 from beamtide.messages import results as r
-from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.dead_letters import DeadLetters, DeadListRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import StatusRequest, TaskStatus
 from beamtide.pump import Caller
+from tests.builders.tasks import make_product
 from tests.faults import load
 
 
@@ -82,7 +82,7 @@ def _dead(deployment: Deployment, caller: Caller) -> set[str]:
 
 def _results(deployment: Deployment, caller: Caller, scan: str, pipeline: str) -> list[tuple[r.StoreRequest, Arrays]]:
     """Return all results of a product; each index stands in one of them."""
-    product = r.Product(scan=ScanId(scan), pipeline=PipelineName(pipeline), settings=load.SETTINGS)
+    product = make_product(scan, pipeline, load.SETTINGS)
     found: list[tuple[r.StoreRequest, Arrays]] = []
     at = 0
     while at < load.POINTS:

@@ -15,24 +15,17 @@ import numpy as np
 from beamtide import clock
 from beamtide.config.models import (
     Budgets,
-    CapsConfig,
     Deployment,
     LeaseConfig,
-    PipelineConfig,
-    Roots,
-    ScalingConfig,
-    SiteConfig,
-    SourceConfig,
 )
 from beamtide.errors import Busy
 from beamtide.machine import Arrays, Effect, Event, Heard, Send
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.base import Digest, Message, Ok, Seconds, TaskId
 from beamtide.messages.tasks import (
     Beat,
     Lease,
     LeaseRequest,
-    Need,
     Stale,
     StatusRequest,
     SubmitRequest,
@@ -44,6 +37,9 @@ from beamtide.messages.tasks import (
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller, Limits, Pump
 from beamtide.session import Session
+from tests.builders.cores import Quiet
+from tests.builders.sites import make_pipeline, make_site
+from tests.builders.tasks import make_need, make_task
 
 POINTS = 60
 MOST_OPEN = 120
@@ -57,18 +53,8 @@ POISON = 37
 
 def site(folder: pathlib.Path, leases: LeaseConfig, budgets: Budgets | None = None) -> Deployment:
     """Return a site of two pipelines, the second fenced on the first, with sockets in `folder`."""
-    roots = Roots(raw=folder, processed=folder)
-    config = SiteConfig(
-        site="t",
-        roots=roots,
-        state=folder / "s",
-        scaling=ScalingConfig(caps=CapsConfig(jobs=0, node_hours_per_day=100)),
-        pipelines=(),
-        leases=leases,
-        budgets=budgets or Budgets(),
-    )
-    pipelines = {name: PipelineConfig(pipeline=name, modality=name, source=SourceConfig(match="*")) for name in "pq"}
-    return Deployment(site=config, pipelines=pipelines, file=folder / "site.yaml")
+    pipelines = [make_pipeline(name) for name in "pq"]
+    return make_site(folder, *pipelines, jobs=0, state=folder / "s", leases=leases, budgets=budgets or Budgets())
 
 
 def tasks_of(scan: str) -> list[Task]:
@@ -84,18 +70,9 @@ def tasks_of(scan: str) -> list[Task]:
 
 
 def task(scan: str, pipeline: str, start: int, stop: int) -> Task:
-    needs = (Need(pipeline=PipelineName("p"), dataset="value", upto=stop),) if pipeline == "q" else ()
-    return Task(
-        id=TaskId(f"{scan}/{pipeline}/{start}"),
-        scan=ScanId(scan),
-        pipeline=PipelineName(pipeline),
-        modality=pipeline,
-        start=start,
-        stop=stop,
-        inputs=(),
-        settings=SETTINGS,
-        needs=needs,
-    )
+    needs = (make_need(stop, "p", "value"),) if pipeline == "q" else ()
+    whose = {"scan": scan, "pipeline": pipeline, "modality": pipeline, "settings": SETTINGS}
+    return make_task(start, stop, id=f"{scan}/{pipeline}/{start}", needs=needs, **whose)
 
 
 def arrays_of(task: Task, attempt: int) -> Arrays:
@@ -223,7 +200,7 @@ def heavy(deployment: Deployment, folder: pathlib.Path, number: str) -> None:
                 caller.ask(buffer, done, Message, patience=PATIENCE)
 
 
-class SlowSink:
+class SlowSink(Quiet):
     """Takes a megabyte a second until the file `fast` is there, and notes what it takes."""
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -243,14 +220,6 @@ class SlowSink:
         write_down(self.folder, "taken", task)
         return [Send(event.peer, r.Released(task=task), event.id)]
 
-    def progress(self) -> dict[str, float]:
-        return {}
-
-    def why(self) -> str:
-        return ""
-
-    def check(self) -> None: ...
-
 
 def slowsink(deployment: Deployment, folder: pathlib.Path) -> None:
     """Be the sink of a site whose disk takes a megabyte a second."""
@@ -259,7 +228,7 @@ def slowsink(deployment: Deployment, folder: pathlib.Path) -> None:
 
 
 def sleeper(deployment: Deployment, folder: pathlib.Path, pipeline: str, number: str) -> None:
-    """Lease one task, then wait, beating, for a word of the test before each further step. It goes on although it is stale."""
+    """Lease one task; before each further step wait for the test, sending heartbeats. It goes on although it is stale."""
     buffer, name = deployment.address(f"buffer.{pipeline}"), f"sleeper{number}"
     with Caller() as caller:
         lease = caller.ask(buffer, LeaseRequest(worker=name, job="j", wait=30.0), Lease, patience=PATIENCE)

@@ -14,7 +14,7 @@ from beamtide.messages.base import Message, Ok
 from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest, TaskDone
 from beamtide.pump import Caller
 from tests.faults import load
-from tests.faults.hatchery import Hatchery
+from tests.faults.fork_server import ForkServer
 
 pytestmark = pytest.mark.system
 CROWD = 1000
@@ -76,8 +76,8 @@ def descriptors(pid: int) -> int:
 def test_a_thousand_workers_come_back_at_once(tmp_path: pathlib.Path) -> None:
     deployment = load.site(tmp_path, LeaseConfig(ttl=60.0))
     tasks = [load.task(f"scan_{scan}", "p", start, start + 1) for scan in range(CROWD // 50) for start in range(50)]
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as caller:
-        _, pid = hatchery.start("distributor", "buffer.p")
+    with ForkServer(deployment, tmp_path) as forks, Caller() as caller:
+        _, pid = forks.start("distributor", "buffer.p")
         for first in range(0, CROWD, 200):
             request = SubmitRequest(tasks=tuple(tasks[first : first + 200]))
             caller.ask(deployment.address("distributor"), request, Ok, patience=30)
@@ -85,21 +85,21 @@ def test_a_thousand_workers_come_back_at_once(tmp_path: pathlib.Path) -> None:
         with crowd(address) as workers:
             ask = {name: LeaseRequest(worker=name, job="j", wait=20.0) for name in workers.sockets.values()}
             first_leases = workers.all(ask)
-            pid = hatchery.restart("buffer.p")
+            pid = forks.restart("buffer.p")
             began = clock.monotonic()
             leases = workers.all(ask)
             print(f"{CROWD} workers had their leases again {clock.monotonic() - began:.1f} s after the buffer was killed")
             assert all(isinstance(lease, Lease) for lease in leases.values())
             assert leases == first_leases, "somebody got another task than before, or another attempt"
             assert len({lease.task.id for lease in leases.values() if isinstance(lease, Lease)}) == CROWD
-            hatchery.restart("buffer.p")
+            forks.restart("buffer.p")
             done = {
                 name: TaskDone(worker=name, task=lease.task.id, attempt=lease.attempt)
                 for name, lease in leases.items()
                 if isinstance(lease, Lease)
             }
             assert set(map(type, workers.all(done).values())) == {Ok}
-            pid = hatchery.restart("buffer.p")
+            pid = forks.restart("buffer.p")
             workers.all({name: LeaseRequest(worker=name, job="j", wait=0.0) for name in done})
             assert descriptors(pid) > CROWD
         end = clock.monotonic() + 30

@@ -8,9 +8,9 @@ from beamtide import clock
 from beamtide.config.models import Budgets, LeaseConfig
 from beamtide.pump import Caller
 from tests.faults import audit, load
-from tests.faults.hatchery import Hatchery
+from tests.faults.fork_server import ForkServer
 from tests.faults.soak import resident
-from tests.faults.test_zombies import until
+from tests.waits import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.long]
 BUDGETS = Budgets(memory=16, message=8, backlog=10)
@@ -25,12 +25,12 @@ def size_of(folder: pathlib.Path) -> int:
 def test_a_slow_sink_slows_the_source_and_fills_nothing(tmp_path: pathlib.Path) -> None:
     deployment = load.site(tmp_path, LeaseConfig(ttl=60.0), BUDGETS)
     spool = tmp_path / "s" / "spool"
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as caller:
-        pids = dict(zip(SERVICES, hatchery.start(*SERVICES), strict=True))
-        hatchery.start("slowsink")
+    with ForkServer(deployment, tmp_path) as forks, Caller() as caller:
+        pids = dict(zip(SERVICES, forks.start(*SERVICES), strict=True))
+        forks.start("slowsink")
         before = {name: resident(pid) for name, pid in pids.items()}
-        hatchery.start(*WORKERS, "flood")
-        until(lambda: {line.split()[0][:5] for line in load.written(tmp_path, "busy")} >= {"sourc", "heavy"})
+        forks.start(*WORKERS, "flood")
+        wait_until(lambda: {line.split()[0][:5] for line in load.written(tmp_path, "busy")} >= {"sourc", "heavy"}, patience=60)
         accepted, end = load.written(tmp_path, "accepted"), clock.monotonic() + 3.0
         while clock.monotonic() < end:
             for name, pid in pids.items():
@@ -45,9 +45,9 @@ def test_a_slow_sink_slows_the_source_and_fills_nothing(tmp_path: pathlib.Path) 
         assert "MiB of results wait for the sink" in said
         for file in ("enough", "fast"):
             (tmp_path / file).touch()
-        until(lambda: not audit.open_tasks(deployment, caller))
+        wait_until(lambda: not audit.open_tasks(deployment, caller), patience=60)
         wanted = int(load.written(tmp_path, "accepted")[-1])
-        until(lambda: len(set(load.written(tmp_path, "taken"))) >= wanted)
+        wait_until(lambda: len(set(load.written(tmp_path, "taken"))) >= wanted, patience=60)
         taken = [int(line.rpartition("/")[2]) for line in dict.fromkeys(load.written(tmp_path, "taken"))]
         assert taken == sorted(taken) == list(range(wanted)), "something is lost, or out of order"
-        assert hatchery.ended().keys() <= {"flood"}
+        assert forks.ended().keys() <= {"flood"}

@@ -1,30 +1,24 @@
 """Processes that stand still and come back: workers (F7) and the buffer itself (F9), as real processes with short leases."""
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from beamtide import clock
 from beamtide.config.models import LeaseConfig
 from beamtide.messages import results as r
-from beamtide.messages.base import Ok, PipelineName, ScanId
+from beamtide.messages.base import Ok
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
 from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest, TaskDone
 from beamtide.pump import Caller
+from tests.builders.tasks import make_product
 from tests.faults import load
-from tests.faults.hatchery import Hatchery
+from tests.faults.fork_server import ForkServer
+from tests.waits import wait_until
 
 pytestmark = pytest.mark.system
 SERVICES = ("distributor", "buffer.p", "sorter.p", "sink")
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait until something is so; a slow machine needs longer, and gets it."""
-    end = clock.monotonic() + 60
-    while not true():
-        assert clock.monotonic() < end, "it never happened"
-        clock.pause(0.01)
 
 
 class Scene:
@@ -32,8 +26,8 @@ class Scene:
 
     def __init__(self, folder: pathlib.Path, leases: LeaseConfig) -> None:
         self.folder, self.deployment = folder, load.site(folder, leases)
-        self.hatchery, self.caller = Hatchery(self.deployment, folder), Caller()
-        self.hatchery.start(*SERVICES)
+        self.forks, self.caller = ForkServer(self.deployment, folder), Caller()
+        self.forks.start(*SERVICES)
         self.tasks = [task for task in load.tasks_of("scan_0") if task.pipeline == "p"]
 
     def submit(self, count: int) -> None:
@@ -42,8 +36,8 @@ class Scene:
 
     def sleepers(self, count: int) -> list[str]:
         names = [f"sleeper.p.{number}" for number in range(count)]
-        self.hatchery.start(*names)
-        until(lambda: len(load.written(self.folder, "leased")) == count)
+        self.forks.start(*names)
+        wait_until(lambda: len(load.written(self.folder, "leased")) == count, patience=60)
         return names
 
     def say(self, step: str, number: int) -> None:
@@ -65,7 +59,7 @@ class Scene:
 
     def visible(self) -> list[tuple[int, float]]:
         """Return attempt and first value of each result that the sink has."""
-        product = r.Product(scan=ScanId("scan_0"), pipeline=PipelineName("p"), settings=load.SETTINGS)
+        product = make_product("scan_0", settings=load.SETTINGS)
         request = r.ResultsRequest(product=product, start=0)
         answer, arrays = self.caller.converse(self.deployment.address("sink"), request, r.Results, patience=30)
         return [(one.attempt, float(arrays[f"{number}/value"][0])) for number, one in enumerate(answer.results)]
@@ -74,7 +68,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: pathlib.Path) -> Iterator[Scene]:
     made = Scene(tmp_path, LeaseConfig(ttl=1.0, beat=0.2))
-    with made.hatchery, made.caller:
+    with made.forks, made.caller:
         yield made
 
 
@@ -85,14 +79,14 @@ def test_a_worker_that_was_frozen_changes_nothing_when_it_comes_back(scene: Scen
     (name,) = scene.sleepers(1)
     if phase == "done":
         scene.say("store", 0)
-        until(lambda: load.written(scene.folder, "stored"))
-    scene.hatchery.freeze(name)
+        wait_until(lambda: load.written(scene.folder, "stored"), patience=60)
+    scene.forks.freeze(name)
     second = scene.do_it()
     assert second.attempt == 2
-    scene.hatchery.thaw(name)
+    scene.forks.thaw(name)
     for step in ("store", "done"):
         scene.say(step, 0)
-    until(lambda: load.written(scene.folder, "answers"))
+    wait_until(lambda: load.written(scene.folder, "answers"), patience=60)
     assert load.written(scene.folder, "answers") == ["sleeper0 Stale"]
     first = 1 if phase == "done" else 2
     assert scene.visible() == [(first, float(load.arrays_of(second.task, first)["value"][0]))], "the first result stays"
@@ -102,12 +96,12 @@ def test_a_worker_that_was_frozen_changes_nothing_when_it_comes_back(scene: Scen
 def test_a_buffer_that_was_frozen_takes_nobodys_task_away(tmp_path: pathlib.Path) -> None:
     """F9: all leases look expired at once; beats are heard before anybody is judged."""
     scene = Scene(tmp_path, LeaseConfig(ttl=4.0, beat=0.3))
-    with scene.hatchery, scene.caller:
+    with scene.forks, scene.caller:
         scene.submit(5)
         scene.sleepers(5)
-        scene.hatchery.freeze("buffer.p")
+        scene.forks.freeze("buffer.p")
         clock.pause(8.0)
-        scene.hatchery.thaw("buffer.p")
+        scene.forks.thaw("buffer.p")
         seen = [scene.gauge()]
         end = clock.monotonic() + 5.0
         while clock.monotonic() < end:
@@ -117,5 +111,5 @@ def test_a_buffer_that_was_frozen_takes_nobodys_task_away(tmp_path: pathlib.Path
         for number in range(5):
             for step in ("store", "done"):
                 scene.say(step, number)
-        until(lambda: len(load.written(scene.folder, "answers")) == 5)
+        wait_until(lambda: len(load.written(scene.folder, "answers")) == 5, patience=60)
         assert {line.split()[1] for line in load.written(scene.folder, "answers")} == {"Ok"}

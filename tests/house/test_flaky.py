@@ -59,7 +59,7 @@ def test_nothing_is_flaky_where_all_pass(tmp_path: pathlib.Path) -> None:
     code, lines = done(tmp_path, "", test_good=PASSES)
     assert code == 0
     assert lines[-1] == "0 flaky"
-    assert " 1 passed in " in lines[-2], "pytest's own closing line stays"
+    assert " 1 passed in " in lines[-2], "the last line of pytest itself stays"
 
 
 @pytest.mark.parametrize("options", ["-n 0", "-n 2 --dist loadfile"])

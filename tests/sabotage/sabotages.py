@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 WORLD = "tests/world"
-FILED = ("tests/stories/test_filing_story.py",)
-DOUBTED = ("tests/unit/test_doubts.py",)
+FILED = ("tests/stories/test_retention_story.py",)
+DOUBTED = ("tests/unit/test_given_up_tasks.py",)
 PAYLOADS = ("tests/unit/test_spool_payloads.py",)
 RELEASE = ("tests/unit/test_release.py",)
 SPOOLED = ("tests/unit/test_spool.py",)
 SLURMED = ("tests/slurm/test_faults.py",)
 LAWS = ("tests/unit/test_law.py",)
 SCALING = ("tests/stories/test_ledger_story.py",)
+PLUGINS = ("tests/unit/test_plugins.py",)
+DOORS = ("tests/unit/test_writer_door.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -55,7 +57,9 @@ SABOTAGES = (
         "now - pipeline.surplus_since < (SETTLE if short else VOTE)",
         SCALING,
     ),
-    Sabotage("an empty answer means no jobs", "Ledger._doubt", "missing <= max(1, len(heard) // 2)", "missing >= 0", SCALING),
+    Sabotage(
+        "an empty answer means no jobs", "Ledger._contradiction", "missing <= max(1, len(heard) // 2)", "missing >= 0", SCALING
+    ),
     Sabotage(
         "a restart forgets what was asked for",
         "Ledger.restore",
@@ -72,10 +76,45 @@ SABOTAGES = (
     ),
     Sabotage(
         "an order is sent before it is on disk",
-        "ScalerMachine._note_orders",
-        "self.changes['order', token] = dataclasses.asdict(order)",
-        "pass",
+        "ScalerMachine._changed_orders",
+        "self._kept.get(token) is not order",
+        "False",
         ("tests/unit/test_autoscaler.py",),
+    ),
+    Sabotage(
+        "an order is kept when its jobs are known",
+        "ScalerMachine._step",
+        "[*self._changed_orders(), *effects]",
+        "effects",
+        ("tests/unit/test_autoscaler.py",),
+    ),
+    Sabotage(
+        "what people said is answered and not kept",
+        "ScalerMachine._scale",
+        "[row, Send(event.peer, Ok(), event.id)]",
+        "[Send(event.peer, Ok(), event.id)]",
+        ("tests/unit/test_autoscaler.py",),
+    ),
+    Sabotage(
+        "an order that is over stays on disk",
+        "ScalerMachine._changed_orders",
+        "self._kept.keys() - orders.keys()",
+        "()",
+        ("tests/unit/test_autoscaler.py",),
+    ),
+    Sabotage(
+        "a call is made before the commit",
+        "Pump._apply",
+        "outgoing.append(effect)",
+        "self._outside.call(effect) if self._outside and isinstance(effect, Call) else outgoing.append(effect)",
+        ("tests/system/test_pump.py",),
+    ),
+    Sabotage(
+        "what a call brought back is not heard",
+        "Pump._events",
+        "self._outside.returned()",
+        "()",
+        ("tests/system/test_pump.py",),
     ),
     Sabotage(
         "a pipeline without room keeps its share of the cap",
@@ -90,38 +129,38 @@ SABOTAGES = (
         "Breaker._failed",
         "now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** doublings)",
         "now * doublings",
-        ("tests/unit/test_brake.py", "tests/unit/test_autoscaler.py"),
+        ("tests/unit/test_breaker.py", "tests/unit/test_autoscaler.py"),
     ),
     Sabotage(
         "a job that leaves gets a task",
         "JobsHeard.came",
         "self.leaves(request.job, now)",
         "request.left < 0 and self.leaves(request.job, now)",
-        ("tests/unit/test_attendance.py",),
+        ("tests/unit/test_jobs_heard.py",),
     ),
     Sabotage(
         "a job takes a task that outlasts it",
         "JobsHeard.came",
         "1.2 * (longest := rates.percentile(95)) + MARGIN",
         "0 * (longest := rates.percentile(95))",
-        ("tests/unit/test_attendance.py",),
+        ("tests/unit/test_jobs_heard.py",),
     ),
     Sabotage(
         "a task may take all memory",
         "PreforkPool._check_memory",
         "taken > self.memory_mb",
         "taken > self.memory_mb << 20",
-        ("tests/system/test_nursery.py",),
+        ("tests/system/test_prefork_pool.py",),
     ),
     Sabotage(
         "a spare worker that died is started",
         "PreforkPool._start",
         "os.waitpid(one.pid, os.WNOHANG)[0]",
         "os.waitpid(one.pid, os.WNOHANG)[0] < 0",
-        ("tests/system/test_nursery.py",),
+        ("tests/system/test_prefork_pool.py",),
     ),
     Sabotage(
-        "a job that is not wanted goes on", "JobPolicy._ended", "True", "False", ("tests/stories/test_worker_life_story.py",)
+        "a job that is not wanted goes on", "JobPolicy._ended", "True", "False", ("tests/stories/test_job_policy_story.py",)
     ),
     Sabotage("spool does not wait for the disk", "connect", "'FULL'", "'OFF'", SPOOLED),
     Sabotage("spool never commits", "Rows.write", "'COMMIT'", "'SELECT 1'", SPOOLED),
@@ -265,7 +304,7 @@ SABOTAGES = (
         "_in_slots",
         "found.pieces.append(Piece(at, scan.points, trouble=NO_FILE))",
         "pass",
-        ("tests/stories/test_file_tasks_story.py",),
+        ("tests/stories/test_task_plan_story.py",),
     ),
     Sabotage(
         "files are counted one behind the other, so that a short one shifts all that follow",
@@ -328,21 +367,21 @@ SABOTAGES = (
         "_attempt",
         "_insist(caller, work.sorter, result, Ok, arrays=arrays)",
         "_done(work, lease, caller, (result.outcome, 0.0))\n_insist(caller, work.sorter, result, Ok, arrays=arrays)",
-        ("tests/system/test_nursery.py::test_each_task_has_a_process_of_its_own",),
+        ("tests/system/test_prefork_pool.py::test_each_task_has_a_process_of_its_own",),
     ),
     Sabotage(
         "a damaged calibration file is believed",
         "_read",
         "content if settings.digest_of_bytes(content) == digest else None",
         "content",
-        ("tests/unit/test_recipe.py",),
+        ("tests/unit/test_ready_kernel.py",),
     ),
     Sabotage(
         "damaged settings are believed",
         "_document",
         "if settings.digest_of(document) == digest:\n    return document",
         "return document",
-        ("tests/unit/test_recipe.py",),
+        ("tests/unit/test_ready_kernel.py",),
     ),
     Sabotage(
         "a result gives way to a retry",
@@ -371,17 +410,24 @@ SABOTAGES = (
         "VerdictsToDistributor._leave",
         "if self._left[page]:\n    return []",
         "",
-        ("tests/stories/test_closings_story.py",),
+        ("tests/stories/test_verdicts_to_distributor_story.py",),
     ),
     Sabotage(
         "a dead letter is not kept", "Verdicts._close", "self.letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD
     ),
-    Sabotage("losses on many hosts are bad luck", "counts_as", "len(open_task.hosts) < GUILTY", "ticket.hosts", DEAD),
+    Sabotage(
+        "a failed task that rests is not shown as retrying",
+        "BufferMachine.progress",
+        "self._table.waiting",
+        "self._table.ready",
+        ("tests/unit/test_point_states.py",),
+    ),
+    Sabotage("losses on many hosts are bad luck", "counts_as", "len(open_task.hosts) < GUILTY", "open_task.hosts", DEAD),
     Sabotage(
         "a corrected file is taken for finished",
-        "finished_file",
-        "facts and facts[:3] == wanted and (facts[3] >= corrections)",
-        "facts and facts[:3] == wanted",
+        "Written.is_of",
+        "self.corrections >= corrections",
+        "self.corrections >= 0",
         ("tests/system/test_dead_letters.py",),
     ),
     Sabotage(
@@ -396,19 +442,19 @@ SABOTAGES = (
         "_end",
         "next((stop for start, stop in blocks if start < state.points < stop <= found.stop), state.points)",
         "state.points",
-        ("tests/stories/test_file_tasks_story.py",),
+        ("tests/stories/test_task_plan_story.py",),
     ),
     Sabotage(
         "a first file that never came is not missed",
         "_before",
         "not _begins_late(files, source)",
         "files",
-        ("tests/stories/test_file_tasks_story.py",),
+        ("tests/stories/test_task_plan_story.py",),
     ),
     Sabotage(
         "an empty answer of squeue is the truth",
         "VanishedJobs.judge",
-        "now - self.doubted < DOUBT",
+        "now - self.unbelieved_since < CONFIRM_AFTER",
         "now < self.doubted",
         SLURMED,
     ),
@@ -417,7 +463,7 @@ SABOTAGES = (
         "_sightings",
         "not line.endswith(END)",
         "False",
-        ("tests/unit/test_slurm_text.py",),
+        ("tests/unit/test_slurm_output.py",),
     ),
     Sabotage(
         "a time-out of sbatch is a refusal",
@@ -427,7 +473,7 @@ SABOTAGES = (
         SLURMED,
     ),
     Sabotage(
-        "a broken connection is a refusal", "cause_of", "return None", "return Cause.DOWN", ("tests/unit/test_slurm_text.py",)
+        "a broken connection is a refusal", "cause_of", "return None", "return Cause.DOWN", ("tests/unit/test_slurm_output.py",)
     ),
     Sabotage(
         "an array is larger than Slurm takes", "SlurmLauncher._most_in_array", "self._bound - 1", "self._bound + 1", SLURMED
@@ -445,24 +491,24 @@ SABOTAGES = (
         "ByteBudget.refusal",
         "1.0 if first else HARD if next_in_line else SOFT",
         "1000000000.0",
-        ("tests/unit/test_result_room.py",),
+        ("tests/unit/test_byte_budgets.py",),
     ),
     Sabotage(
         "the distributor takes in tasks without end",
         "DistributorMachine._full",
         "ROW * (waiting + count) > SOFT * self._backlog",
         "waiting < 0",
-        ("tests/unit/test_result_room.py",),
+        ("tests/unit/test_byte_budgets.py",),
     ),
     Sabotage(
-        "promises of room are not added up", "ByteBudget.ask", "promised + size", "size", ("tests/unit/test_result_room.py",)
+        "promises of room are not added up", "ByteBudget.ask", "promised + size", "size", ("tests/unit/test_byte_budgets.py",)
     ),
     Sabotage(
         "a watcher that never reads piles up questions",
         "SinkMachine.handle",
         "self._waiting.add(event.peer, event, request, now, request.wait)",
         "self._waiting.add(event.peer + str(event.id).encode(), event, request, now, request.wait)",
-        ("tests/stories/test_catalogue_story.py",),
+        ("tests/stories/test_sink_story.py",),
     ),
     Sabotage(
         "a batch is never too heavy",
@@ -519,6 +565,55 @@ SABOTAGES = (
         "for (long n = 0; n < table.more; n++) {",
         "for (long n = 0; n < table.more / 2; n++) {",
         ("tests/unit/test_xrd.py",),
+    ),
+    Sabotage(
+        "marks of a detector are intensity",
+        "_marked",
+        "((-2, -1),)",
+        "()",
+        ("tests/unit/test_pixels.py",),
+    ),
+    Sabotage(
+        "a calibration image has no marks",
+        "known_part",
+        "pixels.valid_values(image.dtype, marks)",
+        "pixels.Valid()",
+        ("tests/unit/test_pixels.py",),
+    ),
+    Sabotage(
+        "numbers are taken in the order of their bytes",
+        "native",
+        "values.dtype.newbyteorder('=')",
+        "values.dtype",
+        ("tests/unit/test_pixels.py",),
+    ),
+    Sabotage(
+        "one bad spectrum spoils those of a scan",
+        "xrf_spectra.c",
+        "if (wrong[n])",
+        "if (0)",
+        ("tests/unit/test_pixels.py",),
+    ),
+    Sabotage(
+        "a unit that a file states is not obeyed",
+        "in_units",
+        "found[name] * times",
+        "found[name]",
+        ("tests/unit/test_readings.py",),
+    ),
+    Sabotage(
+        "a mean that was averaged is averaged again",
+        "capture",
+        "process == 'Raw'",
+        "process != 'Scaled'",
+        ("tests/unit/test_panda_format.py",),
+    ),
+    Sabotage(
+        "a mask that a file brings is not used",
+        "bad_of_files",
+        "own != 0 if bad is None else bad | (own != 0)",
+        "own < 0 if bad is None else bad | (own < 0)",
+        ("tests/unit/test_pixels.py",),
     ),
     Sabotage(
         "a spike among the positions is believed",
@@ -664,14 +759,14 @@ SABOTAGES = (
         "news_of",
         "min(pieces[-1].stop if pieces else 0, seen.complete)",
         "pieces[-1].stop if pieces else 0",
-        ("tests/stories/test_growing_story.py",),
+        ("tests/stories/test_live_inputs_story.py",),
     ),
     Sabotage(
         "a task that begins early is another one after an early end",
         "_early_task",
-        "(0, planned)",
-        "(0, state.points)",
-        ("tests/stories/test_file_tasks_story.py",),
+        "task_id(task.scan, pipeline.pipeline, settings, 0, planned)",
+        "task_id(task.scan, pipeline.pipeline, settings, 0, state.points)",
+        ("tests/stories/test_task_plan_story.py",),
     ),
     Sabotage(
         "the object so far moves when the scan grows",
@@ -730,7 +825,11 @@ SABOTAGES = (
         ("tests/system/test_writer_follows_the_sink.py",),
     ),
     Sabotage(
-        "who never reads is answered again and again", "UnreadAnswers.refusal", "not mine", "True", ("tests/unit/test_lent.py",)
+        "who never reads is answered again and again",
+        "UnreadAnswers.refusal",
+        "not mine",
+        "True",
+        ("tests/unit/test_unread_answers.py",),
     ),
     Sabotage(
         "a bundle holds what is newest, and not what its task needs",
@@ -738,5 +837,106 @@ SABOTAGES = (
         "client.fetch(one.scan, name, one.start, one.stop, need.settings)",
         "client.fetch(one.scan, name, one.start, one.stop)",
         ("tests/system/test_client.py",),
+    ),
+    Sabotage(
+        "of two plug-ins of one name the first one wins",
+        "find",
+        "len({point.value for point in points}) > 1",
+        "False",
+        PLUGINS,
+    ),
+    Sabotage(
+        "settings of a launcher that is not chosen are not looked at",
+        "launcher_problems",
+        "{site.launcher: 0, **site.launchers}",
+        "(site.launcher,)",
+        PLUGINS,
+    ),
+    Sabotage(
+        "a job of Slurm that starts others gives them its name",
+        "job_name",
+        "environment.get('BEAMTIDE_JOB')",
+        "environment.get('NOTHING')",
+        ("tests/unit/test_allocation.py",),
+    ),
+    Sabotage(
+        "jobs of a launcher of our own are told to die with our parent",
+        "live_with_parent",
+        "os.environ.pop(PARENT, '')",
+        "os.environ.get(PARENT, '')",
+        PLUGINS,
+    ),
+    Sabotage(
+        "an image takes in what lacks half of what it needs",
+        "add_plugins",
+        "_quietly([*PIP, 'install', '--dry-run', '--ignore-installed', '--no-index', '--find-links', place, *new])",
+        "",
+        ("tests/unit/test_image_plugins.py",),
+    ),
+    Sabotage(
+        "frames that are counted too early pass for a format that waits",
+        "counts_only_what_is_finished",
+        "part is None or same(part, whole, 0, found)",
+        "True",
+        ("tests/unit/test_format_checks.py",),
+    ),
+    Sabotage(
+        "what a writer makes is seen before it is whole", "_hidden", "target.with_name(f'.part-{target.name}')", "target", DOORS
+    ),
+    Sabotage(
+        "a disk that failed a writer is never believed again",
+        "ProductFiles._note",
+        "not isinstance(error, OSError)",
+        "1",
+        DOORS,
+    ),
+    Sabotage(
+        "what was written of another run of a scan is taken for finished",
+        "Written.is_of",
+        "(self.started, self.points) == (scan.started, scan.points)",
+        "True",
+        DOORS,
+    ),
+    Sabotage(
+        "a writer takes the name of another one",
+        "HiddenOutputs.path",
+        "name in self._taken or name.endswith(LIVE)",
+        "name.endswith(LIVE)",
+        DOORS,
+    ),
+    Sabotage(
+        "a discarded link takes the result file with it",
+        "discard",
+        "os.lstat(path).st_nlink == 1 and (not path.is_symlink())",
+        "True",
+        DOORS,
+    ),
+    Sabotage(
+        "what could not be written is let go",
+        "Writer.step",
+        "self._done.keys() - self._troubles.refused.keys()",
+        "self._done",
+        ("tests/system/test_writer_follows_the_sink.py",),
+    ),
+    Sabotage(
+        "an added component moves the ports of ours",
+        "Deployment.components",
+        "(*ours, *self.added)",
+        "(*self.added, *ours)",
+        ("tests/unit/test_added_components.py",),
+    ),
+    Sabotage(
+        "settings come after the tasks that may need them",
+        "FileSource._others_first",
+        "item[1].source.kind != 'submitted'",
+        "item[1].source.kind == 'submitted'",
+        ("tests/unit/test_file_source.py",),
+    ),
+    Sabotage(
+        "an answer quotes a number that its core does not know",
+        "Pump._send",
+        "effect.id or next(self._ids)",
+        "next(self._ids)",
+        ("tests/system/test_pump.py",),
     ),
 )

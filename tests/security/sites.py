@@ -1,8 +1,7 @@
 """A site with keys, and a service behind its door, for the tests of this folder."""
 
 import pathlib
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from beamtide.security.guard import Guard
 from beamtide.security.key_files import COMPONENT, Identity, KeyEntry, write
 from beamtide.security.roles import Role
 from beamtide.session import Session
+from tests.builders.cores import Quiet, pumping
 from tests.ports import free_ports
 
 HOUR = 3600.0
@@ -40,7 +40,7 @@ class Door:
 
 
 @dataclass
-class Echo:
+class Echo(Quiet):
     """Says `Ok` to everything that reaches it, and remembers it."""
 
     heard: list[Message] = field(default_factory=list)
@@ -50,14 +50,6 @@ class Echo:
             return []
         self.heard.append(event.message)
         return [Send(event.peer, Ok(note="echo"), event.id)]
-
-    def progress(self) -> Mapping[str, float]:
-        return {}
-
-    def why(self) -> str:
-        return ""
-
-    def check(self) -> None: ...
 
 
 def site_keys(folder: pathlib.Path) -> Door:
@@ -80,10 +72,5 @@ def served(door: Door, beamtime: str = "") -> Iterator[tuple[str, Echo, Pump]]:
     card = ComponentCard(name="echo", kind="echo", address=address, host="here", pid=1, version="0", boot="0")
     guard = Guard(door.given[COMPONENT], door.folder, beamtime)
     pump = Pump(core, Session(card), {}, limits=Limits(guard=guard))  # type: ignore[arg-type]
-    thread = threading.Thread(target=pump.run)
-    thread.start()
-    try:
+    with pumping(pump):
         yield address, core, pump
-    finally:
-        pump.stop()
-        thread.join(10)

@@ -3,7 +3,7 @@
 import pytest
 
 from beamtide.messages import KINDS, Message
-from beamtide.security.roles import MAY, READS, ROLES, STEERS, WORKS, Role, may
+from beamtide.security.roles import CONTROLS, MAY, READS, ROLES, WORKS, Role, may
 
 AMONG_COMPONENTS = {
     *("PullRequest", "CrewRequest", "Release", "ReleaseHeld", "Filed", "Hello", "Heartbeat"),
@@ -28,7 +28,7 @@ ANSWERS = {
     ),
 }
 """What a service says, and never hears from anybody but a service."""
-ROWS = (READS, STEERS, WORKS)
+ROWS = (READS, CONTROLS, WORKS)
 
 
 def test_every_kind_of_message_stands_in_one_row() -> None:
@@ -42,13 +42,13 @@ def test_every_role_and_every_kind(role: Role, kind: type[Message]) -> None:
     rows = {
         "component": True,
         "worker": kind in WORKS or kind in READS,
-        "user": kind in STEERS or kind in READS,
+        "user": kind in CONTROLS or kind in READS,
         "viewer": kind in READS,
     }
     assert may(role, kind) is rows[role]
 
 
 def test_a_viewer_changes_nothing_and_a_worker_steers_nothing() -> None:
-    assert MAY["viewer"].isdisjoint(STEERS | WORKS)
-    assert MAY["worker"].isdisjoint(STEERS)
+    assert MAY["viewer"].isdisjoint(CONTROLS | WORKS)
+    assert MAY["worker"].isdisjoint(CONTROLS)
     assert MAY["user"].isdisjoint(WORKS)

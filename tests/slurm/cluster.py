@@ -17,10 +17,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 from beamtide import clock
 from tests.ports import free_ports
+from tests.waits import wait_until
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 FOR_RANKS = "libpmix-dev"
@@ -288,15 +288,6 @@ def alive(pid: int) -> bool:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_until(true: Callable[[], object], what: str, patience: float) -> None:
-    """Wait, or say what never came."""
-    end = clock.monotonic() + patience
-    while not true():
-        if clock.monotonic() > end:
-            raise AssertionError(f"never: {what}")
-        clock.pause(0.05)
 
 
 def main() -> None:

@@ -14,9 +14,10 @@ from cluster_side.scaling.launchers import launcher_of
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Submitted, Unclear, Unseen
 from cluster_side.scaling.launchers.slurm.commands import Commands
 from cluster_side.scaling.launchers.slurm.launcher import SlurmLauncher
-from cluster_side.scaling.launchers.slurm.vanished_jobs import DOUBT, VanishedJobs
+from cluster_side.scaling.launchers.slurm.vanished_jobs import CONFIRM_AFTER, VanishedJobs
 from tests.slurm.fake import FakeSlurm
-from tests.slurm.sites import PAUSE, order, seen, settle, site_in, wait_for, wait_until
+from tests.slurm.sites import PAUSE, order, seen, settle, site_in, wait_for
+from tests.waits import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -233,8 +234,8 @@ def test_most_jobs_gone_at_once_is_doubted_for_a_minute_then_believed() -> None:
     recall = VanishedJobs()
     assert recall.judge(Seen(jobs), 0.0) == Seen(jobs)
     assert isinstance(recall.judge(Seen({}), 5.0), Unseen)
-    assert isinstance(recall.judge(Seen({}), 5.0 + DOUBT - 1), Unseen)
-    believed = recall.judge(Seen({}), 5.0 + DOUBT)
+    assert isinstance(recall.judge(Seen({}), 5.0 + CONFIRM_AFTER - 1), Unseen)
+    believed = recall.judge(Seen({}), 5.0 + CONFIRM_AFTER)
     assert isinstance(believed, Seen)
     assert {job.phase for job in believed.jobs.values()} == {Phase.UNKNOWN}
     assert recall.judge(Seen({}), 70.0) == Seen(

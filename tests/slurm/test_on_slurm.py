@@ -17,6 +17,7 @@ from cluster_side.scaling.launchers.slurm.script import TEMPLATES
 from tests.slurm.cluster import Cluster
 from tests.slurm.field import Field, field_on
 from tests.slurm.sites import order, settle, site_in
+from tests.system.deployments import pids
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(300)]
 CAP = 8
@@ -99,7 +100,9 @@ def test_a_controller_that_stands_still_and_is_started_again(field: Field) -> No
 
 def test_an_autoscaler_that_is_killed(field: Field) -> None:
     scan = at_work(field)
-    os.kill(field.host.pids()["autoscaler"], signal.SIGKILL)
+    killed = pids(field.host)["autoscaler"]
+    os.kill(killed, signal.SIGKILL)
+    field.until(lambda: pids(field.host).get("autoscaler", killed) != killed, "another autoscaler")
     field.finish(scan)
 
 

@@ -9,27 +9,19 @@ from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.lease_table import LeaseTable
 from beamline_side.cores.buffer.open_task import TABLE, Grant, OpenTask, Verdict, open_task_of
 from beamline_side.cores.buffer.orderings import ORDERINGS
-from beamtide.config.models import BufferConfig, LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig
 from beamtide.machine import Effect, Forget, Keep
-from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.base import ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Task
+from tests.builders.sites import make_pipeline
+from tests.builders.tasks import make_task
 from tests.stories.shelf import Shelf
 
 ORDERS = ("fifo", "lifo", "priority")
 
 
 def task_of(number: int, priority: int = 0, scan: str = "a") -> Task:
-    return Task(
-        id=TaskId(f"{scan}/{number}"),
-        scan=ScanId(scan),
-        pipeline=PipelineName("p"),
-        modality="p",
-        start=number,
-        stop=number + 1,
-        inputs=(),
-        settings=Digest("d"),
-        priority=priority,
-    )
+    return make_task(number, scan=scan, id=f"{scan}/{number}", priority=priority)
 
 
 class Story:
@@ -46,8 +38,8 @@ class Story:
         ordering = ORDERINGS[self.order]
         self.backlog, self.table = Backlog(ordering, self.shelf), LeaseTable(20.0, 5, 5, ordering)
         for _, body in self.shelf.rows(TABLE):
-            ticket = open_task_of(body)
-            (self.table if ticket.attempt else self.backlog).restore(ticket)
+            open_task = open_task_of(body)
+            (self.table if open_task.attempt else self.backlog).restore(open_task)
         self.backlog.begin(Seconds(self.now))
         self.table.expire(Seconds(self.now))
 
@@ -129,8 +121,6 @@ def test_the_whole_queue_is_in_order_and_not_only_what_fits_in_memory() -> None:
 
 def test_a_buffer_takes_in_all_if_it_does_not_hand_out_in_the_order_of_arrival() -> None:
     for order in ORDERS:
-        config = PipelineConfig(
-            pipeline="p", modality="p", source=SourceConfig(match="*"), buffer=BufferConfig.model_validate({"order": order})
-        )
+        config = make_pipeline("p", buffer={"order": order})
         machine = BufferMachine(config, LeaseConfig(), Shelf(), most=5000)
         assert machine._intake.most == (1000 if order == "fifo" else 5000)

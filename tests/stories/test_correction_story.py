@@ -13,8 +13,8 @@ from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
 from beamtide.machine import Effect, Heard, Send, link
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Ok, PipelineName, ScanId, TaskId
-from beamtide.messages.tasks import Task
+from beamtide.messages.base import Ok
+from tests.builders.tasks import make_task
 from tests.stories.shelf import Shelf
 
 RANGES, LENGTH = 4, 3
@@ -24,17 +24,7 @@ TO = {link("sink"): "sink", b"sorter": "sorter"}
 
 
 def verdict(number: int, generation: int, outcome: r.Outcome) -> r.StoreRequest:
-    task = Task(
-        id=TaskId(f"s/{number}"),
-        scan=ScanId("s"),
-        pipeline=PipelineName("xrf"),
-        modality="m",
-        start=number * LENGTH,
-        stop=number * LENGTH + LENGTH,
-        inputs=(),
-        settings=Digest("d"),
-        generation=generation,
-    )
+    task = make_task(number * LENGTH, number * LENGTH + LENGTH, pipeline="xrf", generation=generation)
     if outcome == "abandoned":
         return r.StoreRequest(task=task, attempt=generation + 1, outcome="abandoned", reason=f"failed {generation}")
     return r.StoreRequest(task=task, attempt=generation + 1, outcome="result", datasets=(HEADER,))

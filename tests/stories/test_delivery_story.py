@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from beamline_side.cores.buffer.buffer import BufferMachine
 from beamline_side.cores.buffer.verdicts_to_distributor import verdicts_of
 from beamline_side.cores.distributor.distributor import DistributorMachine
-from beamtide.config.models import BufferConfig, LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig
 from beamtide.machine import Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, link
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.base import Message, Ok, ScanId, Seconds
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
 from beamtide.messages.results import StoreRequest
 from beamtide.messages.tasks import CancelRequest as Cancel
@@ -20,7 +20,6 @@ from beamtide.messages.tasks import (
     Cause,
     Lease,
     LeaseRequest,
-    Need,
     PullRequest,
     StatusRequest,
     SubmitRequest,
@@ -29,9 +28,11 @@ from beamtide.messages.tasks import (
     TaskFailed,
     TaskStatus,
 )
+from tests.builders.sites import make_pipeline
+from tests.builders.tasks import make_need, make_task
 from tests.stories.shelf import Shelf
 
-CONFIG = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"), buffer=BufferConfig(order="lifo"))
+CONFIG = make_pipeline(buffer={"order": "lifo"})
 LEASES = LeaseConfig(ttl=5.0, beat=1.0, faults=2, losses=3)
 LINKS = {link("distributor"): "distributor", link("fence"): "fence", link("sorter"): "sorter"}
 
@@ -135,19 +136,8 @@ class DeliveryStory(RuleBasedStateMachine):
     )
     def submit(self, scan: str, number: int, needs: tuple[int, ...], void: str) -> None:
         task_id = f"{scan}/{number}"
-        fences = tuple(Need(pipeline=PipelineName(f"p{upto}"), dataset="x", upto=upto) for upto in needs)
-        task = Task(
-            id=TaskId(task_id),
-            scan=ScanId(scan),
-            pipeline=PipelineName("xrf"),
-            modality="xrf",
-            start=number,
-            stop=number + 1,
-            inputs=(),
-            settings=Digest("d"),
-            needs=fences,
-            void=void,
-        )
+        fences = tuple(make_need(upto, f"p{upto}") for upto in needs)
+        task = make_task(number, scan=scan, id=task_id, pipeline="xrf", modality="xrf", needs=fences, void=void)
         task = self.submitted.setdefault(task_id, task)
         self.say("distributor", SubmitRequest(tasks=(task, task)), f"submit {task_id}".encode())
 

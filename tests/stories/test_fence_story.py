@@ -6,11 +6,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from beamline_side.cores.fence import METADATA, SINK, FenceMachine
 from beamtide.machine import Effect, Heard, Send, Tick, Unreachable
-from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds
+from beamtide.messages.base import ScanId, Seconds
 from beamtide.messages.fences import FenceBroken, FencePending, FenceReached, FenceRequest
-from beamtide.messages.metadata import Scan, Scans, ScansRequest, ScanState
-from beamtide.messages.results import Product, Products, ProductState, WatchRequest
-from beamtide.messages.tasks import Need
+from beamtide.messages.metadata import Scans, ScansRequest
+from beamtide.messages.results import Products, ProductState, WatchRequest
+from tests.builders.scans import make_scan, make_state
+from tests.builders.tasks import make_need, make_product
 
 SCANS = st.sampled_from("ab")
 
@@ -49,7 +50,7 @@ class FenceStory(RuleBasedStateMachine):
     def ask(self, scan: str, peer: bytes, upto: int, wait: float) -> None:
         self.ids += 1
         self.waiting[peer, scan] = (upto, self.ids)
-        need = Need(pipeline=PipelineName("positions"), dataset="x", upto=upto)
+        need = make_need(upto)
         self.tell(Heard(peer, FenceRequest(scan=ScanId(scan), need=need, wait=wait), self.ids))
 
     @rule(scan=SCANS, more=st.integers(1, 8), settings=st.sampled_from("de"), lost=st.booleans())
@@ -63,7 +64,7 @@ class FenceStory(RuleBasedStateMachine):
             self.waiting.clear()
         self.version += 1
         self.complete[scan] = self.complete[scan] + more if settings == "d" else more
-        product = Product(scan=ScanId(scan), pipeline=PipelineName("positions"), settings=Digest(settings))
+        product = make_product(scan, "positions", settings)
         state = ProductState(product=product, modality="m", complete=self.complete[scan], version=self.version)
         self.tell(Heard(SINK, Products(products=(state,), version=self.version)))
 
@@ -71,7 +72,7 @@ class FenceStory(RuleBasedStateMachine):
     def end(self, scan: str, points: int) -> None:
         self.scan_version += 1
         self.ended[scan] = points
-        state = ScanState(scan=Scan(id=ScanId(scan), shape=(20,)), phase="ended", points=points, version=self.scan_version)
+        state = make_state("ended", points, self.scan_version, scan=make_scan(scan, (20,)))
         self.tell(Heard(METADATA, Scans(scans=(state,), version=self.scan_version)))
 
     @rule(peer=st.sampled_from([b"x", b"y"]))
@@ -98,7 +99,7 @@ TestFenceStory.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_a_pipeline_that_does_not_exist_is_said_at_once() -> None:
-    need = Need(pipeline=PipelineName("pozitions"), dataset="x", upto=3)
+    need = make_need(3, "pozitions")
     effects = FenceMachine(frozenset({"xrf"})).handle(Heard(b"x", FenceRequest(scan=ScanId("s"), need=need), 7), Seconds(0.0))
     (answer,) = [e.message for e in effects if isinstance(e, Send) and e.peer == b"x"]
     assert isinstance(answer, FenceBroken)
@@ -116,12 +117,12 @@ def test_a_sink_that_lost_its_history_is_read_anew() -> None:
 def test_a_need_that_names_settings_is_not_met_by_those_of_before() -> None:
     machine = FenceMachine(frozenset({"positions"}))
     for version, (digest, complete) in enumerate([("old", 20), ("new", 5)], 1):
-        product = Product(scan=ScanId("s"), pipeline=PipelineName("positions"), settings=Digest(digest))
+        product = make_product("s", "positions", digest)
         state = ProductState(product=product, modality="m", complete=complete, version=version)
         machine.handle(Heard(SINK, Products(products=(state,), version=version)), Seconds(0.0))
     answers = {}
     for number, settings_wanted in enumerate(("new", "old", "")):
-        need = Need(pipeline=PipelineName("positions"), dataset="x", upto=9, settings=Digest(settings_wanted))
+        need = make_need(9, settings=settings_wanted)
         effects = machine.handle(Heard(b"x", FenceRequest(scan=ScanId("s"), need=need), number), Seconds(0.0))
         answers[settings_wanted] = [e.message for e in effects if isinstance(e, Send) and e.peer == b"x"]
     assert answers["new"] == answers[""] == []

@@ -239,7 +239,7 @@ def test_an_array_of_lines_and_columns_is_understood_or_refused() -> None:
         (task,) = stack(*shapes, scan=(3, 4))
         assert "(frame, detector, channel)" in task.void
         assert "point_axes" in task.void
-    assert [task.void for task in stack((4, 3, 2048), scan=(3, 4), point_axes="1")] == ["", "no file came for them"]
+    assert [task.void for task in stack((4, 3, 2048), scan=(3, 4), point_axes="1")] == ["", "no file came for these indexes"]
     (task,) = stack((12, 4, 2048), scan=(3, 4))
     assert (task.inputs[0].last, task.inputs[0].options) == (12, {"spectra": "/d"})
 

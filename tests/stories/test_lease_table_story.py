@@ -8,24 +8,15 @@ from beamline_side.cores.buffer.lease_table import LeaseTable
 from beamline_side.cores.buffer.open_task import Change, Grant, Verdict, open_task_of
 from beamline_side.cores.buffer.orderings import ORDERINGS
 from beamtide.machine import Forget, Keep
-from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds, TaskId
+from beamtide.messages.base import ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Task
+from tests.builders.tasks import make_task
 
 FAULTS, LOSSES, TTL = 3, 2, 5.0
 
 
 def task_of(number: int, scan: str = "s", priority: int = 0) -> Task:
-    return Task(
-        id=TaskId(f"{scan}/{number}"),
-        scan=ScanId(scan),
-        pipeline=PipelineName("p"),
-        modality="m",
-        start=number,
-        stop=number + 1,
-        inputs=(),
-        settings=Digest("d"),
-        priority=priority,
-    )
+    return make_task(number, scan=scan, id=f"{scan}/{number}", priority=priority)
 
 
 class LeaseStory(RuleBasedStateMachine):

@@ -11,29 +11,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
-from beamtide.messages.base import PipelineName
-from beamtide.messages.scaling import BufferGauge
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, SubmitAnswer, Submitted, Unclear, Unseen
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner, Start, Withdraw
+from cluster_side.scaling.policy.pipeline import PipelineState
+from cluster_side.scaling.policy.planner import SETTLE, Ceilings, Planner
 from cluster_side.scaling.scaling_loop import restored
+from tests.builders.gauges import make_gauge
+from tests.builders.sites import make_pipeline
 
 NAMES = ("a", "b")
 CAPS = Ceilings(6, 10)
-
-
-def gauge(name: str, ready: int, jobs: dict[str, tuple[int, int]]) -> BufferGauge:
-    leased = sum(busy for _, busy in jobs.values())
-    idle = sum(waiting for waiting, _ in jobs.values())
-    return BufferGauge(
-        pipeline=PipelineName(name), ready=ready, held=0, leased=leased, workers=idle + leased, idle=idle, oldest_wait=0.0,
-        service_time=2.0, arrival_rate=0.0, done=0, abandoned=0, retried=0, jobs=jobs,
-    )  # fmt: skip
 
 
 class ScalingStory(RuleBasedStateMachine):
@@ -46,7 +37,7 @@ class ScalingStory(RuleBasedStateMachine):
         self.written_down: dict[str, Sighting] = {}
         self.submitted: dict[str, float] = {}
         self.cancelled: dict[str, float] = {}
-        self.state_file: dict[str, dict[str, object]] = {}
+        self.state_file: dict[str, bytes] = {}
         self.answer = "yes"
         self.twice = False
         self.begin()
@@ -55,13 +46,10 @@ class ScalingStory(RuleBasedStateMachine):
         self.life += 1
         pipelines = {}
         for name in NAMES:
-            job = JobConfig(slots=2 if name == "b" else 1)
-            config = PipelineConfig(pipeline=name, modality="m", source=SourceConfig(match="*"), job=job)
-            pipelines[name] = Pipeline(config, 3.0, Forecast(config))
-        self.planner = Planner(pipelines, Ledger("us"), CAPS, Budget(1e9, 0.0), 1.0, str(self.life))
-        restored(
-            self.planner, {"order": {token: json.loads(json.dumps(row)) for token, row in self.state_file.items()}}, self.now
-        )
+            config = make_pipeline(name, job={"slots": 2 if name == "b" else 1})
+            pipelines[name] = PipelineState(config, 3.0, Forecast(config))
+        self.planner = Planner(pipelines, Ledger("us"), CAPS, NodeHourBudget(1e9, 0.0), 1.0, str(self.life))
+        restored(self.planner, {"order": self.state_file}, self.now)
         self.looked = False
 
     # --- the batch system -------------------------------------------------------------------------------------------
@@ -91,7 +79,7 @@ class ScalingStory(RuleBasedStateMachine):
                 before += one.order.count
                 assert before <= CAPS.jobs, "over the cap"
                 self.submitted[name] = self.now
-                self.state_file[one.order.token] = dataclasses.asdict(one.order)
+                self.state_file[one.order.token] = json.dumps(dataclasses.asdict(one.order)).encode()
                 answer = self.submit(one)
                 self.planner.take(self.planner.ledger.answered(one.order.token, answer, self.now), self.now)
             else:
@@ -109,7 +97,8 @@ class ScalingStory(RuleBasedStateMachine):
             del self.cluster[job]
 
     def keep(self) -> None:
-        self.state_file = {token: dataclasses.asdict(order) for token, order in self.planner.ledger.orders.items()}
+        orders = self.planner.ledger.orders
+        self.state_file = {token: json.dumps(dataclasses.asdict(order)).encode() for token, order in orders.items()}
 
     # --- what may happen --------------------------------------------------------------------------------------------
 
@@ -129,9 +118,9 @@ class ScalingStory(RuleBasedStateMachine):
     def decide(self) -> None:
         for name, pipeline in self.planner.pipelines.items():
             mine = {one.job: (0, 1) for one in self.cluster.values() if one.phase is Phase.RUNNING and one.token.endswith(name)}
-            told = gauge(name, self.ready[name], mine)
+            told = make_gauge(name, self.ready[name], mine)
             pipeline.gauged(told, self.now)
-            self.planner.take(self.planner.ledger.attended(told.jobs, self.now), self.now)
+            self.planner.take(self.planner.ledger.workers_heard(told.jobs, self.now), self.now)
         self.act()
 
     @rule()
@@ -156,7 +145,7 @@ class ScalingStory(RuleBasedStateMachine):
     def look_away(self) -> None:
         self.planner.listed(Unseen("squeue: timed out"), self.now)
         for pipeline in self.planner.pipelines.values():
-            pipeline.gauged(gauge(pipeline.name, 500, {}), self.now)
+            pipeline.gauged(make_gauge(pipeline.name, 500, {}), self.now)
         assert not [one for one in self.planner.step(self.now) if isinstance(one, Start)], "ordered without a picture"
         self.keep()
 

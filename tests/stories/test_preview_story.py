@@ -7,8 +7,9 @@ from beamline_side.cores.sink.previews import MOST, MOST_BYTES, SinkWithPreviews
 from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.machine import Heard, Send
 from beamtide.messages import Ok, Refused, results
-from beamtide.messages.base import Digest, PipelineName, ScanId, Seconds
+from beamtide.messages.base import PipelineName, ScanId, Seconds
 from beamtide.messages.previews import Preview, PreviewRequest, PreviewTold
+from tests.builders.tasks import make_product
 from tests.stories.shelf import Shelf
 from tests.writer_scans import line
 
@@ -21,7 +22,7 @@ def sink() -> SinkWithPreviews:
 
 
 def product(scan: str = "scan_1") -> results.Product:
-    return results.Product(scan=ScanId(scan), pipeline=PipelineName("xrf"), settings=Digest("ab" * 32))
+    return make_product(scan, "xrf", "ab" * 32)
 
 
 def tell(sink: SinkWithPreviews, value: float, attempt: int = 1, scan: str = "scan_1") -> object:

@@ -13,8 +13,9 @@ from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import CREDIT, Line, SorterMachine
 from beamtide.machine import Arrays, Effect, Event, Heard, Keep, Machine, Send, link
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, TaskId
+from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, TaskId
 from beamtide.messages.tasks import Task
+from tests.builders.tasks import make_product, make_task
 from tests.stories.shelf import Shelf
 
 PIPELINE = PipelineName("xrf")
@@ -33,20 +34,11 @@ MACHINES: dict[str, Callable[[Shelf], Machine]] = {
 
 
 def task_of(scan: str, start: int, stop: int) -> Task:
-    return Task(
-        id=TaskId(f"{scan}/{start}-{stop}"),
-        scan=ScanId(scan),
-        pipeline=PIPELINE,
-        modality="m",
-        start=start,
-        stop=stop,
-        inputs=(),
-        settings=Digest("d"),
-    )
+    return make_task(start, stop, scan=scan, pipeline=PIPELINE)
 
 
 def product_of(scan: str) -> r.Product:
-    return r.Product(scan=ScanId(scan), pipeline=PIPELINE, settings=Digest("d"))
+    return make_product(scan, PIPELINE)
 
 
 def arrays_of(request: r.StoreRequest) -> Arrays:

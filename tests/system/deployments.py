@@ -1,11 +1,17 @@
 """Sites for the system tests: the measured NanoMAX fly scan, cut into as many tasks as a test wants."""
 
+import contextlib
 import os
 import pathlib
 import signal
+from collections.abc import Callable
+from typing import Any
 
+from beamline_side.hosts.all_in_one import Host
+from beamtide import clock
 from beamtide.config import site
 from beamtide.config.models import Deployment
+from beamtide.errors import NoAnswer
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 
@@ -65,8 +71,27 @@ def real_site(folder: pathlib.Path, data: pathlib.Path, frames: int | str = "lin
     return site.load(folder / "site.yaml")
 
 
+def edit(file: pathlib.Path, old: str, new: str) -> None:
+    """Replace the one place where `old` stands."""
+    text = file.read_text()
+    assert text.count(old) == 1, f"{old!r} in {file.name}"
+    file.write_text(text.replace(old, new))
+
+
+def until(host: Host, true: Callable[[], Any], seconds: float = 30) -> Any:
+    """Keep the services alive until something is true, and return it; AssertionError says what they are doing."""
+    end = clock.monotonic() + seconds
+    while clock.monotonic() < end:
+        host.tend()
+        with contextlib.suppress(NoAnswer):
+            if found := true():
+                return found
+        clock.pause(0.05)
+    raise AssertionError(f"it never came; {pids(host)}")
+
+
 def workers_of(site_file: pathlib.Path, pipeline: str) -> list[int]:
-    """Return the processes that hold or wait for a task of this pipeline: the children of its jobs."""
+    """Return the processes that hold or wait for a task of this pipeline: the worker processes of its jobs."""
     jobs = {pid for pid, words in _processes().items() if words[-1:] and _is_job(words, site_file, pipeline)}
     return [pid for pid in jobs if _parent(pid) in jobs]
 
@@ -74,6 +99,11 @@ def workers_of(site_file: pathlib.Path, pipeline: str) -> list[int]:
 def processes_of(site_file: pathlib.Path) -> list[int]:
     """Return all processes that were started for a site."""
     return [pid for pid, words in _processes().items() if str(site_file) in words]
+
+
+def pids(host: Host) -> dict[str, int]:
+    """Return the process of each component."""
+    return {name: its.process.pid for name, its in host._processes.items()}
 
 
 def kill(pid: int) -> None:

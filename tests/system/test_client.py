@@ -17,34 +17,24 @@ from beamtide.client.client import Client
 from beamtide.client.live_maps import Galleries
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.messages import Ok, results
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
+from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
-from beamtide.messages.tasks import Lease, LeaseRequest, Need, StatusRequest, Task, TaskFailed
+from beamtide.messages.tasks import Lease, LeaseRequest, StatusRequest, Task, TaskFailed
 from beamtide.pump import Caller
+from tests.builders.sites import write_site
+from tests.builders.tasks import make_need, make_task
 
 pytestmark = pytest.mark.system
-SITE = "site: t\nroots: {raw: raw, processed: out}\nstate: s\npipelines: [one.yaml]\n"
-SITE += "scaling: {caps: {jobs: 0, node_hours_per_day: 9}}\nleases: {faults: 1}\n"
-PIPELINE = "pipeline: one\nmodality: encoders\nsource: {match: x.h5}\nsettings: {axes: {}}\n"
+PIPELINE = {"modality": "encoders", "source": {"match": "x.h5"}, "settings": {"axes": {}}}
 SCAN, TWICE, FAILED = (Scan(id=ScanId(name), shape=(2, 3)) for name in ("s1", "s2", "s3"))
-TASK = Task(
-    id=TaskId("s1/one/abababab/000000-000003"),
-    scan=SCAN.id,
-    pipeline=PipelineName("one"),
-    modality="encoders",
-    start=0,
-    stop=3,
-    inputs=(),
-    settings=Digest("ab" * 32),
-)
+TASK = make_task(stop=3, scan=SCAN.id, pipeline="one", modality="encoders", settings="ab" * 32)
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     folder = tmp_path_factory.mktemp("c")
     (folder / "raw").mkdir()
-    (folder / "site.yaml").write_text(SITE)
-    (folder / "one.yaml").write_text(PIPELINE)
+    write_site(folder, {"one": PIPELINE}, jobs=0, leases={"faults": 1})
     command = [sys.executable, "-m", "beamtide", "serve"]
     environment = os.environ | {PARENT: str(os.getpid())}
     children = [
@@ -92,13 +82,13 @@ def test_settings_that_nobody_knows(client: Client) -> None:
 
 def test_nothing_to_fetch_is_said(client: Client) -> None:
     assert client.products("s1") == ()
-    with pytest.raises(BadInput, match="nothing of pipeline 'one'"):
+    with pytest.raises(BadInput, match="no results of pipeline 'one'"):
         client.fetch("s1", "one/x")
 
 
 def task_of(scan: Scan, settings: str, start: int, stop: int) -> Task:
-    one = {"scan": scan.id, "pipeline": PipelineName("one"), "modality": "encoders", "inputs": (), "settings": Digest(settings)}
-    return Task(id=TaskId(f"{scan.id}/one/{settings[:8]}/{start}"), start=start, stop=stop, **one)  # type: ignore[arg-type]
+    whose = {"scan": scan.id, "pipeline": "one", "modality": "encoders", "settings": settings}
+    return make_task(start, stop, id=f"{scan.id}/one/{settings[:8]}/{start}", **whose)
 
 
 def store(client: Client, task: Task, value: float) -> None:
@@ -132,7 +122,7 @@ def test_a_bundle_holds_what_its_task_needs_and_not_what_is_newest(client: Clien
     store(client, task_of(FAILED, "old", 0, 3), 1.0)
     store(client, task_of(FAILED, "new", 0, 3), 2.0)
     digest = client.put_settings(client.deployment.pipelines["one"])
-    need = Need(pipeline=PipelineName("one"), dataset="x", upto=3, settings=Digest("old"))
+    need = make_need(3, "one", settings="old")
     client.submit([task := msgspec.structs.replace(task_of(FAILED, digest, 0, 3), needs=(need,))])
     with Caller() as caller:
         buffer = client.deployment.address("buffer.one")

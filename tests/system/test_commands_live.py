@@ -1,5 +1,7 @@
 """Every command against live services, as a person or a script would use it: exit codes, one JSON object, files."""
 
+import contextlib
+import io
 import json
 import pathlib
 import re
@@ -26,7 +28,7 @@ from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.results import layout, reading
-from tests.system.deployments import processes_of
+from tests.system.deployments import edit, processes_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
 SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
@@ -36,7 +38,7 @@ SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A site whose services run, with relaxed durability; one scan is done."""
     deployment = prepare_demo(tmp_path_factory.mktemp("live"))
-    deployment.file.write_text(deployment.file.read_text().replace("reserve: 4", "reserve: 4, durability: relaxed"))
+    edit(deployment.file, "reserve: 4", "reserve: 4, durability: relaxed")
     deployment = site.load(deployment.file)
     beamline.simulate(deployment.site.roots.raw, SCAN, seconds_per_line=0)
     with Host(deployment) as host:
@@ -48,9 +50,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, object]:
     """Run a command with --json in this process and return its object."""
-    import contextlib
-    import io
-
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main.run([*map(str, words), "--json", "-c", str(deployment.file)]) == code, out.getvalue()
@@ -89,11 +88,11 @@ def test_relaxed_durability_is_shown_wherever_one_looks(live: Deployment, capsys
 
 def test_watch_of_a_scan_that_is_over(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     rows = told(live, "watch", SCAN.id)["pipelines"]
-    assert {name: (row["done"], row["total"], row["lost"], row["doubled"]) for name, row in rows.items()} == {
+    assert {name: (row["done"], row["total"], row["abandoned"], row["doubled"]) for name, row in rows.items()} == {
         "encoders": (3, 3, 0, 0),
         "xrf": (3, 3, 0, 0),
     }
-    assert "xrf: 3/3 done" in words_of(capsys, "watch", SCAN.id, "-c", live.file)
+    assert "xrf: 3 tasks: 3 done" in words_of(capsys, "watch", SCAN.id, "-c", live.file)
     assert "there is no scan 'scan_9'" in words_of(capsys, "watch", "scan_9", "-c", live.file, code=2)
 
 
@@ -148,7 +147,7 @@ def test_get(live: Deployment, tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert SCAN.id in told(live, "get")["scans"]
     assert iron in told(live, "get", SCAN.id)["datasets"]
     assert told(live, "get", SCAN.id, "xrf", "--verify")["problems"] == []
-    assert "files are what was written" in words_of(capsys, "get", SCAN.id, "--verify", "-c", live.file)
+    assert "files are as they were written" in words_of(capsys, "get", SCAN.id, "--verify", "-c", live.file)
     whole, here = tmp_path / "whole", tmp_path / "here"
     assert told(live, "get", SCAN.id, "--to", whole)["written"] == [str(whole / SCAN.id)]
     assert (whole / SCAN.id / "preview").is_dir()
@@ -191,7 +190,7 @@ def test_jobs_are_listed_limited_and_explained(live: Deployment, capsys: pytest.
     assert "say one of --max N" in words_of(capsys, "scale", "xrf", "-c", live.file, code=2)
     assert "no pipeline 'x'" in words_of(capsys, "scale", "x", "--pause", "-c", live.file, code=2)
     said = words_of(capsys, "explain", SCAN.id, "-c", live.file)
-    assert "xrf       done." in said
+    assert "xrf       finished. 3 tasks: 3 done." in said
     assert told(live, "explain")["dead"] == []
     assert "there is no scan 'scan_9'" in words_of(capsys, "explain", "scan_9", "-c", live.file, code=2)
 
@@ -220,7 +219,7 @@ def test_what_a_job_would_be_is_shown_and_nothing_starts(live: Deployment, capsy
     proposed = told(live, "autoscale", "--dry-run")["orders"]
     assert [one["pipeline"] for one in proposed] == list(live.pipelines)  # type: ignore[union-attr,index,attr-defined]
     assert {one["id"] for one in told(live, "jobs")["jobs"]} <= before, "jobs may leave meanwhile"  # type: ignore[attr-defined]
-    assert "another autoscaler is in charge" in words_of(capsys, "autoscale", "--once", "-c", live.file, code=2)
+    assert "another autoscaler runs for this site" in words_of(capsys, "autoscale", "--once", "-c", live.file, code=2)
 
 
 def test_a_second_host_on_the_same_state_is_refused(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,20 +246,20 @@ def test_run_one_pipeline_of_a_folder_interrupted_and_again(own: Deployment) -> 
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=30)
     assert child.returncode == 130
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     assert "Traceback" not in said
     end = clock.monotonic() + 10
     while processes_of(running) and clock.monotonic() < end:  # one that was just being born ends with its parent
         clock.pause(0.05)
     assert processes_of(running) == []
     value = told(own, *words)
-    assert [(name, row["done"], row["lost"]) for name, row in value["last"]["pipelines"].items()] == [("encoders", 3, 0)]
+    assert [(name, row["done"], row["abandoned"]) for name, row in value["last"]["pipelines"].items()] == [("encoders", 3, 0)]
     assert value["files"] == [str(layout.result_file(own.site.roots.processed, SCAN.id, "encoders"))]
     assert reading.verify(value["files"][0]) == []
     settings = own.file.parent / "encoders.yaml"
     settings.write_text(settings.read_text().replace("    rotation: {field: encoder_1, units: deg}\n", ""))
     files = sorted(pathlib.Path(file).name for file in told(own, *words)["files"])
     assert len(files) == 2, "other settings lie beside the first"
-    found = reading.datasets(SCAN.id, own.site.roots.processed)
+    found = reading.open(SCAN.id, own.site.roots.processed)
     assert f"{files[0][:-3]}/x" in found
     assert f"{files[0][:-3]}/rotation" not in found

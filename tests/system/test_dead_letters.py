@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
@@ -19,7 +19,6 @@ from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.demo import prepare_demo
 from beamline_side.hosts.one_scan import follow
 from beamline_side.simulation import beamline
-from beamtide import clock
 from beamtide.cli import main
 from beamtide.client.client import Client
 from beamtide.config import site
@@ -27,17 +26,12 @@ from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.results import layout
+from tests.system.deployments import edit, pids, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 SCAN = Scan(id=ScanId("scan_00001"), shape=(3, 8), axes=("scanv", "scanu"))
 BAD, WORSE = 1, 2
 SENTENCE = "column 'encoder_3' has shape (8, 2, 2)"
-
-
-def edit(file: pathlib.Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert text.count(old) == 1
-    file.write_text(text.replace(old, new))
 
 
 def line_of(deployment: Deployment, line: int) -> pathlib.Path:
@@ -78,23 +72,13 @@ def told(deployment: Deployment, *words: object, code: int = 0) -> dict[str, obj
     return found
 
 
-def until(host: Host, look: Callable[[], object], seconds: float = 20) -> None:
-    end = clock.monotonic() + seconds
-    while clock.monotonic() < end:
-        host.tend()
-        if look():
-            return
-        clock.pause(0.05)
-    raise AssertionError("it never came")
-
-
 def holes_in(file: pathlib.Path) -> list[int]:
     with h5py.File(file) as opened:
         return [int(start) for start in opened["entry/holes/start"][()]] if "entry/holes/start" in opened else []
 
 
-def work(bundle: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "beamtide", "work", "--bundle", str(bundle)]
+def rerun(bundle: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "beamtide", "rerun", str(bundle)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -118,7 +102,7 @@ def test_from_the_failure_to_the_repaired_file(
 
     capsys.readouterr()
     assert main.run(["dlq", "show", f"{SCAN.id}/enc", "-c", str(deployment.file)]) == 2
-    assert "is the beginning of 2 tasks" in capsys.readouterr().err
+    assert "2 tasks begin with" in capsys.readouterr().err
     assert main.run(["dlq", "list", "-c", str(deployment.file)]) == 0
     assert name in capsys.readouterr().out
     assert main.run(["dlq", "show", name, "-c", str(deployment.file)]) == 0
@@ -129,21 +113,21 @@ def test_from_the_failure_to_the_repaired_file(
     told(deployment, "export", name, "--to", tmp_path / "whole.zip", "--with-inputs")
     told(deployment, "export", name, "--to", tmp_path / "light")
     assert "faults" in (tmp_path / "light" / "failure.json").read_text()
-    failed = work(tmp_path / "whole.zip")
+    failed = rerun(tmp_path / "whole.zip")
     assert failed.returncode == 1
     assert "Traceback" in failed.stderr
     assert SENTENCE in failed.stderr.splitlines()[-1]
 
     for line in (BAD, WORSE):
         (folder / line_of(deployment, line).name).replace(line_of(deployment, line))
-    assert main.run(["work", "--bundle", str(tmp_path / "whole.zip")]) == 1, "the copy is as bad as it was"
+    assert main.run(["rerun", str(tmp_path / "whole.zip")]) == 1, "the copy is as bad as it was"
     capsys.readouterr()
-    assert main.run(["work", "--bundle", str(tmp_path / "light"), "--raw", str(deployment.site.roots.raw)]) == 0
+    assert main.run(["rerun", str(tmp_path / "light"), "--raw", str(deployment.site.roots.raw)]) == 0
     assert "works here: 8 indexes" in capsys.readouterr().out
 
     assert told(deployment, "retry", name)["retried"] == [name]
     until(host, lambda: holes_in(result) == [WORSE * 8])
-    kill_and_wait(host, host.pids()["buffer.encoders"])
+    kill_and_wait(host, pids(host)["buffer.encoders"])
     assert told(deployment, "retry", f"{SCAN.id}/encoders")["retried"] == [other], "also after a restart of the buffer"
     until(host, lambda: holes_in(result) == [])
     with Client(deployment) as client:
@@ -161,4 +145,4 @@ def test_from_the_failure_to_the_repaired_file(
 
 def kill_and_wait(host: Host, pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    until(host, lambda: host.pids().get("buffer.encoders", pid) != pid)
+    until(host, lambda: pids(host).get("buffer.encoders", pid) != pid)

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from beamtide import clock
-from beamtide.config.models import CapsConfig, Deployment, PipelineConfig, Roots, ScalingConfig, SiteConfig, SourceConfig
+from beamtide.config.models import Deployment
 from beamtide.errors import WireError
-from beamtide.messages.base import Digest, Ok, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Ok, ScanId
 from beamtide.messages.tasks import (
     Lease,
     LeaseRequest,
@@ -22,6 +22,8 @@ from beamtide.messages.tasks import (
     WatchTasksRequest,
 )
 from beamtide.pump import Caller
+from tests.builders.sites import make_pipeline, make_site
+from tests.builders.tasks import make_task
 
 pytestmark = pytest.mark.system
 TASKS = 60
@@ -35,16 +37,7 @@ serve(Deployment.model_validate_json(sys.argv[1]), sys.argv[2])
 
 @pytest.fixture
 def deployment(tmp_path: pathlib.Path) -> Deployment:
-    roots = Roots(raw=tmp_path, processed=tmp_path)
-    site = SiteConfig(
-        site="t",
-        roots=roots,
-        state=tmp_path / "s",
-        scaling=ScalingConfig(caps=CapsConfig(jobs=0, node_hours_per_day=100)),
-        pipelines=(),
-    )
-    pipeline = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
-    return Deployment(site=site, pipelines={"xrf": pipeline}, file=tmp_path / "site.yaml")
+    return make_site(tmp_path, make_pipeline(), jobs=0, state=tmp_path / "s")
 
 
 def start(deployment: Deployment, component: str) -> "subprocess.Popen[bytes]":
@@ -56,16 +49,7 @@ def start(deployment: Deployment, component: str) -> "subprocess.Popen[bytes]":
 
 
 def task_of(number: int) -> Task:
-    return Task(
-        id=TaskId(f"s/{number}"),
-        scan=ScanId("s"),
-        pipeline=PipelineName("xrf"),
-        modality="xrf",
-        start=number,
-        stop=number + 1,
-        inputs=(),
-        settings=Digest("d"),
-    )
+    return make_task(number, id=f"s/{number}", pipeline="xrf", modality="xrf")
 
 
 def work_once(caller: Caller, address: str, number: int) -> bool:

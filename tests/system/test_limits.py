@@ -19,12 +19,13 @@ from beamtide.errors import BadInput, NoAnswer
 from beamtide.machine import Effect, Event, Heard
 from beamtide.messages import Ok
 from beamtide.messages import results as r
-from beamtide.messages.base import PipelineName, ScanId, Seconds
+from beamtide.messages.base import Seconds
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
-from beamtide.messages.tasks import InputFile, Lease, LeaseRequest, SubmitRequest
+from beamtide.messages.tasks import Lease, LeaseRequest, SubmitRequest
 from beamtide.pump import Caller, Limits
+from tests.builders.tasks import make_input, make_product
 from tests.faults import load
-from tests.faults.hatchery import Hatchery
+from tests.faults.fork_server import ForkServer
 from tests.faults.soak import resident
 from tests.system.test_pump import Echo, running
 
@@ -80,10 +81,10 @@ def test_a_viewer_that_never_reads_costs_a_few_answers_and_slows_nobody(
     deployment, task = load.site(tmp_path, LeaseConfig()), load.task("scan_0", "p", 0, 60)
     arrays = {"value": np.arange(60 * 20_000, dtype=np.float64).reshape(60, 20_000)}  # 9 MiB
     result = r.StoreRequest(task=task, attempt=1, outcome="result", datasets=load.HEADERS)
-    product = r.Product(scan=ScanId("scan_0"), pipeline=PipelineName("p"), settings=load.SETTINGS)
+    product = make_product("scan_0", settings=load.SETTINGS)
     fetch = r.FetchRequest(product=product, dataset="value", start=0, stop=60)
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as good:
-        (pid,) = hatchery.start("sink")
+    with ForkServer(deployment, tmp_path) as forks, Caller() as good:
+        (pid,) = forks.start("sink")
         sink = deployment.address("sink")
         good.ask(sink, r.Release(result=result), r.Released, arrays=arrays, patience=30)
         for _ in range(3):
@@ -113,11 +114,11 @@ def test_many_viewers_that_never_read_share_one_budget_and_starve_nobody(tmp_pat
     task = load.task("scan_0", "p", 0, 60)
     arrays = {"value": np.arange(60 * 20_000, dtype=np.float64).reshape(60, 20_000)}  # 9 MiB
     result = r.StoreRequest(task=task, attempt=1, outcome="result", datasets=load.HEADERS)
-    product = r.Product(scan=ScanId("scan_0"), pipeline=PipelineName("p"), settings=load.SETTINGS)
+    product = make_product("scan_0", settings=load.SETTINGS)
     fetch = r.FetchRequest(product=product, dataset="value", start=0, stop=60)
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as good, ExitStack() as deaf_ones:
+    with ForkServer(deployment, tmp_path) as forks, Caller() as good, ExitStack() as deaf_ones:
         context = deaf_ones.enter_context(zmq.Context())
-        (pid,) = hatchery.start("sink")
+        (pid,) = forks.start("sink")
         sink = deployment.address("sink")
         good.ask(sink, r.Release(result=result), r.Released, arrays=arrays, patience=30)
         good.converse(sink, fetch, r.Fetched, patience=30)
@@ -140,11 +141,11 @@ def test_many_viewers_that_never_read_share_one_budget_and_starve_nobody(tmp_pat
 def test_a_worker_that_never_reads_gives_its_leases_back(tmp_path: pathlib.Path, stranger: "zmq.Socket[bytes]") -> None:
     """Its pipe is full: the buffer neither waits for it nor dies of it, and the task is somebody else's at once."""
     deployment = load.site(tmp_path, LeaseConfig(ttl=300.0))
-    with Hatchery(deployment, tmp_path) as hatchery, Caller() as good:
-        hatchery.start("distributor", "buffer.p")
+    with ForkServer(deployment, tmp_path) as forks, Caller() as good:
+        forks.start("distributor", "buffer.p")
         buffer = deployment.address("buffer.p")
         long = "x" * 50_000  # so that pipes are full soon
-        source = InputFile(root="raw", path=long, format="hdf5", first=0, last=1)
+        source = make_input(long)
         tasks = tuple(load.task(f"scan_{n}", "p", 0, 1) for n in range(400))
         for task in tasks:
             request = SubmitRequest(tasks=(msgspec.structs.replace(task, inputs=(source,)),))
@@ -165,9 +166,9 @@ def test_a_worker_that_never_reads_gives_its_leases_back(tmp_path: pathlib.Path,
 
 def test_tasks_are_submitted_in_portions_that_fit(tmp_path: pathlib.Path) -> None:
     deployment = load.site(tmp_path, LeaseConfig())
-    with Hatchery(deployment, tmp_path) as hatchery, Client(deployment) as client:
-        hatchery.start("distributor")
-        source = InputFile(root="raw", path="x" * 100_000, format="hdf5", first=0, last=1)
+    with ForkServer(deployment, tmp_path) as forks, Client(deployment) as client:
+        forks.start("distributor")
+        source = make_input("x" * 100_000)
         tasks = [msgspec.structs.replace(load.task("s", "p", n, n + 1), inputs=(source,)) for n in range(30)]
         client.submit(tasks)
         assert client.status("s").tallies[0].submitted == 30

@@ -3,48 +3,24 @@
 import os
 import pathlib
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from beamtide import clock
-from beamtide.config.models import CapsConfig, Deployment, Roots, ScalingConfig, SiteConfig
 from cluster_side.images import enter
 from cluster_side.scaling.launchers import launcher_of
-from cluster_side.scaling.launchers.base import Denied, EndCause, JobOrder, JobShape, Phase, Seen, Sighting, Submitted
+from cluster_side.scaling.launchers.base import Denied, EndCause, JobShape, Phase, Submitted
 from cluster_side.scaling.launchers.local import JOB, TOKEN, LocalLauncher
+from cluster_side.scaling.launchers.trial import settle
+from tests.builders.sites import make_pipeline, make_site
+from tests.slurm.sites import PAUSE, order
 
 pytestmark = pytest.mark.system
-PAUSE = "import signal; signal.pause()"
-
-
-def site_in(folder: pathlib.Path) -> Deployment:
-    scaling = ScalingConfig(caps=CapsConfig(jobs=4, node_hours_per_day=100))
-    roots = Roots(raw=folder, processed=folder)
-    site = SiteConfig(site="test", roots=roots, state=folder, scaling=scaling, pipelines=())
-    return Deployment(site=site, pipelines={}, file=folder / "site.yaml")
-
-
-def order(deployment: Deployment, token: str, program: str, count: int = 1) -> JobOrder:
-    argv = (sys.executable, "-c", program, str(deployment.file))
-    logs = deployment.site.state / "logs"
-    return JobOrder("xrf", "xrf", token, count, 1, 1, JobShape(), "beamtide-test-xrf", argv, logs, {"WHO": "me"})
-
-
-def settle(launcher: LocalLauncher, name: str, phase: Phase) -> Sighting:
-    end = clock.monotonic() + 10
-    while clock.monotonic() < end:
-        listing = launcher.look()
-        assert isinstance(listing, Seen)
-        if name in listing.jobs and listing.jobs[name].phase is phase:
-            return listing.jobs[name]
-        clock.pause(0.005)
-    raise AssertionError(f"{name} was never {phase}")
 
 
 def test_phases_and_logs(tmp_path: pathlib.Path) -> None:
-    deployment = site_in(tmp_path)
+    deployment = make_site(tmp_path, make_pipeline(), jobs=4)
     launcher = LocalLauncher(deployment)
     greet = "import os; print('hello', os.environ['WHO'], os.environ['BEAMTIDE_JOB'])"
     assert launcher.submit(order(deployment, "a", greet, 2)) == Submitted(("a-0", "a-1"))
@@ -53,15 +29,15 @@ def test_phases_and_logs(tmp_path: pathlib.Path) -> None:
     assert settle(launcher, "a-0", Phase.ENDED).cause is EndCause.DONE
     assert settle(launcher, "b-0", Phase.FAILED).cause is EndCause.CODE
     assert settle(launcher, "c-0", Phase.RUNNING).token == "c"
-    assert (tmp_path / "logs/beamtide-test-xrf-a-1.log").read_text() in ("", "hello me a-1\n")
+    assert (tmp_path / "logs/beamtide-test-xrf-a-1.log").read_text() in ("", "hello me & my $HOME a-1\n")
     settle(launcher, "a-1", Phase.ENDED)
-    assert (tmp_path / "logs/beamtide-test-xrf-a-1.log").read_text() == "hello me a-1\n"
+    assert (tmp_path / "logs/beamtide-test-xrf-a-1.log").read_text() == "hello me & my $HOME a-1\n"
     launcher.cancel(["c-0", "a-0", "never-was"])
     assert settle(launcher, "c-0", Phase.FAILED).cause is EndCause.CANCELLED
 
 
 def test_a_program_that_is_not_there_is_one_sentence_and_nothing_runs(tmp_path: pathlib.Path) -> None:
-    deployment = site_in(tmp_path)
+    deployment = make_site(tmp_path, make_pipeline(), jobs=4)
     nowhere = replace(order(deployment, "t", PAUSE), argv=("/nowhere/at/all",))
     answer = LocalLauncher(deployment).submit(nowhere)
     assert isinstance(answer, Denied)
@@ -69,7 +45,7 @@ def test_a_program_that_is_not_there_is_one_sentence_and_nothing_runs(tmp_path: 
 
 
 def test_jobs_of_a_launcher_before_are_found_again(tmp_path: pathlib.Path) -> None:
-    deployment = site_in(tmp_path)
+    deployment = make_site(tmp_path, make_pipeline(), jobs=4)
     first = LocalLauncher(deployment)
     first.submit(order(deployment, "a", f"print('up', flush=True); {PAUSE}"))
     log = deployment.site.state / "logs/beamtide-test-xrf-a-0.log"
@@ -77,14 +53,14 @@ def test_jobs_of_a_launcher_before_are_found_again(tmp_path: pathlib.Path) -> No
         clock.pause(0.005)
     second = LocalLauncher(deployment)
     assert settle(second, "a-0", Phase.RUNNING).token == "a"
-    assert not LocalLauncher(site_in(tmp_path / "elsewhere")).look().jobs  # type: ignore[union-attr]
+    assert not LocalLauncher(make_site(tmp_path / "elsewhere")).look().jobs  # type: ignore[union-attr]
     second.cancel(["a-0"])
     settle(first, "a-0", Phase.FAILED)
     settle(second, "a-0", Phase.ENDED)
 
 
 def test_a_job_that_is_still_a_script_is_found_too(tmp_path: pathlib.Path) -> None:
-    deployment = site_in(tmp_path)
+    deployment = make_site(tmp_path, make_pipeline(), jobs=4)
     script = f"read -r _; exec true -c {deployment.file}"
     environment = os.environ | {JOB: "a-0", TOKEN: "a"}
     with subprocess.Popen(["bash", "-c", script], env=environment, stdin=subprocess.PIPE, start_new_session=True) as process:
@@ -95,7 +71,7 @@ def test_a_job_that_is_still_a_script_is_found_too(tmp_path: pathlib.Path) -> No
 
 
 def test_a_job_does_not_outlive_us(tmp_path: pathlib.Path) -> None:
-    deployment = site_in(tmp_path)
+    deployment = make_site(tmp_path, make_pipeline(), jobs=4)
     listen = "import os; from beamtide.component.parent_death import die_with; die_with(int(os.environ['BEAMTIDE_PARENT']), 15)"
     if not (child := os.fork()):
         launcher = LocalLauncher(deployment)
@@ -112,7 +88,7 @@ def test_a_job_does_not_outlive_us(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_site_file_names_the_launcher_and_bad_shapes_are_sentences(tmp_path: pathlib.Path) -> None:
-    deployment = site_in(tmp_path)
+    deployment = make_site(tmp_path, make_pipeline(), jobs=4)
     launcher = launcher_of(deployment)
     assert isinstance(launcher, LocalLauncher)
     wide = replace(order(deployment, "t", PAUSE), shape=JobShape(nodes=2))
@@ -122,11 +98,11 @@ def test_the_site_file_names_the_launcher_and_bad_shapes_are_sentences(tmp_path:
     assert ["no NVIDIA driver" in text for text in blind] == ([] if enter.GPU_DRIVER.exists() else [True])
     assert "needs a batch system" in many
     assert "MiB, this machine has" in much
-    assert launcher.render(wide).startswith("WHO=me ")
+    assert launcher.render(wide).startswith("WHO='me & my $HOME' "), "a shell must take it for an assignment"
 
 
 def test_sigterm_is_what_a_job_hears(tmp_path: pathlib.Path) -> None:
-    deployment = site_in(tmp_path)
+    deployment = make_site(tmp_path, make_pipeline(), jobs=4)
     launcher = LocalLauncher(deployment)
     polite = "import signal, sys; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
     launcher.submit(order(deployment, "a", polite))

@@ -5,7 +5,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,24 +13,25 @@ import hdf5plugin
 import msgspec
 import numpy as np
 import pytest
-import yaml
 
 from beamline_side.cores.sink.previews import SinkWithPreviews
 from beamline_side.cores.sink.sink import SinkMachine
 from beamtide.client.client import newest_preview
-from beamtide.config import settings, site
+from beamtide.config import settings
 from beamtide.config.models import Deployment
-from beamtide.messages.base import PipelineName, ScanId, TaskId
 from beamtide.messages.results import StoreRequest
-from beamtide.messages.tasks import Beat, InputFile, Task, TaskDone, TaskFailed
+from beamtide.messages.tasks import Beat, Task, TaskDone, TaskFailed
 from beamtide.messages.topology import ComponentCard
 from beamtide.pump import Caller, Pump
 from beamtide.session import Session
 from cluster_side.modalities.ptychography.engines.state import members
 from cluster_side.worker.task import ready_kernel
+from tests.builders.cores import pumping
+from tests.builders.sites import write_site
+from tests.builders.tasks import make_input, make_task
 from tests.ptycho_scans import simulate
 from tests.stories.shelf import Shelf
-from tests.system.test_nursery import beamline
+from tests.system.test_prefork_pool import beamline
 
 MPIEXEC = pathlib.Path(sys.executable).parent / "mpiexec"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -69,17 +69,12 @@ def deployment_for(folder: pathlib.Path, recipe_text: str, ranks: int = 2) -> De
     with h5py.File(folder / "raw" / "scan.h5", "w") as file:
         file["frames"], file["positions"] = truth.frames, truth.arrays()["positions"]
     pipeline = {
-        "pipeline": "toy",
         "modality": "ptychography",
         "source": {"match": "*.h5", "frames_per_task": 1000, "options": {"frames": "/frames", "positions": "/positions"}},
         "settings": truth.settings(recipe=recipe_text, device="cpu"),
         "job": {"ranks": ranks, "tasks_per_job": 1},
     }
-    places = {"roots": {"raw": "raw", "processed": "."}, "state": "state", "pipelines": ["toy.yaml"]}
-    caps = {"caps": {"jobs": 1, "node_hours_per_day": 100}}
-    (folder / "toy.yaml").write_text(yaml.safe_dump(pipeline))
-    (folder / "site.yaml").write_text(yaml.safe_dump({"site": "test", **places, "scaling": caps, "leases": {"beat": 0.1}}))
-    deployment = site.load(folder / "site.yaml")
+    deployment = write_site(folder, {"toy": pipeline}, leases={"beat": 0.1})
     deployment.sockets().mkdir(mode=0o700, exist_ok=True, parents=True)
     prepared = settings.document_for(deployment.pipelines["toy"], folder)
     ready_kernel.prepare(prepared, deployment.site.state / "cache")
@@ -89,9 +84,8 @@ def deployment_for(folder: pathlib.Path, recipe_text: str, ranks: int = 2) -> De
 def whole_scan(deployment: Deployment) -> Task:
     digest = settings.document_for(deployment.pipelines["toy"], deployment.file.parent).digest
     columns = {"frames": "/frames", "positions": "/positions"}
-    given = InputFile(root="raw", path="scan.h5", format="hdf5", first=0, last=36, options=columns)
-    names = {"scan": ScanId("s"), "pipeline": PipelineName("toy"), "modality": "ptychography", "settings": digest}
-    return Task(id=TaskId("s/0"), start=0, stop=36, inputs=(given,), **names)
+    given = make_input("scan.h5", last=36, options=columns)
+    return make_task(stop=36, id="s/0", pipeline="toy", modality="ptychography", inputs=(given,), settings=digest)
 
 
 def start(deployment: Deployment, ranks: int, log: pathlib.Path) -> subprocess.Popen[bytes]:
@@ -123,7 +117,7 @@ def parent_of(process: int) -> int:
 
 
 def sibling_of(process: int) -> int:
-    """Return the other rank: the launcher's other child."""
+    """Return the other rank: the other process of mpirun."""
     parent, everybody = parent_of(process), [int(entry.name) for entry in pathlib.Path("/proc").glob("[0-9]*")]
     return next(other for other in everybody if other != process and parent_of(other) == parent)
 
@@ -132,14 +126,8 @@ def sibling_of(process: int) -> int:
 def a_sink(deployment: Deployment) -> Iterator[None]:
     """The real sink, which shows previews."""
     card = ComponentCard(name="sink", kind="sink", address=deployment.address("sink"))
-    pump = Pump(SinkWithPreviews(SinkMachine(Shelf())), Session(card), {})
-    thread = threading.Thread(target=pump.run)
-    thread.start()
-    try:
+    with pumping(Pump(SinkWithPreviews(SinkMachine(Shelf())), Session(card), {})):
         yield
-    finally:
-        pump.stop()
-        thread.join(5)
 
 
 @pytest.mark.long

@@ -13,7 +13,6 @@ import yaml
 
 from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.one_scan import run_scan
-from beamtide import clock
 from beamtide.client.client import Client, newest_preview
 from beamtide.config import site
 from beamtide.config.models import Deployment
@@ -23,6 +22,7 @@ from beamtide.pump import Caller
 from beamtide.results import reading
 from tests.ptycho_scans import Truth, simulate
 from tests.system import test_ptychography_scan as finished
+from tests.system.deployments import until
 from tests.system.test_ptychography_scan import SCAN, SIDE
 from tests.unit.test_ptycho_engines import against_truth
 
@@ -80,14 +80,7 @@ class Beamline:
 
     def until(self, true: Callable[[], Any]) -> Any:
         """Wait until something is true, and return it."""
-        end = clock.monotonic() + 90
-        while clock.monotonic() < end:
-            self.host.tend()
-            with contextlib.suppress(NoAnswer):
-                if found := true():
-                    return found
-            clock.pause(0.1)
-        raise AssertionError(self.client.topology())
+        return until(self.host, true, 90)
 
 
 @contextlib.contextmanager

@@ -7,15 +7,14 @@ import hdf5plugin
 import numpy as np
 import pytest
 import tifffile
-import yaml
 from PIL import Image
 
 from beamline_side.hosts.one_scan import run_scan
-from beamtide.config import site
 from beamtide.config.models import Deployment
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.results import layout, reading
+from tests.builders.sites import scaling_for, write_site
 from tests.ptycho_scans import Truth, simulate
 from tests.unit.test_ptycho_engines import against_truth
 
@@ -23,13 +22,11 @@ pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(170)]
 SIDE, DETECTOR = 8, 96
 SCAN = Scan(id=ScanId("scan_00007"), shape=(SIDE, SIDE), axes=("scanv", "scanu"))
 ENCODERS = {
-    "pipeline": "encoders",
     "modality": "encoders",
     "source": {"match": "{scan}/pilctriggergenerator_*/*.nxs", "format": "p06_pilc", "frames_per_task": "line"},
     "settings": {"axes": {"x": {"field": "encoder_3", "units": "um"}, "y": {"field": "encoder_2", "units": "um"}}},
 }
 PTYCHO = {
-    "pipeline": "ptycho",
     "modality": "ptychography",
     "source": {"match": "{scan}/eiger_4m_01/*_data_*.h5", "format": "eiger", "frames_per_task": 1000000},
     "inputs": ["encoders/y", "encoders/x"],
@@ -68,12 +65,8 @@ def deployment_for(folder: pathlib.Path, truth: Truth, per_file: int) -> Deploym
     centre = (DETECTOR - truth.frames.shape[-1]) // 2 + 5 + truth.frames.shape[-1] // 2
     settings = truth.settings(recipe="RAAR(0.85) 25 -> LSQML 10", device="cpu", probe={"kind": "former"})
     more = {"positions": ["encoders/y", "encoders/x"], "centre": [centre, centre], "crop": truth.frames.shape[-1]}
-    places = {"roots": {"raw": "raw", "processed": "processed", "shared": "."}, "state": "state"}
-    caps = {"caps": {"jobs": 2, "node_hours_per_day": 24}, "tick": 0.2, "idle_exit": 3}
-    whole = {"site": "p06", **places, "pipelines": ["encoders.yaml", "ptycho.yaml"], "scaling": caps}
-    for name, content in (("site", whole), ("encoders", ENCODERS), ("ptycho", PTYCHO | {"settings": settings | more})):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    return site.load(folder / "site.yaml")
+    pipelines = {"encoders": ENCODERS, "ptycho": PTYCHO | {"settings": settings | more}}
+    return write_site(folder, pipelines, scaling=scaling_for(2, tick=0.2, idle_exit=3))
 
 
 @pytest.mark.parametrize("per_file", [24, 64])
@@ -81,7 +74,10 @@ def test_eiger_frames_and_encoders_become_an_object(per_file: int, tmp_path: pat
     truth = simulate(side=SIDE)
     deployment = deployment_for(tmp_path, truth, per_file)
     outcome = run_scan(deployment, SCAN, lambda _: None)
-    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"encoders": (8, 0), "ptycho": (1, 0)}
+    assert {name: (row.done, row.abandoned) for name, row in outcome.last.pipelines.items()} == {
+        "encoders": (8, 0),
+        "ptycho": (1, 0),
+    }
     kept = reading.open(SCAN.id, processed=deployment.site.roots.processed)
     found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
     assert against_truth(truth, found).crossing > 0.35
@@ -106,7 +102,10 @@ def test_two_scans_that_are_stitched_become_one_object(tmp_path: pathlib.Path) -
         encoder_files(raw / scan / "pilctriggergenerator_04", 1e6 * truth.measured[part] * truth.pixel)
     both = Scan(id=ScanId("scan_00021+scan_00022"), shape=(SIDE, SIDE), axes=("scanv", "scanu"))
     outcome = run_scan(deployment, both, lambda _: None)
-    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"encoders": (8, 0), "ptycho": (1, 0)}
+    assert {name: (row.done, row.abandoned) for name, row in outcome.last.pipelines.items()} == {
+        "encoders": (8, 0),
+        "ptycho": (1, 0),
+    }
     kept = reading.open(both.id, processed=deployment.site.roots.processed)
     found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
     assert against_truth(truth, found).crossing > 0.35

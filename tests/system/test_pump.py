@@ -13,19 +13,20 @@ import zmq
 
 from beamtide import codec
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.machine import Effect, Event, Heard, Keep, Send, Tick, Unreachable, WakeAt, link
+from beamtide.machine import Call, Effect, Event, Heard, Keep, Returned, Send, Tick, Unreachable, WakeAt, link
 from beamtide.messages import Message, Ok, Refused, Unsupported
 from beamtide.messages.base import Seconds
 from beamtide.messages.topology import ComponentCard
-from beamtide.pump import Caller, Limits, Pump
+from beamtide.pump import Caller, Limits, Outside, Pump
 from beamtide.session import Session
+from tests.builders.cores import Quiet, pumping
 
 pytestmark = pytest.mark.system
 CONTROL = Limits()
 
 
 @dataclass
-class Echo:
+class Echo(Quiet):
     """Answers with what it heard; asks its link "other" on a tick; counts what happened."""
 
     asks: bool = False
@@ -46,14 +47,6 @@ class Echo:
             case Tick() if self.asks:
                 return [Send(link("other"), Ok(note="asked")), WakeAt(Seconds(now + 0.05))]
         return []
-
-    def progress(self) -> dict[str, float]:
-        return {}
-
-    def why(self) -> str:
-        return ""
-
-    def check(self) -> None: ...
 
 
 @dataclass
@@ -80,17 +73,18 @@ class Committed:
 
 
 @contextmanager
-def running(machine: Echo, address: str, links: dict[str, str] | None = None, limits: Limits = CONTROL) -> Iterator[Committed]:
-    store = Committed()
+def running(
+    machine: Echo,
+    address: str,
+    links: dict[str, str] | None = None,
+    limits: Limits = CONTROL,
+    outside: Outside | None = None,
+    store: Committed | None = None,
+) -> Iterator[Committed]:
+    store = store or Committed()
     pump = Pump(machine, Session(ComponentCard(name="echo", kind="echo", address=address)), links or {}, store, limits)
-    thread = threading.Thread(target=pump.run)
-    thread.start()
-    try:
+    with pumping(pump, outside=outside):
         yield store
-    finally:
-        pump.stop()
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -104,6 +98,47 @@ def test_an_answer_comes_with_its_arrays_after_the_commit(address: str) -> None:
         assert answer.note == "echo"
         np.testing.assert_array_equal(arrays["a"], [[0, 1, 2], [3, 4, 5]])
         assert sum(store.commits) == 1
+
+
+class Fetch(Call, frozen=True):
+    peer: bytes
+    number: int
+
+
+class Fetched(Returned, frozen=True):
+    peer: bytes
+    number: int
+
+
+def test_a_call_is_made_after_the_commit_and_what_it_brought_back_is_an_event(address: str) -> None:
+    class Asking(Echo):
+        def handle(self, event: Event, now: Seconds) -> list[Effect]:
+            match event:
+                case Heard(peer, _, id=number):
+                    return [Keep("asked", str(number), b""), Fetch(peer, number), WakeAt(now)]
+                case Fetched(peer, number):
+                    return [Send(peer, Ok(note="fetched"), number)]
+            return []
+
+    @dataclass
+    class Desk:
+        store: Committed
+        back: list[Returned] = field(default_factory=list)
+        uncommitted: list[int] = field(default_factory=list)
+
+        def call(self, call: Call) -> None:
+            assert isinstance(call, Fetch)
+            self.uncommitted.append(self.store.open_rows)
+            self.back.append(Fetched(call.peer, call.number))
+
+        def returned(self) -> list[Returned]:
+            back, self.back = self.back, []
+            return back
+
+    desk = Desk(store := Committed())
+    with running(Asking(), address, store=store, outside=desk), Caller() as caller:
+        assert caller.ask(address, Ok(), Ok, patience=10).note == "fetched"
+    assert desk.uncommitted == [0]
 
 
 def test_a_link_heals_when_the_other_side_is_started_again(tmp_path: pathlib.Path, address: str) -> None:
@@ -167,3 +202,28 @@ def test_a_refusal_is_raised_with_its_reason(address: str) -> None:
 
     with running(Refusing(), address), Caller() as caller, pytest.raises(BadInput, match="not today"):
         caller.ask(address, Ok(), Ok)
+
+
+@dataclass
+class Asker(Echo):
+    """Asks its link twice, under numbers of its own, and notes which was answered."""
+
+    answered: list[int] = field(default_factory=list)
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        if isinstance(event, Heard):
+            self.answered.append(event.reply_to)
+            if len(self.answered) == 2:
+                self.arrived.set()
+            return []
+        if isinstance(event, Tick) and not self.heard:
+            self.heard.append(Ok())
+            return [Send(link("other"), Ok(note="a"), id=7_000), Send(link("other"), Ok(note="b"), id=9_000)]
+        return []
+
+
+def test_an_answer_quotes_the_number_that_a_core_gave_its_question(tmp_path: pathlib.Path) -> None:
+    other, asker = f"ipc://{tmp_path}/other", Asker()
+    with running(Echo(), other), running(asker, f"ipc://{tmp_path}/asker", {"other": other}):
+        assert asker.arrived.wait(10)
+    assert asker.answered == [7_000, 9_000]

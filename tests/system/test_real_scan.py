@@ -25,7 +25,7 @@ from beamtide.client.client import Client
 from beamtide.client.snapshot import Snapshot
 from beamtide.config.models import Deployment
 from beamtide.results import layout, reading
-from tests.system.deployments import COLUMNS, REAL_SCAN, ROWS, kill, real_site, workers_of
+from tests.system.deployments import COLUMNS, REAL_SCAN, ROWS, kill, pids, real_site, workers_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(170)]
 
@@ -121,15 +121,15 @@ def test_sigkill_of_everybody_in_the_middle(tmp_path: pathlib.Path, test_data: p
     """Each is killed once a certain part of the scan is done; the scan completes, every point exactly once."""
     deployment = real_site(tmp_path, test_data, 11)
     victims: list[tuple[float, Callable[[Host], list[int]]]] = [
-        (0.05, lambda host: [host.pids()["buffer.xrf"]]),
+        (0.05, lambda host: [pids(host)["buffer.xrf"]]),
         (0.15, lambda _: workers_of(deployment.file, "xrf")[:1]),
-        (0.25, lambda host: [host.pids()["sorter.xrf"]]),
-        (0.35, lambda host: [host.pids()["topology"]]),
-        (0.4, lambda host: [host.pids()["sink"]]),
-        (0.5, lambda host: [host.pids()["distributor"]]),
-        (0.55, lambda host: [host.pids()["metadata"]]),
-        (0.6, lambda host: [host.pids()["autoscaler"]]),
-        (0.65, lambda host: [host.pids()["writer"]]),
+        (0.25, lambda host: [pids(host)["sorter.xrf"]]),
+        (0.35, lambda host: [pids(host)["topology"]]),
+        (0.4, lambda host: [pids(host)["sink"]]),
+        (0.5, lambda host: [pids(host)["distributor"]]),
+        (0.55, lambda host: [pids(host)["metadata"]]),
+        (0.6, lambda host: [pids(host)["autoscaler"]]),
+        (0.65, lambda host: [pids(host)["writer"]]),
     ]
     killed, busiest, seen_live = 0, 0, list[int]()
     with Host(deployment) as host, Client(deployment) as client:
@@ -142,8 +142,8 @@ def test_sigkill_of_everybody_in_the_middle(tmp_path: pathlib.Path, test_data: p
             busiest = max(busiest, xrf.workers)
             if victims:  # the last one is the writer, which begins a new live file
                 look_at_the_live_file(deployment, seen_live)
-            while victims and xrf.done >= victims[0][0] * xrf.total > 0 and (pids := victims[0][1](host)):
-                kill(pids[0])
+            while victims and xrf.done >= victims[0][0] * xrf.total > 0 and (found := victims[0][1](host)):
+                kill(found[0])
                 victims.pop(0)
                 killed += 1
 

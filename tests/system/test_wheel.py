@@ -1,16 +1,12 @@
 """What a user installs is the wheel: it holds what it needs and nothing else, and runs the demo far from any checkout."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
-import tomllib
-import venv
 import zipfile
-from importlib.util import find_spec
 
 import pytest
+
+from tests.clean_venv import backend, clean_environment, run, wheel_of
 
 pytestmark = [pytest.mark.long, pytest.mark.system]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,67 +35,16 @@ print(json.dumps({"shape": iron.values.shape, "known": bool(numpy.isfinite(iron.
 """
 
 
-def backend(folder: pathlib.Path) -> dict[str, str]:
-    """The environment in which the build backend can be imported; skip if it can neither be found nor be had."""
-    if find_spec("hatchling"):
-        return dict(os.environ)
-    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, *required]
-    had = subprocess.run(command, capture_output=True, text=True, check=False)
-    if had.returncode:
-        pytest.skip(
-            f"no build backend: {' '.join(required)} is not installed here and cannot be had: {had.stderr.strip()[-200:]}"
-        )
-    return os.environ | {"PYTHONPATH": str(folder)}
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The wheel of this tree."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
-    environment = backend(tmp_path_factory.mktemp("backend"))
-    built = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    (file,) = folder.glob("beamtide-*.whl")
-    return file
+    return wheel_of(ROOT, tmp_path_factory.mktemp("wheel"), backend(tmp_path_factory.mktemp("backend")))
 
 
 @pytest.fixture(scope="module")
 def clean(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder of a new environment with the wheel; what Beamtide depends on is taken from ours, the checkout is not."""
-    folder = tmp_path_factory.mktemp("clean")
-    venv.create(folder, symlinks=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        folder / "bin" / "python",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-    ]
-    subprocess.run([*command, wheel], cwd=folder, check=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    ours = [entry for entry in sys.path if pathlib.Path(entry).name in {"site-packages", "dist-packages"}]
-    (packages / "dependencies.pth").write_text(
-        "\n".join(ours)
-    )  # .pth files in those folders are not read, so no editable install
-    return folder
-
-
-def run(clean: pathlib.Path, folder: pathlib.Path, *command: str) -> str:
-    """Run a program of the clean environment in a folder, as a user who has nothing but it; return what it printed."""
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    kept = {name: os.environ[name] for name in ("LANG", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
-    environment = kept | {"HOME": str(home), "PATH": f"{clean / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    program = [clean / "bin" / command[0], *command[1:]]
-    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    """The folder of a new environment with the wheel."""
+    return clean_environment(tmp_path_factory.mktemp("clean"), [wheel])
 
 
 def test_the_wheel_holds_the_packages_whole_and_nothing_else(wheel: pathlib.Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 import beamtide
 from beamline_side.services.components import SERVICES
-from beamline_side.services.writer import filed_scans, writer
+from beamline_side.services.writer import filed_scans, troubles
 from beamline_side.services.writer.writer import Stopped, Writer
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide.component.heartbeat import card_of
-from beamtide.config import site
+from beamtide.component.service import links_of
 from beamtide.config.models import Budgets, Deployment, LeaseConfig
 from beamtide.errors import BadInput
 from beamtide.messages import Ok
@@ -27,22 +27,20 @@ from beamtide.messages.tasks import Lease, LeaseRequest, StatusRequest, SubmitRe
 from beamtide.pump import Caller, Pump
 from beamtide.results import layout, reading
 from beamtide.session import Session
+from tests.builders.sites import write_site
 from tests.writer_scans import Batch, line, lost, positions, product_of, state_of
 
 pytestmark = pytest.mark.system
-SITE = 'site: p06\nroots: {{raw: "{0}/raw", processed: "{0}/processed"}}\nstate: "{0}/s"\n'
-SITE += "scaling: {{caps: {{jobs: 1, node_hours_per_day: 9}}}}\n"
-XRF = 'pipeline: xrf\nmodality: xrf\nsource: {{match: "*.h5"}}\npositions: encoders\nwrite: [{0}]\n'
-ENCODERS = 'pipeline: encoders\nmodality: encoders\nsource: {match: "*.h5"}\nwrite: []\n'
+PIPELINES = {
+    "xrf": {"source": {"match": "*.h5"}, "positions": "encoders", "write": ["hdf5", "tiff"]},
+    "encoders": {"source": {"match": "*.h5"}, "write": []},
+}
 
 
 @pytest.fixture
 def deployment(tmp_path: pathlib.Path) -> Deployment:
-    (tmp_path / "site.yaml").write_text(SITE.format(tmp_path) + "pipelines: [xrf.yaml, encoders.yaml]\n")
-    (tmp_path / "xrf.yaml").write_text(XRF.format("hdf5, tiff"))
-    (tmp_path / "encoders.yaml").write_text(ENCODERS)
     (tmp_path / "raw").mkdir()
-    found = site.load(tmp_path / "site.yaml")
+    found = write_site(tmp_path, PIPELINES)
     found.sockets().mkdir(parents=True, mode=0o700)
     return found
 
@@ -51,7 +49,7 @@ def deployment(tmp_path: pathlib.Path) -> Deployment:
 def serving(deployment: Deployment, name: str) -> Iterator[None]:
     """Run a real service in a thread, with its real spool."""
     service = SERVICES[name.partition(".")[0]]
-    links = {link: deployment.address(to) for link, to in service.links(name).items()}
+    links = {link: deployment.address(to) for link, to in links_of(deployment, name, service).items()}
     ready, pumps = threading.Event(), []
 
     def serve() -> None:
@@ -124,7 +122,7 @@ def test_live_file_then_final_file_with_positions_and_settings(deployment: Deplo
 def test_an_unwritable_folder_is_a_sentence_and_nothing_is_lost(
     deployment: Deployment, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "REST", 0.0)
+    monkeypatch.setattr(troubles, "REST", 0.0)
     processed, following = deployment.site.roots.processed, Writer(deployment, caller)
     processed.write_text("a file where the folder should be")
     release(caller, deployment, line(0))
@@ -213,8 +211,24 @@ def test_what_stands_in_a_file_may_go_and_nobody_misses_it(small_sink: tuple[Dep
             one.step()
         assert (one.why(), one.progress()["open"]) == ("", 0)
     assert final.stat().st_mtime_ns == before
-    with pytest.raises(BadInput, match="stand in its files"):
+    with pytest.raises(BadInput, match="only in its result files"):
         caller.ask(site.address("sink"), ResultsRequest(product=product_of(), start=0), Results)
+
+
+def test_nothing_goes_while_a_format_could_not_be_written(small_sink: tuple[Deployment, Caller]) -> None:
+    plain, caller = small_sink
+    xrf = plain.pipelines["xrf"].model_copy(update={"write": ("hdf5", "cxi")})
+    site = plain.model_copy(update={"pipelines": plain.pipelines | {"xrf": xrf}})
+    following = Writer(site, caller)
+    release(caller, site, *(line(number) for number in range(4)))
+    release_positions(caller, site)
+    caller.ask(site.address("metadata"), ScanEnded(scan=state_of().scan.id), Ok)
+    for _ in range(3):
+        following.step()
+    assert following.why() == "xrf of scan_1 cannot be written as cxi: write: cxi is for reconstructions, and xrf has no error"
+    assert following.progress()["open"] == 0, "it is not tried again"
+    assert layout.result_file(site.site.roots.processed, "scan_1", "xrf").exists()
+    assert not filed_of(caller, site)["xrf"]
 
 
 def test_nothing_goes_while_a_task_is_open_or_may_be_retried(small_sink: tuple[Deployment, Caller]) -> None:

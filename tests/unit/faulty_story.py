@@ -42,7 +42,7 @@ def once(path: pathlib.Path, at: int, number: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     assert code in (0, 3, 75), f"call {at}, {errno.errorcode[number]}: exit code {code}"
     said = {line for line in lines if not line.startswith("broken")}
-    assert code != 75 or "a restart goes on from there" in lines[-1] or "spool" in lines[-1]
+    assert code != 75 or "a restart continues from there" in lines[-1] or "spool" in lines[-1]
     spool = Spool(path, reserve=RESERVE)
     audit(spool, said)
     spool.close()

@@ -15,6 +15,7 @@ NODE = NodeResources(32, frozenset(range(32)), 128_000)
         ({"SLURM_JOB_ID": "19", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "2"}, "17_2;maxwell", 0),
         ({"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "3"}, "17", 3),
         ({"BEAMTIDE_JOB": "us.1-1.1.xrf-0"}, "us.1-1.1.xrf-0", 0),
+        ({"BEAMTIDE_JOB": "us.1-1.1.xrf-0", "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "1"}, "us.1-1.1.xrf-0", 0),
     ],
 )
 def test_the_worker_and_the_autoscaler_call_a_job_the_same(environment: dict[str, str], id_: str, restarts: int) -> None:

@@ -7,23 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from beamtide.config.models import (
-    CapsConfig,
     Deployment,
-    JobConfig,
-    PipelineConfig,
-    Roots,
-    ScalingConfig,
-    SiteConfig,
-    SourceConfig,
 )
 from beamtide.errors import BadInput
-from beamtide.machine import Effect, Heard, Send, Tick, link
-from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, Seconds
-from beamtide.messages.metadata import Scan, Scans, ScansRequest, ScanState
+from beamtide.machine import Call, Effect, Event, Forget, Heard, Keep, Returned, Send, Tick, link
+from beamtide.messages.base import Message, Ok, PipelineName, Refused, Seconds
+from beamtide.messages.metadata import Scans, ScansRequest
 from beamtide.messages.scaling import (
-    BufferGauge,
     GaugeRequest,
     Jobs,
     JobsRequest,
@@ -33,11 +26,13 @@ from beamtide.messages.scaling import (
     StartStages,
 )
 from cluster_side.scaling import autoscaler
-from cluster_side.scaling.jobs.batch_calls import Answered, BatchCall, Cancel, Look, Result, Submit
+from cluster_side.scaling.jobs.batch_calls import Answered, Look, Looked, Start, Withdraw
+from cluster_side.scaling.jobs.states import Order
 from cluster_side.scaling.launcher_thread import LauncherThread
 from cluster_side.scaling.launchers.base import (
     JobListing,
     JobOrder,
+    Launcher,
     Phase,
     Seen,
     Sighting,
@@ -49,16 +44,20 @@ from cluster_side.scaling.launchers.base import (
 from cluster_side.scaling.orders import order_for
 from cluster_side.scaling.scaling_loop import ScalerMachine
 from cluster_side.scaling.state_file import StateFile, peek
+from tests.builders.gauges import make_gauge
+from tests.builders.scans import make_scan, make_state
+from tests.builders.sites import make_pipeline, make_site
 
 
 @dataclass
-class Desk:
+class Desk(Launcher):
     """A launcher whose jobs run until we end them."""
 
     orders: list[JobOrder] = field(default_factory=list)
     jobs: dict[str, Sighting] = field(default_factory=dict)
     beamtide = ("beamtide",)
     cpus_per_node = 4
+    first_start = 3.0
 
     def submit(self, order: JobOrder) -> SubmitAnswer:
         self.orders.append(order)
@@ -86,19 +85,8 @@ class Desk:
 
 
 def deployment_in(folder: pathlib.Path, **caps: Any) -> Deployment:
-    site = SiteConfig(
-        site="test",
-        roots=Roots(raw=folder, processed=folder),
-        state=folder,
-        scaling=ScalingConfig(caps=CapsConfig(**{"jobs": 4, "node_hours_per_day": 100} | caps)),
-        pipelines=(),
-    )
-    source = SourceConfig(match="*")
-    pipelines = {
-        "xrf": PipelineConfig(pipeline="xrf", modality="xrf", source=source),
-        "xrd": PipelineConfig(pipeline="xrd", modality="xrd", source=source, job=JobConfig(slots=2, tasks_per_job=1)),
-    }
-    return Deployment(site=site, pipelines=pipelines, file=folder / "site.yaml")
+    xrd = make_pipeline("xrd", job={"slots": 2, "tasks_per_job": 1})
+    return make_site(folder, make_pipeline("xrf"), xrd, scaling={"caps": {"jobs": 4, "node_hours_per_day": 100} | caps})
 
 
 class Rig:
@@ -107,53 +95,48 @@ class Rig:
     def __init__(self, folder: pathlib.Path, desk: Desk | None = None, rows: Any = None, **caps: Any) -> None:
         self.deployment, self.desk, self.now = deployment_in(folder, **caps), desk or Desk(), 0.0
         self.planner = autoscaler.planner_for(self.deployment, self.desk, rows or {}, "us", 1)
-        self.machine = ScalerMachine(self.planner, 0.5, 5.0, lambda buy: order_for(self.deployment, self.desk, buy))
-        self.kept: dict[tuple[str, str], Any] = {}
-        self.done: list[BatchCall] = []
+        self.machine = ScalerMachine(self.planner, 0.5, 5.0)
+        self.kept: dict[tuple[str, str], bytes] = {(table, key): row for table in rows or {} for key, row in rows[table].items()}
+
+    def handle(self, event: Event) -> list[Effect]:
+        """Let the core handle an event, and do the rest as the pump does: keep first, call then, tell it what came back."""
+        effects = self.machine.handle(event, Seconds(self.now))
+        for one in effects:
+            if isinstance(one, Keep):
+                assert isinstance(one.body, bytes)
+                self.kept[one.table, one.key] = one.body
+            elif isinstance(one, Forget):
+                del self.kept[one.table, one.key]
+        for one in effects:
+            if isinstance(one, Call) and (result := self.run(one)) is not None:
+                self.handle(result)
+        assert {key for table, key in self.kept if table == "order"} == self.planner.ledger.orders.keys()
+        return effects
 
     def hear(self, message: Message, peer: bytes) -> list[Effect]:
-        return self.machine.handle(Heard(peer, message, 7), Seconds(self.now))
+        return self.handle(Heard(peer, message, 7))
 
-    def gauge(
-        self,
-        name: str,
-        ready: int,
-        leased: int = 0,
-        jobs: dict[str, tuple[int, int]] | None = None,
-        starts: dict[str, StartStages] | None = None,
-    ) -> None:
-        zeros: Any = dict.fromkeys(("held", "idle", "oldest_wait", "arrival_rate", "done", "abandoned", "retried", "workers"), 0)
-        told = BufferGauge(
-            pipeline=PipelineName(name),
-            ready=ready,
-            leased=leased,
-            service_time=2.0,
-            jobs=jobs or {},
-            starts=starts or {},
-            **zeros,
-        )
-        self.hear(told, link(f"buffer.{name}"))
+    def gauge(self, name: str, ready: int, **more: Any) -> None:
+        self.hear(make_gauge(name, ready, **more), link(f"buffer.{name}"))
 
     def tick(self, seconds: float = 0.5) -> list[Effect]:
         self.now += seconds
-        effects = self.machine.handle(Tick(), Seconds(self.now))
-        self.kept |= self.machine.changes
-        self.machine.kept()
-        calls, self.machine.calls = self.machine.calls, []
-        self.done += calls
-        self.machine.took([result for call in calls if (result := self.run(call)) is not None], self.now)
-        return effects
+        return self.handle(Tick())
 
-    def run(self, call: BatchCall) -> Result | None:
+    def run(self, call: Call) -> Returned | None:
         match call:
-            case Submit(order):
+            case Start(order):
                 assert ("order", order.token) in self.kept, "ordered before it was on disk"
-                return Answered(order.token, self.desk.submit(order))
+                return Answered(order.token, self.desk.submit(order_for(self.deployment, self.desk, call)))
             case Look():
-                return self.desk.look()
-            case Cancel(ids):
+                return Looked(self.desk.look())
+            case Withdraw(ids):
                 self.desk.cancel(ids)
         return None
+
+
+def calls_of(effects: list[Effect]) -> list[Effect]:
+    return [one for one in effects if isinstance(one, Call)]
 
 
 @pytest.fixture
@@ -185,7 +168,7 @@ def test_no_job_is_started_while_results_have_no_room(rig: Rig) -> None:
     asked = {one.peer for one in rig.tick() if isinstance(one, Send) and isinstance(one.message, GaugeRequest)}
     assert asked == {link("sorter.xrf"), link("sorter.xrd")}, "sorters are asked at every tick"
     assert set(rig.desk.started()) == {"xrd"}, "only the pipeline whose sorter is full stands still"
-    assert "xrf: its results have no room, so nothing is started: 9 MiB of results wait" in rig.machine.why()
+    assert "xrf: there is no room for its results, so nothing is started: 9 MiB of results wait" in rig.machine.why()
     results("")
     rig.gauge("xrf", 100)
     rig.tick()
@@ -275,10 +258,9 @@ def test_a_silent_buffer_gets_no_new_jobs(rig: Rig) -> None:
 
 def test_nothing_is_ordered_before_the_jobs_are_known(tmp_path: pathlib.Path) -> None:
     rig = Rig(tmp_path)
-    rig.machine.took([Unseen("squeue: timed out after 10 s")], 0.0)
+    rig.handle(Looked(Unseen("squeue: timed out after 10 s")))
     rig.gauge("xrf", 5)
-    rig.machine.handle(Tick(), Seconds(0.1))
-    assert rig.machine.calls == [Look()]
+    assert calls_of(rig.machine.handle(Tick(), Seconds(0.1))) == [Look()]
     assert "squeue: timed out" in rig.machine.why()
 
 
@@ -300,17 +282,16 @@ def test_strict_jobs_that_come_and_go_between_two_looks_are_no_failures(rig: Rig
 
 
 def test_what_people_say_holds_and_is_on_disk_before_it_is_answered(rig: Rig) -> None:
-    assert rig.hear(ScaleRequest(pipeline=PipelineName("xrf"), most=1), b"me") == []
-    rig.tick(0.0)
-    assert rig.kept["scale", "xrf"] == {"most": 1, "paused": False}
-    assert Send(b"me", Ok(), 7) in rig.tick(0.0)
+    kept, answer = rig.hear(ScaleRequest(pipeline=PipelineName("xrf"), most=1), b"me")
+    assert kept == Keep("scale", "xrf", b'{"most": 1, "paused": false}'), "in the batch of its answer, so before it"
+    assert answer == Send(b"me", Ok(), 7)
     rig.gauge("xrf", 100)
     rig.tick()
     rig.tick()
     assert rig.desk.started() == ["xrf"]
     rig.hear(ScaleRequest(pipeline=PipelineName("xrf"), paused=True), b"me")
     (job,) = rig.desk.jobs.values()
-    rig.gauge("xrf", 100, 1, {job.job: (0, 1)})
+    rig.gauge("xrf", 100, jobs={job.job: (0, 1)})
     effects = rig.tick()
     asked = [
         one.message for one in (*effects, *rig.tick(3.0)) if isinstance(one, Send) and isinstance(one.message, PipelineRequest)
@@ -326,8 +307,7 @@ def test_an_announced_scan_has_jobs_before_it_begins(rig: Rig) -> None:
     rig.now = 10.0
     asked = [one.message for one in rig.tick() if isinstance(one, Send)]
     assert ScansRequest(after=0, wait=2.0) in asked
-    scan = Scan(id=ScanId("s"), shape=(100, 10), period=0.1)
-    state = ScanState(scan=scan, phase="announced", points=1000, version=4, starts_in=2.0)
+    state = make_state("announced", version=4, scan=make_scan(shape=(100, 10), period=0.1), starts_in=2.0)
     rig.hear(Scans(scans=(state,), version=4), link("metadata"))
     rig.gauge("xrf", 0)
     rig.tick()
@@ -368,14 +348,14 @@ def test_a_new_autoscaler_adopts_by_token_what_the_old_one_ordered(tmp_path: pat
     first.hear(ScaleRequest(pipeline=PipelineName("xrd"), paused=True), b"me")
     first.tick(0.0)
     state_file = StateFile(tmp_path / "j")
-    state_file.keep(first.kept)
+    for (table, key), body in first.kept.items():
+        state_file.keep(table, key, body)
+    state_file.commit()
     state_file.close()
     second = Rig(tmp_path, first.desk, peek(tmp_path / "j"))
     second.gauge("xrf", 3)
-    second.machine.handle(Tick(), Seconds(0.0))
-    assert second.machine.calls == [Look()], "ordered before it looked"
-    second.machine.calls = []
-    second.machine.took([second.desk.look()], 0.0)
+    assert calls_of(second.machine.handle(Tick(), Seconds(0.0))) == [Look()], "ordered before it looked"
+    second.handle(Looked(second.desk.look()))
     second.tick()
     assert len(second.planner.ledger.jobs) == 3
     assert len(first.desk.orders) == 1
@@ -384,7 +364,7 @@ def test_a_new_autoscaler_adopts_by_token_what_the_old_one_ordered(tmp_path: pat
 
 def test_one_autoscaler_is_in_charge_and_each_has_the_next_number(tmp_path: pathlib.Path) -> None:
     first = StateFile(tmp_path)
-    with pytest.raises(BadInput, match=r"another autoscaler is in charge \(process \d+ on .*stop it first"):
+    with pytest.raises(BadInput, match=r"another autoscaler runs for this site \(process \d+ on .*stop it first"):
         StateFile(tmp_path)
     first.close()
     second = StateFile(tmp_path)
@@ -396,34 +376,74 @@ def test_a_journal_survives_a_torn_end_and_is_made_short_again(tmp_path: pathlib
     monkeypatch.setattr("cluster_side.scaling.state_file.MOST_LINES", 10)
     state_file = StateFile(tmp_path)
     for number in range(25):
-        state_file.keep({("t", "k"): number, ("u", str(number)): {"a": [number]}, ("u", str(number - 1)): None})
+        state_file.keep("t", "k", b"%d" % number)
+        state_file.keep("u", str(number), b'{"a": [%d]}' % number)
+        state_file.forget("u", str(number - 1))
+        state_file.commit()
     state_file.close()
     file = tmp_path / "journal.jsonl"
     assert len(file.read_bytes().splitlines()) < 20
     with file.open("ab") as end:
         end.write(b'0123456789abcdef ["t", "k", 7')
     again = StateFile(tmp_path)
-    assert (again.table("t"), again.table("u")) == ({"k": 24}, {"24": {"a": [24]}})
+    assert again.rows == {"t": {"k": b"24"}, "u": {"24": b'{"a": [24]}'}}
     again.close()
 
 
-def test_a_launcher_that_breaks_costs_no_thread_and_leaves_the_order_unclear() -> None:
+def test_nothing_is_on_disk_before_the_commit(tmp_path: pathlib.Path) -> None:
+    state_file = StateFile(tmp_path)
+    state_file.keep("order", "t", b"1")
+    assert peek(tmp_path) == {}
+    state_file.commit()
+    assert peek(tmp_path) == {"order": {"t": b"1"}}
+    state_file.close()
+
+
+JOURNAL_OF_0_1_0 = """\
+9be5596def3e36f2 ["self", "owner", "bt1750000000x1"]
+bca67a336f38df87 ["order", "bt1750000000x1.1-1.1.xrf", {"token": "bt1750000000x1.1-1.1.xrf", "pipeline": "xrf", "count": 2, \
+"slots": 1, "asked": 12.5, "cost": 0.25, "ids": ["17_0", "17_1"], "unclear": false}]
+564ac71afbdbe611 ["order", "bt1750000000x1.1-2.2.xrd", {"token": "bt1750000000x1.1-2.2.xrd", "pipeline": "xrd", "count": 1, \
+"slots": 2, "asked": 13.0, "cost": 1.0, "ids": [], "unclear": false}]
+6f2bd16fc0822db1 ["scale", "xrd", {"most": 1, "paused": true}]
+40cfc4337d535574 ["budget", "hours", {"486111": 3600.0}]
+1aa7097b844335b4 ["pace", "xrf", {"service_time": 2.0, "cold_starts": [3.5, 4.0]}]
+6f9562e7d7564557 ["order", "gone", {"token": "gone"}]
+02e8c8a05131ced2 ["order", "gone", null]
+"""
+
+
+def test_a_journal_of_0_1_0_is_read(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "journal.jsonl").write_text(JOURNAL_OF_0_1_0)
+    state_file = StateFile(tmp_path)
+    planner = autoscaler.planner_for(deployment_in(tmp_path), Desk(), state_file.rows, autoscaler._owner(state_file), 1)
+    state_file.close()
+    assert planner.ledger.owner == "bt1750000000x1"
+    known, unknown = planner.ledger.orders.values()
+    assert (known.token, known.ids, known.count, known.cost, known.unclear) == (
+        "bt1750000000x1.1-1.1.xrf", ("17_0", "17_1"), 2, 0.25, False,
+    )  # fmt: skip
+    assert (unknown.token, unknown.slots, unknown.unclear) == ("bt1750000000x1.1-2.2.xrd", 2, True)
+    assert planner.budget.hours == {486111: 3600.0}
+    xrf, xrd = planner.pipelines.values()
+    assert (xrd.most, xrd.paused, xrf.service_time, list(xrf.cold_starts)) == (1, True, 2.0, [3.5, 4.0])
+
+
+def test_a_launcher_that_breaks_costs_no_thread_and_leaves_the_order_unclear(tmp_path: pathlib.Path) -> None:
     class Broken(Desk):
         def submit(self, order: JobOrder) -> SubmitAnswer:
             raise RuntimeError("kaboom")
 
-    said: list[str] = []
-    calls = LauncherThread(Broken(), said.append)
+    calls = LauncherThread(deployment_in(tmp_path), Broken())
     calls.open()
-    order = JobOrder("xrf", "xrf", "t", 1, 1, 1, None, "n", (), pathlib.Path())  # type: ignore[arg-type]
-    for call in (Submit(order), Look()):
-        calls.want(call)
-    calls.close()
-    answered, seen = calls.results()
-    assert isinstance(answered, Answered)
-    assert isinstance(answered.answer, Unclear)
-    assert isinstance(seen, Seen)
-    assert (said, calls.waiting) == (["RuntimeError: kaboom"], 0)
+    with capture_logs() as logged:
+        for call in (Start(Order("t", "xrf", 1, 1, 0.0), 1, 60, ()), Look()):
+            calls.call(call)
+        calls.close()
+    answered, looked = calls.returned()
+    assert answered == Answered("t", Unclear("the launcher failed: RuntimeError: kaboom"))
+    assert looked == Looked(Seen({}))
+    assert [one["reason"] for one in logged if one["log_level"] == "error"] == ["RuntimeError: kaboom"]
 
 
 def test_a_proposal_shows_the_exact_command_and_starts_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

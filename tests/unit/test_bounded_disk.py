@@ -9,9 +9,10 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.distributor.finished_ranges import BLOCK, FinishedRanges, merged
 from beamline_side.cores.sorter.sorter import SINK, SorterMachine
 from beamtide.machine import Heard, Keep, Send
-from beamtide.messages.base import Digest, Message, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Message, PipelineName, TaskId
 from beamtide.messages.results import Released, StoreRequest
 from beamtide.messages.tasks import Closed, PullRequest, StatusRequest, SubmitRequest, Task, TaskStatus
+from tests.builders.tasks import make_task
 from tests.stories.shelf import Shelf
 
 RANGES = st.lists(
@@ -24,15 +25,15 @@ TASKS = 3 * BLOCK + 100
 @given(batches=st.lists(RANGES, max_size=5), asked=RANGES)
 def test_covered_is_what_a_set_would_say(batches: list[list[tuple[int, int]]], asked: list[tuple[int, int]]) -> None:
     shelf, there = Shelf(), set[int]()
-    covered = FinishedRanges(shelf)
+    finished = FinishedRanges(shelf)
     for batch in batches:
-        for effect in covered.add(("a/b", *one) for one in batch):
+        for effect in finished.add(("a/b", *one) for one in batch):
             assert isinstance(effect, Keep)
             shelf.keep(effect.table, effect.key, effect.body)
         there |= {index for one in batch for index in range(*one)}
     for start, stop in asked:
-        assert covered.holds("a/b", start, stop) == (set(range(start, stop)) <= there)
-        assert not covered.holds("a/c", start, stop)
+        assert finished.holds("a/b", start, stop) == (set(range(start, stop)) <= there)
+        assert not finished.holds("a/c", start, stop)
 
 
 def test_ranges_that_touch_are_one() -> None:
@@ -40,16 +41,7 @@ def test_ranges_that_touch_are_one() -> None:
 
 
 def task_of(number: int) -> Task:
-    return Task(
-        id=TaskId(f"s/p/{number}"),
-        scan=ScanId("s"),
-        pipeline=PipelineName("p"),
-        modality="m",
-        start=number,
-        stop=number + 1,
-        inputs=(),
-        settings=Digest("d"),
-    )
+    return make_task(number, id=f"s/p/{number}")
 
 
 def rows_of(shelf: Shelf) -> dict[str, int]:

@@ -6,9 +6,9 @@ import pytest
 from beamline_side.cores.buffer.buffer import DISTRIBUTOR, FENCE, SORTER, BufferMachine
 from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig
 from beamtide.machine import Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, Refused, ScanId, Seconds, TaskId
+from beamtide.messages.base import Message, Ok, PipelineName, Refused, ScanId, Seconds
 from beamtide.messages.fences import FencePending, FenceReached, FenceRequest
 from beamtide.messages.results import StoreRequest
 from beamtide.messages.scaling import BufferGauge, GaugeRequest
@@ -33,23 +33,15 @@ from beamtide.messages.tasks import (
     TaskStatus,
     WatchTasksRequest,
 )
+from tests.builders.sites import make_pipeline
+from tests.builders.tasks import make_need, make_task
 
-POSITIONS = Need(pipeline=PipelineName("positions"), dataset="x", upto=200)
+POSITIONS = make_need(200)
 
 
 def task_of(number: int, needs: tuple[Need, ...] = (), void: str = "", scan: str = "s") -> Task:
-    return Task(
-        id=TaskId(f"{scan}/xrf/d/{number}"),
-        scan=ScanId(scan),
-        pipeline=PipelineName("xrf"),
-        modality="xrf",
-        start=number * 10,
-        stop=number * 10 + 10,
-        inputs=(),
-        settings=Digest("d"),
-        needs=needs,
-        void=void,
-    )
+    more = {"pipeline": "xrf", "modality": "xrf", "needs": needs, "void": void}
+    return make_task(number * 10, number * 10 + 10, id=f"{scan}/xrf/d/{number}", scan=scan, **more)
 
 
 class Driven:
@@ -95,14 +87,14 @@ class Driven:
 
 @pytest.fixture
 def buffer() -> Driven:
-    spool = Spool.nowhere()
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
+    spool = Spool(None)
+    config = make_pipeline()
     return Driven(BufferMachine(config, LeaseConfig(), spool), spool)
 
 
 @pytest.fixture
 def distributor() -> Driven:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     return Driven(DistributorMachine({"xrf": "xrf", "spare": "xrd"}, spool), spool)
 
 
@@ -198,7 +190,7 @@ def test_one_question_for_many_tasks_behind_a_fence(buffer: Driven) -> None:
 
 def test_after_a_restart_a_task_still_waits_for_its_fence(buffer: Driven) -> None:
     buffer.pull(task_of(0, (POSITIONS,)))
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
+    config = make_pipeline()
     buffer.machine = BufferMachine(config, LeaseConfig(), buffer.spool)
     assert FENCE in {send.peer for send in buffer.tell(Tick())}
     assert (buffer.machine.progress()["ready"], buffer.machine.progress()["held"]) == (0, 1)

@@ -12,14 +12,15 @@ from beamtide.cli.dead_letters import matching
 from beamtide.config import settings
 from beamtide.config.models import Roots
 from beamtide.errors import BadInput
-from beamtide.messages.base import PipelineName, ScanId, TaskId
+from beamtide.messages.base import TaskId
 from beamtide.messages.dead_letters import DeadLetter
 from beamtide.messages.metadata import SettingsDocument
-from beamtide.messages.tasks import InputFile, Need, Task
+from beamtide.messages.tasks import Need
 from beamtide.task_files import read_tasks
 from cluster_side.worker.task import rerun_bundle
+from tests.builders.tasks import make_input, make_need, make_task
 
-NEED = Need(pipeline=PipelineName("encoders"), dataset="group/x", upto=4)
+NEED = make_need(4, "encoders", "group/x")
 DOCUMENT = SettingsDocument(
     modality="encoders",
     values=settings.canonical({"axes": {"x": {"field": "encoders/group/x"}}}),
@@ -28,14 +29,13 @@ DOCUMENT = SettingsDocument(
 
 
 def letter_of(number: int = 0, scan: str = "s", path: str = "sub/a.txt", needs: tuple[Need, ...] = (NEED,)) -> DeadLetter:
-    task = Task(
-        id=TaskId(f"{scan}/xrf/{number:04d}"),
-        scan=ScanId(scan),
-        pipeline=PipelineName("xrf"),
-        modality="encoders",
-        start=0,
+    task = make_task(
         stop=4,
-        inputs=(InputFile(root="raw", path=path, format="hdf5", first=0, last=4),) if path else (),
+        id=f"{scan}/xrf/{number:04d}",
+        scan=scan,
+        pipeline="xrf",
+        modality="encoders",
+        inputs=(make_input(path, last=4),) if path else (),
         settings=settings.digest_of(DOCUMENT),
         needs=needs,
         generation=2,
@@ -72,7 +72,7 @@ def test_what_is_written_is_what_is_read(tmp_path: pathlib.Path, name: str) -> N
         assert (folder / "traceback.txt").read_text() == "Traceback: off"
         assert (folder / "stderr.txt").read_text() == "warned"
         assert json.loads((folder / "failure.json").read_text())["reason"] == "off"
-        assert f"work --bundle {name}" in (folder / "README.txt").read_text()
+        assert f"beamtide rerun {name}" in (folder / "README.txt").read_text()
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted([name, "raw", "secret"]), "nothing else is left"
     with pytest.raises(BadInput, match="exists already"):
         written(tmp_path, name, letter_of())
@@ -118,6 +118,6 @@ def test_letters_are_found_by_name_beginning_or_scan() -> None:
     assert starts("s/xrf/002") == ["0020"]
     assert starts("s/xrf") == starts("s") == ["0011", "0012", "0020", "0011x"]
     assert starts("t/") == ["0030"]
-    for text, words in (("s/xrf/001", "the beginning of 3 tasks"), ("u", "there is no dead letter"), ("", "there is no")):
+    for text, words in (("s/xrf/001", "3 tasks begin with"), ("u", "there is no dead letter"), ("", "there is no")):
         with pytest.raises(BadInput, match=words):
             matching(text, letters)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beamtide import registry
 from beamtide import registry as plugins
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
-from cluster_side.modalities.registry import modality
 
-COUNTERS = modality("counters")
+COUNTERS = registry.find("modalities", "counters")
 
 
 def counters(frames: dict[str, np.ndarray], values: dict[str, object]) -> dict[str, np.ndarray]:

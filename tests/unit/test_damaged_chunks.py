@@ -317,7 +317,7 @@ def test_sources_that_are_counted_in_their_names(tmp_path: pathlib.Path) -> None
 
 
 def eiger_series(folder: pathlib.Path, counts: list[int], per: int) -> None:
-    """DECTRIS file writer: s_master.h5 links s_data_NNNNNN.h5; each says which images it holds. Written by SIMPLON 1.8."""
+    """DECTRIS file writer: s_master.h5 links s_data_NNNNNN.h5; each says which images it holds. KnownFrames by SIMPLON 1.8."""
     with h5py.File(folder / "s_master.h5", "w") as master:
         for number, count in enumerate(counts, 1):
             low = 1 + (number - 1) * per
@@ -416,7 +416,7 @@ def test_lines_and_columns_of_a_stack_are_points(tmp_path: pathlib.Path) -> None
 
 
 def test_reasons_are_ranges(tmp_path: pathlib.Path) -> None:
-    found = unwritten.Written()
+    found = unwritten.KnownFrames()
     found.lacks("a", np.array([1, 2]), 6)
     found.lacks("b", np.array([2, 3, 5]), 6)
     assert found.missing(10) == (Missing(11, 13, "a"), Missing(13, 14, "b"), Missing(15, 16, "b"))

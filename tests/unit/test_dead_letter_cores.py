@@ -14,7 +14,7 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
 from beamline_side.spool.sqlite_spool import Spool
-from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig
 from beamtide.machine import Forget, Heard, Keep, Send, Tick, link
 from beamtide.messages.base import Message, Ok, PipelineName, Seconds, TaskId
 from beamtide.messages.dead_letters import DeadLetter, DeadLetters, DeadListRequest, DropRequest, RetryRequest
@@ -33,19 +33,19 @@ from beamtide.messages.tasks import (
     TaskFailed,
     TaskStatus,
 )
+from tests.builders.sites import make_pipeline
 from tests.unit.test_buffer_and_distributor import Driven, task_of
 
 XRF = PipelineName("xrf")
 
 
 def machine(spool: Spool, leases: LeaseConfig | None = None) -> BufferMachine:
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
-    return BufferMachine(config, leases or LeaseConfig(), spool)
+    return BufferMachine(make_pipeline(), leases or LeaseConfig(), spool)
 
 
 @pytest.fixture
 def buffer() -> Driven:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     return Driven(machine(spool), spool)
 
 
@@ -217,7 +217,7 @@ def test_letters_can_be_dropped(buffer: Driven) -> None:
 
 def test_only_the_newest_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "MOST", 3)
-    spool = Spool.nowhere()
+    spool = Spool(None)
     box = dead_letters.DeadLetterBox(spool)
     for number in range(9):
         for effect in box.add(DeadLetter(task=task_of(number), seq=number, reason="off")):
@@ -232,7 +232,7 @@ def test_only_the_newest_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_distributor_counts_a_retried_task_anew() -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     distributor = Driven(DistributorMachine({"xrf": "xrf"}, spool), spool)
     distributor.ask(SubmitRequest(tasks=(task_of(0), task_of(1))))
     name = task_of(0).id
@@ -259,32 +259,32 @@ def test_the_distributor_counts_a_retried_task_anew() -> None:
 
 
 def test_a_verdict_that_waits_is_sent_once_in_its_newest_generation() -> None:
-    spool = Spool.nowhere()
-    outbox = VerdictsToSorter(spool)
+    spool = Spool(None)
+    verdicts = VerdictsToSorter(spool)
 
     def add(number: int, generation: int) -> None:
         task = msgspec.structs.replace(task_of(number), generation=generation)
-        for effect in outbox.add(task, 1, "off"):
+        for effect in verdicts.add(task, 1, "off"):
             assert isinstance(effect, Keep)
             spool.keep(effect.table, effect.key, effect.body)
         spool.commit()
 
     for number in range(WINDOW + 3):
         add(number, 0)
-    outbox.due(Seconds(0))
+    verdicts.due(Seconds(0))
     add(WINDOW + 1, 1)
     add(0, 1)
-    assert len(outbox) == WINDOW + 3
+    assert len(verdicts) == WINDOW + 3
     sent: list[StoreRequest] = []
     for second in range(10):
-        for effect in outbox.due(Seconds(second)):
+        for effect in verdicts.due(Seconds(second)):
             assert isinstance(effect, Send)
             assert isinstance(effect.message, StoreRequest)
             sent.append(effect.message)
-            for dropped in outbox.heard(Ok(note=effect.message.task.id)):
+            for dropped in verdicts.heard(Ok(note=effect.message.task.id)):
                 assert isinstance(dropped, Forget)
                 spool.forget(dropped.table, dropped.key)
-    assert len(outbox) == 0
+    assert len(verdicts) == 0
     assert [one.task.generation for one in sent if one.task.id in (task_of(0).id, task_of(WINDOW + 1).id)] == [1, 1]
 
 
@@ -295,7 +295,7 @@ def stored(generation: int, outcome: str, start: int = 0, stop: int = 10) -> Sto
 
 
 def test_the_sink_lets_only_a_hole_be_corrected_by_a_higher_generation_of_its_range() -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     sink = Driven(SinkMachine(spool), spool)
 
     def release(request: StoreRequest) -> tuple[int, str]:
@@ -319,7 +319,7 @@ def test_the_sink_lets_only_a_hole_be_corrected_by_a_higher_generation_of_its_ra
 
 
 def test_a_correction_waits_until_its_range_was_released() -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     sorter = Driven(SorterMachine("xrf", spool), spool)
 
     def generations(event: Heard) -> list[int]:
@@ -341,7 +341,7 @@ def test_a_correction_waits_until_its_range_was_released() -> None:
 
 
 def test_a_retried_task_can_be_cancelled(buffer: Driven) -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     distributor = Driven(DistributorMachine({"xrf": "xrf"}, spool), spool)
     distributor.ask(SubmitRequest(tasks=(task_of(0),)))
     verdict = Closed(task=task_of(0).id, outcome="abandoned", reason="off")

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
 from cluster_side.modalities.dpc import moments
 from cluster_side.modalities.dpc.shift import shifts
-from cluster_side.modalities.registry import modality
 
-DPC = modality("dpc")
+DPC = registry.find("modalities", "dpc")
 GEOMETRY = {"pixel_size": 75e-6, "distance": 2.0}
 SIDES = {"left": ["a"], "right": ["b"], "bottom": ["a"], "top": ["b"]}
 CFG = "scalers/scaler3_cts"
@@ -193,12 +193,12 @@ def test_calibration_files_must_be_frames_of_one_size_and_are_never_unpickled(tm
     frames = {"frames": np.zeros((2, 3, 3))}
     with pytest.raises(BadInput, match=r"mask has shape \(2, 2\), the frames have \(3, 3\)"):
         dpc(frames, {}, mask=saved(tmp_path, "mask", np.zeros((2, 2))))
-    with pytest.raises(BadInput, match="expected one frame"):
+    with pytest.raises(BadInput, match="expected one image"):
         dpc(frames, {}, mask=saved(tmp_path, "line", np.zeros(3)))
     np.save(tmp_path / "evil.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("no frame")
     for name in ("evil.npy", "text.npy", "missing.npy"):
-        with pytest.raises(BadInput, match=r"calibration\.mask: .*neither a .npy file of numbers nor HDF5"):
+        with pytest.raises(BadInput, match=r"calibration\.mask: .* is not an image .*; expected one image"):
             dpc(frames, {}, mask=tmp_path / name)
 
 
@@ -231,6 +231,6 @@ def test_a_uniform_film_does_not_deflect(test_data: pathlib.Path) -> None:
 
 def test_profiles_work_block_by_block() -> None:
     frames = np.random.default_rng(0).poisson(2, (9, 300, 200)).astype("u2")
-    found = moments.profiles(frames, moments.Optics())
+    found = moments.profiles(frames, moments.FrameCorrection())
     np.testing.assert_allclose(found.rows, frames.sum(axis=2))
     np.testing.assert_allclose(found.columns, frames.sum(axis=1))

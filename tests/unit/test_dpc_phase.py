@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from beamtide.gridding import places, rotated
 from cluster_side.modalities.base import run
 from cluster_side.modalities.dpc_phase.integrate import frankot_chellappa, mirrored, without_plane
 from cluster_side.modalities.dpc_phase.kernel import HC
-from cluster_side.modalities.registry import modality
 
-PHASE, DPC = modality("dpc_phase"), modality("dpc")
+PHASE, DPC = registry.find("modalities", "dpc_phase"), registry.find("modalities", "dpc")
 ENERGY = 10.0
 WAVELENGTH = HC / ENERGY
 

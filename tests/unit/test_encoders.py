@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beamtide import registry
 from beamtide import registry as plugins
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import Output, checked, run
-from cluster_side.modalities.registry import modality
 
-ENCODERS = modality("encoders")
+ENCODERS = registry.find("modalities", "encoders")
 UV = {"u": {"field": "c1"}, "v": {"field": "c1"}, "r": {"field": "c1", "units": "deg"}}
 AXES = {"x": {"field": "c1", "resolution": 0.5, "sign": -1, "offset": 10.0}}
 

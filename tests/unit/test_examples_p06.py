@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
+from beamtide import registry
 from beamtide.config import site
 from cluster_side.modalities.base import run
-from cluster_side.modalities.registry import modality
 
 SITE = pathlib.Path(__file__).parents[2] / "examples" / "p06" / "site.yaml"
 
@@ -21,7 +21,7 @@ def test_x_and_y_are_p06s() -> None:
     settings = site.load(SITE).pipelines["encoders"].settings
     r, v, u = np.array([0.0, 30.0, 90.0]), np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0])
     frames = {"encoder_1": r, "encoder_2": v, "encoder_3": u, "encoder_4": np.zeros(3)}
-    found = run(modality("encoders"), frames, settings)
+    found = run(registry.find("modalities", "encoders"), frames, settings)
     turn = np.radians(r)
     np.testing.assert_allclose(found["x"], np.sin(turn) * v + np.cos(turn) * u)
     np.testing.assert_allclose(found["y"], np.cos(turn) * v - np.sin(turn) * u)

@@ -16,13 +16,12 @@ from beamtide.errors import BadInput
 from beamtide.messages.results import Hole
 from beamtide.messages.tasks import FileStamp, InputFile, Task
 from cluster_side.modalities.context import ALONE
-from cluster_side.modalities.registry import modality
+from cluster_side.modalities.dpc.spec import MODALITY as DPC
 from cluster_side.worker.task import inputs, one_task
 from cluster_side.worker.task.ready_kernel import ReadyKernel
-from tests.unit.test_inputs import task_with
+from tests.builders.tasks import make_task
 
 PATH = "/entry/data/data"
-DPC = modality("dpc")
 VALUES = {"frames": "frames"}
 READY = ReadyKernel("", DPC.load(VALUES, {}), DPC.declared(VALUES), {}, lambda units: None)
 
@@ -62,7 +61,7 @@ def test_what_is_computed_of_the_others_is_what_it_would_be(
     files = write(folder, images, data.draw(st.integers(1, 4)), damaged)
     options = {"frames": PATH} if form == "hdf5" else {}
     files = tuple(msgspec.structs.replace(one, format=form, options=options) for one in files)
-    task = msgspec.structs.replace(task_with(*files, stop=start + count), start=start)
+    task = make_task(start, start + count, inputs=files)
     outputs, found = one_task.readable(READY, inputs.read_with(task, roots_of(folder), {}), ALONE)
     for name, whole in expected(images).items():
         array = outputs[name]
@@ -79,13 +78,13 @@ def test_what_is_computed_of_the_others_is_what_it_would_be(
 def test_a_task_of_which_nothing_is_left_fails_with_the_reason(tmp_path: pathlib.Path) -> None:
     files = write(tmp_path, np.ones((2, 8, 8), "u4"), 2, {0, 1})
     with pytest.raises(BadInput, match=r"0\.h5: frame 0 of .* the file is damaged"):
-        one_task.readable(READY, inputs.read_with(task_with(*files, stop=2), roots_of(tmp_path), {}), ALONE)
+        one_task.readable(READY, inputs.read_with(make_task(stop=2, inputs=files), roots_of(tmp_path), {}), ALONE)
 
 
 def test_datasets_of_other_pipelines_keep_to_their_frames(tmp_path: pathlib.Path) -> None:
     files = write(tmp_path, np.ones((4, 8, 8), "u4"), 4, {1})
     files = tuple(msgspec.structs.replace(one, format="hdf5", options={"frames": PATH}) for one in files)
-    found = inputs.read_with(task_with(*files, stop=4), roots_of(tmp_path), {"other/x": np.arange(4.0)})
+    found = inputs.read_with(make_task(stop=4, inputs=files), roots_of(tmp_path), {"other/x": np.arange(4.0)})
     assert found.arrays["other/x"].tolist() == [0, 2, 3]
     assert found.rows.tolist() == [0, 2, 3]
     (hole,) = found.holes(10)
@@ -104,7 +103,7 @@ def stamped(folder: pathlib.Path, **change: int) -> Task:
     stamp = FileStamp(5, info.st_size, info.st_mtime_ns, info.st_ino)
     stamp = msgspec.structs.replace(stamp, **change)
     one = InputFile(root="raw", path="x.h5", format="hdf5", first=0, last=5, options={"counts": "counts"}, was=stamp)
-    return task_with(one, stop=5)
+    return make_task(stop=5, inputs=(one,))
 
 
 def test_a_file_that_is_as_it_was_or_grew_is_read(tmp_path: pathlib.Path) -> None:

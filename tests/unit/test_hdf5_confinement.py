@@ -12,7 +12,7 @@ from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.formats import confinement
 from cluster_side.worker.task import inputs
-from tests.unit.test_inputs import given, task_with
+from tests.builders.tasks import make_input, make_task
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def virtual(file: h5py.File, source: str) -> None:
 
 
 def read(roots: Roots) -> list[int]:
-    task = task_with(given("scan/master.h5"), stop=2)
+    task = make_task(stop=2, inputs=(make_input("scan/master.h5", last=2, options={"counts": "counts"}),))
     return [int(value) for value in inputs.read_files(task, roots).arrays["counts"]]
 
 

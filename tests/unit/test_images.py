@@ -36,7 +36,7 @@ def test_a_definition_is_filled_whole() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"bootstrap": "docker", "base": "debian"}, "wants lock"),
+        ({"bootstrap": "docker", "base": "debian"}, "no value for lock"),
         ({"bootstrap": "docker", "base": "a; rm -rf ~", "lock": "l"}, "base of the image is 'a; rm -rf ~'"),
     ],
 )
@@ -72,7 +72,7 @@ def test_every_image_has_a_definition_and_a_lock_with_hashes(kind: str) -> None:
     names = {pin.partition("==")[0] for pin in definition.pins(lock)}
     assert {"numpy", "h5py", "pyzmq", "msgspec"} <= names
     assert lock.count("--hash=sha256:") >= len(names)
-    values = dict.fromkeys(("bootstrap", "base", "wheels", "recipe", "lock", "version", "commit", "digest"), "x")
+    values = dict.fromkeys(("bootstrap", "base", "wheels", "recipe", "lock", "version", "commit", "digest", "plugins"), "x")
     assert "{{" not in definition.filled(text, values)
     assert f"org.beamtide.image {kind}" in text
 

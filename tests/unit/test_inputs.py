@@ -3,15 +3,14 @@
 import pathlib
 
 import h5py
-import msgspec
 import numpy as np
 import pytest
 
 from beamtide.config.models import Roots
 from beamtide.errors import BadInput
-from beamtide.messages.base import Digest, PipelineName, ScanId, TaskId
-from beamtide.messages.tasks import InputFile, Task
+from beamtide.messages.tasks import InputFile
 from cluster_side.worker.task import inputs
+from tests.builders.tasks import make_input, make_task
 
 
 @pytest.fixture
@@ -27,20 +26,7 @@ def roots(tmp_path: pathlib.Path) -> Roots:
 
 
 def given(path: str, first: int = 0, last: int = 2, root: str = "raw") -> InputFile:
-    return InputFile(root=root, path=path, format="hdf5", first=first, last=last, options={"counts": "counts"})
-
-
-def task_with(*files: InputFile, stop: int) -> Task:
-    return Task(
-        id=TaskId("scan/p/0/0"),
-        scan=ScanId("scan"),
-        pipeline=PipelineName("p"),
-        modality="m",
-        start=0,
-        stop=stop,
-        inputs=files,
-        settings=Digest("0"),
-    )
+    return make_input(path, first, last, root=root, options={"counts": "counts"})
 
 
 @pytest.mark.parametrize(
@@ -48,35 +34,35 @@ def task_with(*files: InputFile, stop: int) -> Task:
 )
 def test_no_path_leaves_its_root(roots: Roots, path: str) -> None:
     with pytest.raises(BadInput, match="leaves"):
-        inputs.read_files(task_with(given(path), stop=2), roots)
+        inputs.read_files(make_task(stop=2, inputs=(given(path),)), roots)
 
 
 def test_only_known_roots(roots: Roots) -> None:
     with pytest.raises(BadInput, match="there is no root 'home'"):
-        inputs.read_files(task_with(given("scan/0.h5", root="home"), stop=2), roots)
+        inputs.read_files(make_task(stop=2, inputs=(given("scan/0.h5", root="home"),)), roots)
 
 
 def test_frames_of_two_files_follow_each_other(roots: Roots) -> None:
-    task = task_with(given("scan/0.h5", 3, 5), given("scan/1.h5", 0, 2), stop=4)
+    task = make_task(stop=4, inputs=(given("scan/0.h5", 3, 5), given("scan/1.h5", 0, 2)))
     np.testing.assert_array_equal(inputs.read_files(task, roots).arrays["counts"], [3, 4, 10, 11])
 
 
 def test_more_frames_than_there_are_is_a_sentence(roots: Roots) -> None:
     with pytest.raises(BadInput, match=r"0\.h5"):
-        inputs.read_files(task_with(given("scan/0.h5", 3, 8), stop=5), roots)
+        inputs.read_files(make_task(stop=5, inputs=(given("scan/0.h5", 3, 8),)), roots)
 
 
 def test_the_task_of_a_whole_scan_knows_where_its_indexes_lie(roots: Roots) -> None:
-    whole = msgspec.structs.replace(task_with(stop=5), shape=(3, 2), snake=True)
+    whole = make_task(stop=5, shape=(3, 2), snake=True)
     found = inputs.read_with(whole, roots, {"p/x": np.arange(5.0)}).arrays
     np.testing.assert_array_equal(found["scan/line"], [0, 0, 1, 1, 2])
     np.testing.assert_array_equal(found["scan/column"], [0, 1, 1, 0, 0])
-    assert "scan/line" not in inputs.read_with(task_with(stop=5), roots, {"p/x": np.arange(5.0)}).arrays
+    assert "scan/line" not in inputs.read_with(make_task(stop=5), roots, {"p/x": np.arange(5.0)}).arrays
 
 
 @pytest.mark.parametrize("told", [True, False])
 def test_measured_positions_say_how_the_lines_of_a_whole_scan_ran(roots: Roots, told: bool) -> None:
     x = np.array([0.0, 1, 2, 2, 1, 0, 0, 1, 2])
-    whole = msgspec.structs.replace(task_with(stop=9), shape=(3, 3), snake=told)
+    whole = make_task(stop=9, shape=(3, 3), snake=told)
     found = inputs.read_with(whole, roots, {"p/x": x, "p/y": np.repeat([0.0, 1, 2], 3)}).arrays
     np.testing.assert_array_equal(found["scan/column"], x)

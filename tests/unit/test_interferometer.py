@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
-from cluster_side.modalities.registry import modality
 
-INTERFEROMETER = modality("interferometer")
+INTERFEROMETER = registry.find("modalities", "interferometer")
 FRINGE = 774.9
 
 

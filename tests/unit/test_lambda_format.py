@@ -15,11 +15,9 @@ from beamtide.files.watch import FileWatch
 from beamtide.formats.base import Unfinished
 from beamtide.formats.lambda_modules import DATA
 from beamtide.formats.lazy import joined
-from beamtide.messages.tasks import InputFile
 from cluster_side.modalities.base import run
-from cluster_side.modalities.registry import modality
 from cluster_side.worker.task import inputs
-from tests.unit.test_inputs import task_with
+from tests.builders.tasks import make_input, make_task
 
 FORMAT = registry.find("formats", "lambda")
 MODULES = dict.fromkeys(("m1", "m2", "m3"), DATA)
@@ -84,8 +82,8 @@ def test_a_neighbour_that_leads_outside_is_refused(way: str, tmp_path: pathlib.P
         with h5py.File(neighbour, "w") as file:
             file[DATA] = h5py.ExternalLink(str(secret), DATA)
     both = {"m1": DATA, "m2": DATA}
-    wanted = InputFile(root="raw", path=path.name, format="lambda", first=0, last=2, options=both)
-    task = task_with(wanted, stop=2)
+    wanted = make_input(path.name, last=2, format="lambda", options=both)
+    task = make_task(stop=2, inputs=(wanted,))
     with pytest.raises(BadInput, match="a task may only read below it"):
         inputs.read_files(task, roots)
 
@@ -107,7 +105,9 @@ def test_measured_frames_are_integrated_in_their_order(test_data: pathlib.Path) 
         "radial_range": (float(angles[0]) - step / 2, float(angles[-1]) + step / 2),
     }
     frames = {name: joined([part[name] for part in parts]) for name in MODULES}
-    ours = run(modality("xrd"), frames, settings, {"poni": folder / "L2.poni"})["azint1d/I"]
+    ours = run(registry.find("modalities", "xrd"), frames, settings, {"poni": folder / "L2.poni"})["azint1d/I"]
     for at, pattern in enumerate(theirs):
         frame = at - (at % 10 > 0)
-        assert np.corrcoef(ours[frame], pattern)[0, 1] > 0.99, f"frame {frame}"
+        there = np.isfinite(ours[frame])  # theirs is 0 where a ring lies between the modules
+        assert there.mean() > 0.99
+        assert np.corrcoef(ours[frame, there], pattern[there])[0, 1] > 0.99, f"frame {frame}"

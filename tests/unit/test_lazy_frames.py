@@ -17,7 +17,6 @@ from beamtide.errors import BadInput
 from beamtide.formats.lazy import InTurn, LazyFrames, joined
 from cluster_side.modalities.base import run
 from cluster_side.modalities.ptychography.frames import Cut, prepare
-from cluster_side.modalities.registry import modality
 
 EIGER = registry.find("formats", "eiger")
 
@@ -71,7 +70,7 @@ def test_files_that_do_not_fit_together_are_told() -> None:
 def test_centres_of_mass_of_eiger_frames(per_file: int, tmp_path: pathlib.Path) -> None:
     frames = np.random.default_rng(0).poisson(5, (5, 16, 24)).astype("u4")
     values = {"frames": "frames", "geometry": {"distance": 1.0, "pixel_size": 75e-6}}
-    dpc = modality("dpc")
+    dpc = registry.find("modalities", "dpc")
     lazy, plain = (run(dpc, {"frames": one}, values) for one in (joined(written(tmp_path, frames, per_file)), frames))
     for name in plain:
         np.testing.assert_array_equal(lazy[name], plain[name], err_msg=name)

@@ -8,6 +8,8 @@ import cbor2
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from beamtide import gridding, registry
 from beamtide.errors import BadInput
@@ -69,7 +71,7 @@ def test_raw_is_scaled_by_the_header_and_a_raw_mean_by_its_samples(tmp_path: pat
         found = PANDA.read(saved(tmp_path, content), 0, 2, {})
         np.testing.assert_array_equal(found["INENC1.VAL.Mean"], [20 / 4 * 0.5 + 10, 40 / 4 * 0.5 + 10])
     without = HEADER.format(process="Raw").replace(" PCAP.SAMPLES uint32 Value\n", "") + " 1 20\n"
-    with pytest.raises(BadInput, match=r"INENC1\.VAL\.Mean is a raw sum, and without PCAP\.SAMPLES\.Value"):
+    with pytest.raises(BadInput, match=r"INENC1\.VAL\.Mean is a raw sum of unknown length without PCAP\.SAMPLES\.Value"):
         PANDA.read(saved(tmp_path, without), 0, 1, {})
 
 
@@ -100,12 +102,11 @@ def test_a_lost_trigger_is_nan_at_its_index_also_in_hdf5(tmp_path: pathlib.Path)
     assert PANDA.probe(path, options).frames == 4
     np.testing.assert_array_equal(PANDA.read(path, 0, 4, options)["INENC1.VAL.Mean"], [2.5, np.nan, np.nan, 3.5])
     with h5py.File(tmp_path / "file.h5", "w") as file:
-        file["number"], file["counts"], file["frames"] = [5, 6, 8], [10, 11, 12], np.ones((3, 2, 2), "u2")
-    given = {"counts": "counts", "frames": "frames", "trigger": "number", "first_trigger": "5"}
+        file["number"], file["counts"] = [5, 6, 8], [10, 11, 12]
+    given = {"counts": "counts", "trigger": "number", "first_trigger": "5"}
     assert HDF5.probe(tmp_path / "file.h5", given).frames == 4
     whole = HDF5.read(tmp_path / "file.h5", 0, 4, given)
     np.testing.assert_array_equal(whole["counts"], [10, 11, np.nan, 12])
-    np.testing.assert_array_equal(whole["frames"][:, 0, 0], [1, 1, 0, 1])
     parts = [HDF5.read(tmp_path / "file.h5", at, at + 1, given)["counts"] for at in range(4)]
     np.testing.assert_array_equal(np.concatenate(parts), whole["counts"])
     with pytest.raises(BadInput, match="holds 4"):
@@ -115,7 +116,7 @@ def test_a_lost_trigger_is_nan_at_its_index_also_in_hdf5(tmp_path: pathlib.Path)
 @pytest.mark.parametrize(
     ("numbers", "options", "sentence"),
     [
-        ([1, 2, 1], {}, "go from 2 to 1 at row 2; the device was started again"),
+        ([1, 2, 1], {}, "go from 2 to 1 at row 2; the device was restarted"),
         ([1, 2, 2], {}, "go from 2 to 2 at row 2"),
         ([1.5, 2, 3], {}, "must be whole numbers"),
         ([1, np.nan, 3], {}, "must be whole numbers"),
@@ -195,3 +196,38 @@ def test_a_measured_stxm_image_is_read_by_its_paths_and_laid_out_by_its_position
     assert guessed.mean() < 0.2
     assert np.corrcoef(filled.ravel(), image.ravel())[0, 1] > 0.9
     assert np.corrcoef(gridding.by_order(found["counts"], (50, 50)).ravel(), image.ravel())[0, 1] < 0.7
+
+
+@given(
+    st.sampled_from(["Scaled", "Unscaled", "Raw"]), st.integers(0, 5), st.lists(st.integers(-1000, 1000), min_size=1, max_size=9)
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_mode_of_the_header_gives_the_same_positions(
+    tmp_path: pathlib.Path, process: str, missed: int, counts: list[int]
+) -> None:
+    """Mean counts x 0.5 + 3 um, ten samples an exposure; the server has done all of it, the average only, or nothing."""
+    rows = {"Scaled": [0.5 * one + 3 for one in counts], "Unscaled": counts, "Raw": [10 * one for one in counts]}[process]
+    body = "".join(f" {one} 10\n" for one in rows)
+    header = HEADER_WITH_SAMPLES.format(process=process, missed=missed)
+    (tmp_path / "panda.txt").write_text(header + body + f"END {len(rows)} Ok\n")
+    assert PANDA.probe(tmp_path / "panda.txt", {}).frames == missed + len(counts)
+    x = PANDA.read(tmp_path / "panda.txt", 0, missed + len(counts), {})["INENC1.VAL.Mean"]
+    assert np.isnan(x[:missed]).all()
+    np.testing.assert_allclose(x[missed:], [0.5 * one + 3 for one in counts])
+    assert PANDA.units(tmp_path / "panda.txt", {}) == {"INENC1.VAL.Mean": "mm"}
+
+
+HEADER_WITH_SAMPLES = """missed: {missed}
+process: {process}
+format: ASCII
+fields:
+ INENC1.VAL int32 Mean scale: 0.5 offset: 3 units: mm
+ PCAP.SAMPLES uint32 Value
+
+"""
+
+
+def test_a_mode_that_nobody_knows_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "panda.txt").write_text(HEADER_WITH_SAMPLES.format(process="Averaged", missed=0) + " 1 10\nEND 1 Ok\n")
+    with pytest.raises(BadInput, match="process: Averaged is not known, only Scaled, Unscaled and Raw"):
+        PANDA.read(tmp_path / "panda.txt", 0, 1, {})

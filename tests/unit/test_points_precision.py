@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamtide import units
+from beamtide import registry, units
 from beamtide.gridding import places
 from cluster_side.modalities.base import run
-from cluster_side.modalities.registry import modality
 
 LOCK_IN = {"x": "a", "y": "b", "dark": [0.1, 0.2], "sensitivity": 0.05, "full_scale": 10.0, "preamp_gain": 1e6}
 SETTINGS: dict[str, dict[str, object]] = {
@@ -26,8 +25,12 @@ def test_columns_in_single_precision_are_computed_in_double(name: str) -> None:
     random = np.random.default_rng(0)
     single = {column: random.uniform(1, 2, 50).astype(np.float32) for column in "abc"}
     single["many"] = random.uniform(1, 2, (50, 9)).astype(np.float32)
-    found = run(modality(name), single, SETTINGS[name])
-    expected = run(modality(name), {column: values.astype(np.float64) for column, values in single.items()}, SETTINGS[name])
+    found = run(registry.find("modalities", name), single, SETTINGS[name])
+    expected = run(
+        registry.find("modalities", name),
+        {column: values.astype(np.float64) for column, values in single.items()},
+        SETTINGS[name],
+    )
     assert len(found) > 1
     for dataset, values in expected.items():
         np.testing.assert_array_equal(found[dataset], values, strict=True, err_msg=dataset)
@@ -37,7 +40,7 @@ def test_columns_in_single_precision_are_computed_in_double(name: str) -> None:
 def test_a_current_is_the_same_in_every_unit(unit: str, x: float, y: float) -> None:
     values = SETTINGS["xbic"]
     frames = {"a": np.array([x]), "b": np.array([y])}
-    amperes, other = (run(modality("xbic"), frames, values | {"units": one}) for one in ("A", unit))
+    amperes, other = (run(registry.find("modalities", "xbic"), frames, values | {"units": one}) for one in ("A", unit))
     for name in ("signal", "r", "x", "y"):
         assert other[name] * units.factor(unit, "A") == pytest.approx(amperes[name], rel=1e-12, abs=1e-30)
     assert other["theta"] == pytest.approx(amperes["theta"])
@@ -53,7 +56,9 @@ def test_a_phase_is_the_same_for_positions_in_every_unit(unit: str, seed: int) -
 
     def phase(into: str) -> np.ndarray:
         places_in = {"encoders/x": column * 3e-7 / units.factor(into, "m"), "encoders/y": line * 2e-7 / units.factor(into, "m")}
-        return run(modality("dpc_phase"), frames | places_in, {"photon_energy": 9.0, "position_units": into})["phase"]
+        return run(registry.find("modalities", "dpc_phase"), frames | places_in, {"photon_energy": 9.0, "position_units": into})[
+            "phase"
+        ]
 
     np.testing.assert_allclose(phase(unit), phase("um"), rtol=1e-6, atol=1e-9)
 
@@ -64,4 +69,4 @@ def test_a_unit_that_nobody_knows_is_refused(unit: str) -> None:
     encoders = {"axes": {"x": {"field": "a"}}, "extra": {"i": {"field": "a", "units": unit}}}
     for name, values in (("counters", counters), ("encoders", encoders)):
         with pytest.raises(Exception, match=r"units: .*is not known; known are"):
-            modality(name).validated(values)
+            registry.find("modalities", name).validated(values)

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from beamtide.gridding import places
 from cluster_side.modalities.base import checked, run
 from cluster_side.modalities.positions.kernel import spikes
-from cluster_side.modalities.registry import modality
 
-POSITIONS = modality("positions")
+POSITIONS = registry.find("modalities", "positions")
 SHAPE = (7, 30)
 
 

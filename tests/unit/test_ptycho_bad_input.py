@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
 from cluster_side.modalities.context import Alone, Context
@@ -15,10 +16,9 @@ from cluster_side.modalities.ptychography.frames import Cut, prepare
 from cluster_side.modalities.ptychography.reconstruction import Means, Reconstruction
 from cluster_side.modalities.ptychography.scan import scan_of
 from cluster_side.modalities.ptychography.spec import PtychographySettings
-from cluster_side.modalities.registry import modality
 from tests.ptycho_scans import Truth, simulate
 
-PTYCHO = modality("ptychography")
+PTYCHO = registry.find("modalities", "ptychography")
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import pathlib
 import numpy as np
 import pytest
 
+from beamtide import registry
 from cluster_side.modalities.base import checked, run
 from cluster_side.modalities.ptychography import quality
 from cluster_side.modalities.ptychography.geometry import KEV_M
-from cluster_side.modalities.registry import modality
 from tests.ptycho_scans import DETECTOR_PIXEL, DISTANCE, Truth, simulate
 
-PTYCHO = modality("ptychography")
+PTYCHO = registry.find("modalities", "ptychography")
 Datasets = dict[str, np.ndarray]
 
 

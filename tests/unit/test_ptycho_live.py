@@ -100,7 +100,7 @@ def test_what_was_seen_keeps_its_place_and_gets_better(truth: Truth) -> None:
 def test_too_little_is_waited_for(truth: Truth) -> None:
     beam = Beam(truth, [1, 64])
     found = load(settings_for(truth), {})(beam.arrays(), beam.context())
-    assert beam.notes == ["no picture of 1 frames yet: positions: 1 of 1 are numbers; ptychography needs at least two"]
+    assert beam.notes == ["no preview of 1 frames yet: positions: 1 of 1 are numbers; ptychography needs at least two"]
     np.testing.assert_array_equal(found["object"], load(settings_for(truth), {})(truth.arrays())["object"])
 
 

@@ -7,34 +7,24 @@ from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import AGAIN_AFTER, CREDIT, SINK, SorterMachine
 from beamtide import codec
 from beamtide.machine import Effect, Heard, Keep, Send, Tick
-from beamtide.messages.base import Digest, Handle, Message, Ok, PipelineName, Refused, ScanId, TaskId, Unsupported
+from beamtide.messages.base import Handle, Message, Ok, Refused, TaskId, Unsupported
 from beamtide.messages.results import (
     DatasetHeader,
     NotHeld,
-    Product,
     Release,
     Released,
     ReleaseHeld,
     ResultsRequest,
     StoreRequest,
 )
-from beamtide.messages.tasks import Task
+from tests.builders.tasks import make_product, make_task
 from tests.stories.shelf import Shelf
 
-PRODUCT = Product(scan=ScanId("s"), pipeline=PipelineName("p"), settings=Digest("d"))
+PRODUCT = make_product()
 
 
 def request_of(number: int, **more: object) -> StoreRequest:
-    task = Task(
-        id=TaskId(f"s/p/{number}"),
-        scan=PRODUCT.scan,
-        pipeline=PRODUCT.pipeline,
-        modality="p",
-        start=number,
-        stop=number + 1,
-        inputs=(),
-        settings=PRODUCT.settings,
-    )
+    task = make_task(number, id=f"s/p/{number}")
     header = (DatasetHeader(name="x", units="1"),)
     return StoreRequest(task=task, attempt=1, **({"outcome": "result", "datasets": header} | more))  # type: ignore[arg-type]
 

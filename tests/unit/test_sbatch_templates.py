@@ -14,16 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beamtide import registry
 from beamtide.config.container import Container
-from beamtide.config.models import CapsConfig, Deployment, Roots, ScalingConfig, SiteConfig
+from beamtide.config.models import Deployment
 from beamtide.config.slurm import Elsewhere, Slurm
 from beamtide.errors import BadInput
 from cluster_side.scaling.launchers.base import JobOrder, JobShape
 from cluster_side.scaling.launchers.slurm import options
 from cluster_side.scaling.launchers.slurm.script import BASE, TEMPLATES, render
+from tests.builders.sites import make_site
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "slurm" / "golden"
-MODALITIES = sorted(path.name.removesuffix(".sh.j2") for path in TEMPLATES.glob("*.sh.j2") if path.name != BASE)
+MODALITIES = [*sorted(path.name.removesuffix(".sh.j2") for path in TEMPLATES.glob("*.sh.j2") if path.name != BASE), "roi"]
+"""Those with a template of their own, and a stranger's."""
 ORDER = JobOrder(
     pipeline="xrf",
     modality="xrf",
@@ -43,25 +46,23 @@ WIDE = replace(ORDER, modality="ptychography", count=1, shape=JobShape(cpus=8, m
 def site(slurm: Slurm | None = None, container: Container | None = None) -> Deployment:
     """Return a site of P06; only its sections `slurm` and `container` matter here."""
     folder = pathlib.Path("/gpfs/p06")
-    config = SiteConfig(
-        site="p06",
-        roots=Roots(raw=folder / "raw", processed=folder / "processed"),
-        state=folder / "state",
-        scaling=ScalingConfig(caps=CapsConfig(jobs=1, node_hours_per_day=1)),
-        pipelines=(),
-        slurm=slurm or Slurm(),
-        container=container or Container(),
-    )
-    return Deployment(site=config, pipelines={}, file=folder / "site.yaml")
+    places = {"roots": {"raw": folder / "raw", "processed": folder / "processed"}, "state": folder / "state"}
+    return make_site(folder, site="p06", **places, slurm=slurm or Slurm(), container=container or Container())
 
 
 def order_of(modality: str) -> JobOrder:
     return replace(WIDE if modality == "ptychography" else ORDER, modality=modality, pipeline=modality)
 
 
-def test_there_is_a_template_for_every_modality() -> None:
-    there = {"counters", "dpc", "encoders", "interferometer", "ptychography", "xbic", "xrd", "xrf"}
-    assert set(MODALITIES) == there
+def test_every_template_is_that_of_a_modality_and_says_more_than_the_base() -> None:
+    own = MODALITIES[:-1]
+    assert set(own) <= set(registry.names("modalities"))
+    assert not [name for name in own if "{% block" not in (TEMPLATES / f"{name}.sh.j2").read_text()]
+
+
+def test_a_modality_without_a_template_has_ranks_too() -> None:
+    script = render(replace(WIDE, modality="roi", pipeline="roi"), site())
+    assert "\nexec srun --ntasks=4 --mpi=pmix --kill-on-bad-exit=1 bash -c " in script
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -123,10 +124,6 @@ def test_with_an_image_the_script_enters_it(modality: str) -> None:
     if os.environ.get("BEAMTIDE_GOLDEN") == "write":
         golden.write_text(script)
     assert script == golden.read_text()
-
-
-def test_a_modality_without_a_template_gets_the_base() -> None:
-    assert "pipeline xrf (roi)" in render(replace(ORDER, modality="roi"), site())
 
 
 def test_options_of_a_job() -> None:

@@ -114,7 +114,7 @@ def test_check_tells_of_folders_that_cannot_be_written(folder: pathlib.Path, wha
     (folder / "site.yaml").write_text(text.replace(f"{what}: {what}", f"{what}: file/below"))
     problems = [problem for problem in site.check(folder / "site.yaml") if "cannot write" in problem]
     assert len(problems) == 1
-    assert f"{what}: you cannot write to {folder}/file/below; look as" in problems[0]
+    assert f"{what}: you cannot write to {folder}/file/below; check as" in problems[0]
 
 
 def test_datasets_of_other_pipelines_that_are_not_there_or_in_another_unit(folder: pathlib.Path) -> None:

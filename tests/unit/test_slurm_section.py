@@ -34,7 +34,7 @@ slurm:
         ("look_every: 1", "slurm.look_every"),
         ("patience: 0", "slurm.patience"),
         ("backend: rest", "slurm.backend"),
-        ("elsewhere: [{cluster: solaris}]", "`cluster` must be the name of the own cluster"),
+        ("elsewhere: [{cluster: solaris}]", "`cluster` must be the name of this cluster"),
         ("elsewhere: [{partitions: [solcpu]}]", "slurm.elsewhere.0.cluster"),
     ],
 )

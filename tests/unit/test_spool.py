@@ -120,7 +120,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: pathlib.Path) -> None:
 
 
 def test_full_database_says_make_room() -> None:
-    spool = Spool.nowhere()
+    spool = Spool(None)
     spool._rows.connection.pragma("max_page_count", 20)
     with pytest.raises(Broken, match="Make room on its disk"):
         _fill(spool)

@@ -143,7 +143,7 @@ def test_a_power_cut_that_tears_the_last_commit_raises_no_alarm(killed: Folder, 
 def test_a_database_that_is_gone_is_missed(closed: Folder, tmp_path: Folder) -> None:
     shutil.copytree(closed, tmp_path / "spool")
     (tmp_path / "spool" / "a.sqlite").unlink()
-    with pytest.raises(Broken, match=r"a\.sqlite is gone or cut"):
+    with pytest.raises(Broken, match=r"a\.sqlite is missing or empty"):
         contents(tmp_path / "spool")
 
 
@@ -208,10 +208,10 @@ def test_commands_for_staff_at_night(killed: Folder, tmp_path: Folder, capsys: p
     assert main.run(["spool", "salvage", str(path)]) == 1
     said = capsys.readouterr().out
     assert "rows, 2 of them with payloads" in said
-    assert "To go on with it, move" in said
+    assert "To use it, move" in said
     assert main.run(["spool", "check", str(tmp_path / "spool" / "salvaged" / "a.sqlite")]) == 0
     assert main.run(["spool", "salvage", str(path)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert main.run(["spool", "check", str(tmp_path / "spool" / "b.sqlite")]) == 2
     assert "there is: a" in capsys.readouterr().err
     spool = Spool(good / "a.sqlite", reserve=1 << 20)

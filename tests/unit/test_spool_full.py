@@ -13,6 +13,7 @@ import pytest
 from beamline_side.spool import segments
 from beamline_side.spool.sqlite_spool import HEAVY, Spool
 from beamtide.errors import Broken
+from tests.small_disk import small_disk
 
 ROOT, MIB = pathlib.Path(__file__).parents[2], 1 << 20
 BODY = bytes(2000)
@@ -20,14 +21,8 @@ BODY = bytes(2000)
 
 @pytest.fixture
 def disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A real file system of 12 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", folder], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"a small disk needs root: {made.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with small_disk(tmp_path / "disk", mib=12) as folder:
+        yield folder
 
 
 def fill(disk: pathlib.Path) -> pathlib.Path:
@@ -106,7 +101,7 @@ def test_a_payload_that_is_under_way_when_the_disk_fills_finds_the_reserve(disk:
 def test_when_even_the_reserve_is_used_up_it_ends_loudly_and_keeps_its_word(disk: pathlib.Path) -> None:
     spool, ballast = begun(disk), fill(disk)
     said: list[int] = []
-    with pytest.raises(Broken, match="Make room on its disk; nothing was acknowledged that is not on it"):
+    with pytest.raises(Broken, match="Make room on its disk; everything acknowledged is on it"):
         _keep_for_ever(spool, said)
     assert len(said) > 10
     spool.close()

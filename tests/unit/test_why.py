@@ -1,6 +1,7 @@
 """Why is nothing moving? Each reason, said by the component that knows it."""
 
 import pathlib
+from functools import partial
 
 import pytest
 
@@ -9,30 +10,22 @@ from beamline_side.cores.distributor.distributor import DistributorMachine
 from beamline_side.cores.sorter.sorter import AGAIN_AFTER, SorterMachine
 from beamline_side.cores.topology import TopologyMachine
 from beamline_side.hosts.one_scan import check_shape
-from beamtide.config.models import LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig
 from beamtide.errors import BadInput
 from beamtide.machine import Heard, Keep, Send, Tick, link
-from beamtide.messages.base import Digest, Ok, PipelineName, Refused, ScanId, Seconds, TaskId
-from beamtide.messages.metadata import Scan
+from beamtide.messages.base import Ok, PipelineName, Refused, Seconds
 from beamtide.messages.results import Released, StoreRequest
-from beamtide.messages.tasks import Entry, Pulled, PullRequest, SubmitRequest, Task
+from beamtide.messages.tasks import Entry, Pulled, PullRequest, SubmitRequest
 from beamtide.messages.topology import ComponentCard, Topology, TopologyRequest
+from tests.builders.scans import make_scan
+from tests.builders.sites import make_pipeline
+from tests.builders.tasks import make_task
 from tests.stories.shelf import Shelf
 
 SINK = link("sink")
 
 
-def task_of(start: int, stop: int) -> Task:
-    return Task(
-        id=TaskId(f"s/xrf/{start}"),
-        scan=ScanId("s"),
-        pipeline=PipelineName("xrf"),
-        modality="xrf",
-        start=start,
-        stop=stop,
-        inputs=(),
-        settings=Digest("d"),
-    )
+task_of = partial(make_task, pipeline="xrf", modality="xrf")
 
 
 class Sorter:
@@ -80,10 +73,10 @@ def test_the_topology_manager_shows_itself() -> None:
 
 
 def test_a_scan_keeps_the_shape_that_it_had(tmp_path: pathlib.Path) -> None:
-    known = Scan(id=ScanId("scan_1"), shape=(3, 8))
-    check_shape(known, Scan(id=ScanId("scan_1"), shape=(3, 8)), tmp_path)
+    known = make_scan("scan_1", (3, 8))
+    check_shape(known, make_scan("scan_1", (3, 8)), tmp_path)
     with pytest.raises(BadInput, match=r"scan_1 was processed with shape 3x8 before, .* and not with 4x8: give --shape 3x8"):
-        check_shape(known, Scan(id=ScanId("scan_1"), shape=(4, 8)), tmp_path)
+        check_shape(known, make_scan("scan_1", (4, 8)), tmp_path)
 
 
 def test_a_sorter_says_that_the_sink_gives_no_credit() -> None:
@@ -104,8 +97,7 @@ def test_a_distributor_says_that_a_buffer_is_full_or_silent() -> None:
 
 def test_a_buffer_says_that_no_worker_is_there() -> None:
     shelf = Shelf()
-    config = PipelineConfig(pipeline="xrf", modality="xrf", source=SourceConfig(match="*"))
-    machine = BufferMachine(config, LeaseConfig(), shelf)
+    machine = BufferMachine(make_pipeline(), LeaseConfig(), shelf)
     entries = tuple(Entry(seq=number + 1, task=task_of(number, number + 1)) for number in range(3))
     shelf.batch(machine, [Heard(DISTRIBUTOR, Pulled(pipeline=PipelineName("xrf"), entries=entries))], 0.0)
     assert machine.why() == "3 tasks wait and no worker is there"

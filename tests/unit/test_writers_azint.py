@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from beamline_side.writers.nexus import write_result
+from beamtide import registry
 from beamtide.messages.results import Product
 from cluster_side.modalities.base import checked, run
-from cluster_side.modalities.registry import modality
 from tests import writer_scans
 
 PONI = """poni_version: 2.1
@@ -32,7 +32,7 @@ Wavelength: 1e-10
 def written(folder: pathlib.Path, **settings: object) -> pathlib.Path:
     """Integrate made-up frames, a task a line, and write the result file."""
     (folder / "x.poni").write_text(PONI)
-    given, xrd = {"points": 20, **settings}, modality("xrd")
+    given, xrd = {"points": 20, **settings}, registry.find("modalities", "xrd")
     frames = np.random.default_rng(0).poisson(9, (6, 60, 50)).astype("u2")
     results = []
     for number in range(4):

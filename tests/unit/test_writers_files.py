@@ -12,9 +12,10 @@ import silx.io
 import silx.io.nxdata
 
 from beamline_side.writers import atomic
-from beamline_side.writers.files import ProductFiles, finished_file, result_name
+from beamline_side.writers.files import ProductFiles, stem_of
 from beamline_side.writers.hdf5 import LiveFile
 from beamline_side.writers.nexus import write_result
+from beamline_side.writers.written import unwritten
 from beamtide.errors import BadInput
 from beamtide.messages.results import DatasetHeader
 from tests.writer_scans import SETTINGS, content, line, lost, product_of, state_of
@@ -128,13 +129,15 @@ def test_other_settings_lie_beside_the_first_and_a_finished_file_is_recognised(t
     scan, first, second = state_of(), product_of(), product_of("cd" * 32)
     for product in (first, second):
         files = ProductFiles(tmp_path, product, scan, ("hdf5",))
-        assert finished_file(tmp_path, product, scan) is None
+        assert unwritten(tmp_path, product, scan, ("hdf5",)) == {"hdf5": ""}
         results = [line(number, product=product) for number in range(4)]
-        assert files.write(content(product=product, results=results)) == finished_file(tmp_path, product, scan)
-    assert result_name(tmp_path, first).name == "xrf.h5"
-    assert result_name(tmp_path, second).name == "xrf.cdcdcdcd.h5"
-    assert finished_file(tmp_path, first, state_of(rows=5)) is None
-    assert [path.name for path in (tmp_path / "beamtide/scan_1").iterdir() if path.name.startswith(".")] == []
+        assert files.write(content(product=product, results=results)).result.exists()
+        assert unwritten(tmp_path, product, scan, ("hdf5",)) == {}
+    assert stem_of(tmp_path, first).name == "xrf"
+    assert stem_of(tmp_path, second).name == "xrf.cdcdcdcd"
+    assert unwritten(tmp_path, first, state_of(rows=5), ("hdf5",)) == {"hdf5": ""}
+    records = {".xrf.written.json", ".xrf.cdcdcdcd.written.json"}
+    assert {path.name for path in (tmp_path / "beamtide/scan_1").iterdir() if path.name.startswith(".")} == records
 
 
 FULL = """
@@ -161,8 +164,8 @@ def test_a_full_disk_leaves_nothing_under_the_final_name(tmp_path: pathlib.Path,
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert "could not be written: File too large. Free space there; nothing is lost." in done.stdout, done.stderr
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size] == []
-    assert finished_file(tmp_path, product_of(), state_of()) is None
-    assert ProductFiles(tmp_path, product_of(), state_of(), ("hdf5",)).write(content()).exists()
+    assert unwritten(tmp_path, product_of(), state_of(), ("hdf5",)) == {"hdf5": ""}
+    assert ProductFiles(tmp_path, product_of(), state_of(), ("hdf5",)).write(content()).result.exists()
 
 
 def test_a_nearly_full_disk_is_noticed_before_hdf5_is(tmp_path: pathlib.Path) -> None:
@@ -271,6 +274,6 @@ def test_a_writer_killed_in_the_middle_of_the_final_file_leaves_only_a_hidden_on
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=root, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     folder = tmp_path / "beamtide/scan_1"
-    assert [path.name for path in folder.iterdir()] == [".xrf.h5.part"]
+    assert [path.name for path in folder.iterdir()] == [".draft-xrf.h5"]
     ProductFiles(tmp_path, product_of(), state_of(), ("hdf5",)).write(content())
-    assert [path.name for path in folder.iterdir()] == ["xrf.h5"]
+    assert sorted(path.name for path in folder.iterdir()) == [".xrf.written.json", "xrf.h5"]

@@ -11,7 +11,6 @@ from beamline_side.writers import maps
 from beamline_side.writers.files import ProductFiles
 from beamline_side.writers.jpeg import GREY, coloured, write_jpeg
 from beamline_side.writers.tiff import upright, write_tiff
-from beamtide.results import layout
 from tests.writer_scans import content, positions, product_of, state_of
 
 
@@ -64,15 +63,15 @@ def test_a_flat_map_is_a_picture_too(value: float) -> None:
 
 def test_all_maps_of_a_result_get_pictures(tmp_path: pathlib.Path) -> None:
     files = ProductFiles(tmp_path, product_of(), state_of(), ("hdf5", "tiff", "jpeg"))
-    result = files.write(content(positions=positions()))
+    result = files.write(content(positions=positions())).result
     for name in ("area/Fe_K", "area/Cu_K", "frames"):
-        assert tifffile.imread(layout.map_file(result, name)).shape == (4, 6)
-        assert layout.preview_file(result, name).exists()
-    assert layout.map_file(result, "area/Fe_K").name == "xrf_area_Fe_K.tif"
-    assert list(tmp_path.rglob(".*")) == []
+        flat = name.replace("/", "_")
+        assert tifffile.imread(result.parent / "maps" / f"xrf_{flat}.tif").shape == (4, 6)
+        assert (result.parent / "preview" / f"xrf_{flat}.jpg").exists()
+    assert [path.name for path in tmp_path.rglob(".*")] == [".xrf.written.json"]
 
 
 def test_pictures_without_a_result_file(tmp_path: pathlib.Path) -> None:
-    result = ProductFiles(tmp_path, product_of(), state_of(), ("tiff",)).write(content())
-    assert layout.map_file(result, "area/Fe_K").exists()
+    result = ProductFiles(tmp_path, product_of(), state_of(), ("tiff",)).write(content()).result
+    assert (result.parent / "maps" / "xrf_area_Fe_K.tif").exists()
     assert not result.exists()

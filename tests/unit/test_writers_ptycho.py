@@ -10,12 +10,12 @@ import pytest
 
 from beamline_side.writers.nexus import write_result
 from beamline_side.writers.tiff import write_tiff
+from beamtide import registry
 from cluster_side.modalities.base import checked, run
-from cluster_side.modalities.registry import modality
 from tests.ptycho_scans import Truth, simulate
 from tests.writer_scans import content, line
 
-PTYCHO = modality("ptychography")
+PTYCHO = registry.find("modalities", "ptychography")
 
 
 @pytest.fixture(scope="module")

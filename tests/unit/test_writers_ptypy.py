@@ -11,7 +11,6 @@ from beamline_side.writers.files import ProductFiles
 from beamline_side.writers.maps import Positions
 from beamline_side.writers.ptypy import write_positions
 from beamtide.errors import BadInput
-from beamtide.results import layout
 from tests.writer_scans import content, positions, state_of
 
 
@@ -60,8 +59,8 @@ def test_without_positions_there_is_no_file(tmp_path: pathlib.Path) -> None:
 def test_it_lies_beside_the_result_file(tmp_path: pathlib.Path) -> None:
     made = content()
     files = ProductFiles(tmp_path, made.product, state_of(), ("hdf5", "ptypy"))
-    result = files.write(dataclasses.replace(made))
-    with h5py.File(layout.positions_file(result)) as file:
+    result = files.write(dataclasses.replace(made)).result
+    with h5py.File(result.with_name("xrf_positions.h5")) as file:
         np.testing.assert_allclose(file["axes/scanx"], positions().x)
         np.testing.assert_allclose(file["axes/scany"], positions().y)
         assert "detectors" not in file

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beamtide import registry
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import run
-from cluster_side.modalities.registry import modality
 
-XBIC = modality("xbic")
+XBIC = registry.find("modalities", "xbic")
 CHOPPED = math.pi / math.sqrt(2)
 XY = {
     "units": "A",

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beamtide import registry
 from beamtide import registry as plugins
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import checked, run
-from cluster_side.modalities.registry import modality
-from cluster_side.modalities.xrf.elements import summed
-from cluster_side.modalities.xrf.kernel import monitor_factor
+from cluster_side.modalities.points.columns import monitor_factor
 from cluster_side.modalities.xrf.pymca_fit import KeptFit
 from cluster_side.modalities.xrf.spec import XrfSettings
+from tests.xrf_spectra import summed
 
-XRF = modality("xrf")
+XRF = registry.find("modalities", "xrf")
 Kernel = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 SETTINGS = {"engine": "pymca", "detectors": [3], "dead_time": False}
 
@@ -143,11 +143,11 @@ def test_a_spectrum_without_a_dead_time_factor_has_no_value(
 
 
 def test_areas_are_scaled_to_the_monitor() -> None:
-    settings = XrfSettings(normalise_to="encoders/i0", normalise_reference=2.0)
-    found = monitor_factor({"encoders/i0": np.array([1.0, 4.0, 0.0, np.nan])}, settings, 4)
+    found = monitor_factor({"encoders/i0": np.array([1.0, 4.0, 0.0, np.nan])}, "encoders/i0", 2.0, 4)
     np.testing.assert_array_equal(found, [2.0, 0.5, np.nan, np.nan])
     with pytest.raises(BadInput, match="name it in the pipeline's inputs"):
-        monitor_factor({}, settings, 4)
+        monitor_factor({}, "encoders/i0", 2.0, 4)
+    np.testing.assert_array_equal(monitor_factor({}, None, None, 2), [1.0, 1.0])
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls as scipy_nnls
 
+from beamtide import registry
 from beamtide import registry as plugins
 from beamtide.errors import BadInput
 from cluster_side.modalities import native
 from cluster_side.modalities.base import checked, run
-from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrf import elements, model, nnls, snip
 from cluster_side.modalities.xrf.fast_fit import FastModel
 from cluster_side.modalities.xrf.linear_fit import LinearFit
 from cluster_side.modalities.xrf.spec import XrfSettings
+from tests.xrf_spectra import summed
 
-XRF = modality("xrf")
+XRF = registry.find("modalities", "xrf")
 Kernel = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 SETTINGS = {"detectors": [3], "dead_time": False, "mass_fractions": True}
 MAJOR = 1e4
@@ -224,7 +225,7 @@ def test_the_sum_is_the_formula(kind: str, corrected: bool, compiled: bool, monk
         (block.counts.copy(), block.variance.copy(), block.live.copy()) for block in elements.blocks(frames, settings, (0.0, 1.0))
     ]
     spectra, variance, live = map(np.concatenate, zip(*found, strict=True))
-    np.testing.assert_array_equal(elements.summed(frames, settings), spectra)
+    np.testing.assert_array_equal(summed(frames, settings), spectra)
     used = np.where(counts.any(axis=2), factors, 0.0)[:, :, None]
     for array, power in ((spectra, 1), (variance, 2)):
         np.testing.assert_allclose(array, (counts * used**power)[:, [0, 1, 3]].sum(axis=1), rtol=5e-7 if corrected else 0.0)
@@ -372,7 +373,7 @@ def test_wrong_settings_are_one_sentence(cfg: pathlib.Path) -> None:
     with pytest.raises(BadInput, match="calibrate and mass_fractions need engine: fast"):
         XRF.load({"engine": "pymca", "calibrate": True}, {"cfg": cfg})
     with pytest.raises(BadInput, match="element_energy: there is no element 7; this detector has 0 to 1"):
-        elements.summed(
+        summed(
             {"spectra": np.ones((1, 2, 5))},
             XrfSettings(dead_time=False, element_energy={7: {"gain": 0.01}}),  # type: ignore[dict-item]
         )

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from beamtide import registry
 from beamtide.errors import BadInput
-from cluster_side.modalities.registry import modality
 from cluster_side.modalities.xrf import model
 from cluster_side.modalities.xrf.spec import XrfSettings
 from tests import mda_files
@@ -62,7 +62,7 @@ def changed(text: str, lowest: int = 240) -> str:
 @pytest.fixture(scope="module")
 def found(film: Film, calibration: dict[str, pathlib.Path]) -> Mapping[str, np.ndarray]:
     settings = {"detectors": [DETECTOR], "dead_time": False, "calibrate": True, "mass_fractions": True}
-    return modality("xrf").load(settings, calibration)({"spectra": film[0]})
+    return registry.find("modalities", "xrf").load(settings, calibration)({"spectra": film[0]})
 
 
 def test_the_axis_is_found_from_far_away(

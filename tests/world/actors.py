@@ -6,22 +6,23 @@ import numpy as np
 
 from beamtide.machine import Arrays
 from beamtide.messages import results as r
-from beamtide.messages.base import Digest, Message, Ok, PipelineName, ScanId, TaskId
+from beamtide.messages.base import Digest, Message, Ok
 from beamtide.messages.dead_letters import DeadLetters, DeadListRequest, DropRequest, RetryRequest
-from beamtide.messages.metadata import Scan, ScanEnded, ScanStarted
+from beamtide.messages.metadata import ScanEnded, ScanStarted
 from beamtide.messages.tasks import (
     Beat,
     CancelRequest,
     Cause,
     Lease,
     LeaseRequest,
-    Need,
     Stale,
     SubmitRequest,
     Task,
     TaskDone,
     TaskFailed,
 )
+from tests.builders.scans import make_scan
+from tests.builders.tasks import make_need, make_task
 from tests.world.world import LEASES, Question, World
 
 HEADERS = (
@@ -55,7 +56,7 @@ class Source:
         dice = world.random
         self.world, self.name, self.left = world, f"source of {scan}", 0
         self.points = dice.randint(5, 12)
-        self.scan = Scan(id=ScanId(scan), shape=(self.points + dice.choice((0, 0, 2)),))
+        self.scan = make_scan(scan, (self.points + dice.choice((0, 0, 2)),))
         self.tasks = [*self._cut("p"), *self._cut("q")]
         world.actors.add(self.name)
         world.at(dice.uniform(0, 4), lambda: self._ask("metadata", ScanStarted(scan=self.scan), self._run))
@@ -74,15 +75,13 @@ class Source:
         dice = self.world.random
         upto = [stop] if dice.random() < 0.8 else [max(1, start), stop]
         upto = [self.points + 1] if dice.random() < 0.04 else upto  # a fence that nobody will ever reach
-        needs = tuple(Need(pipeline=PipelineName("p"), dataset="value", upto=mark) for mark in upto) if pipeline == "q" else ()
-        return Task(
-            id=TaskId(f"{self.scan.id}/{pipeline}/{start}-{stop}"),
+        needs = tuple(make_need(mark, "p", "value") for mark in upto) if pipeline == "q" else ()
+        return make_task(
+            start,
+            stop,
             scan=self.scan.id,
-            pipeline=PipelineName(pipeline),
+            pipeline=pipeline,
             modality=pipeline,
-            start=start,
-            stop=stop,
-            inputs=(),
             settings=SETTINGS,
             needs=needs,
             priority=dice.randint(0, 2),

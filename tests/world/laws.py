@@ -9,7 +9,7 @@ import numpy as np
 from beamline_side.cores.buffer.open_task import open_task_of
 from beamline_side.cores.buffer.verdicts_to_distributor import verdicts_of
 from beamline_side.cores.distributor.distributor import DistributorMachine
-from beamline_side.cores.distributor.tallies import Known
+from beamline_side.cores.distributor.tallies import KnownTask
 from beamline_side.cores.sink.product_ledger import Record
 from beamline_side.cores.sink.sink import SinkMachine
 from beamtide import codec
@@ -31,6 +31,7 @@ from beamtide.messages.tasks import (
     TaskFailed,
     TaskStatus,
 )
+from tests.builders.tasks import make_product
 from tests.world.actors import SETTINGS, Source, arrays_of, result_of
 from tests.world.world import Process, World
 
@@ -56,7 +57,7 @@ class Watchful:
     corrected: dict[str, bytes] = field(default_factory=dict)
     in_sink: dict[str, Record] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
-    known: dict[str, Known] = field(default_factory=dict)
+    known: dict[str, KnownTask] = field(default_factory=dict)
     stale: bool = False
     seen: Counter[str] = field(default_factory=Counter)
     """How often which thing happened, to know that the stories tell something."""
@@ -72,8 +73,8 @@ class Watchful:
         self.seen[type(event.message).__name__] += 1
         if isinstance(event.message, Beat | TaskDone | TaskFailed):
             row = process.shelf.now.get(("tasks", event.message.task))
-            ticket = open_task_of(row) if row else None
-            self.stale = not (ticket and ticket.worker and ticket.attempt == event.message.attempt)
+            open_task = open_task_of(row) if row else None
+            self.stale = not (open_task and open_task.worker and open_task.attempt == event.message.attempt)
 
     def handled(self, process: Process, event: Event, effects: list[Effect]) -> None:
         """A report of an attempt that does not count changes nothing."""
@@ -139,7 +140,7 @@ class Watchful:
             case "sink", "result":
                 self._taken(row)
             case "distributor", "known":
-                known = msgspec.msgpack.decode(row.body, type=Known)
+                known = msgspec.msgpack.decode(row.body, type=KnownTask)
                 was = self.known.get(row.key)
                 assert bool(known.outcome) == (was is not None), f"{row.key} was accepted twice"
                 twice = was is not None and was.outcome and not _corrects(was, known)
@@ -253,7 +254,7 @@ class Watchful:
         assert sum(one for one, _ in sums) == sum(one for _, one in sums) == count, f"tallies do not add up: {status}"
 
     def _judge_product(self, source: Source, pipeline: str) -> None:
-        product = r.Product(scan=source.scan.id, pipeline=PipelineName(pipeline), settings=SETTINGS)
+        product = make_product(source.scan.id, pipeline, SETTINGS)
         machine = SinkMachine(self.world.processes["sink"].shelf)
         at, found = 0, 0
         while at < source.points:
@@ -288,5 +289,5 @@ class Watchful:
             assert np.asarray(arrays[name]).tobytes() == np.asarray(array).tobytes(), f"{task.id}: {name} has changed"
 
 
-def _corrects(before: Closed | Known | Record, after: Closed | Known | Record) -> bool:
+def _corrects(before: Closed | KnownTask | Record, after: Closed | KnownTask | Record) -> bool:
     return before.outcome == "abandoned" and after.generation > before.generation

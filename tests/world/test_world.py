@@ -63,7 +63,7 @@ def play(seed: int) -> Watchful:
 
 
 def test_story(story_seed: int) -> None:
-    play(story_seed)
+    assert not play(story_seed).left(), "something is still under way"
 
 
 def test_the_stories_tell_something() -> None:

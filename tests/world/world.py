@@ -20,9 +20,10 @@ from beamline_side.cores.fence import FenceMachine
 from beamline_side.cores.metadata import MetadataMachine
 from beamline_side.cores.sink.sink import SinkMachine
 from beamline_side.cores.sorter.sorter import SorterMachine
-from beamtide.config.models import BufferConfig, LeaseConfig, PipelineConfig, SourceConfig
+from beamtide.config.models import LeaseConfig
 from beamtide.machine import Arrays, Effect, Event, Forget, Heard, Keep, Machine, Send, Tick, Unreachable, WakeAt, link
 from beamtide.messages.base import Message, Seconds
+from tests.builders.sites import make_pipeline
 from tests.stories.shelf import Shelf
 
 LEASES = LeaseConfig(ttl=2.0, beat=0.6, faults=2, losses=2)
@@ -40,12 +41,7 @@ def build(name: str, shelf: Shelf, order: str) -> Machine:
     kind, _, pipeline = name.partition(".")
     match kind:
         case "buffer":
-            config = PipelineConfig(
-                pipeline=pipeline,
-                modality=pipeline,
-                source=SourceConfig(match="*"),
-                buffer=BufferConfig.model_validate({"order": order}),
-            )
+            config = make_pipeline(pipeline, buffer={"order": order})
             return BufferMachine(config, LEASES, shelf)
         case "sorter":
             return SorterMachine(pipeline, shelf)

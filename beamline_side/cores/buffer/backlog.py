@@ -1,12 +1,12 @@
-"""Tasks that nobody has had yet, in the order in which a buffer hands them out.
+"""The backlog: tasks that were never leased, in the order in which the buffer leases them.
 
-Theory: to choose the next task only its key and its name are needed; its body lies in the spool and is read when its turn
-comes. So a buffer that hands out by priority, or the newest first, can take in its whole queue, for some 350 bytes of memory a
-task, and the order holds among all of them. The bodies of the first `HOT` stay in memory, which is all that a buffer needs that
-hands out in the order of arrival. Tasks of a cancelled scan are ended a few at a time; a row says so until that is done.
+Theory: to choose the next task only its sort key and its id are needed; its body lies in the spool and is read when the task is
+leased. So a buffer that leases by priority, or the newest first, can sort its whole queue, at some 350 bytes of memory per task.
+The bodies of the first `HOT` tasks stay in memory; a buffer that leases in the order of arrival needs no others. Tasks of a
+cancelled scan are abandoned a few at a time; a row records the cancellation until that is done.
 
-Clock policy: `now` is the time of leases. Invariants: every task here is a row of the spool without an attempt; a task is open,
-or doomed, never both.
+Clock policy: `now` is the time of leases. Invariants: every task here is a row of the spool without an attempt; a task is open or
+cancelled, never both.
 """
 
 import heapq
@@ -21,19 +21,19 @@ from beamtide.messages.base import ScanId, Seconds, TaskId
 
 HOT = 1000
 AT_ONCE = 200
-"""Tasks of cancelled scans that end with one tick."""
+"""How many tasks of cancelled scans are abandoned per tick."""
 CANCELLED = "doom"
 
 
 class ArrivedTogether(msgspec.Struct):
-    """What tasks that came together have in common."""
+    """Fields that tasks pulled together have in common."""
 
     scan: ScanId
     time: float
 
 
 class CancelledScan(msgspec.Struct, frozen=True, array_like=True):
-    """The tasks of a scan before a place in the journal are cancelled; a row while some of them are still open."""
+    """The tasks of a scan before a position in the journal are cancelled; kept as a row while some of them are open."""
 
     before: int
     reason: str
@@ -53,7 +53,7 @@ class Backlog:
         self._cancelled = {ScanId(key): msgspec.msgpack.decode(body, type=CancelledScan) for key, body in shelf.rows(CANCELLED)}
 
     def restore(self, open_task: OpenTask) -> None:
-        """Take a task of an earlier life; `begin` says when that was over."""
+        """Restore a task from the spool after a restart; `begin` ends the restoring."""
         task = open_task.task
         cancelled = self._cancelled.get(task.scan)
         if cancelled is not None and open_task.seq < cancelled.before:
@@ -65,7 +65,7 @@ class Backlog:
         self._queue.append((*self._ordering(task, open_task.seq), task.id))
 
     def begin(self, now: Seconds) -> None:
-        """Say when the present life begins, before anything else happens in it."""
+        """End the restoring at `now`; called before any other event."""
         heapq.heapify(self._queue)
         for arrival in self._restored.values():
             arrival.time = now
@@ -85,7 +85,7 @@ class Backlog:
         return [open_task.row()]
 
     def take(self, before: tuple[int, Key] | None) -> OpenTask | None:
-        """Take out our first task, if it comes before the first that the lease table has, which stands at `before`."""
+        """Take out our first task, if it comes before the first of the lease table, whose sort key is `before`."""
         while self._queue and self._queue[0][2] not in self._arrivals:
             heapq.heappop(self._queue)
         if not self._queue or (before is not None and before < (1, self._queue[0][:2])):
@@ -95,7 +95,7 @@ class Backlog:
         return self._open_task(task_id)
 
     def cancel(self, scan: ScanId, before: int, reason: str) -> list[Effect]:
-        """Doom the tasks of a scan that stand before `before` in the journal."""
+        """Cancel the tasks of a scan whose position in the journal is before `before`."""
         found = [
             name
             for _, place, name in self._queue
@@ -110,7 +110,7 @@ class Backlog:
         return [Keep(CANCELLED, scan, msgspec.msgpack.encode(self._cancelled[scan]))]
 
     def end_doomed(self) -> list[Change]:
-        """End some of the tasks of cancelled scans."""
+        """Abandon some of the tasks of cancelled scans."""
         changes: list[Change] = []
         for _ in range(min(AT_ONCE, len(self._cancelled_tasks))):
             name, reason = self._cancelled_tasks.popleft()
@@ -126,7 +126,7 @@ class Backlog:
         return bool(self._cancelled_tasks)
 
     def oldest_wait(self, now: Seconds) -> float:
-        """Return for how long the first that came has been waiting."""
+        """Return for how long the oldest task has been waiting."""
         first = next(iter(self._arrivals.values()), None)
         return max(0.0, now - first.time) if first else 0.0
 
@@ -138,8 +138,8 @@ class Backlog:
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        assert self._arrivals.keys() <= {name for *_, name in self._queue}, "a task will never be handed out"
-        assert not self._arrivals.keys() & {name for name, _ in self._cancelled_tasks}, "a cancelled task may be handed out"
+        assert self._arrivals.keys() <= {name for *_, name in self._queue}, "a task will never be leased"
+        assert not self._arrivals.keys() & {name for name, _ in self._cancelled_tasks}, "a cancelled task may be leased"
 
     def _open_task(self, name: TaskId) -> OpenTask:
         return self._hot.pop(name, None) or open_task_of(self._shelf.read(TABLE, name))

@@ -1,14 +1,14 @@
-"""The queue of one pipeline: pulls tasks from the distributor, hands them to workers, and sees each to its verdict.
+"""The buffer of one pipeline: pulls tasks from the distributor, leases them to workers, and reports a verdict for each.
 
-Theory: a task comes in once (`intake`), may wait for a fence (`gate`), stands in the queue (`backlog`), is leased until an
-attempt stores its result (`lease_table`), and ends in a verdict (`verdicts`). A task that failed too often is a dead letter;
-retried, it is the same task in its next generation, whose verdict takes the place of the one before. Workers ask and wait
-(`idle_workers`). A worker that asks again has not heard of its lease and gets the same one.
+Theory: a task comes in once (`intake`), may wait for a fence (`fenced_tasks`), waits in the queue (`backlog`), is leased until an
+attempt stores its result (`lease_table`), and ends in a verdict (`verdicts`). A task that failed too often becomes a dead letter;
+a retry gives it the next generation, whose verdict takes the place of the one before. Workers send a request and wait
+(`idle_workers`). A worker that asks again did not receive its lease, and gets the same one.
 
-Clock policy: `now` is the monotonic clock in seconds; leases run by `lease_clock`. A tick, after all that was heard, lets
-overdue leases end and asks questions.
-Invariants: those of the parts; a task is held, in the backlog, in the lease table, or closed; a verdict leaves the spool only
-when confirmed.
+Clock policy: `now` is the monotonic clock in seconds; leases run by `lease_clock`. A tick, after all messages of a batch, ends
+expired leases and sends requests.
+Invariants: those of the parts; a task is fenced, in the backlog, in the lease table, or closed; a verdict is deleted only when
+the distributor has confirmed it.
 """
 
 import itertools
@@ -35,7 +35,7 @@ from beamtide.messages.scaling import BufferGauge, GaugeRequest, PipelineRequest
 from beamtide.messages.tasks import Beat, Entry, LeaseRequest, Pulled, Stale, TaskDone, TaskFailed
 
 MOST_WAITING = 1 << 20
-"""Tasks that a buffer takes in which does not hand them out in the order of arrival."""
+"""How many tasks a buffer takes in that does not lease them in the order of arrival."""
 DISTRIBUTOR, FENCE, SORTER = link("distributor"), link("fence"), link("sorter")
 
 
@@ -73,21 +73,21 @@ class BufferMachine:
         return effects
 
     def progress(self) -> dict[str, float]:
-        """Return the numbers to show in the topology."""
-        return {**self._counts(), "dead": len(self._letters)}
+        """Return the numbers that `beamtide topology` shows."""
+        return {**self._counts(), "retrying": self._table.waiting, "dead": len(self._letters)}
 
     def why(self) -> str:
-        """Return why nothing moves."""
+        """Return why tasks wait."""
         return "; ".join(filter(None, (self._fenced.why(), self._table.why(len(self._backlog)), self._to_sorter.why())))
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
         for part in (self._table, self._fenced, self._backlog, self._letters, self._intake.to_distributor):
             part.check()
-        assert not (self._workers and (self._table.ready or self._backlog)), "a task and a worker wait side by side"
+        assert not (self._workers and (self._table.ready or self._backlog)), "a task and a worker wait at the same time"
 
     def _in_time(self) -> list[Effect]:
-        """Do what only time brings about."""
+        """Do what is due at this time."""
         if not self._begun:
             self._backlog.begin(self._time)
             self._begun = True
@@ -124,7 +124,7 @@ class BufferMachine:
                 said = f"{reason} (on {host})" if host else reason
                 return self._ended(event, message, self._table.failed(task, attempt, cause, said, self._time))
             case PipelineRequest():
-                return self._workers.attend(event, message, now)
+                return self._workers.autoscaler_asked(event, message, now)
             case GaugeRequest():
                 return [Send(event.peer, self._gauge(now), event.id)]
             case DeadListRequest():
@@ -190,14 +190,14 @@ class BufferMachine:
         return effects
 
     def _lease(self, peer: Peer, question: int, request: LeaseRequest) -> list[Effect]:
-        """Hand the first of all tasks to a worker; there is one."""
+        """Lease the first of all tasks to a waiting worker."""
         open_task = self._backlog.take(self._table.first())
         changes = self._table.lease(request.worker, self._time, request.host, request.job, open_task)
         assert changes, "there was no task"
         return [changes[0], self._workers.lease(peer, question, changes[1], self._table.ttl)]
 
     def _due(self, now: Seconds) -> list[Effect]:
-        """Ask, report and refuse, once for all messages of a batch: the pump ends each with a tick."""
+        """Pull, report and answer, once for all messages of a batch: the pump ends each batch with a tick."""
         effects = self._workers.expired(self._table.leased, now)
         ready = self._table.ready + len(self._backlog)
         effects += [Send(one.peer, self._gauge(now), one.id) for one in self._workers.curious(ready, now)]
@@ -215,7 +215,7 @@ class BufferMachine:
             self._to_sorter.unreachable(now)
         if (held := self._workers.gone(event)) is None:
             return []
-        return self._verdicts.settle(self._table.failed(*held, "handback", "gone before it heard of the task", self._time) or [])
+        return self._verdicts.settle(self._table.failed(*held, "handback", "gone before it received its lease", self._time) or [])
 
     def _gauge(self, now: Seconds) -> BufferGauge:
         return BufferGauge(
@@ -238,7 +238,7 @@ class BufferMachine:
         return {**now, "done": self._verdicts.done, "abandoned": self._verdicts.abandoned, "retried": table.retried}
 
     def _wake(self, now: Seconds) -> list[Effect]:
-        """Ask for a tick at the next deadline, unless an earlier one is on its way."""
+        """Ask for a tick at the next deadline, unless an earlier one was asked for."""
         ends = None if (lease_ends := self._table.wake()) is None else self._clock.when(lease_ends)
         ends = now if self._backlog.ending else ends
         times = (ends, self._workers.wake(), self._intake.wake(), self._to_sorter.wake())

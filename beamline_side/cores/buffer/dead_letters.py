@@ -1,11 +1,11 @@
-"""Dead letters: what is kept of tasks that were given up, until somebody retries or drops them.
+"""Dead letters: tasks that were abandoned after failures or losses, kept until a person retries or drops them.
 
-Theory: a letter is a row of the spool; in memory are names only, oldest first. A list is made of what the spool holds, in
-pieces of a few megabytes. The newest `MOST` are kept: whoever has more than that has one problem, not ten thousand.
-A retry takes the letter and gives the task back with its next generation and its number of attempts, so that whatever an old
-attempt still says is stale. Asking twice for the same changes nothing the second time.
+Theory: a letter is a row of the spool; memory holds only ids, oldest first. A list is read from the spool in pieces of a few
+megabytes. Only the newest `MOST` are kept: so many failures have the same few causes. A retry takes the letter and returns the
+task with its next generation and its number of attempts, so that messages of old attempts are stale. A repeated retry changes
+nothing.
 
-No clock. Invariant: names and rows are the same.
+No clock. Invariant: the ids in memory are those of the rows.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ LARGEST_ANSWER = 4 << 20
 
 
 class DeadLetterRow(msgspec.Struct, frozen=True, array_like=True):
-    """A letter, and the how-manieth it is."""
+    """A letter and its position."""
 
     number: int
     letter: DeadLetter
@@ -51,7 +51,7 @@ class DeadLetterBox:
         self._last = found[-1][0] if found else 0
 
     def add(self, letter: DeadLetter) -> list[Effect]:
-        """Keep a letter; the oldest goes when there are too many."""
+        """Keep a letter; the oldest is deleted when there are too many."""
         name = letter.task.id
         self._names.pop(name, None)
         self._names[name] = letter.task.scan
@@ -61,7 +61,7 @@ class DeadLetterBox:
         return [Keep(TABLE, name, body), *self.drop(oldest)]
 
     def drop(self, tasks: Iterable[TaskId]) -> list[Effect]:
-        """Forget letters."""
+        """Delete letters."""
         known = [task for task in tasks if task in self._names]
         for task in known:
             del self._names[task]
@@ -69,7 +69,7 @@ class DeadLetterBox:
         return [Forget(TABLE, task) for task in known]
 
     def take(self, tasks: Iterable[TaskId]) -> tuple[list[DeadLetter], list[Effect]]:
-        """Return letters whose tasks are to run anew, in their next generation, and what forgets them."""
+        """Return the letters to retry, with their tasks in the next generation, and the effects that delete the letters."""
         known = [task for task in dict.fromkeys(tasks) if task in self._names]
         letters = [self._read(task) for task in known]
         return [msgspec.structs.replace(letter, task=_next(letter)) for letter in letters], self.drop(known)
@@ -92,7 +92,7 @@ class DeadLetterBox:
         return DeadLetters(letters=tuple(page), total=len(there))
 
     def written(self) -> None:
-        """Note that the shelf has all letters now."""
+        """Note that the spool has all letters now."""
         self._fresh.clear()
 
     def __len__(self) -> int:

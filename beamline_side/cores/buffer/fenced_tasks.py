@@ -1,11 +1,11 @@
 """Tasks that wait for a fence: another pipeline's results must be complete up to some index first.
 
 Theory: fences of one scan, pipeline and settings are reached in the order of their indexes, so only the lowest is asked for; an
-answer "complete to k" frees every task up to k, and a broken fence breaks all those behind it. A task with several needs waits
-for them one after the other.
+answer "complete to k" frees every task up to k, and a broken fence breaks all higher ones. A task with several needs waits for
+them one after the other.
 
-Clock policy: `now` is the caller's monotonic clock; questions are asked again as `session.Poll` says.
-Invariant: a held task stands in the queue of exactly one fence.
+Clock policy: `now` is the caller's monotonic clock; requests are sent again as `session.Poll` says.
+Invariant: a fenced task waits in the queue of exactly one fence.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from beamtide.session import Poll
 
 
 @dataclass(slots=True)
-class _Fence:
+class _FenceQueue:
     queue: list[tuple[int, int, TaskId, int]] = field(default_factory=list)
     poll: Poll = field(default_factory=Poll)
     asked: int = -1
@@ -29,13 +29,13 @@ class _Fence:
 
 @dataclass(slots=True)
 class FencedTasks:
-    """The held tasks of one buffer."""
+    """The fenced tasks of one buffer."""
 
     _held: dict[TaskId, OpenTask] = field(default_factory=dict)
-    _fences: dict[tuple[ScanId, PipelineName, Digest], _Fence] = field(default_factory=dict)
+    _fences: dict[tuple[ScanId, PipelineName, Digest], _FenceQueue] = field(default_factory=dict)
 
     def hold(self, open_task: OpenTask) -> list[Effect]:
-        """Hold a task until its needs are met; one that is held already changes nothing."""
+        """Hold a task until its needs are met; a task that is held already is ignored."""
         if open_task.task.id in self._held:
             return []
         self._queue(open_task, 0)
@@ -45,11 +45,11 @@ class FencedTasks:
         """Let a task wait for its need at `position`."""
         need = open_task.task.needs[position]
         self._held[open_task.task.id] = open_task
-        fence = self._fences.setdefault((open_task.task.scan, need.pipeline, need.settings), _Fence())
+        fence = self._fences.setdefault((open_task.task.scan, need.pipeline, need.settings), _FenceQueue())
         heapq.heappush(fence.queue, (need.upto, open_task.seq, open_task.task.id, position))
 
     def questions(self, now: Seconds) -> list[Effect]:
-        """Ask for each fence that stands first, when it is time to ask."""
+        """Ask for the lowest fence of each queue, when that is due."""
         effects: list[Effect] = []
         for (scan, pipeline, settings), fence in list(self._fences.items()):
             while fence.queue and fence.queue[0][2] not in self._held:
@@ -64,7 +64,7 @@ class FencedTasks:
         return effects
 
     def reached(self, answer: FenceReached | FencePending) -> list[OpenTask]:
-        """Take how far a pipeline is; return the tasks that may go now."""
+        """Note how far a pipeline is complete; return the tasks that may be leased now."""
         fence = self._fences.get((answer.scan, answer.need.pipeline, answer.need.settings))
         if fence is None:
             return []
@@ -81,7 +81,7 @@ class FencedTasks:
         return free
 
     def broken(self, answer: FenceBroken) -> list[OpenTask]:
-        """Return the tasks that can never go."""
+        """Return the tasks whose need can never be met."""
         fence = self._fences.get((answer.scan, answer.need.pipeline, answer.need.settings))
         if fence is None:
             return []
@@ -90,12 +90,12 @@ class FencedTasks:
         return [self._held.pop(task_id) for task_id in cancelled_tasks if task_id in self._held]
 
     def cancel(self, scan: ScanId, before: int) -> list[OpenTask]:
-        """Take out the tasks of a scan that stand before `before` in the journal."""
+        """Take out the tasks of a scan whose position in the journal is before `before`."""
         meant = [open_task for open_task in self._held.values() if open_task.task.scan == scan and open_task.seq < before]
         return [self._held.pop(open_task.task.id) for open_task in meant]
 
     def unreachable(self, now: Seconds) -> None:
-        """Ask again in a moment: the fence is not there."""
+        """Ask again in a moment: the fence service does not answer."""
         for fence in self._fences.values():
             fence.poll.rest(now, 1.0)
 
@@ -113,4 +113,4 @@ class FencedTasks:
     def check(self) -> None:
         """Raise if an invariant is broken."""
         queued = [task for fence in self._fences.values() for *_, task, _ in fence.queue if task in self._held]
-        assert len(queued) == len(self._held) == len(set(queued)), "a held task waits for no fence, or for two"
+        assert len(queued) == len(self._held) == len(set(queued)), "a fenced task waits for no fence, or for two"

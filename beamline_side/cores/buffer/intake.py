@@ -1,8 +1,8 @@
-"""Where a buffer's tasks come from: the distributor's journal, pulled with a cursor; verdicts go back the same way.
+"""The intake of a buffer: pulls the distributor's journal with a cursor; verdicts go back in the same requests.
 
-Theory: the cursor is the last entry on our disk. One question is under way; a newer one supersedes it, at the distributor
-too. Asking after the cursor confirms all before it, so entries that come twice are recognised by their number. A verdict is
-kept (`closings`) until the distributor names it, in its generation, as confirmed.
+Theory: the cursor is the last entry on our disk. One request is under way; a newer one replaces it, at the distributor too. A
+request after the cursor confirms all entries up to it, and entries that come twice are recognised by their number. A verdict is
+kept (`verdicts_to_distributor`) until the distributor names it, in its generation, as confirmed.
 
 Clock policy: `now` is the caller's monotonic clock; verdicts are reported at most every `PACE` seconds and again after
 `PATIENCE`. Invariants: the cursor never goes back; entries are taken in journal order without gaps.
@@ -20,7 +20,7 @@ from beamtide.session import Poll
 
 CREDIT = 1000
 REFILL = 500
-"""More is pulled when there is room for so many, so that a full buffer does not pull one by one."""
+"""The next pull waits for room for so many entries, so that a full buffer does not pull one by one."""
 PACE = 0.05
 PATIENCE = 2.0
 
@@ -32,7 +32,7 @@ class Intake:
     pipeline: PipelineName
     shelf: Shelf
     most: int = CREDIT
-    """Tasks that may wait in the buffer."""
+    """The most tasks that may wait in the buffer."""
     cursor: int = 0
     _poll: Poll = field(default_factory=Poll)
     _asked_credit: int = 0
@@ -45,7 +45,7 @@ class Intake:
         self.to_distributor = VerdictsToDistributor(self.shelf)
 
     def questions(self, now: Seconds, waiting: int) -> list[Effect]:
-        """Ask and report, if it is time to; `waiting` tasks have not been handed out."""
+        """Pull and report, if that is due; `waiting` tasks have not been leased."""
         credit = min(CREDIT, self.most - waiting) if waiting <= self.most - REFILL else 0
         report = bool(self.to_distributor) and now >= self._report_at
         due = report or self._poll.due(now)
@@ -62,7 +62,7 @@ class Intake:
         return [Send(link("distributor"), request), self._poll.asked(now)]
 
     def heard(self, answer: Pulled, now: Seconds) -> tuple[list[Entry], list[Effect]]:
-        """Take an answer; return the entries that are new, and what to write down."""
+        """Handle an answer; return the new entries, and the rows to keep."""
         effects: list[Effect] = []
         generations = answer.generations or (0,) * len(answer.confirmed)
         for task, generation in zip(answer.confirmed, generations, strict=False):
@@ -80,7 +80,7 @@ class Intake:
         return fresh, effects
 
     def refused(self, now: Seconds) -> list[WakeAt]:
-        """Ask again in a moment: the distributor is not there, or does not know us."""
+        """Ask again in a moment: the distributor does not answer, or does not know us."""
         self._report_at = now + 1.0
         return [self._poll.rest(now, 1.0)]
 

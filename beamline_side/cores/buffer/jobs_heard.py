@@ -1,12 +1,12 @@
-"""Which jobs have workers at this queue, and whom of them the autoscaler wants to stay.
+"""Which jobs have workers here, and which should stay.
 
-Theory: the autoscaler asks a long question: it is answered when the queue jumps, or when its wait is over. In it stands how many
-workers should stay although they are idle, and which jobs should leave at the task boundary. Both are soft state: without a new
-question they are forgotten after `BELIEVED` seconds, and workers leave when they are idle, as they would without an autoscaler.
-A worker whose job ends before a task is likely to be done (1.2 times the 95th percentile, and some margin) gets none.
+Theory: the autoscaler sends a long-poll request, which is answered when the queue grows quickly, or when its wait is over. The
+request says how many idle workers should stay, and which jobs should leave after their present tasks. Both are soft state:
+without a new request they are forgotten after `BELIEVED` seconds, and idle workers leave, as they would without an autoscaler. A
+worker gets no task if its job will probably end before the task is done (1.2 times the 95th percentile, and a margin).
 
 Clock policy: `now` is the caller's monotonic clock in seconds.
-Invariants: a job that leaves is never handed a task while that is believed; what is remembered is bounded.
+Invariants: a job that should leave gets no task while that request holds; the number of remembered jobs is bounded.
 """
 
 from collections import Counter, OrderedDict
@@ -21,7 +21,7 @@ from beamtide.messages.tasks import LeaseRequest, NoTask
 
 BELIEVED = 5.0
 HEARD = 30.0
-"""For so many seconds a job without a worker is still shown: it may have come and gone between two looks."""
+"""For so many seconds a job without a worker is still reported: it may have come and gone between two reports."""
 MOST_JOBS = 4096
 MARGIN = 5.0
 """Seconds for sending a result, beyond what a task usually takes."""
@@ -31,7 +31,7 @@ NOTHING = PipelineRequest()
 
 @dataclass(slots=True)
 class JobsHeard:
-    """The jobs of one queue, and the questions of the autoscaler."""
+    """The jobs of one buffer, and the requests of the autoscaler."""
 
     _heard: OrderedDict[str, tuple[float, StartStages | None]] = field(default_factory=OrderedDict)
     _wish: PipelineRequest = NOTHING
@@ -39,12 +39,12 @@ class JobsHeard:
     _questions: PendingRequests[Peer, PipelineRequest] = field(default_factory=PendingRequests)
 
     def asked(self, event: Heard, message: PipelineRequest, now: float) -> None:
-        """Take a question of the autoscaler."""
+        """Handle a request of the autoscaler."""
         self._wish, self._wished = message, now
         self._questions.add(event.peer, event, message, now, message.wait)
 
     def came(self, request: LeaseRequest, rates: Rates, now: float) -> NoTask | None:
-        """Note that a worker asks for a task; return what to say if it should get none."""
+        """Note that a worker asks for a task; return the answer if it should get none."""
         self._heard[request.job] = (now, request.stages)
         self._heard.move_to_end(request.job)
         while len(self._heard) > MOST_JOBS:
@@ -56,7 +56,7 @@ class JobsHeard:
         return None
 
     def idle(self, job: str, workers: int, now: float) -> NoTask:
-        """Return what a worker is told whose wait is over, while there are so many workers, itself included."""
+        """Return the answer to a worker whose wait is over; there are `workers` workers, itself included."""
         wish = self._believed(now)
         return NoTask(linger=FOR_EVER if workers <= wish.keep else wish.linger, leave=job in wish.leaving)
 
@@ -65,24 +65,24 @@ class JobsHeard:
         return job in self._believed(now).leaving
 
     def answerable(self, ready: int, now: float) -> list[Asker[PipelineRequest]]:
-        """Take out the autoscaler's questions that should be answered now."""
+        """Take out the autoscaler's requests that should be answered now."""
         jumped = [key for key, asker in self._questions.items() if ready > 2 * asker.message.ready]
         askers = [asker for key in jumped if (asker := self._questions.take(key))]
         return askers + [asker for _, asker in self._questions.expired(now)]
 
     def jobs(self, waiting: Iterable[str], leased: Mapping[str, int], now: float) -> dict[str, tuple[int, int]]:
-        """Return the workers of each job: those that wait (one entry each), and those that hold a task."""
+        """Return by job how many workers wait (`waiting`: the job of each), and how many hold a task."""
         while self._heard and next(iter(self._heard.values()))[0] < now - HEARD:
             self._heard.popitem(last=False)
         idle = Counter(waiting)
         return {job: (idle[job], leased.get(job, 0)) for job in {*self._heard, *idle, *leased}}
 
     def starts(self) -> dict[str, StartStages]:
-        """Return how jobs started that were heard a short while ago."""
+        """Return the start stages of the jobs heard of lately."""
         return {job: stages for job, (_, stages) in self._heard.items() if stages is not None}
 
     def wake(self) -> float | None:
-        """Return when a question is over."""
+        """Return when the next request is over."""
         return self._questions.wake()
 
     def _believed(self, now: float) -> PipelineRequest:

@@ -1,11 +1,11 @@
-"""The clock of leases: the caller's monotonic clock, without the time in which the buffer stood still.
+"""The clock of leases: the caller's monotonic clock, without the time in which the buffer was paused.
 
-Theory: who does not listen cannot know that somebody is silent. A buffer that was stopped for a minute (a debugger, a frozen
-virtual machine, a disk that hangs) comes back to a pile of beats, and the kernel may not have handed over even the first of
-them. So a gap between two events counts as `MOST` seconds and no more: every holder has the rest of its lease to be heard.
+Theory: a paused buffer missed heartbeats, so it must not count that time against leases. After a pause (a debugger, a frozen
+virtual machine, a disk that hangs) heartbeats may still wait in the network. So a gap between two events counts as `MOST` seconds
+at most: every worker keeps the rest of its lease to be heard.
 
-Clock policy: `now` is the caller's monotonic clock in seconds; the pump looks at the clock at least once a second.
-Invariant: lease time never runs faster than `now`, and stands still only when the buffer does.
+Clock policy: `now` is the caller's monotonic clock in seconds; the pump reads it at least once a second.
+Invariant: lease time never runs faster than `now`, and stands still only while the buffer is paused.
 """
 
 import math
@@ -18,7 +18,7 @@ MOST = 1.5
 
 @dataclass(slots=True)
 class LeaseClock:
-    """Counts the time in which the buffer listens."""
+    """Counts the time in which the buffer runs."""
 
     _last: float = math.inf
     _stood_still: float = 0.0
@@ -31,5 +31,5 @@ class LeaseClock:
         return Seconds(now - self._stood_still) if self._stood_still else now
 
     def when(self, time: float) -> float:
-        """Return when on the caller's clock a time for leases comes, if nothing stands still until then."""
+        """Return the time on the caller's clock for a lease time, if the buffer is not paused until then."""
         return time + self._stood_still

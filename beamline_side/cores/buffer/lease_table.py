@@ -1,16 +1,15 @@
-"""Who holds which task, until when.
+"""The lease table: which worker holds which task, and until when.
 
 A task is ready, or resting after a failure, or leased to one worker; it ends in exactly one verdict. The attempt number of a
-lease is its fencing token: it is on disk before the worker hears it, grows with every lease also over restarts, and whatever
-arrives with another one changes nothing. How a lease ends decides what follows: a result closes the task; a *fault* (the task
-raised) makes it rest 1, 2, 4, then 8 s; an *infra* loss (no beat, dead worker) puts it to the front at once; a *handback*
-does the same and counts for nothing. Losses on three different hosts are no accident of a host: together they count as a
-fault. Too many faults or losses and the task is abandoned, with the last reason and a dead letter.
+lease is its fencing token: it is on disk before the worker gets it, grows with every lease also over restarts, and a message with
+another one changes nothing. How a lease ends decides what follows: a result closes the task; a *fault* (the task raised) makes it
+rest 1, 2, 4, then 8 s; an *infra* loss (no heartbeat, dead worker) makes it ready at once; a *handback* does the same and is not
+counted. Losses on three different hosts are not the fault of a host: together they count as a fault. After too many faults or
+losses the task is abandoned, with the last reason and a dead letter.
 
 Clock policy: `now` is the caller's monotonic clock in seconds, and never goes back. A late `expire` delays a retry but never
-loses a task. After a restart all leases start anew, in full. All leases are equally long, so they end in the order in which they
-began or had their last beat.
-Every operation is O(log n), except cancelling a scan, which looks at every task once.
+loses a task. After a restart every lease gets its full time again. All leases are equally long, so they end in the order of their
+start or last heartbeat. Every operation is O(log n), except cancelling a scan, which looks at every task once.
 Invariants: each task is in exactly one state; counters stay below their limits while it is open.
 """
 
@@ -25,7 +24,7 @@ from beamtide.messages.base import ScanId, Seconds, TaskId
 from beamtide.messages.tasks import Cause, Outcome, Task, TaskFailed
 
 REMEMBERED = 8192
-"""How many ended attempts we remember, to answer a repeated report as we did the first time."""
+"""How many ended attempts are remembered, to answer a repeated report as the first time."""
 LONGEST_REST = 8.0
 MOST_LEFT = 8192
 """Characters of a traceback, and of standard error output, that are kept."""
@@ -44,18 +43,18 @@ class LeaseTable:
     _ready: dict[TaskId, float] = field(default_factory=dict)
     _queue: list[tuple[int, Key, TaskId]] = field(default_factory=list)
     _resting: list[tuple[float, TaskId]] = field(default_factory=list)
-    _leased: OrderedDict[TaskId, Hold] = field(default_factory=OrderedDict)  # the next to end comes first
+    _leased: OrderedDict[TaskId, Hold] = field(default_factory=OrderedDict)  # in the order in which they end
     _workers: dict[str, TaskId] = field(default_factory=dict)
     _restored: list[TaskId] = field(default_factory=list)
     _endings: OrderedDict[tuple[TaskId, int], bool] = field(default_factory=OrderedDict)
 
     def restore(self, open_task: OpenTask) -> None:
-        """Take a task of an earlier life; its lease starts anew when the clock is first known."""
+        """Restore a task from the spool after a restart; its lease gets its full time from the first event on."""
         self._open_tasks[open_task.task.id] = open_task
         self._restored.append(open_task.task.id)
 
     def submit(self, task: Task, seq: int, now: Seconds, attempt: int = 0) -> list[Change]:
-        """Take a task into the queue, after so many attempts; one that is known already changes nothing."""
+        """Take a task into the queue, after so many attempts; a task that is known already is ignored."""
         if task.id in self._open_tasks:
             return []
         open_task = OpenTask(task, seq, attempt)
@@ -64,13 +63,13 @@ class LeaseTable:
         return [open_task.row()]
 
     def first(self) -> tuple[int, Key] | None:
-        """Return what sorts the task that would be leased next; None if none is ready."""
+        """Return the sort key of the task that would be leased next; None if none is ready."""
         while self._queue and self._queue[0][2] not in self._ready:
             heapq.heappop(self._queue)  # cancelled while it waited
         return self._queue[0][:2] if self._queue else None
 
     def expire(self, now: Seconds) -> list[Change]:
-        """Give up leases that ran out, and wake tasks that have rested."""
+        """End the leases that have expired, and make tasks ready that have rested."""
         for task_id in self._restored:
             (self._hold if self._open_tasks[task_id].worker else self._enqueue)(self._open_tasks[task_id], now)
         self._restored.clear()
@@ -80,11 +79,11 @@ class LeaseTable:
                 self._enqueue(self._open_tasks[task_id], now)
         changes: list[Change] = []
         while (ends := self._next_end()) is not None and ends <= now:
-            changes += self._lost(self._open_tasks[next(iter(self._leased))], "infra", f"no beat for {self.ttl:g} s", now)
+            changes += self._lost(self._open_tasks[next(iter(self._leased))], "infra", f"no heartbeat for {self.ttl:g} s", now)
         return changes
 
     def lease(self, worker: str, now: Seconds, host: str = "", job: str = "", open_task: OpenTask | None = None) -> Leased:
-        """Hand a task to a worker of some host and job: `ticket`, which is ours from now on, or our first, if any is ready."""
+        """Lease a task to a worker of a host and job: `open_task`, which is ours from now on, or our first, if any is ready."""
         if open_task is None:
             if self.first() is None:
                 return ()
@@ -114,7 +113,7 @@ class LeaseTable:
         return self._close(self._open_tasks[task], outcome, "")
 
     def note(self, report: TaskFailed) -> None:
-        """Note what an attempt left behind, before it is ended; what an earlier one left stays if it left nothing."""
+        """Note traceback and stderr of an attempt before it is ended; those of an earlier one stay if it has none."""
         if self.holds(report.task, report.attempt):
             open_task = self._open_tasks[report.task]
             open_task.trace, open_task.stderr = (
@@ -131,12 +130,12 @@ class LeaseTable:
         return self._lost(self._open_tasks[task], cause, reason, now)
 
     def cancel(self, scan: ScanId, before: int, reason: str) -> list[Change]:
-        """Abandon the open tasks of a scan that stand before `before` in the journal, also those that are leased."""
+        """Abandon the open tasks of a scan before the position `before` in the journal, also those that are leased."""
         meant = [open_task for open_task in self._open_tasks.values() if open_task.task.scan == scan and open_task.seq < before]
         return [change for open_task in meant for change in self._close(open_task, "abandoned", reason)]
 
     def holds(self, task: TaskId, attempt: int) -> bool:
-        """Whether this attempt is the one that counts."""
+        """Whether this attempt is the current one."""
         return task in self._leased and self._open_tasks[task].attempt == attempt
 
     def knows(self, task: TaskId) -> bool:
@@ -148,7 +147,7 @@ class LeaseTable:
         return self._leased[task].granted
 
     def lease_of(self, worker: str) -> Grant | None:
-        """Return the lease that a worker has, for one that asks again because it never heard of it."""
+        """Return the lease that a worker holds, for a worker that asks again because it never received it."""
         open_task = self._open_tasks[self._workers[worker]] if worker in self._workers else None
         return Grant(worker, open_task.task, open_task.attempt) if open_task else None
 
@@ -159,17 +158,17 @@ class LeaseTable:
 
     @property
     def ready(self) -> int:
-        """Tasks that a worker could have now."""
+        """Tasks that can be leased now."""
         return len(self._ready)
 
     @property
     def waiting(self) -> int:
-        """Tasks that nobody holds: ready, or resting."""
+        """Tasks that are not leased: ready, or resting."""
         return len(self._open_tasks) - len(self._leased)
 
     @property
     def leased(self) -> int:
-        """Tasks that a worker holds."""
+        """Tasks that are leased."""
         return len(self._leased)
 
     def leased_by_job(self) -> dict[str, int]:
@@ -177,23 +176,23 @@ class LeaseTable:
         return Counter(self._open_tasks[task].job for task in self._leased)
 
     def oldest_wait(self, now: Seconds) -> float:
-        """Return for how long the first of the ready tasks has been ready."""
+        """Return for how long the first ready task has been ready."""
         return max(0.0, now - next(iter(self._ready.values()), now))
 
     def why(self, more: int) -> str:
-        """Return why no task is worked on, when `more` tasks wait that we do not know of."""
+        """Return why no task is leased, when `more` tasks wait in the backlog."""
         if self._leased:
             return ""
         if count := len(self._ready) + more:
             return f"{count} task{'s wait' if count > 1 else ' waits'} and no worker is there"
-        return f"{self.waiting} failed tasks rest before they are tried again" if self.waiting else ""
+        return f"{self.waiting} failed tasks rest before their next attempt" if self.waiting else ""
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
         resting = {task for _, task in self._resting if task in self._open_tasks}
         states = [set(self._ready), set(self._leased), resting, set(self._restored)]
         assert sum(map(len, states)) == len(self._open_tasks) == len(set().union(*states)), "a task is nowhere, or in two states"
-        assert self._ready.keys() <= {task for *_, task in self._queue}, "a ready task will never be handed out"
+        assert self._ready.keys() <= {task for *_, task in self._queue}, "a ready task will never be leased"
         ends = [hold.expires for hold in self._leased.values()]
         assert ends == sorted(ends), "a lease that ends late"
         assert set(self._workers.values()) == set(self._leased), "a worker and its lease do not know each other"

@@ -1,4 +1,4 @@
-"""An open task as the spool keeps it, and what may happen to it: it is granted to a worker, or it gets its verdict."""
+"""An open task as the spool keeps it, and its two changes: it is granted to a worker, or it gets its verdict."""
 
 from typing import TypeAlias
 
@@ -14,10 +14,10 @@ GUILTY = 3
 
 
 class OpenTask(msgspec.Struct, array_like=True):
-    """An open task and what happened to it: what the spool keeps. `worker` is "" while nobody holds it.
+    """An open task and its history: a row of the spool. `worker` is "" while it is not leased.
 
-    `hosts` lost it since the last time that such losses counted as a fault; the last six fields are what is left of the last
-    attempt that ended badly.
+    `hosts` are those where it was lost since such losses counted as a fault last; the last six fields describe the last attempt
+    that failed or was lost.
     """
 
     task: Task
@@ -39,11 +39,11 @@ class OpenTask(msgspec.Struct, array_like=True):
         return Keep(TABLE, self.task.id, _encode(self))
 
     def over(self, reason: str) -> "list[Change]":
-        """Return what ends it before anyone held it."""
+        """Return its verdict "abandoned", before it was ever leased."""
         return [Forget(TABLE, self.task.id), Verdict(self.task, self.attempt, "abandoned", reason)]
 
     def letter(self, reason: str) -> DeadLetter:
-        """Return what is kept of it when it is given up."""
+        """Return its dead letter."""
         return DeadLetter(
             task=self.task,
             seq=self.seq,
@@ -69,14 +69,14 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct):
-    """When a lease began, and when it ends if nothing is heard."""
+    """When a lease began, and when it ends without a heartbeat."""
 
     granted: float
     expires: float
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`task` is over; with a `letter` if it was given up because it failed or was lost too often."""
+    """`task` has its verdict; with a `letter` if it was abandoned because it failed or was lost too often."""
 
     task: Task
     attempt: int

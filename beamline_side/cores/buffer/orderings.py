@@ -1,6 +1,6 @@
-"""In which order a buffer hands out its tasks: three orderings, each a key that sorts the next task first.
+"""The order in which a buffer leases its tasks: three orderings, each a key that sorts the next task first.
 
-A key is made from the task and its place in the pipeline's journal, so that it is the same after a restart.
+A key is made from the task and its position in the pipeline's journal, so that it is the same after a restart.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def fifo(_: Task, seq: int) -> Key:
 
 
 def lifo(_: Task, seq: int) -> Key:
-    """Newest first: what is measured now is seen now, the backlog later."""
+    """Newest first: what is measured now is processed now, the backlog later."""
     return (0, -seq)
 
 

@@ -1,4 +1,4 @@
-"""How fast tasks come and go: what the scaling law reads from a buffer. Time is the caller's monotonic clock in seconds."""
+"""Arrival rate and service times of a buffer, for the scaling law. Time is the caller's monotonic clock in seconds."""
 
 import math
 from collections import deque
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 WINDOW = 30.0
 SHORTEST = 5.0
 PLAIN = 20
-"""So many samples have a plain mean, from then on the weight of a sample is one in as many."""
+"""The first so many samples give a plain mean; after that each new sample counts with weight 1 / PLAIN."""
 SAMPLES = 100
 
 
@@ -29,7 +29,7 @@ class Rates:
             self._arrivals.append((now, count))
 
     def served(self, seconds: float) -> None:
-        """Note how long one task took from lease to verdict; what is no time at all (NaN) would stay in the mean for ever."""
+        """Note how long one task took from lease to verdict; NaN is ignored, because it would stay in the mean for ever."""
         if not 0.0 <= seconds < math.inf:
             return
         if self._count < PLAIN:
@@ -38,7 +38,7 @@ class Rates:
         self._last.append(seconds)
 
     def percentile(self, percent: float) -> float:
-        """Return how long at most that many percent of the last tasks took; 0 while none is known."""
+        """Return a percentile of the service times of the last tasks; 0 while none is known."""
         ordered = sorted(self._last)
         return ordered[int(percent / 100 * (len(ordered) - 1) + 0.5)] if ordered else 0.0
 

@@ -1,9 +1,9 @@
-"""What follows when a task of a buffer is over: who is told, and what is kept.
+"""What happens when a task of a buffer gets its verdict: which component is told, and which rows are kept.
 
-Theory: every verdict goes to the distributor (`intake`); an abandoned one to the sorter too (`verdict_outbox`), because nobody
-else would tell it; a task that failed too often stays as a dead letter (`dead_letters`). Should the sorter have its result all
-the same, then that is the verdict, told as one of the next generation, for which the first gives way. No clock.
-Invariant: each change of a ticket leaves as rows and messages of one batch, or not at all.
+Theory: every verdict goes to the distributor (`intake`); an abandoned one to the sorter too (`verdicts_to_sorter`), because no
+other component would tell it; a task that failed too often stays as a dead letter (`dead_letters`). If the sorter has its result
+nevertheless, that is the verdict; it is reported as the next generation and replaces the first. No clock.
+Invariant: each change of an open task leaves as rows and messages of one batch, or not at all.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from beamtide.messages.tasks import Closed
 
 @dataclass(slots=True)
 class Verdicts:
-    """Where verdicts go."""
+    """The three destinations of verdicts."""
 
     intake: Intake
     letters: DeadLetterBox
@@ -31,7 +31,7 @@ class Verdicts:
     abandoned: int = 0
 
     def settle(self, changes: Iterable[Change]) -> list[Effect]:
-        """Return the rows and messages of some changes; grants are somebody else's."""
+        """Return the rows and messages of some changes; grants are handled elsewhere."""
         effects: list[Effect] = []
         for change in changes:
             if isinstance(change, Verdict):
@@ -41,15 +41,15 @@ class Verdicts:
         return effects
 
     def abandon(self, open_tasks: Iterable[OpenTask], reason: str) -> list[Effect]:
-        """End tasks that nobody holds."""
+        """End tasks that are not leased."""
         return self.settle([change for open_task in open_tasks for change in open_task.over(reason)])
 
     def retried(self, letters: Iterable[DeadLetter]) -> list[Effect]:
-        """Take back what was not told of tasks that will have another verdict."""
+        """Withdraw unsent verdicts of tasks that are retried and will get another one."""
         return [effect for letter in letters for effect in self.to_sorter.forget(letter.task.id)]
 
     def heard(self, answer: Ok | Refused | StoredBefore) -> list[Effect]:
-        """Take the sorter's answer to an abandoned verdict."""
+        """Handle the sorter's answer to an abandoned verdict."""
         if not isinstance(answer, StoredBefore):
             return self.to_sorter.heard(answer)
         if (given_up := self.to_sorter.generation(answer.task)) is None:

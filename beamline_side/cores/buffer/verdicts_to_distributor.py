@@ -1,11 +1,11 @@
 """Verdicts that the distributor has not confirmed, in pages: one row of the spool holds up to fifteen of them.
 
-Theory: a row for each would be two more writes for every task of the queue, and verdicts come and go together anyway. The
-youngest page is kept again with each verdict that joins it, which costs one write for all that come in one batch. A page goes
-when the newest verdict of each task in it was confirmed. So a restart may find some that were confirmed before: the distributor
-is told them once more, and that changes nothing.
+Theory: a row for each verdict would cost two more writes for every task, and verdicts come and are confirmed together anyway. The
+newest page is written again with each verdict that is added, which costs one write for all verdicts of one batch. A page is
+deleted when the newest verdict of each task in it was confirmed. So a restart may find verdicts that were confirmed before: they
+are reported to the distributor once more, which changes nothing.
 
-No clock. Invariant: each verdict stands in the last of the pages that are noted for its task, and those are on the shelf.
+No clock. Invariant: each verdict is in the last page that is noted for its task, and those pages are in the spool.
 """
 
 import itertools
@@ -20,10 +20,10 @@ from beamtide.messages.tasks import Closed
 
 TABLE = "closed"
 FULL = 15
-"""Verdicts of one page: what an array of msgpack may hold whose header is one byte. So a page is a header and its verdicts."""
+"""Verdicts of one page: a msgpack array of up to 15 items has a header of one byte, so a page is a header and its verdicts."""
 ARRAY = 0x90
 LONG = 4096
-"""Bytes after which a page is full, too: reasons may be long."""
+"""A page is also full after so many bytes: reasons may be long."""
 REPORT = 1000
 """Verdicts in one report."""
 LARGEST_REPORT = 512 << 10
@@ -59,7 +59,7 @@ class VerdictsToDistributor:
                 self._enter(verdict)
 
     def add(self, verdict: Closed) -> list[Effect]:
-        """Take a verdict; it takes the place of that of an earlier generation."""
+        """Add a verdict; it replaces that of an earlier generation."""
         if self._count == FULL or len(self._body) > LONG:
             self._page, self._body, self._count = self._page + 1, b"", 0
         self._enter(verdict)
@@ -68,7 +68,7 @@ class VerdictsToDistributor:
         return [Keep(TABLE, key_of(self._page), (ARRAY | self._count).to_bytes() + self._body)]
 
     def confirm(self, task: TaskId, generation: int) -> list[Effect]:
-        """Drop the verdict that the distributor has on its disk, unless it has another generation's."""
+        """Drop a verdict that the distributor has on its disk, unless that is of another generation."""
         verdict = self._verdicts.get(task)
         if verdict is None or verdict.generation != generation:
             return []
@@ -88,7 +88,7 @@ class VerdictsToDistributor:
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        assert self._verdicts.keys() == self._pages.keys(), "a verdict stands in no page"
+        assert self._verdicts.keys() == self._pages.keys(), "a verdict is in no page"
         for task, verdict in self._verdicts.items():
             page = verdicts_of(self.shelf.read(TABLE, key_of(self._pages[task][-1])))
             assert verdict in page, f"{task} is not in its page"
@@ -102,7 +102,7 @@ class VerdictsToDistributor:
         self._left[page] = self._left.get(page, 0) + 1
 
     def _leave(self, page: int) -> list[Effect]:
-        """Strike a verdict out of a page; when it was the last, the page goes, and no verdict joins it any more."""
+        """Remove a verdict from a page; after the last one the page is deleted and gets no new verdicts."""
         self._left[page] -= 1
         if self._left[page]:
             return []
@@ -113,5 +113,5 @@ class VerdictsToDistributor:
 
 
 def key_of(page: int) -> str:
-    """Return the key of a page's row, in whose order pages are read."""
+    """Return the key of a page's row; pages are read in the order of these keys."""
     return f"{page:012d}"

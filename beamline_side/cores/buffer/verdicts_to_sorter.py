@@ -1,9 +1,9 @@
-"""Abandoned verdicts on their way to the sorter, so that no index is ever waited for in vain.
+"""Abandoned verdicts on their way to the sorter, so that it never waits for an index in vain.
 
-Theory: a verdict is a row of the spool until the sorter answers `Ok(note=task id)`. A few travel at once; one that stays
-unanswered is sent again, which is harmless: the sorter keeps the first verdict of a task's generation. The verdict of a later
-generation (a retry that failed again) takes the place of the one before; a late answer to that may take it away, which costs
-no more than the newer reason. A task that is retried will have another verdict: the one before need not be told any more.
+Theory: a verdict is a row of the spool until the sorter answers `Ok(note=task id)`. A few are sent at a time; one without an
+answer is sent again, which is harmless: the sorter keeps the first verdict of a task's generation. The verdict of a later
+generation (a retry that failed again) replaces the one before; a late answer to the earlier one may remove it, which loses only
+the newer reason. A task that is retried will get another verdict: the one before need not be sent any more.
 
 Clock policy: `now` is the caller's monotonic clock. Invariant: every row is either unsent or under way.
 """
@@ -54,18 +54,18 @@ class VerdictsToSorter:
             self._under_way[task_id] = now + PATIENCE
             fresh = self._fresh.get(task_id)
             effects.append(Send(link("sorter"), fresh or codec.unpack(self.shelf.read(TABLE, task_id)).message))
-        self._fresh.clear()  # with the next event the shelf has them
+        self._fresh.clear()  # with the next event the spool has them
         return effects
 
     def heard(self, answer: Ok | Refused) -> list[Effect]:
-        """Take the sorter's answer."""
+        """Handle the sorter's answer."""
         if isinstance(answer, Refused):
             self._complaint = answer.reason
             return []
         return self.forget(TaskId(answer.note))
 
     def generation(self, task_id: TaskId) -> int | None:
-        """Return in which generation a task was given up whose verdict waits here; None if none does."""
+        """Return the generation of the verdict of a task that waits here; None if none does."""
         if task_id not in self._under_way and task_id not in self._unsent:
             return None
         request = codec.unpack(self.shelf.read(TABLE, task_id)).message
@@ -73,7 +73,7 @@ class VerdictsToSorter:
         return request.task.generation
 
     def forget(self, task_id: TaskId) -> list[Effect]:
-        """Take a verdict out: the sorter has it, or it does not count any more."""
+        """Remove a verdict: the sorter has it, or it does not count any more."""
         if self._under_way.pop(task_id, None) is None:
             if task_id not in self._unsent:
                 return []
@@ -82,7 +82,7 @@ class VerdictsToSorter:
         return [Forget(TABLE, task_id)]
 
     def unreachable(self, now: Seconds) -> None:
-        """Send all again in a moment: the sorter is not there."""
+        """Send all again in a moment: the sorter does not answer."""
         self._under_way = dict.fromkeys(self._under_way, now + 1.0)
 
     def wake(self) -> float | None:
@@ -93,7 +93,7 @@ class VerdictsToSorter:
         return len(self._unsent) + len(self._under_way)
 
     def why(self) -> str:
-        """Return why verdicts do not get through."""
+        """Return why the sorter does not take verdicts."""
         return f"the sorter refuses {len(self)} abandoned verdicts: {self._complaint}" if self._complaint and len(self) else ""
 
     def _pop_oldest(self) -> TaskId:

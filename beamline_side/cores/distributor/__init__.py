@@ -1,1 +1,1 @@
-"""The task distributor: takes tasks in once, keeps them, and sends each to the buffer of its pipeline."""
+"""The task distributor: accepts each task once, keeps it, and sends it to the buffer of its pipeline."""

@@ -8,7 +8,7 @@ import msgspec
 from beamtide.messages.tasks import InputFile, Task
 
 WHOLE = (
-    "the task of the whole scan came when other indexes had tasks of their own, with these settings: process the scan anew with "
+    "the task of the whole scan came when other indexes had tasks of their own, with these settings: reprocess the scan with "
     "frames_per_task as it was, or with other settings"
 )
 

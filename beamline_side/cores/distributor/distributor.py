@@ -1,13 +1,14 @@
-"""The one entry for tasks: accepted once, kept until the pipeline's buffer has them, counted until each has its verdict.
+"""The task distributor's core: accepts tasks once, keeps them until the pipeline's buffer has them, and counts their verdicts.
 
-Theory: each pipeline has a journal of entries 1, 2, 3 …; its buffer reads it with a cursor, and asking after entry n says that
-all up to n are on the buffer's disk, so they are dropped here. Only two numbers per pipeline are in memory; entries and the
-table of known tasks (for a task submitted twice, open or closed) are read from the spool when they are needed, so a million
-waiting tasks cost nothing but disk, and a restart is instant. Buffers report verdicts; each is counted once.
+Theory: each pipeline has a journal of entries 1, 2, 3 …; its buffer reads it with a cursor. A request for entries after n says
+that all up to n are on the buffer's disk, so they are deleted here. Memory holds two numbers per pipeline; entries and the table
+of known tasks (to recognise a task that is submitted twice) are read from the spool when they are needed, so a million waiting
+tasks need only disk space, and a restart is fast. Buffers report verdicts; each is counted once.
 
-Clock policy: `now` is the monotonic clock in seconds; a question waits at most as long as its asker said.
 An index of a product has one task: of a task that overlaps with others (the blocks of a scan were cut in another way before) only
 the indexes that have none are taken.
+
+Clock policy: `now` is the monotonic clock in seconds; a request waits at most as long as it says.
 Invariants: the journal holds exactly the entries passed < seq <= last; a tally never counts more verdicts than tasks.
 """
 
@@ -36,11 +37,11 @@ from beamtide.messages.tasks import (
 
 LONGEST_ID = 512
 ROW = 2048
-"""Bytes on the disk that a task takes, about."""
+"""About so many bytes on the disk per task."""
 SOFT = 0.8
 """The share of `backlog` (bytes) up to which new tasks are accepted."""
 RETRY = 2.0
-"""Seconds after which somebody may try again to submit what found no room."""
+"""Seconds after which a client may repeat a submission that found no room."""
 
 
 class DistributorMachine:
@@ -67,12 +68,12 @@ class DistributorMachine:
         return [*effects, WakeAt(Seconds(min(wakes)))] if wakes else effects
 
     def progress(self) -> dict[str, float]:
-        """Return the numbers to show in the topology."""
+        """Return the numbers that `beamtide topology` shows."""
         queued = {f"queued.{name}": float(len(task_log)) for name, task_log in self._journals.items()}
         return {**self._tallies.progress(), **queued}
 
     def why(self) -> str:
-        """Return why nothing moves."""
+        """Return why tasks wait."""
         waiting = [name for name, task_log in self._journals.items() if len(task_log)]
         silent = ", ".join(name for name in waiting if name not in self._credits)
         full = ", ".join(name for name in waiting if self._credits.get(name) == 0)
@@ -150,7 +151,7 @@ class DistributorMachine:
         return [*effects, Send(event.peer, Ok(), event.id)]
 
     def _serve(self, now: Seconds) -> list[Effect]:
-        """Answer whoever waits for what there is now, or has waited long enough."""
+        """Answer the requests for which there is something now, or whose wait is over."""
         pulls, watchers = self._pulls.expired(now), self._watchers.expired(now)
         for name, pull in self._pulls.items():
             if self._journals[name].has_news(pull.message.credit):

@@ -1,8 +1,8 @@
-"""Which indexes of a product have results, kept in blocks: what is left of tasks that are over.
+"""Which indexes of a product have results, kept in blocks: all that remains of finished tasks.
 
-Theory: a finished task needs no row of its own: that its range is covered is enough to know it again. Ranges that touch become
-one, so a product that is done costs a row of a few bytes for `BLOCK` indexes, whatever the number of its tasks, and one that is
-done in random order costs no more than its rows did. Only the blocks that a batch touches are read and written.
+Theory: a finished task needs no row of its own: that its range is finished is enough to recognise it. Ranges that touch are
+merged, so a finished product costs a row of a few bytes per `BLOCK` indexes, whatever the number of its tasks; one that finishes
+in random order never costs more than a row per task. Only the blocks that a batch touches are read and written.
 
 No clock. Invariant: the ranges of a block are disjoint, do not touch, and are in order.
 """
@@ -23,7 +23,7 @@ _decode = msgspec.msgpack.Decoder(list[Range]).decode
 
 @dataclass(slots=True)
 class FinishedRanges:
-    """The indexes that are covered, by product (a name of the caller's)."""
+    """The indexes that are finished, by product (the caller's name for it)."""
 
     shelf: Shelf
     table: str = TABLE
@@ -34,14 +34,14 @@ class FinishedRanges:
         return merged(one for covered, piece in pieces for one in remaining([piece], covered))
 
     def holds(self, product: str, start: int, stop: int) -> bool:
-        """Whether all of `[start, stop)` is covered."""
+        """Whether all of `[start, stop)` is finished."""
         return all(
             any(first <= start and stop <= last for first, last in self._block(product, block))
             for block, start, stop in _pieces(start, stop)
         )
 
     def add(self, ranges: Iterable[tuple[str, int, int]]) -> list[Effect]:
-        """Cover ranges of products; return what to write down."""
+        """Add finished ranges; return the rows to keep."""
         touched: dict[tuple[str, int], list[Range]] = {}
         for product, start, stop in ranges:
             for block, first, last in _pieces(start, stop):

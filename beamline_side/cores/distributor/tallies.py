@@ -1,9 +1,9 @@
 """How many tasks of each product were submitted, and how many have which verdict.
 
 Theory: a table of known tasks in the spool makes submitting and closing idempotent. A task that is over and will not be retried
-is known by its indexes alone (`covered`), so the table holds what is open or was abandoned, and stays small however long a
-beamtime is. A tally per (scan, pipeline, settings) is kept in memory and on disk. `version` grows with every change, also over
-restarts, and each scan remembers its last one. A task that was abandoned and retried is counted anew when its next generation
+is known by its indexes alone (`finished_ranges`), so the table holds what is open or was abandoned, and stays small however long
+a beamtime is. A tally per (scan, pipeline, settings) is kept in memory and on disk. `version` grows with every change, also over
+restarts, and each scan remembers its last one. A task that was abandoned and retried is counted again when its next generation
 has a verdict; older generations change nothing.
 No clock. Invariant: verdicts never outnumber tasks.
 """
@@ -21,7 +21,7 @@ from beamtide.messages.tasks import Closed, Tally, Task, TaskStatus
 REASONS = 20
 
 
-class Known(msgspec.Struct, frozen=True, array_like=True):
+class KnownTask(msgspec.Struct, frozen=True, array_like=True):
     """A task that was submitted and is open, or was abandoned."""
 
     scan: ScanId
@@ -55,7 +55,7 @@ class Tallies:
             self._versions[tally.scan] = self.version
 
     def knows(self, task: Task) -> bool:
-        """Whether a task was submitted before, or others that covered its indexes with results."""
+        """Whether a task was submitted before, or its indexes have results of other tasks."""
         product = "/".join((task.scan, task.pipeline, task.settings))
         return self._known(task.id) is not None or self._finished.holds(product, task.start, task.stop)
 
@@ -71,7 +71,7 @@ class Tallies:
         for task in tasks:
             key = (task.scan, task.pipeline, task.settings)
             counts[key] = counts.get(key, 0) + 1
-            effects.append(Keep("known", task.id, msgspec.msgpack.encode(Known(*key, task.start, task.stop))))
+            effects.append(Keep("known", task.id, msgspec.msgpack.encode(KnownTask(*key, task.start, task.stop))))
         for key, count in counts.items():
             tally = self._tallies.get(key) or _empty(key)
             self._tallies[key] = msgspec.structs.replace(tally, submitted=tally.submitted + count)
@@ -108,7 +108,7 @@ class Tallies:
         return (self._versions.get(scan, -1) if scan else self.version) > version
 
     def open_pipelines(self, scan: ScanId) -> set[PipelineName]:
-        """Return the pipelines that have open tasks of a scan, or may have: abandoned ones may be retried just now."""
+        """Return the pipelines with open tasks of a scan, or abandoned ones, which may be retried at this moment."""
         found = (tally for tally in self._tallies.values() if tally.scan == scan)
         return {tally.pipeline for tally in found if _open(tally) or tally.abandoned}
 
@@ -121,9 +121,9 @@ class Tallies:
         """Raise if an invariant is broken."""
         assert all(_open(tally) >= 0 for tally in self._tallies.values()), "more verdicts than tasks"
 
-    def _known(self, task: TaskId) -> Known | None:
+    def _known(self, task: TaskId) -> KnownTask | None:
         try:
-            return msgspec.msgpack.decode(self.shelf.read("known", task), type=Known)
+            return msgspec.msgpack.decode(self.shelf.read("known", task), type=KnownTask)
         except KeyError:
             return None
 
@@ -144,21 +144,21 @@ def _open(tally: Tally) -> int:
     return tally.submitted - tally.results - tally.empty - tally.abandoned
 
 
-def _is_news(known: Known, verdict: Closed) -> bool:
+def _is_news(known: KnownTask, verdict: Closed) -> bool:
     return not known.outcome or (known.outcome == "abandoned" and verdict.generation > known.generation)
 
 
-def _uncounted(tally: Tally, known: Known) -> Tally:
-    """Take back an abandoned task that was retried, and its reason."""
+def _uncounted(tally: Tally, known: KnownTask) -> Tally:
+    """Uncount an abandoned task that was retried, and remove its reason."""
     reasons = tuple(reason for reason in tally.reasons if not reason.startswith(_range(known)))
     return msgspec.structs.replace(tally, abandoned=tally.abandoned - 1, reasons=reasons)
 
 
-def _range(known: Known) -> str:
+def _range(known: KnownTask) -> str:
     return f"indexes {known.start} to {known.stop - 1}: "
 
 
-def _count(tally: Tally, known: Known, verdict: Closed) -> Tally:
+def _count(tally: Tally, known: KnownTask, verdict: Closed) -> Tally:
     match verdict.outcome:
         case "result":
             return msgspec.structs.replace(tally, results=tally.results + 1)

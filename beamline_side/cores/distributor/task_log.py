@@ -1,7 +1,7 @@
 """The journal of one pipeline: entries 1, 2, 3 … that its buffer reads with a cursor.
 
-Theory: the entries `passed < seq <= last` are rows of the spool, read when they are asked for; in memory are two numbers, and
-the few cancellations among the entries, which are shown ahead of their turn. No clock.
+Theory: the entries `passed < seq <= last` are rows of the spool, read when they are asked for; memory holds two numbers, and the
+few cancellations among the entries, which are announced before their turn. No clock.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class TaskLog:
                 self._ahead[entry.seq] = entry
 
     def append(self, event: Task | Cancelled) -> list[Effect]:
-        """Write an entry."""
+        """Append an entry."""
         self.last += 1
         task, cancelled = (event, None) if isinstance(event, Task) else (None, event)
         entry = Entry(seq=self.last, task=task, cancelled=cancelled)
@@ -52,7 +52,7 @@ class TaskLog:
         return effects
 
     def confirm(self, after: int) -> list[Effect]:
-        """Drop what the buffer has on its disk; a cursor beyond our end means that we lost our disk, and we go on from there."""
+        """Delete what the buffer has on its disk; a cursor beyond our end means that our disk was lost: continue from there."""
         if after <= self.passed:
             return []
         effects: list[Effect] = []
@@ -81,7 +81,7 @@ class TaskLog:
         return Pulled(pipeline=self.pipeline, entries=tuple(entries), ahead=tuple(self._ahead.values()))
 
     def written(self) -> None:
-        """Note that the shelf has all entries now."""
+        """Note that the spool has all entries now."""
         self._fresh.clear()
 
     def __len__(self) -> int:

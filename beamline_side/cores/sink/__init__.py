@@ -1,1 +1,1 @@
-"""The sink: which results a product has, who asks for them, and what may be let go."""
+"""The sink: keeps the results of all products, answers requests for them, and deletes those that are in files."""

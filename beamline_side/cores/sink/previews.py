@@ -1,10 +1,10 @@
-"""A sink that also shows what is not finished: the newest preview of each scan and pipeline.
+"""The sink with previews: it also keeps the newest preview of each scan and pipeline.
 
-Theory: previews are for eyes. They are kept in memory only, the newest takes the place of the one before, an older attempt's is
-dropped, and the result ends them. Everything else goes to the sink as it came.
+Theory: previews are only for display. They are kept in memory, the newest replaces the one before, those of older attempts are
+dropped, and the result deletes them. All other events go to the sink unchanged.
 
 Clock policy: none of its own.
-Invariants: at most `MOST` previews of at most `MOST_BYTES` each are kept, the least recently told goes first.
+Invariants: at most `MOST` previews of at most `MOST_BYTES` each are kept; the least recently updated is dropped first.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ Key = tuple[ScanId, PipelineName]
 
 @dataclass(slots=True)
 class SinkWithPreviews:
-    """The sink, and what is shown beside it."""
+    """The sink, and the previews beside it."""
 
     sink: SinkMachine
     _shown: dict[Key, tuple[int, PreviewTold, Arrays]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class SinkWithPreviews:
         return self.sink.progress()
 
     def why(self) -> str:
-        """Return why the sink does not move."""
+        """Return why the sink waits."""
         return self.sink.why()
 
     def check(self) -> None:
@@ -57,7 +57,7 @@ class SinkWithPreviews:
     def _told(self, told: PreviewTold, arrays: Arrays) -> Message:
         size = sum(array.nbytes for array in arrays.values())
         if size > MOST_BYTES:
-            return Refused(reason=f"a preview of {size >> 20} MiB; at most {MOST_BYTES >> 20} MiB are shown")
+            return Refused(reason=f"a preview of {size >> 20} MiB; at most {MOST_BYTES >> 20} MiB are kept")
         key = told.product.scan, told.product.pipeline
         before = self._shown.get(key)
         if before is None or before[1].product != told.product or before[1].attempt <= told.attempt:

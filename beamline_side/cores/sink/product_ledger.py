@@ -1,9 +1,9 @@
-"""What is known of one product: its results by first index, its datasets, and how far it is complete.
+"""The ledger of one product: its results by first index, its datasets, and how far it is complete.
 
 Theory: facts are records, one per task; everything reported (complete watermark, holes, state) is derived from them. A dataset
 keeps the shape and type of its first part; a part that differs makes its result a hole with a reason, never a crash.
-A record without a result gives way to one of a higher generation for the same range; `corrections` grows with each.
-When the results stand in files they may be let go: then `filed`, what was reported last, is all that is left.
+A record without a result is replaced by one of a higher generation for the same range; `corrections` counts these. When the
+results are in files they may be deleted: then only `filed`, the state reported last, is left.
 Clock policy: none. Invariants: records do not overlap; `complete` is the end of the contiguous run from index 0.
 """
 
@@ -41,7 +41,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.product.key}/{self.start:012d}"
 
     def gives_way_to(self, task: Task) -> bool:
-        """Whether a task's verdict corrects this one."""
+        """Whether a task's verdict replaces this record."""
         same = (self.start, self.stop) == (task.start, task.stop)
         return same and self.outcome == "abandoned" and task.generation > self.generation
 
@@ -74,14 +74,14 @@ class ProductLedger:
     corrections: int = 0
     """The sum of all generations."""
     bytes: int = 0
-    """What the results take, in about so many bytes on disk."""
+    """About how many bytes the results take on disk."""
     filed: ProductState | None = None
     _records: dict[int, Record] = field(default_factory=dict)
     _starts: list[int] = field(default_factory=list)
     _without: int = 0
     """How many records have no result."""
     _gone: list[int] = field(default_factory=list)
-    """Where the records without a result begin, or with one that has holes."""
+    """The first indexes of the records without a result, or with one that has holes."""
 
     def add(self, record: Record) -> None:
         """Take a new record, or one that corrects a hole."""
@@ -102,13 +102,13 @@ class ProductLedger:
 
     @classmethod
     def of_files(cls, state: ProductState) -> Self:
-        """Return the ledger of a product whose results were let go."""
+        """Return the ledger of a product whose results were deleted."""
         ledger = cls(state.product, state.modality, version=state.version, complete=state.complete, filed=state)
         ledger.corrections = state.corrections
         return ledger
 
     def let_go(self) -> list[str]:
-        """Keep nothing but the state; return the keys of what need not be kept any more."""
+        """Keep only the state; return the keys of the rows to delete."""
         self.filed = msgspec.structs.replace(self.state(), filed=True)
         self.bytes = 0
         keys = [self._records[start].key for start in self._starts]
@@ -127,7 +127,7 @@ class ProductLedger:
         return record.outcome if record is not None and record.stop == stop else ""
 
     def keeps(self, start: int, stop: int) -> bool:
-        """Whether a range is there for good: not missing, and not a hole of exactly this range, which may be corrected."""
+        """Whether a range is final: not missing, and not a hole of exactly this range, which may be corrected."""
         if self.filed is not None:
             return stop <= self.complete
         there = self.between(start, stop)
@@ -135,7 +135,7 @@ class ProductLedger:
         return bool(there) and not hole
 
     def next_start(self, start: int) -> int:
-        """Return where the first record at or after an index begins, or will begin."""
+        """Return the first index of the first record at or after an index, or where it will be."""
         inside = self.between(start, start + 1)
         return inside[0].stop if inside and inside[0].start < start else max(0, start)
 
@@ -159,7 +159,7 @@ class ProductLedger:
         return [record for record in touching if record.stop > start]
 
     def learn(self, request: StoreRequest, arrays: Arrays) -> tuple[str, bool]:
-        """Note new datasets. Return why a result cannot stand beside the others ("" if it can), and if any is new."""
+        """Note new datasets. Return why a result does not fit to the others ("" if it does), and whether a dataset is new."""
         fresh: dict[str, Form] = {}
         length = request.task.stop - request.task.start
         for header in request.datasets:
@@ -183,7 +183,7 @@ class ProductLedger:
         return "", bool(fresh)
 
     def state(self) -> ProductState:
-        """Return what others are told."""
+        """Return the state that others are told."""
         if self.filed is not None:
             return self.filed
         return ProductState(

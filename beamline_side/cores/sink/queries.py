@@ -1,7 +1,7 @@
-"""What the sink answers to those who fetch: rows of one dataset by index, or whole results in index order.
+"""Queries to the sink: rows of one dataset by index, or whole results in index order.
 
-Theory: arrays stay on disk; they are read when somebody asks, one payload after the other, so that only one is in memory. Rows of
-holes are blank. An answer has its largest size; who wants more asks again.
+Theory: arrays stay on disk; they are read when they are asked for, one payload after the other, so that only one is in memory.
+Rows of holes are NaN (0 for integers). The size of an answer is limited; for more, ask again.
 No clock, and nothing changes here.
 """
 
@@ -91,7 +91,9 @@ class Queries:
             there = sorted({f"{other.scan}/{other.pipeline}" for other in self.products})
             return Refused(reason=f"there is no {product.scan}/{product.pipeline} with these settings; there is: {_few(there)}")
         if ledger.filed is not None:
-            return Refused(reason=f"the results of {product.scan}/{product.pipeline} stand in its files, and only there now")
+            return Refused(
+                reason=f"the results of {product.scan}/{product.pipeline} are only in its result files now; read those"
+            )
         name = request.dataset if isinstance(request, FetchRequest) else ""
         return Refused(reason=f"{product.scan}/{product.pipeline} has no dataset {name!r}; it has: {_few(sorted(ledger.forms))}")
 

@@ -1,11 +1,11 @@
-"""Which results the sink need not keep any more, because they stand in files.
+"""Retention: which results the sink may delete, because they are in files.
 
-Theory: the writer says that a product is filed: its file is there, its scan has ended, and no task of that scan is open or can be
-retried. As long as there is room its results stay all the same, for viewers and workers. When the sink keeps more than `most`
-bytes, what changed longest ago is let go: its state stays, so nothing changes for those who ask how far it is. Rows go in
-portions, some with each tick, so that nobody waits for them; after a restart it goes on with what is left.
+Theory: the writer says that a product is filed: its file exists, its scan has ended, and no task of that scan is open or can be
+retried. While there is room, its results stay nevertheless, for viewers and workers. When the sink keeps more than `most` bytes,
+the results that changed longest ago are deleted; their state stays, so requests for it get the same answer. Rows are deleted in
+batches, some with each tick, so that nothing waits for them; after a restart the deletion continues.
 
-No clock. Invariants: a product that changed after it was filed is kept until it is filed anew; `kept` is the sum of all ledgers.
+No clock. Invariants: a product that changed after it was filed is kept until it is filed again; `kept` is the sum of all ledgers.
 """
 
 from collections import deque
@@ -25,14 +25,14 @@ _encode = msgspec.msgpack.encode
 
 @dataclass(slots=True)
 class Retention:
-    """The products that stand in files, and the rows that are on their way out."""
+    """The products that are in files, and the rows that are being deleted."""
 
     shelf: Shelf
     most: int
     kept: int = 0
     """Bytes of all results that are kept."""
     _filed: dict[Product, int] = field(default_factory=dict)
-    """The version that stands in a file."""
+    """The version that is in a file."""
     _leaving: deque[str] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -40,16 +40,16 @@ class Retention:
         self._filed = {one.product: one.version for one in found}
 
     def states(self) -> list[ProductState]:
-        """Return what is left of products that were let go before a restart."""
+        """Return the remaining rows of products whose deletion began before a restart."""
         return [msgspec.msgpack.decode(body, type=ProductState) for _, body in self.shelf.rows(STATES)]
 
     def note(self, filed: Filed) -> list[Effect]:
-        """Take it that a product is filed."""
+        """Note that a product is filed."""
         self._filed[filed.product] = filed.version
         return [Keep(FILED, filed.product.key, _encode(filed))]
 
     def add(self, ledger: ProductLedger, record: Record) -> None:
-        """Give a record to its ledger; one of a product that was let go is on its way out since before a restart."""
+        """Give a record to its ledger, unless the deletion of its product began before a restart."""
         if ledger.filed is not None:
             self._leaving.append(record.key)
             return
@@ -58,9 +58,9 @@ class Retention:
         self.kept += ledger.bytes - before
 
     def step(self, ledgers: Mapping[Product, ProductLedger]) -> list[Effect]:
-        """Go on with what is on its way out; when that is done, let go of a product if one must go.
+        """Continue the deletion of rows; when that is done, begin with the next product if there is too little room.
 
-        That is no change of the product: a newer version would make it the newest of its scan and pipeline.
+        The product's version stays: a newer one would make it the newest of its scan and pipeline.
         """
         effects: list[Effect] = []
         while not self._leaving and self._filed and self.kept > self.most:
@@ -75,7 +75,7 @@ class Retention:
         return effects + [Forget(table, key) for key in keys for table in ("result", "payload")]
 
     def why(self) -> str:
-        """Say that more is kept than should be, if nothing can be done about it."""
+        """Say why more is kept than budgets.results allows; "" if it is not."""
         if self.kept <= self.most or self._filed:
             return ""
-        return f"{self.kept >> 20} MiB of results are kept, more than budgets.results: they do not stand in files yet"
+        return f"{self.kept >> 20} MiB of results are kept, more than budgets.results: they are not in files yet"

@@ -1,14 +1,14 @@
-"""The sink's memory: every result of every product, to list, to watch, to fetch by index range.
+"""The sink's core: every result of every product, to list, to watch, to fetch by index range.
 
-Theory: results come from the sorters in index order and are kept under (product, first index); keeping one twice changes
-nothing. Arrays stay on disk and are read when somebody asks; in memory are records only. `version` counts the results ever
-taken: whoever watches asks for what is newer than the version he has seen, so a late joiner gets the latest state of
-everything, a slow one the newest state of what changed, and nothing is lost, since arrays are fetched by index range.
-A hole is not for ever: a later arrival of exactly its range and of a higher generation is stored in its place and announced as
-a correction. Everything else that comes for a range that is there changes nothing. What stands in files may be let go (`filing`).
+Theory: results come from the sorters in index order and are kept under (product, first index); storing one twice changes nothing.
+Arrays stay on disk and are read when they are asked for; memory holds only records. `version` counts all results ever stored: a
+watcher asks for what is newer than the version it has seen, so a late joiner gets the latest state of everything, a slow watcher
+the newest state of what changed, and nothing is lost, since arrays are fetched by index range. A hole can be filled: a later
+result of exactly its range and of a higher generation replaces it and is announced as a correction. Any other result for a range
+that exists changes nothing. Results that are in files may be deleted (`retention`).
 
-Clock policy: `now` only ends the waiting of watchers.
-Invariants: those of each `ProductLedger`; a result is on disk before `Released` is said.
+Clock policy: `now` only ends the waits of watchers.
+Invariants: those of each `ProductLedger`; a result is on disk before `Released` is sent.
 """
 
 from dataclasses import dataclass, field
@@ -26,16 +26,16 @@ from beamtide.messages import Message, Ok, Refused, Unsupported, results
 from beamtide.messages.base import Handle, Seconds, kind_of
 
 MOST_KEPT = 64 << 30
-"""Bytes of results that are kept although they stand in files."""
+"""Bytes of results that are kept although they are in files."""
 MOST_POINTS = 100_000_000
 RETRY = 2.0
-"""Seconds after which the sorter may try again what found no room."""
+"""Seconds after which the sorter may send a result again that found no room."""
 _encode = msgspec.msgpack.encode
 
 
 @dataclass(slots=True)
 class SinkMachine:
-    """The catalogue of one site."""
+    """The core of a site's sink."""
 
     shelf: Shelf
     most: int = MOST_KEPT
@@ -86,7 +86,7 @@ class SinkMachine:
         return {"products": len(self._products), "results": results_kept, "kept_bytes": self._retention.kept}
 
     def why(self) -> str:
-        """Say that more is kept than should be."""
+        """Say why more is kept than budgets.results allows."""
         return self._retention.why()
 
     def check(self) -> None:
@@ -107,7 +107,7 @@ class SinkMachine:
         return [*rows, Send(event.peer, answer, event.id)]
 
     def _take_held(self, event: Heard, held: results.ReleaseHeld) -> list[Effect]:
-        """Take a result from where the sorter has it; what we have already is not looked at: it may be gone there."""
+        """Take a result from the sorter's segment; if we have it already, do not read it: the sorter may have deleted it."""
         ledger = self._products.get(held.product)
         if ledger is not None and ledger.keeps(held.start, held.stop):
             outcome = ledger.outcome(held.start, held.stop)
@@ -119,7 +119,7 @@ class SinkMachine:
             return [Send(event.peer, results.NotHeld(task=held.task), event.id)]
         result = letter.message
         if not isinstance(result, results.StoreRequest) or self._refusal(result) is not None:
-            return [Send(event.peer, Refused(reason=f"{held.task}: its payload is no result"), event.id)]
+            return [Send(event.peer, Refused(reason=f"{held.task}: its payload is not a result"), event.id)]
         return self._take(event, result, letter.arrays, held.payload)
 
     def _refusal(self, request: results.StoreRequest) -> Refused | None:

@@ -1,13 +1,14 @@
-"""Room for results: how many bytes a sorter lets in, into its memory and onto its disk.
+"""The byte budget of a sorter: how much it accepts into its memory and onto its disk.
 
-Theory: a worker with a large result asks first (`RoomRequest`), so that a thousand that finish at once fill no memory: what is
-promised at a time is at most `memory`, and a promise lapses after `PROMISE` seconds. On the disk wait results that the sink has
-not taken. Up to `SOFT` of `backlog` everything is stored; from there on only what is next in line, so that results behind a gap
-do not take its place; from `HARD` on only what can be released at once. So the row goes on whatever happens, and a worker that
-is refused keeps its lease and asks again: the queue grows at the distributor, and from there the source slows down.
+Theory: a worker with a large result asks first (`RoomRequest`), so that a thousand results that finish at once do not fill the
+memory: at most `memory` bytes are promised at a time, and a promise ends after `PROMISE` seconds. On the disk wait results that
+the sink has not taken. Up to `SOFT` of `backlog` every result is stored; above it only those next in index order, so that results
+behind a gap do not take the room of the missing one; above `HARD` only what can be released at once. Results keep flowing in
+index order even when the disk is full. A worker that is refused keeps its lease and asks again: the queue grows at the
+distributor, and the source slows down.
 
-Clock policy: `now` is the caller's monotonic clock. Invariants: `waiting` is the sum of what is stored; what a peer was
-promised is counted once.
+Clock policy: `now` is the caller's monotonic clock. Invariants: `waiting` is the sum of what is stored; each promise to a peer is
+counted once.
 """
 
 from dataclasses import dataclass, field
@@ -27,12 +28,12 @@ class ByteBudget:
     backlog: int = 64 << 30
     waiting: int = 0
     last: int = 0
-    """Size of the result that came last: the next will be like it."""
+    """Size of the last result: an estimate for the next."""
     _sizes: dict[TaskId, int] = field(default_factory=dict)
     _promised: dict[Peer, tuple[int, float]] = field(default_factory=dict)
 
     def ask(self, peer: Peer, size: int, now: Seconds) -> str:
-        """Promise room in memory for a message that will come; or return why it has to wait."""
+        """Promise room in memory for a message that will come, or return why it has to wait."""
         self._promised = {who: one for who, one in self._promised.items() if one[1] > now and who != peer}
         promised = sum(one for one, _ in self._promised.values())
         if self._promised and promised + size > self.memory:
@@ -62,10 +63,10 @@ class ByteBudget:
         self.waiting -= self._sizes.pop(task, 0)
 
     def why(self) -> str:
-        """Say that results wait in numbers, and leave no room for another like the last."""
+        """Say how much waits, if there is no room for another result like the last; else ""."""
         full = self.waiting > 0 and self.waiting + self.last > SOFT * self.backlog
         return f"{self.waiting >> 20} MiB of results wait for the sink, and workers wait with more" if full else ""
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        assert self.waiting == sum(self._sizes.values()) >= 0, "what waits is miscounted"
+        assert self.waiting == sum(self._sizes.values()) >= 0, "waiting bytes are miscounted"

@@ -1,10 +1,10 @@
-"""Results of retried tasks on their way to the sink, whose ranges were released before.
+"""Corrections: results of retried tasks on their way to the sink, for ranges that were released before.
 
-Theory: whoever knows a range already gets the newer result as a correction. It is a row of the spool until the sink answers
-`Released` for its generation, and is sent after the range itself was released, so the sink never sees it first. Whether it is
-worth anything the sink decides: it takes it for a hole of exactly this range and of a lower generation, else changes nothing.
+Theory: a correction is a row of the spool until the sink answers `Released` for its generation. It is sent after the range itself
+was released, so the sink never gets it first. The sink decides what to do with it: it replaces a hole of exactly this range and
+of a lower generation; otherwise it changes nothing.
 
-Clock policy: `now` only spaces out repetitions. Invariant: of one task only the highest generation is kept.
+Clock policy: `now` is used only for the time between repetitions. Invariant: of one task only the highest generation is kept.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SINK = link("sink")
 
 
 class ResultRange(msgspec.Struct, frozen=True, array_like=True):
-    """Where a stored result belongs."""
+    """The product and range of a stored result."""
 
     product: Product
     start: int
@@ -40,11 +40,11 @@ class Correction(msgspec.Struct, array_like=True):
 
 @dataclass(slots=True)
 class SinkMessages:
-    """What is sent to the sink: where a payload lies, or the payload itself to a sink that cannot get at it."""
+    """How a payload is sent to the sink: as a handle, or as bytes to a sink that cannot read the handle."""
 
     shelf: Shelf
     apart: bool = False
-    """Whether the sink said that it is on another host, or does not know how to be told."""
+    """Whether the sink cannot use handles: it is on another host, or of an older version."""
 
     def of(self, table: str, task: TaskId, place: ResultRange, generation: int = 0) -> Send:
         """Return the message that releases a stored result."""
@@ -71,7 +71,7 @@ class Corrections:
             self._waiting[TaskId(key)] = msgspec.msgpack.decode(body, type=Correction)
 
     def store(self, request: StoreRequest, arrays: Arrays, place: ResultRange) -> list[Effect]:
-        """Take a result of a higher generation; an older one than we have changes nothing."""
+        """Add a result of a higher generation; one older than ours changes nothing."""
         task = request.task
         known = self._waiting.get(task.id)
         if known is not None and known.generation >= task.generation:
@@ -83,7 +83,7 @@ class Corrections:
         ]
 
     def due(self, now: Seconds, watermark: Callable[[Product], int]) -> list[Effect]:
-        """Send some of those whose ranges were released."""
+        """Send some corrections whose ranges were released."""
         effects: list[Effect] = []
         ready = ((task, one) for task, one in self._waiting.items() if one.place.stop <= watermark(one.place.product))
         for (task, correction), _ in zip(ready, range(AT_ONCE), strict=False):
@@ -94,7 +94,7 @@ class Corrections:
         return effects
 
     def released(self, task: TaskId, generation: int) -> list[Effect]:
-        """The sink has seen it."""
+        """Handle the sink's answer to a correction."""
         known = self._waiting.get(task)
         if known is None or known.generation != generation:
             return []
@@ -105,7 +105,7 @@ class Corrections:
         return task in self._waiting
 
     def again(self) -> None:
-        """Send everything again, in another way."""
+        """Send everything again, as bytes."""
         for correction in self._waiting.values():
             correction.again = 0.0
 

@@ -1,12 +1,11 @@
-"""Tasks that were given up although their range is known here: whether they have a result.
+"""Given-up tasks: tasks that were abandoned although a verdict for their range is known here: whether they have a result.
 
-Theory: a worker may die between storing its result and saying so. Should its task be given up after that, the result is visible
-all the same, and whoever gave the task up must hear of it. The sink decides: what was released is asked of it by passing the
-verdict on (it may be the newer reason of a hole, or change nothing), and its answer says what it keeps. What waits here to be
-released will be kept as it is. A verdict that cannot be judged yet has no answer; nothing of it is kept, for the buffer repeats
-it until it has one.
+Theory: a worker may die between storing its result and reporting it. If that task is then given up, the stored result remains
+visible; tell whoever gave it up. The sink decides about ranges that were released: the verdict is passed on to it (it may be the
+newer reason of a hole, or change nothing), and its answer says what it keeps. Ranges that wait here will be released as they are.
+A verdict that cannot be judged yet gets no answer and is not kept, because the buffer repeats it until it gets one.
 
-No clock. Invariant: `StoredBefore` is said of a result that is, or will be, visible; `Ok` where none can ever be.
+No clock. Invariant: `StoredBefore` is answered if a result is, or will be, visible; `Ok` if none ever can be.
 """
 
 from dataclasses import dataclass, field
@@ -24,15 +23,15 @@ class GivenUpTasks:
 
     shelf: Shelf
     _askers: dict[TaskId, tuple[Peer, int, int]] = field(default_factory=dict)
-    """Who asked, in which message, and about which generation."""
+    """The peer that asked, its message id, and the generation."""
 
     def ask(self, event: Heard, request: StoreRequest) -> list[Effect]:
-        """Pass on that a task was given up whose range was released."""
+        """Pass on to the sink that a task was abandoned whose range was released."""
         self._askers[request.task.id] = event.peer, event.id, request.task.generation
         return [Send(SINK, Release(result=request))]
 
     def answered(self, answer: Released) -> list[Effect]:
-        """Take what the sink says; what it said of another generation may be old."""
+        """Handle the sink's answer; one about another generation may be old and is ignored."""
         peer, number, generation = self._askers.get(answer.task, (b"", 0, -1))
         if generation != answer.generation:
             return []

@@ -1,6 +1,6 @@
-"""The results of one product that wait for their turn: by their first index, with the watermark up to which all is released.
+"""The results of one product that wait to be released: by their first index, with the watermark up to which all are released.
 
-Clock policy: `now` only says whether what was sent should be sent again. Invariants: ranges do not overlap, and none lies below
+Clock policy: `now` only says whether a release should be sent again. Invariants: ranges do not overlap, and none lies below
 the watermark; `end` is where the contiguous run from the watermark ends.
 """
 
@@ -16,7 +16,7 @@ from beamtide.messages.results import Product
 
 
 class ReleaseRow(msgspec.Struct, frozen=True, array_like=True):
-    """Where a stored result belongs, and how many bytes of arrays it has; a row of the table "place"."""
+    """Product, range and size in bytes of a stored result; a row of the table "place"."""
 
     product: Product
     start: int
@@ -25,7 +25,7 @@ class ReleaseRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Line(msgspec.Struct, array_like=True):
-    """How far one product is released; a row of the table "line"."""
+    """The watermark of one product; a row of the table "line"."""
 
     product: Product
     watermark: int = 0
@@ -33,25 +33,25 @@ class Line(msgspec.Struct, array_like=True):
 
 @dataclass(slots=True)
 class ReleaseQueue:
-    """What is stored of one product and not released."""
+    """The stored results of one product that are not released."""
 
     end: int
-    """Where the first gap is."""
+    """The index of the first gap."""
     stored: dict[int, tuple[int, TaskId]] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     sent: dict[TaskId, float] = field(default_factory=dict)
-    """When to send again what has no answer, in the order in which it was sent last."""
+    """When to send unanswered releases again, in the order in which they were sent last."""
     early: set[int] = field(default_factory=set)
-    """Where those begin that the sink has, but not yet all before them: an answer that comes early is not waited for twice."""
+    """First indexes of results that the sink has before all earlier ones: they are not sent again."""
 
     def overlapping(self, start: int, stop: int) -> TaskId | None:
-        """Return a result that touches `[start, stop)`: without overlaps in here, the last one to begin before `stop`."""
+        """Return a result that overlaps `[start, stop)`: the last one that begins before `stop`, if any."""
         before = bisect_left(self.starts, stop)
         end, task = self.stored[self.starts[before - 1]] if before else (0, None)
         return task if end > start else None
 
     def add(self, start: int, stop: int, task: TaskId) -> None:
-        """Take a result."""
+        """Add a result."""
         self.stored[start] = (stop, task)
         insort(self.starts, start)
         while self.end in self.stored:
@@ -65,7 +65,7 @@ class ReleaseQueue:
     def answered(self, start: int, mark: int) -> Iterator[tuple[TaskId, int]]:
         """Note that the sink has the result that begins at `start`; yield what is released by that, and the new watermark.
 
-        The sink answers in order: what was sent before and has no answer got lost, and is due at once.
+        The sink answers in order: an earlier release without an answer was lost, and is due at once.
         """
         _, task = self.stored[start]
         self.early.add(start)
@@ -80,7 +80,7 @@ class ReleaseQueue:
             yield done, mark
 
     def under_way(self, now: Seconds) -> int:
-        """Return how many the sink may still answer."""
+        """Return how many releases have no answer yet."""
         return sum(again > now for again in self.sent.values())
 
     def due(self, mark: int, most: int, now: Seconds) -> Iterator[TaskId]:
@@ -97,6 +97,6 @@ class ReleaseQueue:
         edges = [mark, *(edge for start in self.starts for edge in (start, self.stored[start][0]))]
         assert self.starts == sorted(self.stored), "results and their order differ"
         assert edges == sorted(edges), f"ranges overlap or lie below the watermark: {edges}"
-        assert len(self.sent) <= most, "more on their way than the credit allows"
+        assert len(self.sent) <= most, "more releases under way than the credit allows"
         assert self.end >= mark, "the first gap lies below the watermark"
         assert self.end not in self.stored, "the first gap is none"

@@ -1,17 +1,17 @@
-"""Results come in any order and go out by acquisition index, each index once.
+"""The sorter's core: results come in any order and are released by acquisition index, each index once.
 
-Theory: store first, order later. A result is on disk before its worker hears `Ok`; ordering is then only a watermark per
-product (scan, pipeline, settings) that moves over contiguous ranges. Every index of a scan gets a verdict sooner or later
-(the source covers every index with a task, every task ends in one verdict), so the sorter waits without any time-out and a
-hole is a verdict with its reason. The first verdict of a task stays: a second one, of whatever attempt, changes nothing,
-for a complete result of an older attempt is as good as one of the newer. A higher *generation* of a task that is known is no
-repetition: it goes on to the sink as a correction (`corrections`), once its range was released. That a task was given up whose
-range is known raises the question whether it has a result (`doubts`). A sink on the same host is only told where a payload lies,
-and takes it from there; one that cannot gets it whole.
+Theory: store first, order later. A result is on disk before its worker gets `Ok`; ordering is then only a watermark per product
+(scan, pipeline, settings) that moves over contiguous ranges. Every index of a scan gets a verdict sooner or later (the source
+makes a task for every index, every task ends in one verdict), so the sorter waits without a time-out, and a hole is a verdict
+with its reason. The first verdict of a task stays: a second one, of any attempt, changes nothing, because a complete result of an
+older attempt is as good as one of a newer attempt. A higher *generation* of a known task is no repetition: it is sent to the sink
+as a correction (`corrections`), once its range was released. If a task is abandoned whose range is known, `given_up_tasks` finds
+out whether it has a result. A sink on the same host is only told where a payload lies, and takes it from there; a sink that
+cannot gets its bytes.
 
-Clock policy: `now` only spaces out repetitions of what the sink has not answered.
-Invariants: below the watermark everything was released; a range is stored once; ranges of one product do not overlap; at
-most `CREDIT` releases are on their way.
+Clock policy: `now` is used only for the time between repetitions.
+Invariants: below the watermark everything was released; a range is stored once; ranges of one product do not overlap; at most
+`CREDIT` releases are under way.
 """
 
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ AGAIN_AFTER = 3.0
 SOON = 0.2
 """Seconds after which a worker may ask again for room in memory."""
 RETRY = 2.0
-"""Seconds after which a worker may try again what found no room."""
+"""Seconds after which a worker may send a result again that found no room."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class SorterMachine:
     room: ByteBudget = field(default_factory=ByteBudget)
     _lines: dict[Product, Line] = field(default_factory=dict)
     _queues: dict[Product, ReleaseQueue] = field(default_factory=dict)
-    """Products with results that wait; those that are done cost nothing but their line."""
+    """Products with results that wait; a finished product has only its watermark."""
     _places: dict[TaskId, ResultRange] = field(default_factory=dict)
     _to_sink: SinkMessages = field(init=False)
     _corrections: Corrections = field(init=False)
@@ -118,7 +118,7 @@ class SorterMachine:
         return SorterGauge(pipeline=PipelineName(self.pipeline), waiting=waiting, waiting_bytes=self.room.waiting, full=full)
 
     def why(self) -> str:
-        """Say which index everything waits for, or what the sink does not like."""
+        """Say which index the results wait for, or why the sink refuses them."""
         if self._refused:
             return f"the sink refuses results: {self._refused}"
         if self._silent:
@@ -162,14 +162,14 @@ class SorterMachine:
         return [*kept, answer]
 
     def _again(self, event: Heard, request: StoreRequest, place: ResultRange) -> list[Effect]:
-        """Take a result for a range that is known."""
+        """Handle a verdict for a range that is known."""
         if request.task.generation:
             return self._corrections.store(request, event.arrays, place)
         self._repeated += 1
         return []
 
     def _given_up(self, event: Heard, request: StoreRequest) -> list[Effect]:
-        """Take it that a task was given up whose range is known; while the sink judges a correction of it, wait."""
+        """Handle the news that a task with a known range was abandoned; while a correction of it is under way, wait."""
         task = request.task.id
         if task in self._corrections:
             return []
@@ -195,7 +195,7 @@ class SorterMachine:
             return ""
         mark = self._watermark(place.product)
         if place.start < mark:
-            return f"{where} reach over index {mark}, up to which results were released already"
+            return f"{where} begin below index {mark}, up to which results were released already"
         queue = self._queues.get(place.product)
         other = queue.overlapping(place.start, place.stop) if queue else None
         return f"{where} overlap with {other}" if other else ""
@@ -215,7 +215,7 @@ class SorterMachine:
         self._places[task] = place
 
     def _drop(self, task: TaskId) -> list[Effect]:
-        """The sink has it: move the watermark over it and what follows, when all before it is there, and forget the payloads."""
+        """Handle `Released`: move the watermark as far as the ranges are contiguous, and delete the payloads."""
         place = self._places.get(task)
         if place is None:
             return []
@@ -232,7 +232,7 @@ class SorterMachine:
         return [*effects, Keep("line", place.product.key, msgspec.msgpack.encode(line))] if effects else []
 
     def _release(self, now: Seconds) -> list[Effect]:
-        """Send what is next in line, at most `CREDIT` at a time for all products; who has least on its way goes first."""
+        """Send the next releases, at most `CREDIT` at a time for all products; the product with the fewest under way first."""
         effects: list[Effect] = []
         credit = CREDIT - sum(queue.under_way(now) for queue in self._queues.values())
         for product, queue in sorted(self._queues.items(), key=lambda item: len(item[1].sent)):
@@ -246,7 +246,7 @@ class SorterMachine:
         return effects
 
     def _send_whole(self) -> None:
-        """The sink cannot get at our payloads: send them, from now on, and again what is on its way."""
+        """Handle `NotHeld`: the sink cannot read our segments, so send bytes from now on, and what is under way again."""
         self._to_sink.apart = True
         self._corrections.again()
         for queue in self._queues.values():

@@ -1,1 +1,1 @@
-"""The writer: follows the sink, and writes what is complete."""
+"""The writer: follows the sink, and writes result files."""

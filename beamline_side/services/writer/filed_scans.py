@@ -1,11 +1,11 @@
-"""Tells the sink which products stand in files, so that it may let go of them when it needs the room.
+"""Tells the sink which products are in files, so that it may delete them when it needs the room.
 
 Theory: a product that has its final file could still be needed: another pipeline's task may fetch it, a dead letter may be
-retried and fill a hole. So it is told only when its scan has ended, all files of the scan are there, and the distributor knows of
-no open task and the buffers of no dead letter of the scan. They are asked a good while after the last file, when whoever makes
-tasks of results has made them. What is told twice changes nothing; what changes afterwards is told anew.
+retried and fill a hole. So the sink is told only when the scan has ended, all its files exist, the distributor has no open task
+of it, and the buffers have no dead letter of it. They are asked some time after the last file, when tasks that depend on these
+results have been made. Telling the sink twice changes nothing; a product that changes afterwards is filed again.
 
-Clock policy: the monotonic clock says when a scan is looked at again. Invariant: a few scans per round, so files are never late.
+Clock policy: the monotonic clock says when a scan is checked again. Invariant: a few scans per round, so files are never late.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,24 +23,24 @@ from beamtide.pump import Caller
 
 M = TypeVar("M", bound=Message)
 WHILE = 60.0
-"""Seconds after which a scan is looked at, and looked at again if it was not over."""
+"""Seconds after which a scan is checked, and checked again if it was not over."""
 FEW = 4
-"""Scans that are looked at in one round."""
+"""Scans that are checked in one round."""
 PATIENCE = 2.5
 
 
 class FiledScans:
-    """What the sink was told, and when to look at the rest."""
+    """What the sink was told, and when to check the other scans."""
 
     def __init__(self, deployment: Deployment, caller: Caller) -> None:
         self._deployment, self._caller = deployment, caller
         self._writing = {name for name, pipeline in deployment.pipelines.items() if pipeline.write}
         self._told: dict[ScanId, int] = {}
         self._looks: dict[ScanId, tuple[int, float]] = {}
-        """The version at which a scan had all its files, and when to look at it."""
+        """The version at which a scan had all its files, and when to check it."""
 
     def step(self, products: Mapping[Product, ProductState], done: Collection[Product]) -> None:
-        """Tell of some scans whose written products are all `done`; NoAnswer if somebody who must be asked is not there."""
+        """Tell the sink of some scans whose products are all `done`; NoAnswer: a service that must be asked does not answer."""
         found: dict[ScanId, list[ProductState]] = {}
         for product, state in products.items():
             if product.pipeline in self._writing and not state.filed:
@@ -55,7 +55,7 @@ class FiledScans:
         try:
             for scan in due[:FEW]:
                 self._look(scan, whole[scan])
-        except NoAnswer:  # nobody waits for silence once per scan
+        except NoAnswer:  # wait for a missing answer once, not once per scan
             self._looks = {scan: (version, clock.monotonic() + WHILE) for scan, (version, _) in self._looks.items()}
             raise
 

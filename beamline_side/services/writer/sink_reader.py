@@ -1,6 +1,6 @@
-"""What the writer asks of the sink and the metadata server, as plain values.
+"""Reads what the writer needs from the sink and the metadata server, as plain values.
 
-Every question may be repeated; a service that is silent for `PATIENCE` seconds is `NoAnswer`, and the caller comes back later.
+Every request may be repeated; a service without an answer for `PATIENCE` seconds raises `NoAnswer`, and the caller tries later.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from beamtide.messages.metadata import (
     GetSettingsRequest,
     Scans,
     ScansRequest,
-    Settings,
+    SettingsAnswer,
     SettingsDocument,
 )
 from beamtide.messages.results import (
@@ -33,11 +33,11 @@ from beamtide.messages.results import (
 from beamtide.pump import Caller
 
 WAIT = 0.5
-"""How long the sink may keep a question that has no news, in seconds: less than the time between two beats."""
+"""How long the sink may hold a request without news, in seconds: less than the time between two heartbeats."""
 PATIENCE = 2.5
-"""After how many seconds of silence a service is taken for down."""
+"""After so many seconds without an answer a service counts as down."""
 LONG_PATIENCE = 15.0
-"""The same for answers of many megabytes: asking again too early would only double the work of a busy sink."""
+"""The same for answers of many megabytes: a repetition too early would only double the work of a busy sink."""
 
 
 class SinkReader:
@@ -52,7 +52,7 @@ class SinkReader:
         return self._caller.ask(self._sink, WatchRequest(after=after, wait=WAIT), Products, patience=PATIENCE)
 
     def is_filed(self, product: Product) -> bool:
-        """Whether the sink has let go of the results of a product, which is no news to who watches."""
+        """Whether the sink has deleted the results of a product, which it does not announce to watchers."""
         question = ListRequest(scan=product.scan, pipeline=product.pipeline)
         found = self._caller.ask(self._sink, question, Products, patience=PATIENCE).products
         return any(state.filed for state in found if state.product == product)
@@ -82,7 +82,7 @@ class SinkReader:
         """Return the settings of a product and its calibration files; None when the server does not know them any more."""
         try:
             request = GetSettingsRequest(digest=product.settings)
-            document = self._caller.ask(self._metadata, request, Settings, patience=PATIENCE).document
+            document = self._caller.ask(self._metadata, request, SettingsAnswer, patience=PATIENCE).document
             files = {}
             for name, digest in document.calibration.items():
                 found = self._caller.ask(self._metadata, GetFileRequest(digest=digest), File, patience=LONG_PATIENCE)

@@ -1,14 +1,14 @@
-"""The writer: copies what the sink keeps into files that people open.
+"""The writer: copies the results of the sink into result files.
 
 Theory: the sink's record is the truth and every file is derived from it, so nothing here has to survive: after a SIGKILL the
-sink tells everything again, live files are thrown away and rebuilt, and a finished file of the same scan, settings and length
+sink tells everything again, live files are thrown away and rebuilt, and what was written of the same scan, settings and length
 is recognised, unless results were corrected since: then it is written again. While a scan runs, its results are appended to a
 live file; when the scan has ended and every index has a verdict (and the positions of the maps are complete too), the final
-file is written from the sink's results, pictures first, the file's name last: the name of the final file is the commit. A disk
+files are written from the sink's results by the writers that the pipeline file names; the record of them is the commit. A disk
 that is nearly full is noticed before HDF5 runs into it; a write that fails in HDF5 all the same ends the process (`Broken`),
 because that library does not recover from it.
 
-Clock policy: a product that could not be written rests for 5 s on the monotonic clock; wall time goes only into files.
+Clock policy: a product that could not be written rests on the monotonic clock (`troubles`); wall time goes only into files.
 Invariants: one product's trouble never stops another; a file is there as a whole or not at all; the sentence of every
 trouble is in the heartbeat (`why`) until it is over.
 """
@@ -19,26 +19,26 @@ import structlog
 
 from beamline_side.services.writer.filed_scans import FiledScans
 from beamline_side.services.writer.sink_reader import SinkReader
-from beamline_side.writers.files import ProductFiles, finished_file
+from beamline_side.services.writer.troubles import Troubles, WritersFailed
+from beamline_side.writers.files import ProductFiles, registered, sentence
 from beamline_side.writers.maps import as_told
 from beamline_side.writers.product import Content
+from beamline_side.writers.written import unwritten
 from beamtide import clock
 from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config import site
 from beamtide.config.models import Deployment
-from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
+from beamtide.errors import BadInput, Broken, NoAnswer
 from beamtide.messages.base import Digest, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.results import Product, ProductState
 from beamtide.pump import Caller
 from beamtide.security.guard import identity_of
 
-REST = 5.0
-"""Seconds until a product that could not be written is tried again."""
 START = 10.0
-"""Seconds of silence that are nothing to speak of: services that start together find each other in any order."""
+"""Seconds without an answer that are not reported: services that start together need a moment to find each other."""
 BATCHES = 4
-"""Batches of results of one product before the next product has its turn."""
+"""Batches of results of one product before it is the turn of the next."""
 
 
 class Stopped(Exception):
@@ -59,28 +59,28 @@ class Writer:
         self._products: dict[Product, ProductState] = {}
         self._files: dict[Product, ProductFiles] = {}
         self._done: dict[Product, tuple[ScanState, int, str]] = {}
-        self._trouble: dict[Product, tuple[str, float]] = {}
+        self._troubles = Troubles()
         self._silent = self._told = ""
         self._answered = clock.monotonic()
 
     def progress(self) -> dict[str, float]:
-        """Return the numbers to show in the topology."""
+        """Return the numbers that `beamtide topology` shows."""
         numbers = {"written": self._written, "finished": len(self._done), "open": len(self._open_products()), "seen": self._seen}
         return {name: float(number) for name, number in numbers.items()}
 
     def why(self) -> str:
         """Return why nothing moves, in one sentence; "" while things move or there is nothing to do."""
-        return self._silent or next((sentence for sentence, _ in self._trouble.values()), "")
+        return self._silent or self._troubles.why()
 
     def step(self) -> None:
-        """Learn what is new and write it; a service that does not answer is a sentence, not an error."""
+        """Ask for changes and write them; a service that does not answer is reported, and is not an error."""
         try:
             self._learn()
             for product in self._open_products():
                 self._pulse()
-                if self._trouble.get(product, ("", 0.0))[1] <= clock.monotonic():
+                if not self._troubles.rests(product):
                     self._attempt(product)
-            self._filed.step(self._products, self._done)
+            self._filed.step(self._products, self._done.keys() - self._troubles.refused.keys())
             self._silent = self._told = ""
             self._answered = clock.monotonic()
         except NoAnswer as error:
@@ -90,7 +90,7 @@ class Writer:
                 self._told = self._silent
 
     def close(self) -> None:
-        """Delete the live files of what is not finished; the next writer makes them anew."""
+        """Delete the live files of unfinished products; the next writer makes them again."""
         for files in self._files.values():
             files.drop()
         self._files.clear()
@@ -102,16 +102,17 @@ class Writer:
 
     def _learn(self) -> None:
         news = self._reader.products(self._seen)
-        if news.version < self._seen:  # the sink began anew with an empty record: so do we
+        if news.version < self._seen:  # the sink started empty: so do we
             self.close()
             self._products.clear()
             self._done.clear()
+            self._troubles.forget()
             self._seen = 0
             return
         for state in news.products:
             known = self._products.get(state.product, state)
             if known.corrections != state.corrections and state.product in self._files:
-                self._files.pop(state.product).drop()  # the live file has holes where there are results now: begin it anew
+                self._files.pop(state.product).drop()  # the live file has holes where there are results now: make it again
             self._products[state.product] = state
         self._seen = news.version
         scans = self._reader.scans(self._scans_seen)
@@ -123,35 +124,37 @@ class Writer:
                 self._write_again(product, now)
 
     def _write_again(self, product: Product, scan: ScanState) -> None:
-        """Open what was measured again, corrected, or is on other positions; what the sink has let go stays as it is."""
+        """Unless it is filed, take a product up again that was measured again, corrected, or has other positions."""
         if self._reader.is_filed(product):
             self._done[product] = scan, *self._drawn_with(product)
         else:
             del self._done[product]
+            self._troubles.refuse(product, {})
 
     def _attempt(self, product: Product) -> None:
-        """Advance one product; whatever goes wrong with it is noted, and tried again after a rest."""
+        """Advance one product; an error is noted, and the next attempt follows after a rest."""
         try:
             waits_for = self._advance(product)
         except (NoAnswer, Stopped, Broken):
             raise
+        except WritersFailed as error:
+            self._troubles.complain(product, error)
         except Exception as error:  # one product's trouble must not stop the others
             if product in self._files:
                 self._files.pop(product).drop()
-            self._complain(product, error)
+            self._troubles.complain(product, error)
         else:
-            self._trouble.pop(product, None)
-            if waits_for:
-                self._trouble[product] = (waits_for, 0.0)
+            self._troubles.waits(product, waits_for)
 
     def _advance(self, product: Product) -> str:
-        """Append or finish; return what the product waits for, or ""."""
+        """Append to the live file or write the final file; return what the product waits for, or ""."""
         state, pipeline = self._products[product], self._pipelines[product.pipeline]
         scan = as_told(self._scans.get(product.scan), pipeline.snake)
         if scan is None:
             return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
         ended = scan.phase == "ended"
-        if ended and finished_file(self._processed, product, scan, *self._drawn_with(product)) is not None:
+        formats = self._pipelines[product.pipeline].write
+        if ended and not unwritten(self._processed, product, scan, formats, self._drawn_with(product)):
             self._finish(product, scan)
             return ""
         source = self._newest(product.scan, name := pipeline.positions or "")
@@ -170,15 +173,18 @@ class Writer:
         modality = self._products[product].modality
         drawn = self._drawn_with(product)
         content = Content(product, modality, scan, results, positions, document, calibration, *drawn)
-        path = self._files_of(product, scan).write(content)
+        outcome = self._files_of(product, scan).write(content)
+        self._troubles.refuse(product, outcome.refused)
+        if outcome.failed:
+            raise WritersFailed("; ".join(f"as {name}: {sentence(error)}" for name, error in outcome.failed.items()))
         self._written += 1
-        self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(path))
+        self._log.info("written", scan=product.scan, pipeline=product.pipeline, file=str(outcome.result))
         self._finish(product, scan)
 
     def _follow(self, files: ProductFiles, state: ProductState) -> None:
-        """Append what is new to the live file, a few batches at a time; the cursor loses nothing and doubles nothing."""
+        """Append new results to the live file, a few batches at a time; the cursor skips and repeats none."""
         for _ in range(BATCHES):
-            if "hdf5" not in files.formats or files.cursor >= state.complete:
+            if not files.grows or files.cursor >= state.complete:
                 return
             found, following = self._reader.results(files.product, files.cursor)
             if not found:
@@ -201,7 +207,7 @@ class Writer:
         return self._products[product].corrections + source.corrections, source.product.settings
 
     def _newest(self, scan: ScanId, pipeline: str) -> ProductState | None:
-        """Return a pipeline's product with the settings of now; while there is none, the one that changed last."""
+        """Return a pipeline's product with the present settings; while there is none, the one that changed last."""
         found = [state for product, state in self._products.items() if (product.scan, product.pipeline) == (scan, pipeline)]
         now = self._settings.get(pipeline)
         return max(found, key=lambda state: (state.product.settings == now, state.version), default=None)
@@ -211,26 +217,18 @@ class Writer:
         del self._files[product]
         self._done[product] = scan, *self._drawn_with(product)
 
-    def _complain(self, product: Product, error: Exception) -> None:
-        foreseen = isinstance(error, BeamtideError | OSError)
-        what = str(error) if foreseen else f"{type(error).__name__}: {error}"
-        sentence = f"{product.pipeline} of {product.scan} is not written: {what} Trying again every {REST:.0f} s."
-        if self._trouble.get(product, ("", 0.0))[0] != sentence:
-            self._log.error(
-                "not written", scan=product.scan, pipeline=product.pipeline, reason=what, exc_info=None if foreseen else error
-            )
-        self._trouble[product] = (sentence, clock.monotonic() + REST)
-
 
 def _settings_now(deployment: Deployment) -> dict[str, Digest]:
     try:
         return site.settings_of(deployment)
-    except BadInput:  # the source tells; whatever changed last is drawn
+    except BadInput:  # the source reports it; use the product that changed last
         return {}
 
 
 def run(deployment: Deployment, stop: Callable[[], bool]) -> None:
-    """Follow the sink until `stop()`."""
+    """Follow the sink until `stop()`. BadInput, at once: a writer that a pipeline file names is not installed."""
+    for name in sorted({name for pipeline in deployment.pipelines.values() for name in pipeline.write}):
+        registered(name)
     with Caller(identity_of(deployment, "component")) as caller:
         presence = ComponentHeartbeat(deployment, "writer", caller)
 

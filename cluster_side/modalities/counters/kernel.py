@@ -1,6 +1,6 @@
 """Counters, heavy half: readings become rates, currents and the position of the beam.
 
-Every exposure stands for itself. What cannot be known is NaN, and flags/<name> says why, one bit per reason.
+Every exposure is computed by itself. Unknown values are NaN, and flags/<name> says why, one bit per reason.
 """
 
 import pathlib
@@ -30,7 +30,8 @@ def load(settings: CountersSettings, calibration: Mapping[str, pathlib.Path]) ->
         for name, one in settings.counters.items():
             value, why = values[name], reasons[name]
             if one.normalise_to is not None:
-                value, why[4] = ratio(value, values[one.normalise_to])
+                other = values[one.normalise_to]
+                value, why[4] = columns.quotient(value, other), ~(other > 0)
             datasets[name] = value
             datasets[f"flags/{name}"] = columns.flagged(len(value), {**why, 0: why[0] & ~(why[1] | why[2])})
         return datasets
@@ -66,23 +67,7 @@ def live(counts: Column, seconds: Column, dead_time: float) -> Column:
 
     Non-paralysable model: G. F. Knoll, Radiation Detection and Measurement, 4th ed., eq. 4.23.
     """
-    alive = 1.0 - counts * dead_time / seconds
-    found = np.full(counts.shape, np.nan)
-    np.divide(counts, alive, out=found, where=alive > 0)
-    return found
-
-
-def ratio(value: Column, other: Column) -> tuple[Column, Mask]:
-    """Return value / other, NaN where the other is not above zero, and where that is."""
-    bad = ~(other > 0)
-    found = np.full(value.shape, np.nan)
-    np.divide(value, other, out=found, where=~bad)
-    return found, bad
-
-
-def contrast(plus: Column, minus: Column) -> Column:
-    """Return (plus - minus) / (plus + minus), NaN where the sum is not above zero."""
-    return ratio(plus - minus, plus + minus)[0]
+    return columns.quotient(counts, 1.0 - counts * dead_time / seconds)
 
 
 def beam(values: Mapping[str, Column], settings: ReferenceSettings) -> dict[str, NDArray[Any]]:
@@ -93,7 +78,7 @@ def beam(values: Mapping[str, Column], settings: ReferenceSettings) -> dict[str,
 
     left, right, bottom, top = (together(side) for side in (settings.left, settings.right, settings.bottom, settings.top))
     return {
-        "beam_x": settings.scale_x * contrast(right, left),
-        "beam_y": settings.scale_y * contrast(top, bottom),
+        "beam_x": settings.scale_x * columns.contrast(right, left),
+        "beam_y": settings.scale_y * columns.contrast(top, bottom),
         "beam_sum": together(tuple({*settings.left, *settings.right, *settings.bottom, *settings.top})),
     }

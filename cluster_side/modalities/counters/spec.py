@@ -9,6 +9,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
 from cluster_side.modalities.points.settings import AnyUnit, DatasetName, LengthUnit, Positive, flag_output
+from cluster_side.modalities.readings import Reading
 
 FLAGS = {
     0: "no value: the reading is NaN, or the exposure is not a positive time",
@@ -33,7 +34,7 @@ class CounterSettings(SettingsModel):
     dark: FiniteFloat | str | None = None
     """What it reads without beam: a number, or the column that measures it. Left out, all is flagged; 0 says "nothing"."""
     overload: FiniteFloat | None = None
-    """A reading from which on, on either side of zero, the electronics are at their end."""
+    """A reading, positive or negative, from which on the electronics are overloaded."""
     dead_time: Positive | None = None
     """Seconds per event in which a scaler counts no other (non-paralysable); needs `exposure`."""
     rate: bool = False
@@ -100,9 +101,21 @@ def _ratio(one: str, other: str) -> str:
     return "1" if one == other else f"{one}/({other})"
 
 
+def reads(settings: CountersSettings) -> dict[str, Reading]:
+    """Return in which units columns are wanted."""
+    found: dict[str, Reading] = {}
+    for name, one in settings.counters.items():
+        said = one.gain if "gain" in one.model_fields_set or one.rate else None  # a rate is of counts, whatever they are
+        found[one.field] = Reading(one.units, said, f"counters.{name}.gain")
+    if isinstance(settings.exposure, str):
+        found[settings.exposure] = Reading("s", key="exposure")
+    return found
+
+
 MODALITY = Modality(
     name="counters",
     settings=CountersSettings,
     outputs=outputs,
+    reads=reads,
     kernel="cluster_side.modalities.counters.kernel:load",
 )

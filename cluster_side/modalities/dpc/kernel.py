@@ -1,4 +1,4 @@
-"""DPC, heavy half: frames, or the readings of a segmented detector, become sums and deflections; each exposure for itself."""
+"""DPC, heavy half: frames, or the readings of a segmented detector, become sums and deflections, exposure by exposure."""
 
 import pathlib
 from collections.abc import Mapping
@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities import images, pixels
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.dpc import frame_file, moments
+from cluster_side.modalities.dpc import moments
 from cluster_side.modalities.dpc.shift import shifts
 from cluster_side.modalities.dpc.spec import DpcSettings, GeometrySettings, SegmentSettings
 from cluster_side.modalities.points import columns
@@ -20,32 +21,37 @@ Datasets = dict[str, NDArray[Any]]
 
 def load(settings: DpcSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
     """Return the array function of these settings; BadInput for calibration files that are no frames."""
-    frame_file.judge(calibration)
-    known = {name: frame_file.read(path, name) for name, path in calibration.items()}
-    if settings.method == "fourier_shift" and "reference" not in known:
-        raise BadInput("calibration.reference is missing: fourier_shift needs a frame of the empty beam (.npy or HDF5)")
-    optics = moments.Optics(
-        masked=None if "mask" not in known else known["mask"] != 0,
-        dark=None if "dark" not in known else known["dark"].astype(np.float32),
-    )
-    empty = moments.profiles(known["reference"][None].astype(float), optics) if settings.method == "fourier_shift" else None
+    correction = _correction(calibration)
+    empty = None
+    if settings.method == "fourier_shift":
+        if "reference" not in calibration:
+            raise BadInput("calibration.reference is missing: fourier_shift needs an image of the empty beam")
+        reference = images.read(calibration["reference"], "reference")
+        _check_sizes(correction, reference, "calibration.reference has")
+        empty = moments.profiles(reference[None], correction)
 
     def kernel(frames: Frames) -> Datasets:
         if settings.segments is not None:
             return from_segments(frames, settings.segments)
-        return from_frames(frames, settings, optics, empty)
+        return from_frames(frames, settings, correction, empty)
 
     return kernel
 
 
-def from_frames(frames: Frames, settings: DpcSettings, optics: moments.Optics, empty: moments.Profiles | None) -> Datasets:
+def from_frames(
+    frames: Frames, settings: DpcSettings, correction: moments.FrameCorrection, empty: moments.Profiles | None
+) -> Datasets:
     """Return sum, position, width, dark field and angle of each frame; `empty` holds the profiles of the empty beam."""
-    images = _images(frames, settings.frames or "", optics)
-    shape = (images.shape[1], images.shape[2])
+    if (bad := pixels.bad_of_files(frames)) is not None:
+        if correction.masked is not None:
+            images.check_shape(correction.masked, "mask", (bad.shape[0], bad.shape[1]))
+        correction = moments.FrameCorrection(bad if correction.masked is None else correction.masked | bad, correction.dark)
+    raw = _images(frames, settings.frames or "", correction)
+    shape = (raw.shape[1], raw.shape[2])
     if settings.disc is not None:
         disc = moments.beyond(shape, settings.disc.x, settings.disc.y, settings.disc.radius)
-        optics = moments.Optics(optics.masked, optics.dark, disc)
-    found = moments.profiles(images, optics)
+        correction = moments.FrameCorrection(correction.masked, correction.dark, disc)
+    found = moments.profiles(raw, correction)
     counted = moments.total(found)
     datasets: Datasets = {"sum": counted}
     (x, datasets["width_x"]), (y, datasets["width_y"]) = moments.middle(found.columns), moments.middle(found.rows)
@@ -58,7 +64,7 @@ def from_frames(frames: Frames, settings: DpcSettings, optics: moments.Optics, e
     if settings.geometry is not None:
         rest = settings.reference or _undeflected(shape, empty)
         datasets |= {"angle_x": angle(x, rest[0], settings.geometry), "angle_y": angle(y, rest[1], settings.geometry)}
-    datasets["flags/frame"] = columns.flagged(len(images), {0: ~np.isfinite(x * y), 1: found.at_end})
+    datasets["flags/frame"] = columns.flagged(len(raw), {0: ~np.isfinite(x * y), 1: found.lost})
     return datasets
 
 
@@ -80,7 +86,7 @@ def from_segments(frames: Frames, settings: SegmentSettings) -> Datasets:
         return np.asarray(np.sum([readings[name] for name in names], axis=0))
 
     x, y = (
-        contrast(together(plus), together(minus))
+        columns.contrast(together(plus), together(minus))
         for plus, minus in ((settings.right, settings.left), (settings.top, settings.bottom))
     )
     return {
@@ -93,12 +99,20 @@ def from_segments(frames: Frames, settings: SegmentSettings) -> Datasets:
     }
 
 
-def contrast(plus: Column, minus: Column) -> Column:
-    """Return (plus - minus) / (plus + minus); NaN where the sum is not above zero."""
-    total = plus + minus
-    found = np.full(total.shape, np.nan)
-    np.divide(plus - minus, total, out=found, where=total > 0)
-    return found
+def _correction(calibration: Mapping[str, pathlib.Path]) -> moments.FrameCorrection:
+    """Return what every frame is corrected with; pixels without a dark level are left out like masked ones."""
+    masked = images.mask(calibration)
+    dark = images.measured(calibration, "dark", None if masked is None else (masked.shape[0], masked.shape[1]))
+    if dark is None:
+        return moments.FrameCorrection(masked)
+    unknown = ~dark.known
+    return moments.FrameCorrection(unknown if masked is None else masked | unknown, dark.values)
+
+
+def _check_sizes(correction: moments.FrameCorrection, image: NDArray[Any], what: str) -> None:
+    for role, frame in (("mask", correction.masked), ("dark", correction.dark)):
+        if frame is not None and frame.shape != image.shape:
+            raise BadInput(f"calibration.{role} has shape {frame.shape}, {what} {image.shape}; they must fit")
 
 
 def _names(settings: SegmentSettings) -> tuple[str, ...]:
@@ -111,13 +125,12 @@ def _segment(frames: Frames, name: str, settings: SegmentSettings) -> Column:
     return (columns.single(frames, name) - dark) * settings.gain.get(name, 1.0)
 
 
-def _images(frames: Frames, name: str, optics: moments.Optics) -> NDArray[Any]:
+def _images(frames: Frames, name: str, correction: moments.FrameCorrection) -> NDArray[Any]:
     if name not in frames:
         raise BadInput(f"the frames have no array {name!r}, only {', '.join(sorted(frames))}; correct source.options or `frames`")
-    images = frames[name]
-    if images.ndim != 3 or images.dtype.kind not in "biuf" or not images.size:
-        raise BadInput(f"{name!r} holds {images.dtype} of shape {images.shape}; expected frames (exposure, y, x)")
-    for role, frame in (("mask", optics.masked), ("dark", optics.dark)):
-        if frame is not None and frame.shape != images.shape[1:]:
-            raise BadInput(f"calibration.{role} has shape {frame.shape}, the frames have {images.shape[1:]}; they must fit")
-    return images
+    found = frames[name]
+    if found.ndim != 3 or found.dtype.kind not in "biuf" or not found.size:
+        raise BadInput(f"{name!r} holds {found.dtype} of shape {found.shape}; expected frames (exposure, y, x)")
+    pixels.refuse_subtracted(found[0], pixels.ANY, name)
+    _check_sizes(correction, found[0], "the frames have")
+    return found

@@ -1,4 +1,4 @@
-"""Moments of frames: how much, where its middle is, and how wide it is. Pure.
+"""Moments of frames: sum, centre of mass and width. Pure.
 
 Theory: sum, centre of mass and width of a frame need only its two profiles, the sums of its rows and of its columns. Each is a
 matrix-vector product over the frames of a task, in blocks that stay in the processor's cache, so memory is read once. Products
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities import pixels
 
 Values = NDArray[np.float64]
 Frame = NDArray[np.float32]
@@ -21,8 +22,8 @@ BLOCK = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
-class Optics:
-    """What every frame is corrected with: pixels to leave out, what they read without beam, and 1 beyond the bright disc."""
+class FrameCorrection:
+    """The correction of every frame: pixels to leave out, their reading without beam, and 1 beyond the bright disc."""
 
     masked: NDArray[np.bool_] | None = None
     dark: Frame | None = None
@@ -36,39 +37,42 @@ class Profiles:
     rows: Values
     columns: Values
     outside: Values
-    at_end: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
 
 
-def profiles(frames: NDArray[Any], optics: Optics) -> Profiles:
-    """Return the profiles of frames (n, y, x). Pixels at the end of an unsigned range are what a detector masks: left out."""
+def profiles(frames: NDArray[Any], correction: FrameCorrection) -> Profiles:
+    """Return the profiles of frames (n, y, x). What is no measurement (`modalities.pixels`) is left out."""
     count, height, width = frames.shape
     found = Profiles(np.empty((count, height)), np.empty((count, width)), np.zeros(count), np.zeros(count, bool))
     ones = np.ones(width, np.float32), np.ones(height, np.float32)
-    for where, block, at_end in _blocks(frames, optics):
+    for where, block, lost in _blocks(frames, correction):
         found.rows[where], found.columns[where] = block @ ones[0], ones[1] @ block
-        found.at_end[where] = at_end
-        if optics.outside is not None:
-            found.outside[where] = block.reshape(len(block), -1) @ optics.outside.ravel()
+        found.lost[where] = lost
+        if correction.outside is not None:
+            found.outside[where] = block.reshape(len(block), -1) @ correction.outside.ravel()
     return found
 
 
-def _blocks(frames: NDArray[Any], optics: Optics) -> Iterator[tuple[slice, Frame, NDArray[np.bool_]]]:
-    """Yield frames as float32, block by block, without dark and masked pixels, and which of them held pixels at the end."""
+def _blocks(frames: NDArray[Any], correction: FrameCorrection) -> Iterator[tuple[slice, Frame, NDArray[np.bool_]]]:
+    """Yield frames as float32, block by block, without dark and masked pixels, and which of them lost further pixels."""
     step = max(1, BLOCK // (frames.shape[1] * frames.shape[2]))
-    end = np.iinfo(frames.dtype).max if frames.dtype.kind == "u" else None
+    valid = pixels.valid_values(frames.dtype)
     for first in range(0, len(frames), step):
         where = slice(first, first + step)
         raw = frames[where]
-        block = raw.astype(np.float32, copy=optics.dark is not None or optics.masked is not None)
-        over = np.zeros(len(raw), bool)
-        if optics.dark is not None:
-            block -= optics.dark
-        if optics.masked is not None:
-            np.copyto(block, np.float32(0), where=optics.masked)
-        if end is not None and raw.max() == end:
-            over = (raw == end).any(axis=(1, 2))
-            np.copyto(block, np.float32(0), where=raw == end)
-        yield where, block, over
+        block = raw.astype(np.float32, copy=correction.dark is not None or correction.masked is not None)
+        lost = np.zeros(len(raw), bool)
+        if correction.dark is not None:
+            block -= correction.dark
+        if correction.masked is not None:
+            np.copyto(block, np.float32(0), where=correction.masked)
+        if not valid.all_of(raw):
+            bad = ~valid.of(raw)
+            if correction.masked is not None:
+                bad &= ~correction.masked
+            lost = np.asarray(bad.any(axis=(1, 2)))
+            block = np.where(bad, np.float32(0), block)
+        yield where, block, lost
 
 
 def total(found: Profiles) -> Values:

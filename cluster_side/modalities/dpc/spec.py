@@ -14,8 +14,8 @@ from cluster_side.modalities.base import Modality, Output, SettingsModel
 from cluster_side.modalities.points.settings import Positive, flag_output
 
 FLAGS = {
-    0: "no value: nothing was counted, or a pixel or segment is NaN",
-    1: "pixels at the end of their range (masked by the detector) were left out",
+    0: "no value: nothing was counted, or a segment is NaN",
+    1: "pixels that are no measurement (NaN, marked by the detector, at the end of their range) were left out",
     2: "no dark level was given for the segments: what they read without beam is still inside",
 }
 """Bit of flags/frame -> what it says."""
@@ -116,5 +116,4 @@ MODALITY = Modality(
     settings=DpcSettings,
     outputs=outputs,
     kernel="cluster_side.modalities.dpc.kernel:load",
-    judge="cluster_side.modalities.dpc.frame_file:judge",
 )

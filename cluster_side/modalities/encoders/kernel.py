@@ -1,8 +1,8 @@
 """Encoders, heavy half: counts become positions.
 
 A column has one value per exposure, or several samples (exposure, sample) of the exposure gate, of which mean, standard
-deviation, minimum and maximum are taken. A lost trigger is NaN and stays NaN. All results are float64; every exposure stands for
-itself.
+deviation, minimum and maximum are taken. A lost trigger is NaN and stays NaN. All results are float64; every exposure is computed
+by itself.
 """
 
 import pathlib

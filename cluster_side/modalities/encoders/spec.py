@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from beamtide import units
 from cluster_side.modalities.base import Modality, Output, SettingsModel
 from cluster_side.modalities.points.settings import AnyUnit, DatasetName, LabSettings, PlaceUnit, axis_outputs, flag_output
+from cluster_side.modalities.readings import Reading
 
 FLAGS = {
     0: "no value: the trigger was lost, or the column holds NaN",
@@ -86,17 +87,27 @@ def outputs(settings: EncoderSettings) -> tuple[Output, ...]:
     for name, axis in settings.axes.items():
         declared += [*axis_outputs(name, axis.units), flag_output(name, FLAGS)]
     if settings.lab:
-        for name in settings.lab.into:
-            declared.append(
-                Output(name, settings.axes[settings.lab.axes[0]].units, long_name=f"{name} position, laboratory frame")
-            )
+        declared += settings.lab.outputs(settings.axes[settings.lab.axes[0]].units)
     declared += [Output(name, extra.units, long_name=name) for name, extra in settings.extra.items()]
     return tuple(declared)
+
+
+def reads(settings: EncoderSettings) -> dict[str, Reading]:
+    """Return in which units columns are wanted."""
+    found = {
+        extra.field: Reading(extra.units, extra.scale if "scale" in extra.model_fields_set else None, f"extra.{name}.scale")
+        for name, extra in settings.extra.items()
+    }
+    for name, axis in settings.axes.items():
+        said = axis.resolution if "resolution" in axis.model_fields_set else None
+        found[axis.field] = Reading(axis.units, said, f"axes.{name}.resolution")
+    return found
 
 
 MODALITY = Modality(
     name="encoders",
     settings=EncoderSettings,
     outputs=outputs,
+    reads=reads,
     kernel="cluster_side.modalities.encoders.kernel:load",
 )

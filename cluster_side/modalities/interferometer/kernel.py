@@ -1,8 +1,8 @@
 """Interferometers, heavy half: counts or phases become positions.
 
 A column holds one value per exposure, or several samples of which the mean over the gate is taken: over the samples where they
-are evenly spaced, over time (trapezoid) where they have times. Every exposure stands for itself: which fringe a phase belongs to
-is asked of a coarse position, never of the exposure before.
+are evenly spaced, over time (trapezoid) where they have times. Every exposure is computed by itself: the fringe of a phase
+follows from a coarse position, never from the exposure before.
 """
 
 import pathlib

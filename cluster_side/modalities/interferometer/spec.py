@@ -1,4 +1,4 @@
-"""Interferometers, light half: what a sample is, how long it stands, and what the mirror did that it is measured against.
+"""Interferometers, light half: units of the samples, their times, and the drift of the reference mirror.
 
 position = sign x (counts x resolution | phase / 2 pi x fringe) + offset - (reference - its position at rest)
 laboratory frame                                      skew and rotation of two axes, from the settings
@@ -10,6 +10,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
 from cluster_side.modalities.points.settings import DatasetName, LabSettings, LengthUnit, Positive, axis_outputs, flag_output
+from cluster_side.modalities.readings import Reading
 
 FLAGS = {
     0: "no value: a sample or its time is NaN, or the clock was restarted within the exposure",
@@ -89,13 +90,24 @@ def outputs(settings: InterferometerSettings) -> tuple[Output, ...]:
     for name in settings.axes:
         declared += [*axis_outputs(name, settings.units), flag_output(name, FLAGS)]
     if settings.lab:
-        declared += [Output(name, settings.units, long_name=f"{name} position, laboratory frame") for name in settings.lab.into]
+        declared += settings.lab.outputs(settings.units)
     return tuple(declared)
+
+
+def reads(settings: InterferometerSettings) -> dict[str, Reading]:
+    """Return in which units columns are wanted: lengths for what is counted, radians for phases."""
+    return {
+        axis.field: Reading(settings.units, axis.resolution, f"axes.{name}.resolution")
+        if axis.resolution is not None
+        else Reading("rad")
+        for name, axis in settings.axes.items()
+    }
 
 
 MODALITY = Modality(
     name="interferometer",
     settings=InterferometerSettings,
     outputs=outputs,
+    reads=reads,
     kernel="cluster_side.modalities.interferometer.kernel:load",
 )

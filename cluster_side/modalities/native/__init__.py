@@ -1,11 +1,11 @@
-"""Loads the compiled loops of the `.c` files here; compiles them once for this kind of processor where they are not there yet.
+"""Loads the compiled loops of the `.c` files here; compiles them once per kind of processor.
 
 On x86 there are two kinds, those with AVX2 (all servers since 2015) and those without, so that what one machine compiled serves
-all others of its kind; elsewhere the compiler takes what the machine has. The library is found by the content of its source, the
-compiler's options and the kind, so a changed source makes another file; it is written beside and renamed, so any number of
-processes may do it at once. It lies beside this file (an image gets both with `python -m cluster_side.modalities.native`), or
-below the user's cache folder where that cannot be written. Without a C compiler there is no library: callers have the same loops
-in NumPy, which give the same numbers. Why not numba: docs/adr/0025-compiled-loops.md.
+all others of its kind; on other machines the compiler uses all that the machine has. The library is found by the content of its
+source, the compiler's options and the kind, so a changed source makes another file; it is written under a temporary name and
+renamed, so any number of processes may do it at once. It lies beside this file (an image gets both with `python -m
+cluster_side.modalities.native`), or below the user's cache folder where that cannot be written. Without a C compiler there is no
+library: callers have the same loops in NumPy, which give the same numbers. Why not numba: docs/adr/0025-compiled-loops.md.
 """
 
 import ctypes
@@ -59,8 +59,9 @@ def kinds() -> tuple[str, ...]:
 
 
 def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
-    """Return where a C-contiguous array lies; the caller keeps it alive."""
+    """Return where a C-contiguous array lies; the caller keeps it alive. C reads numbers in this machine's byte order only."""
     assert array.flags.c_contiguous
+    assert array.dtype.isnative
     return ctypes.c_void_p(array.ctypes.data)
 
 

@@ -3,15 +3,16 @@
 /* Scatter one frame into bins. Pixel p gives the part pairs[p][0] of its value to bin first[p] and pairs[p][1] to the bin after it;
    pixels with further bins stand again in `more`; a pixel in no bin has first = count. `both` (2, bin + 2, 2) gets part x value, and as variance part^2 x (value - 1) for
    values above 1 (what a value of at most 1 has stands in the prepared sums). Neighbours often lie in one bin: they add to two sets
-   of sums in turn, so that none waits for the one before. A pixel with a value outside of [low, high], or within [dummy_low,
-   dummy_high], or NaN is lost: `lost` gets what it has in the prepared sums (part x weight, its square, part, part^2, and
+   of sums in turn, so that none waits for the one before. A pixel with a value outside of [low, high], or within one of the
+   `ranges` [from, to] of `out`, or NaN is lost: `lost` gets what it has in the prepared sums (part x weight, its square, part, part^2, and
    part x dark). */
 typedef double pair __attribute__((vector_size(16), aligned(8)));
 struct table {
     const int *first, *more_pixels, *more_first;
     const float *pairs, *more_pairs, *weight, *dark;
-    double low, high, dummy_low, dummy_high;
-    long pixels, more, count;
+    const double *out;
+    double low, high;
+    long ranges, pixels, more, count;
 };
 enum { CHUNK = 64, LANES = 8 };
 
@@ -38,7 +39,19 @@ static void lose(double *lost, const struct table *table, long pixel, long first
 
 static inline int valid(const struct table *table, double value)
 {
-    return (value >= table->low) & (value <= table->high) & !((value >= table->dummy_low) & (value <= table->dummy_high));
+    int good = (value >= table->low) & (value <= table->high);
+    for (long n = 0; n < table->ranges; n++)
+        good &= !((value >= table->out[2 * n]) & (value <= table->out[2 * n + 1]));
+    return good;
+}
+
+/* Whether all values from `least` to `most` are valid. */
+static inline int all_valid(const struct table *table, double least, double most)
+{
+    int good = (least >= table->low) & (most <= table->high);
+    for (long n = 0; n < table->ranges; n++)
+        good &= !((most >= table->out[2 * n]) & (least <= table->out[2 * n + 1]));
+    return good;
 }
 
 #define SCATTER(NAME, TYPE)                                                                                                                           \
@@ -60,7 +73,7 @@ static inline int valid(const struct table *table, double value)
                 most = values[p] > most ? values[p] : most;                                                                                           \
                 nan |= values[p] != values[p];                                                                                                        \
             }                                                                                                                                         \
-            if (size == CHUNK && !nan && least >= table.low && most <= table.high && !(most >= table.dummy_low && least <= table.dummy_high)) {       \
+            if (size == CHUNK && !nan && all_valid(&table, (double)least, (double)most)) {                                                            \
                 for (long p = 0; p < CHUNK; p += LANES)                                                                                               \
                     for (long l = 0; l < LANES; l++)                                                                                                  \
                         all[l] += first[p + l] < table.count ? (double)values[p + l] : 0.0;                                                           \

@@ -5,10 +5,11 @@
 
 /* Sum the `chosen` elements of spectra (count, elements, channels), `shape` = count, elements, channels, chosen elements. Each is
    multiplied by its factor (count, elements), where there are factors; `variance` then gets factor^2 x counts. An element without
-   counts adds nothing, whatever its factor is; `live` says how many counted. */
-#define SUM(NAME, TYPE)                                                                                                             \
+   counts adds nothing, whatever its factor is; `live` says how many counted. A channel below 0 or above MOST is no count, NaN
+   neither: then the spectrum is not known, its sums are NaN, and `wrong` is 1. */
+#define SUM(NAME, TYPE, MOST)                                                                                                       \
     void NAME(const TYPE *spectra, const double *factors, const long *chosen, const long *shape, float *total, float *variance,     \
-              long *live)                                                                                                           \
+              long *live, long *wrong)                                                                                              \
     {                                                                                                                               \
         const long count = shape[0], elements = shape[1], channels = shape[2];                                                      \
         for (long n = 0; n < count; n++) {                                                                                          \
@@ -16,12 +17,15 @@
             memset(sum, 0, channels * sizeof(float));                                                                               \
             if (factors)                                                                                                            \
                 memset(spread, 0, channels * sizeof(float));                                                                        \
-            live[n] = 0;                                                                                                            \
+            live[n] = wrong[n] = 0;                                                                                                 \
             for (long c = 0; c < shape[3]; c++) {                                                                                   \
                 const TYPE *restrict counts = spectra + (n * elements + chosen[c]) * channels;                                      \
-                int any = 0;                                                                                                        \
-                for (long i = 0; i < channels; i++)                                                                                 \
+                int any = 0, odd = 0;                                                                                               \
+                for (long i = 0; i < channels; i++) {                                                                               \
                     any |= counts[i] != 0;                                                                                          \
+                    odd |= !(counts[i] >= 0 && counts[i] <= MOST);                                                                  \
+                }                                                                                                                   \
+                wrong[n] |= odd;                                                                                                    \
                 if (!any)                                                                                                           \
                     continue;                                                                                                       \
                 live[n]++;                                                                                                          \
@@ -37,15 +41,18 @@
                     spread[i] += factor * corrected;                                                                                \
                 }                                                                                                                   \
             }                                                                                                                       \
+            if (wrong[n])                                                                                                           \
+                for (long i = 0; i < channels; i++)                                                                                 \
+                    sum[i] = spread[i] = NAN;                                                                                       \
         }                                                                                                                           \
     }
 
-SUM(sum_elements_u1, unsigned char)
-SUM(sum_elements_u2, unsigned short)
-SUM(sum_elements_u4, unsigned int)
-SUM(sum_elements_i4, int)
-SUM(sum_elements_f4, float)
-SUM(sum_elements_f8, double)
+SUM(sum_elements_u1, unsigned char, 253)
+SUM(sum_elements_u2, unsigned short, 65533)
+SUM(sum_elements_u4, unsigned int, 4294967293u)
+SUM(sum_elements_i4, int, 2147483646)
+SUM(sum_elements_f4, float, 4294967040.0f)
+SUM(sum_elements_f8, double, 4294967293.0)
 
 /* Take spectra (count, channels) into the `sum` and the `most` of each channel, and put the sum of each spectrum into `totals`. One
    that is not known (NaN in its first channel) becomes zeros, and its total NaN. */

@@ -1,7 +1,7 @@
 """Columns of a task: one value per exposure (n,), or several samples (n, samples); and the flags that say what is wrong with one.
 
-A lost trigger is NaN and stays NaN; so is an exposure with a lost sample. All results are float64. Every function here looks at
-one exposure at a time, so that a result does not depend on how a scan was cut into tasks.
+A lost trigger is NaN and stays NaN; so is an exposure with a lost sample. All results are float64. Every function here computes
+each exposure by itself, so that a result does not depend on how a scan was cut into tasks.
 """
 
 from collections.abc import Mapping
@@ -66,11 +66,31 @@ def _chosen(keep: Keep) -> Any:
     return True if keep is None else keep
 
 
+def quotient(value: Column, divisor: Column) -> Column:
+    """Return value / divisor; NaN where the divisor is not above zero."""
+    return np.asarray(np.divide(value, divisor, out=np.full(value.shape, np.nan), where=divisor > 0))
+
+
+def contrast(plus: Column, minus: Column) -> Column:
+    """Return (plus - minus) / (plus + minus); NaN where the sum is not above zero."""
+    return quotient(plus - minus, plus + minus)
+
+
+def monitor_factor(frames: Frames, monitor: str | None, reference: float | None, length: int) -> Column:
+    """Return reference / monitor of each exposure (length,), 1 without a monitor; NaN where it is not a positive number."""
+    if monitor is None or reference is None:
+        return np.ones(length)
+    if monitor not in frames:
+        raise BadInput(f"normalise_to: the task has no {monitor!r}; name it in the pipeline's inputs")
+    values = np.asarray(frames[monitor], float)
+    return np.asarray(np.divide(reference, values, out=np.full(length, np.nan), where=values > 0))
+
+
 def trapezoid(values: Column, times: Column) -> Column:
     """Return the mean over time of each exposure, from samples and their times (n, samples): the integral over the duration.
 
     Where a time is NaN there is no sample: it fills up an exposure with fewer samples than the longest, at its end. Times that do
-    not grow within an exposure give NaN: the clock was restarted in the middle, and nobody knows how long a sample stands for.
+    not grow within an exposure give NaN: the clock was restarted in the middle, and the duration of its samples is unknown.
     An exposure with a single sample has that value.
     """
     if values.shape != times.shape or values.ndim != 2:
@@ -88,7 +108,7 @@ def spikes(values: Column, limit: float = 5.0) -> NDArray[np.bool_]:
     """Return which samples (n, samples) of an exposure lie further than `limit` robust deviations from its median.
 
     Hampel's identifier: median +- limit x 1.4826 MAD (F. R. Hampel, J. Am. Stat. Assoc. 69 (1974) 383), over the whole exposure.
-    Fewer than five samples say too little to call one of them a spike; nor do samples of which more than half are equal.
+    Fewer than five samples are too few to call one of them a spike; so are samples of which more than half are equal.
     """
     if values.shape[1] < 5:
         return np.zeros(values.shape, bool)

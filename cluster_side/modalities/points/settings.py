@@ -1,4 +1,4 @@
-"""What settings of stages share, light: names, units of places, and how two axes are turned into the laboratory frame."""
+"""Settings of motor stages, light half: names, units, and how two axes are turned into the laboratory frame."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -12,7 +12,7 @@ from cluster_side.modalities.base import Output, SettingsModel
 DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 ENDINGS = {"std": "deviation", "min": "smallest value", "max": "largest value"}
-"""What is said of the samples of an exposure beside their mean."""
+"""The statistics of the samples of an exposure besides their mean."""
 
 
 def unit_of(*kinds: str) -> AfterValidator:
@@ -43,6 +43,12 @@ PlaceUnit = Annotated[str, unit_of(units.LENGTH, units.ANGLE)]
 LengthUnit = Annotated[str, unit_of(units.LENGTH)]
 
 
+def together(settings: SettingsModel, one: str, other: str) -> None:
+    """Raise ValueError if one of two settings is given without the other."""
+    if (getattr(settings, one) is None) != (getattr(settings, other) is None):
+        raise ValueError(f"{one} and {other} go together; give both or neither")
+
+
 class LabSettings(SettingsModel):
     """Two stage axes turned into the laboratory frame.
 
@@ -67,9 +73,13 @@ class LabSettings(SettingsModel):
         if twice := sorted(set(self.into) & of_axes.keys()):
             raise ValueError(f"lab.into: {twice[0]} is an axis already; rename the axis, the laboratory frame has x and y")
 
+    def outputs(self, unit: str) -> Iterable[Output]:
+        """Yield what is said of the two positions in the laboratory frame; `unit` is that of the axes."""
+        return (Output(name, unit, long_name=f"{name} position, laboratory frame") for name in self.into)
+
 
 def axis_outputs(name: str, unit: str) -> Iterable[Output]:
-    """Yield what is said of one axis: its position, and what the samples of an exposure did beside it."""
+    """Yield the outputs of one axis: its position, and the statistics of the samples of an exposure."""
     yield Output(name, unit, long_name=f"{name} position")
     for ending, what in ENDINGS.items():
         yield Output(f"{name}_{ending}", unit, long_name=f"{name} {what} within the exposure")

@@ -1,1 +1,1 @@
-"""What all points of a scan together say of their positions."""
+"""Positions of a whole scan: spikes, comparisons, maps."""

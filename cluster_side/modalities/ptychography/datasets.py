@@ -1,4 +1,4 @@
-"""From the engines' state to the datasets of a scan: ramps removed, axes in metres, live pictures, agreement of halves."""
+"""From the engines' state to the datasets of a scan: ramps removed, axes in metres, previews, agreement of halves."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ SHARE = 5 / 6
 
 
 def picture(scan: PtychographyScan, backend: Backend, state: ReconstructionState) -> Datasets:
-    """Return what is shown while the engines run: object, probe modes and errors so far."""
+    """Return the preview while the engines run: object, probe modes and errors so far."""
     whole, probe = (np.asarray(backend.to_host(array)) for array in (state.object, state.probe))
     whole, probe = _flat(scan, whole, probe)
     phase, amplitude = np.angle(whole).astype(np.float32), np.abs(whole).astype(np.float32)
@@ -60,7 +60,7 @@ def agreement(scan: PtychographyScan, one: NDArray[Any], other: NDArray[Any]) ->
 
 
 def square(scan: PtychographyScan, whole: NDArray[Any]) -> NDArray[Any]:
-    """Return the largest square that is compared, in the middle of what the centres of the probe covered."""
+    """Return the largest square that is compared, in the middle of the scanned area."""
     low, high = scan.pixels.min(axis=0), scan.pixels.max(axis=0)
     side = 2 * max(8, int(SHARE * float((high - low).min()) / 2))
     middle = (low + high + np.asarray(scan.probe_shape)) / 2

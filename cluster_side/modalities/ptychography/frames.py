@@ -1,7 +1,7 @@
 """From detector images to amplitudes: which pixels are good, where the centre is, cut, rebinned, zero frequency in the corner.
 
-Bad pixels are those that a mask names, that are not numbers, negative (detectors mark gaps so), or at or above the saturation
-in any frame. They are filled with zero and left out of every comparison. A detector of megapixels is cut while it is
+Bad pixels are those that a mask names, and those that are no measurement (`modalities.pixels`), negative, or at or above the
+saturation in any frame. They are filled with zero and left out of every comparison. A detector of megapixels is cut while it is
 read, so only what is used is ever in memory; and each rank reads its own share of the frames.
 """
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from beamtide.errors import BadInput
 from beamtide.formats.lazy import chosen
 from cluster_side.modalities.context import Alone, Team, together
+from cluster_side.modalities.pixels import Valid, valid_values
 
 Image = NDArray[np.float32]
 DARK = 1.0
@@ -55,7 +56,7 @@ class PreparedFrames:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which frames of a scan one rank cuts, in rising order, and with whom it finds what all frames say."""
+    """Which frames of a scan one rank cuts, in rising order, and the team with which it sums over all frames."""
 
     rows: NDArray[np.int64]
     team: Team
@@ -73,21 +74,21 @@ def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Sh
 
 
 def cutter_for(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Share | None = None) -> "Cutter":
-    """Return what cuts frames like these, around their centre; BadInput if they cannot be cut so."""
+    """Return a cutter for frames like these, around their centre; BadInput if they cannot be cut so."""
     share = share or Share(np.arange(len(raw)), Alone())
     if raw.ndim != 3:
         raise BadInput(f"frames: an array of shape {raw.shape} holds no images; name the dataset of the detector's frames")
     if mask is not None and mask.shape != raw.shape[1:]:
         raise BadInput(f"mask: it has shape {mask.shape}, the frames {raw.shape[1:]}; make it from the same detector")
-    trusted, limit = np.ones(raw.shape[1:], bool) if mask is None else ~mask, _limit(raw.dtype, cut)
+    trusted, valid = np.ones(raw.shape[1:], bool) if mask is None else ~mask, _valid(raw.dtype, cut)
     if cut.centre == "corner":
-        return Cutter(_Window(slice(None), slice(None)), trusted, limit, (0.0, 0.0), share.team)
-    centre = _centre(_mean(raw, trusted, limit, share)) if cut.centre == "auto" else cut.centre
+        return Cutter(_Window(slice(None), slice(None)), trusted, valid, (0.0, 0.0), share.team)
+    centre = _centre(_mean(raw, trusted, valid, share)) if cut.centre == "auto" else cut.centre
     assert not isinstance(centre, str)
     window = _window(raw.shape[1:], centre, cut)
     height, width = ((one.stop - one.start) // cut.rebin for one in (window.rows, window.columns))
     shift = (0, 0) if cut.near else (-(height // 2), -(width // 2))
-    return Cutter(replace(window, rebin=cut.rebin, shift=shift), trusted, limit, centre, share.team)
+    return Cutter(replace(window, rebin=cut.rebin, shift=shift), trusted, valid, centre, share.team)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +111,19 @@ class Cutter:
     """Cuts frames as they come; a pixel that is bad in one of them, on any rank, is zero in all."""
 
     def __init__(
-        self, window: _Window, trusted: NDArray[np.bool_], limit: float, centre: tuple[float, float], team: Team
+        self, window: _Window, trusted: NDArray[np.bool_], valid: Valid, centre: tuple[float, float], team: Team
     ) -> None:
-        self._window, self._limit, self._centre, self._team = window, limit, centre, team
+        self._window, self._valid, self._centre, self._team = window, valid, centre, team
         self._bad = window.placed(~window.cut(trusted)) > 0
         self._parts: list[Image] = []
         self._rows: list[NDArray[np.int64]] = []
 
     def take(self, raw: Any, rows: NDArray[np.int64]) -> None:
-        """Cut these frames of a scan (n, rows, columns), which come behind those that were taken before."""
+        """Cut these frames of a scan (n, rows, columns), which follow those that were taken before."""
         counts = np.empty((len(rows), *self._bad.shape), np.float32)
         for at, frame in enumerate(chosen(raw, rows.tolist())):
             part = self._window.cut(frame)
-            if not (believed := _believed(part, self._limit)).all():
+            if not (believed := self._valid.of(part)).all():
                 self._bad |= self._window.placed(~believed) > 0
                 part = np.where(believed, part, 0)
             counts[at] = self._window.placed(part)
@@ -143,13 +144,13 @@ class Cutter:
         return PreparedFrames(counts, ~self._bad, self._centre, np.concatenate(self._rows), total)
 
 
-def _mean(raw: Any, trusted: NDArray[np.bool_], limit: float, share: Share) -> NDArray[np.float64]:
+def _mean(raw: Any, trusted: NDArray[np.bool_], valid: Valid, share: Share) -> NDArray[np.float64]:
     """Return the mean frame of all ranks, zero where a pixel is bad in any."""
     bad, total = (~trusted).astype(np.float32), np.zeros(raw.shape[1:])
 
     def read() -> None:
         for frame in chosen(raw, share.rows.tolist()):
-            believed = _believed(frame, limit)
+            believed = valid.of(frame)
             bad[~believed] = 1.0
             np.add(total, np.where(believed, frame, 0), out=total)
 
@@ -160,13 +161,9 @@ def _mean(raw: Any, trusted: NDArray[np.bool_], limit: float, share: Share) -> N
     return mean
 
 
-def _limit(dtype: np.dtype[Any], cut: Cut) -> float:
-    """Return the counts from which on a pixel is not to be believed; detectors mark gaps with the largest number."""
-    return cut.saturation if cut.saturation is not None else np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
-
-
-def _believed(frame: NDArray[Any], limit: float) -> NDArray[np.bool_]:
-    return np.asarray((frame >= 0) & (frame < limit))  # NaN is neither
+def _valid(dtype: np.dtype[Any], cut: Cut) -> Valid:
+    """Return which counts are to be believed; a negative one has no amplitude."""
+    return valid_values(dtype, overflow=cut.saturation, least=0.0)
 
 
 def _check_light(counts: float, frames: int, good: float) -> None:

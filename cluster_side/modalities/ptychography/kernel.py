@@ -1,6 +1,6 @@
 """Ptychography, heavy half: the frames and positions of a scan become object and probe.
 
-Alone or as one rank of a team. What it gives back is complete on every rank; the worker stores that of rank 0.
+Alone or as one rank of a team. The result is complete on every rank; the worker stores that of rank 0.
 """
 
 import pathlib

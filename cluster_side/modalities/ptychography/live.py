@@ -1,10 +1,10 @@
-"""While a scan is measured: what is there is reconstructed and shown, and grows with what comes.
+"""Live reconstruction while a scan is measured: the frames so far are reconstructed and shown, and new frames are added.
 
-Theory: the first frames get the whole recipe, with whatever else has come then its last stage is done, and so on. An engine is
-not interrupted (the waves of DM and RAAR need their iterations) but by the end of the scan. New frames start from the object
-and the probe so far: the object keeps its place on the sample, and becomes larger. The pictures are for people. The result is
-made of the finished scan, from the beginning, so that it does not depend on when the task began or how fast the scan was (see
-docs/adr/0028).
+Theory: the first frames get the whole recipe; then its last stage is repeated with all frames that have come meanwhile, and so
+on. An engine is interrupted only by the end of the scan (the waves of DM and RAAR need their iterations). New frames start from
+the object and the probe so far: the object keeps its place on the sample, and becomes larger. These reconstructions are only
+previews. The result is computed from the finished scan, from the beginning, so that it does not depend on when the task began or
+how fast the scan was (see docs/adr/0028).
 """
 
 import pathlib
@@ -37,12 +37,12 @@ SEEN = 1e-2
 
 
 def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -> Arrays:
-    """Reconstruct and show what is there until the scan is over; return all of its arrays."""
+    """Reconstruct and show the frames so far until the scan is over; return all of its arrays."""
     cutter: Cutter | None = None
     taken, seen = 0, None
     while not feed.over:
         frames = frames_of(given)
-        cutter = cutter or cutter_for(frames, cut_of(means.settings), mask_of(mask))
+        cutter = cutter or cutter_for(frames, cut_of(means.settings), mask_of(given, mask))
         cutter.take(frames, np.arange(taken, len(frames)))
         taken, news = len(frames), None
         if (job := _job(given, means, cutter)) is not None:
@@ -54,16 +54,16 @@ def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -
 
 
 def _job(given: Arrays, means: Means, cutter: Cutter) -> Reconstruction | None:
-    """Return what is there as something to reconstruct; None, with a note, while it is not enough."""
+    """Return the scan so far, ready to be reconstructed; None, with a note, while there are too few frames."""
     try:
         return Reconstruction(means, scan_with(given, means.settings, cutter.prepared(len(given["frames"]))))
     except BadInput as error:
-        means.context.note(f"no picture of {len(given['frames'])} frames yet: {error}")
+        means.context.note(f"no preview of {len(given['frames'])} frames yet: {error}")
         return None
 
 
 def _grow(job: Reconstruction, seen: Seen | None, feed: Feed) -> tuple[Seen, Arrays | None]:
-    """Reconstruct what is there; return what was found, and what has come meanwhile."""
+    """Reconstruct the frames so far; return the result, and the frames that have come meanwhile."""
     context, every = job.means.context, job.means.settings.every
     plan, news = job.plan(), None
     if seen is not None:

@@ -1,4 +1,4 @@
-"""What the probe is before anything is known of it.
+"""Starting probes.
 
 Every start is a pupil (how bright each direction is in the far field) and a defocus; its transform is the probe at the sample:
 

@@ -1,4 +1,4 @@
-"""What is done in which order: "DM 100 -> LSQML 50" and how it is written.
+"""Recipes: which engines run in which order, such as "DM 100 -> LSQML 50".
 
 A recipe is a list of stages; a stage is the name of an engine, the number of its iterations, and, where the engine has some,
 options in brackets: "RAAR(0.8) 50", "rPIE(0.05, batch 8) 30", "LSQML(batch 64) 50".
@@ -32,11 +32,6 @@ def parse(text: str) -> tuple[RecipeStep, ...]:
     return tuple(_stage(part.strip()) for part in re.split(r"->|→|;", text))
 
 
-def written(stages: tuple[RecipeStep, ...]) -> str:
-    """Return a recipe as text that `parse` understands."""
-    return " -> ".join(_written(stage) for stage in stages)
-
-
 def _stage(text: str) -> RecipeStep:
     found = STAGE.fullmatch(text)
     if not found or found["engine"].upper() not in ENGINES:
@@ -53,9 +48,3 @@ def _stage(text: str) -> RecipeStep:
         else:
             raise BadInput(f"recipe: {engine} knows no option {option!r}; options are 'batch N' and, in (0, 1], a strength")
     return RecipeStep(engine, iterations, strength, batch)
-
-
-def _written(stage: RecipeStep) -> str:
-    options = [f"{stage.strength:g}"] if stage.engine in STRENGTH else []
-    options += [f"batch {stage.batch}"] if stage.batch else []
-    return f"{stage.engine}{'(' + ', '.join(options) + ')' if options else ''} {stage.iterations}"

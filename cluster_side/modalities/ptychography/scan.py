@@ -1,6 +1,6 @@
-"""What one scan is to the engines: its geometry, its frames, and its positions in pixels of the object.
+"""One scan for the engines: its geometry, its frames, and its positions in pixels of the object.
 
-Every way to be wrong that can be told before the first iteration is told here, in one sentence.
+Everything that can be found wrong before the first iteration is reported here, in one sentence.
 """
 
 import pathlib
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from cluster_side.modalities import images, pixels
 from cluster_side.modalities.context import Team
 from cluster_side.modalities.ptychography import geometry as geo
 from cluster_side.modalities.ptychography.engines.state import members
@@ -63,7 +64,7 @@ def scan_of(
     if team is not None:
         every = np.arange(len(frames))
         share = Share(np.sort(members(every, len(every), team.rank, team.size).own), team)
-    return scan_with(arrays, settings, prepare(frames, cut_of(settings), mask_of(mask), share))
+    return scan_with(arrays, settings, prepare(frames, cut_of(settings), mask_of(arrays, mask), share))
 
 
 def cut_of(settings: PtychographySettings) -> Cut:
@@ -71,9 +72,13 @@ def cut_of(settings: PtychographySettings) -> Cut:
     return Cut(settings.centre, settings.crop, settings.rebin, settings.saturation, near=settings.source is not None)
 
 
-def mask_of(path: pathlib.Path | None) -> NDArray[np.bool_] | None:
-    """Return the mask of a calibration file, if there is one."""
-    return None if path is None else _mask(path)
+def mask_of(arrays: Arrays, path: pathlib.Path | None) -> NDArray[np.bool_] | None:
+    """Return which pixels a calibration file, or the file of the frames itself, says to be bad; None if neither does."""
+    own, given = pixels.bad_of_files(arrays), None if path is None else images.mask({"mask": path})
+    if own is None or given is None:
+        return given if own is None else own
+    images.check_shape(given, "mask", (own.shape[0], own.shape[1]))
+    return own | given
 
 
 def scan_with(arrays: Arrays, settings: PtychographySettings, prepared: PreparedFrames) -> PtychographyScan:
@@ -157,15 +162,3 @@ def _typical_step(pixels: NDArray[np.float64]) -> float:
         away = distances[distances > 1e-9]
         nearest.append(float(away.min()) if away.size else 0.0)
     return float(np.median(nearest))
-
-
-def _mask(path: pathlib.Path) -> NDArray[np.bool_]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{path}: no mask can be read from it ({error}); save a boolean array with numpy.save, True = bad"
-        ) from error
-    if loaded.ndim != 2:
-        raise BadInput(f"{path}: a mask has two axes, this array has shape {loaded.shape}")
-    return np.asarray(loaded, dtype=bool)

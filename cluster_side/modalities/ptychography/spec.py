@@ -109,7 +109,7 @@ class PtychographySettings(SettingsModel):
     refine: Refine = Refine()
     """What else follows the frames."""
     every: PositiveInt = 10
-    """Iterations between two live pictures."""
+    """Iterations between two previews."""
     frc: bool = False
     """Whether to reconstruct two halves as well, and tell how far they agree; costs as much again."""
     device: Literal["auto", "cpu", "gpu"] = "auto"

@@ -45,7 +45,7 @@ def load(settings: XbicSettings, calibration: Mapping[str, pathlib.Path]) -> Ker
         }
         if settings.normalise_to is not None and settings.normalise_reference is not None:
             monitor = columns.single(frames, settings.normalise_to)
-            datasets["normalised"] = normalised(datasets["signal"], monitor, settings.normalise_reference)
+            datasets["normalised"] = columns.quotient(datasets["signal"] * settings.normalise_reference, monitor)
             reasons[4] = ~(monitor > 0)
         if settings.efficiency is not None:
             amperes = datasets["signal"] * units.factor(settings.units, "A")
@@ -57,7 +57,7 @@ def load(settings: XbicSettings, calibration: Mapping[str, pathlib.Path]) -> Ker
 
 
 def reading(frames: Frames, settings: XbicSettings) -> tuple[Complex, Mask]:
-    """Return Z of each exposure as it was read, and where the amplifier was at the end of its range."""
+    """Return Z of each exposure as read, and where the amplifier was overloaded."""
     limit = settings.full_scale if settings.overload is None else settings.overload
     if settings.x is not None and settings.y is not None:
         x, y = columns.single(frames, settings.x), columns.single(frames, settings.y)
@@ -80,7 +80,7 @@ def dark(frames: Frames, settings: XbicSettings) -> Complex:
 
 
 def scale(frames: Frames, settings: XbicSettings) -> Column | float:
-    """Return by what a reading is multiplied: sensitivity / full_scale x chopper_factor / preamp_gain, in the wanted unit."""
+    """Return the factor of a reading: sensitivity / full_scale x chopper_factor / preamp_gain, in the wanted unit."""
     base = {units.CURRENT: "A", units.VOLTAGE: "V"}[units.kind_of(settings.units)]
     constant = settings.chopper_factor / settings.full_scale / settings.preamp_gain * units.factor(base, settings.units)
     return columns.given(frames, settings.sensitivity) * constant
@@ -113,15 +113,8 @@ def unsettled(frames: Frames, settings: XbicSettings, length: int) -> Mask:
     return np.broadcast_to(columns.given(frames, settings.exposure) < SETTLED * settings.time_constant, length)
 
 
-def normalised(signal: Column, monitor: Column, reference: float) -> Column:
-    """Return signal x reference / monitor; NaN where the monitor is not above zero."""
-    found = np.full(signal.shape, np.nan)
-    np.divide(signal * reference, monitor, out=found, where=monitor > 0)
-    return found
-
-
 def efficiency(amperes: Column, frames: Frames, settings: EfficiencySettings) -> tuple[Column, Mask]:
-    """Return the quantum efficiency of each exposure, and where no flux was measured that it could be had from."""
+    """Return the quantum efficiency of each exposure, and where it is unknown because no flux was measured."""
     flux = columns.given(frames, settings.flux)
     return quantum_efficiency(amperes, flux, settings), ~(np.asarray(flux) > 0)
 
@@ -130,6 +123,4 @@ def quantum_efficiency(amperes: Column, flux: Column | float, settings: Efficien
     """Return I / (e x flux x absorbed x E / pair energy); NaN where the flux is not above zero."""
     pairs_per_photon = settings.absorbed * 1e3 * settings.photon_energy / settings.pair_energy
     possible = np.broadcast_to(ELEMENTARY_CHARGE * np.asarray(flux) * pairs_per_photon, amperes.shape)
-    found = np.full(amperes.shape, np.nan)
-    np.divide(amperes, possible, out=found, where=possible > 0)
-    return found
+    return columns.quotient(amperes, possible)

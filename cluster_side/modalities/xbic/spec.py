@@ -13,7 +13,8 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from beamtide import units
 from cluster_side.modalities.base import Modality, Output, SettingsModel
-from cluster_side.modalities.points.settings import Positive, flag_output, unit_of
+from cluster_side.modalities.points.settings import Positive, flag_output, together, unit_of
+from cluster_side.modalities.readings import Reading
 
 FLAGS = {
     0: "no value: a reading is NaN",
@@ -68,7 +69,7 @@ class XbicSettings(SettingsModel):
     phase: FiniteFloat | Literal["median"]
     """phi0 in degrees; "median" takes it from the whole scan, and needs a pipeline whose source is the scan."""
     overload: Positive | None = None
-    """Reading of X or Y from which on the amplifier is at its end; default: `full_scale`."""
+    """Reading of X or Y from which on the amplifier is overloaded; default: `full_scale`."""
     time_constant: Positive | None = None
     """Of the lock-in amplifier, in seconds; with `exposure`, points that had no time to settle are flagged."""
     exposure: Positive | str | None = None
@@ -85,10 +86,8 @@ class XbicSettings(SettingsModel):
         cartesian, polar = (self.x, self.y), (self.r, self.theta)
         if (None in cartesian) == (None in polar) or (None in cartesian and cartesian != (None, None)) or polar.count(None) == 1:
             raise ValueError("give the columns x and y, or r and theta; all of one pair and none of the other")
-        if (self.time_constant is None) != (self.exposure is None):
-            raise ValueError("time_constant and exposure go together; give both or neither")
-        if (self.normalise_to is None) != (self.normalise_reference is None):
-            raise ValueError("normalise_to and normalise_reference go together; give both or neither")
+        together(self, "time_constant", "exposure")
+        together(self, "normalise_to", "normalise_reference")
         if self.efficiency is not None and units.kind_of(self.units) != units.CURRENT:
             raise ValueError("efficiency: only a current has a quantum efficiency; this is a voltage")
         return self
@@ -120,10 +119,17 @@ def takes(settings: XbicSettings) -> dict[str, str]:
     return {name: unit for name, unit in wanted.items() if isinstance(name, str)}
 
 
+def reads(settings: XbicSettings) -> dict[str, Reading]:
+    """Return in which units columns are wanted."""
+    wanted = {settings.theta: settings.theta_units, settings.exposure: "s", settings.sensitivity: "V"}
+    return {name: Reading(unit) for name, unit in wanted.items() if isinstance(name, str) and "/" not in name}
+
+
 MODALITY = Modality(
     name="xbic",
     settings=XbicSettings,
     outputs=outputs,
     takes=takes,
+    reads=reads,
     kernel="cluster_side.modalities.xbic.kernel:load",
 )

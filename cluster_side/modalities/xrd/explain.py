@@ -1,4 +1,4 @@
-"""What a poni file means to us, for `beamtide settings check xrd`."""
+"""Explains a poni file, for `beamtide settings check xrd`."""
 
 import pathlib
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities import drawing
+from cluster_side.modalities import drawing, images, pixels
 from cluster_side.modalities.base import Explanation
-from cluster_side.modalities.xrd import frames, geometry, images, model
-from cluster_side.modalities.xrd.integrate import IntegrationTable, valid_values
+from cluster_side.modalities.xrd import frames, geometry, model
+from cluster_side.modalities.xrd.integrate import IntegrationTable
 from cluster_side.modalities.xrd.spec import AXES, XrdSettings
 
 Array = NDArray[Any]
@@ -21,17 +21,17 @@ def explain(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], samp
     """Say which geometry the file describes, what of it is not used, and what is wrong with it."""
     path = geometry.required(calibration)
     try:
-        facts, ignored = _facts(settings, path), _ignored(path, settings)
+        facts, ignored = _facts(settings, path, calibration), _ignored(path, settings)
     except BadInput as error:
         return Explanation({"file": str(path)}, wrong=(str(error),))
     try:
-        image = images.read(sample, None) if sample else None
+        image = images.read(sample, "sample") if sample else None
         if image is not None and settings.shape is None:
             settings = settings.model_copy(update={"shape": image.shape})
         ai = geometry.integrator(settings, calibration)
         mask = model.mask_of(ai, calibration)
         table = IntegrationTable(model.prepare(settings.model_copy(update={"engine": "fast"}), calibration), "pattern")
-        picture = _picture(settings, table, image, mask) if image is not None else None
+        picture = _picture(settings, (table, model.marks_of(ai)), image, mask) if image is not None else None
     except BadInput as error:
         return Explanation(facts, ignored, (str(error),))
     name, unit = AXES[settings.unit]
@@ -40,8 +40,8 @@ def explain(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], samp
     return Explanation(facts, ignored, picture=picture)
 
 
-def _facts(settings: XrdSettings, path: pathlib.Path) -> dict[str, str]:
-    found = geometry.poni(path)
+def _facts(settings: XrdSettings, path: pathlib.Path, calibration: Mapping[str, pathlib.Path]) -> dict[str, str]:
+    found = geometry.poni(path, calibration)
     detector = found.detector
     stated = geometry.states_orientation(path)
     where = settings.orientation or (int(detector.orientation) if stated else None)
@@ -59,10 +59,13 @@ def _ignored(path: pathlib.Path, settings: XrdSettings) -> tuple[str, ...]:
     return ()
 
 
-def _picture(settings: XrdSettings, table: IntegrationTable, image: Array, mask: Array) -> drawing.Picture:
+def _picture(
+    settings: XrdSettings, prepared: tuple[IntegrationTable, pixels.Marks], image: Array, mask: Array
+) -> drawing.Picture:
+    table, marks = prepared
     if image.shape != mask.shape:
         raise BadInput(f"the sample has shape {image.shape}, but the geometry is for {mask.shape}; use a frame of this detector")
-    valid = valid_values(image.dtype, frames.dummies(settings), settings.overflow)
+    valid = frames.valid(image.dtype, settings, marks)
     pattern = table.mean(table.integrate(image, valid))[0]
     name, unit = AXES[settings.unit]
     drawn = drawing.curves(np.asarray(table.radial), {"intensity": pattern}, f"{len(pattern)} bins", f"{name} ({unit})")

@@ -2,8 +2,8 @@
 
 The convention is pyFAI's (`integrate1d_ng`, error model "poisson"; J. Kieffer et al., J. Appl. Cryst. 48 (2015) 510): with
 parts c, weights w, values v and dark d, intensity = sum c (v - d) / sum c w, variance of a pixel = max(1, v) (the dark
-counts as exactly known), and the standard uncertainty of the mean is sqrt(sum c^2 variance) / sum c w. Pixels that are lost in a
-frame leave both sums.
+counts as exactly known), and the standard uncertainty of the mean is sqrt(sum c^2 variance) / sum c w. Pixels that are not valid
+in a frame are left out of both sums.
 """
 
 import ctypes
@@ -15,32 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities import native
+from cluster_side.modalities import native, pixels
+from cluster_side.modalities.pixels import Valid
 
 Array = NDArray[Any]
 Values = NDArray[np.float64]
 COMPILED = {"u1", "u2", "u4", "i2", "i4", "f4"}
 """Kinds of pixels for which there is a compiled loop; others become float32, as in pyFAI."""
-
-
-@dataclass(frozen=True, slots=True)
-class Valid:
-    """Which values of a pixel are measurements."""
-
-    low: float = -np.inf
-    high: float = np.inf
-    dummy: tuple[float, float] = (np.nan, np.nan)
-    """Values from and to, both included, that say "not measured"."""
-
-    def of(self, values: Array) -> NDArray[np.bool_]:
-        """Return which values are measurements."""
-        low, high = self.dummy
-        return np.asarray((values >= self.low) & (values <= self.high) & ~((values >= low) & (values <= high)))
+FINITE = Valid(-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
+"""What is a measurement where all else was made NaN before."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSums:
-    """What one frame adds to each bin."""
+    """The sums of one frame in each bin."""
 
     signal: Values
     variance: Values
@@ -51,22 +39,23 @@ class FrameSums:
     """Pixels in a bin that were not valid."""
 
 
-class _Table(ctypes.Structure):
+class _CIntegrationTable(ctypes.Structure):
     """`struct table` of xrd.c."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("first", "more_pixels", "more_first", "pairs", "more_pairs", "weight", "dark")),
-        *((name, ctypes.c_double) for name in ("low", "high", "dummy_low", "dummy_high")),
-        *((name, ctypes.c_long) for name in ("pixels", "more", "count")),
+        ("out", ctypes.c_void_p),
+        *((name, ctypes.c_double) for name in ("low", "high")),
+        *((name, ctypes.c_long) for name in ("ranges", "pixels", "more", "count")),
     )
 
 
 class IntegrationTable:
     """The prepared arrays of one kind of bins.
 
-    Pixel p gives the part `pairs[p, 0]` of its value to bin `first[p]`, and `pairs[p, 1]` to the bin after it: what nearly
-    every pixel needs, without a loop of its own. `more_pixels`, `more_first`, `more_pairs` hold what else a pixel gives.
-    The first bin of a pixel that is in none is the number of bins.
+    Pixel p gives the part `pairs[p, 0]` of its value to bin `first[p]`, and `pairs[p, 1]` to the bin after it: this is enough for
+    nearly every pixel, without an inner loop. `more_pixels`, `more_first`, `more_pairs` hold further parts of pixels. For a pixel
+    that is in no bin, the first bin is the number of bins.
     """
 
     def __init__(self, prepared: Mapping[str, Array], name: str) -> None:
@@ -80,10 +69,10 @@ class IntegrationTable:
 
     def entries(self) -> tuple[Array, Array, Values]:
         """Return pixel, bin and part of everything that a pixel gives to a bin."""
-        pixels = np.append(np.arange(len(self.first)), self.more_pixels)
+        which = np.append(np.arange(len(self.first)), self.more_pixels)
         first, pairs = np.append(self.first, self.more_first), np.concatenate([self.pairs, self.more_pairs])
         row, side = np.nonzero(pairs)
-        return pixels[row], first[row] + side, pairs[row, side].astype(np.float64)
+        return which[row], first[row] + side, pairs[row, side].astype(np.float64)
 
     @property
     def norm(self) -> Values:
@@ -95,10 +84,11 @@ class IntegrationTable:
         return values.reshape(len(self.radial), len(self.azimuthal)).T if self.azimuthal.size else values
 
     def integrate(self, frame: Array, valid: Valid) -> FrameSums:
-        """Return the sums of one frame (rows, columns)."""
-        flat = np.ascontiguousarray(frame).reshape(-1)
+        """Return the sums of one frame (rows, columns) of any type of number and byte order."""
+        flat = frame.reshape(-1)
         if flat.dtype.str[1:] not in COMPILED:
-            flat = flat.astype(np.float32)
+            flat, valid = np.where(valid.of(flat), flat, np.nan).astype(np.float32), FINITE
+        flat = pixels.native(flat)
         both, lost = np.zeros((2, self.sums.shape[1] + 2, 2)), np.zeros(self.sums.shape)
         add = _plain if native.library() is None else _compiled
         missing, total = add(self, (flat, valid), (both, lost))
@@ -118,19 +108,6 @@ class IntegrationTable:
         return self.shaped(intensity), self.shaped(sigma)
 
 
-def whole_frame(table: IntegrationTable, frame: Array) -> FrameSums:
-    """Integrate a frame of which all finite pixels are valid."""
-    return table.integrate(frame, Valid())
-
-
-def valid_values(dtype: np.dtype[Any], dummy: tuple[float, float] | None, overflow: float | None) -> Valid:
-    """Return which values are measurements: below `overflow`, below the largest number of an unsigned type, and not dummies."""
-    highest = float(np.iinfo(dtype).max) - 1.0 if dtype.kind == "u" else np.finfo(np.float64).max
-    if overflow is not None:
-        highest = min(highest, float(np.nextafter(overflow, -np.inf)))
-    return Valid(-highest if dtype.kind != "u" else 0.0, highest, dummy or (np.nan, np.nan))
-
-
 def check_shape(frame: Array, shape: tuple[int, int], name: str) -> None:
     """Raise BadInput when a frame is not of the detector of the geometry."""
     if frame.shape != shape:
@@ -146,7 +123,9 @@ def _compiled(table: IntegrationTable, given: tuple[Array, Valid], sums: tuple[V
     dark = native.pointer(table.dark) if table.dark.size else None
     arrays = table.first, table.more_pixels, table.more_first, table.pairs, table.more_pairs, table.weight
     sizes = flat.size, len(table.more_pixels), len(table.sums[0])
-    given_table = _Table(*map(native.pointer, arrays), dark, valid.low, valid.high, *valid.dummy, *sizes)
+    out = np.array(valid.out, np.float64).reshape(-1, 2)
+    ranges = native.pointer(out), valid.low, valid.high, len(out)
+    given_table = _CIntegrationTable(*map(native.pointer, arrays), dark, *ranges, *sizes)
     scatter = getattr(library, f"scatter_{flat.dtype.str[1:]}")
     scatter.restype = ctypes.c_long
     frame, results = native.pointer(flat), map(native.pointer, sums)
@@ -156,17 +135,17 @@ def _compiled(table: IntegrationTable, given: tuple[Array, Valid], sums: tuple[V
 def _plain(table: IntegrationTable, given: tuple[Array, Valid], sums: tuple[Values, Values]) -> tuple[int, float]:
     """Do the same in NumPy."""
     (flat, valid), (both, lost) = given, sums
-    pixels, bins, parts = table.entries()
+    where, bins, parts = table.entries()
     good = valid.of(flat)
     values = np.where(good, flat, 0).astype(np.float64)
-    both[0, :, 0] += np.bincount(bins, parts * values[pixels], minlength=both.shape[1])
-    both[0, :, 1] += np.bincount(bins, np.square(parts) * np.maximum(values[pixels] - 1.0, 0.0), minlength=both.shape[1])
-    bad = ~good[pixels]
+    both[0, :, 0] += np.bincount(bins, parts * values[where], minlength=both.shape[1])
+    both[0, :, 1] += np.bincount(bins, np.square(parts) * np.maximum(values[where] - 1.0, 0.0), minlength=both.shape[1])
+    bad = ~good[where]
     if bad.any():
-        parts, bins, weight = parts[bad], bins[bad], table.weight[pixels[bad]].astype(np.float64)
+        parts, bins, weight = parts[bad], bins[bad], table.weight[where[bad]].astype(np.float64)
         rows = [parts * weight, np.square(parts * weight), parts, np.square(parts)]
         if table.dark.size:
-            rows.append(parts * table.dark[pixels[bad]])
+            rows.append(parts * table.dark[where[bad]])
         lost += np.stack([np.bincount(bins, row, minlength=lost.shape[1]) for row in rows])
     used = table.first < lost.shape[1]
     return int((~good & used).sum()), float(values[used].sum())

@@ -7,51 +7,49 @@ monitor, are NaN.
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster_side.modalities import pixels
 from cluster_side.modalities.base import Kernel
 from cluster_side.modalities.xrd import peaks
 from cluster_side.modalities.xrd.clip import ClippedTable
-from cluster_side.modalities.xrd.frames import Array, Frames, Values, beam, count_of, dummies, images, monitor_factor
-from cluster_side.modalities.xrd.integrate import FrameSums, IntegrationTable, valid_values
+from cluster_side.modalities.xrd.frames import Array, Frames, Values, beam, images, scaling, valid
+from cluster_side.modalities.xrd.integrate import FrameSums, IntegrationTable
 from cluster_side.modalities.xrd.spec import SUMS, XrdSettings
-
-Integrate = Callable[[Array], tuple[FrameSums, Values, Values]]
-"""A frame in; its sums, intensity and standard uncertainty out."""
 
 
 def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
-    """Return the array function of these settings and what `model.prepare` made of this geometry."""
+    """Return the array function for these settings and the arrays of `model.prepare`."""
     if settings.engine == "pyfai":
         from cluster_side.modalities.xrd import pyfai_engine
 
         return pyfai_engine.load(settings, calibration)
     facts = json.loads(bytes(prepared["facts"]))
-    shape = facts["shape"][0], facts["shape"][1]
+    shape, marks = (facts["shape"][0], facts["shape"][1]), pixels.Marks(*facts["marks"])
     pattern = IntegrationTable(prepared, "pattern")
     cake = IntegrationTable(prepared, "cake") if settings.cake else None
     clipped = ClippedTable(pattern, settings.sigma_clip) if settings.sigma_clip else None
     background = prepared["background"] if prepared["background"].size else None
-    regions(pattern.radial, settings)  # wrong ranges are told before the first task
+    regions(pattern.radial, settings)  # wrong ranges are found before the first task
 
     def kernel(frames: Frames) -> dict[str, Array]:
-        factor = monitor_factor(frames, settings, count_of(frames, settings))
+        factor = scaling(frames, settings)
         rows, cakes = list[tuple[Values, Values]](), list[tuple[Values, Values]]()
         found = list[FrameSums]()
-        for frame in images(frames, settings, shape):
-            valid = valid_values(frame.dtype, dummies(settings), settings.overflow)
-            sums = (clipped or pattern).integrate(frame, valid)
+        for frame in images(frames, settings, shape, marks):
+            good = valid(frame.dtype, settings, marks)
+            sums = (clipped or pattern).integrate(frame, good)
             found.append(sums)
             rows.append(_net(pattern.mean(sums), background, settings.background_scale))
             if cake is not None:
-                cakes.append(cake.mean(cake.integrate(frame, valid)))
+                cakes.append(cake.mean(cake.integrate(frame, good)))
         datasets = pattern_datasets(settings, pattern, rows, factor)
         if cake is not None:
             datasets |= _cake_datasets(cake, cakes, factor)
-        return datasets | _frame_datasets(found) | beam(facts["wavelength"])
+        return datasets | _frame_datasets(found, facts["unknown"]) | beam(facts["wavelength"])
 
     return kernel
 
@@ -103,7 +101,8 @@ def _cake_datasets(table: IntegrationTable, cakes: list[tuple[Values, Values]], 
     }
 
 
-def _frame_datasets(found: list[FrameSums]) -> dict[str, Array]:
+def _frame_datasets(found: list[FrameSums], unknown: int) -> dict[str, Array]:
+    """Return sums and counts; `unknown` pixels are lost in every frame, because dark or flat do not know them."""
     merged = {f"scan/{name}": np.sum([getattr(sums, name) for sums in found], axis=0) for name in SUMS}
-    counts, lost = np.array([sums.counts for sums in found]), np.array([sums.lost for sums in found])
+    counts, lost = np.array([sums.counts for sums in found]), np.array([sums.lost + unknown for sums in found])
     return merged | {"total_counts": counts, "pixels_lost": lost}

@@ -11,13 +11,12 @@ from pyFAI.method_registry import IntegrationMethod
 
 from beamtide.errors import BadInput
 from cluster_side.modalities.base import Kernel
-from cluster_side.modalities.xrd import frames, geometry, images, model
-from cluster_side.modalities.xrd.integrate import valid_values
+from cluster_side.modalities.xrd import frames, geometry, model
 from cluster_side.modalities.xrd.spec import XrdSettings
 
 Array = NDArray[Any]
 NOT_MEASURED = np.float32(-1e9)
-"""Stands in images for pixels without a valid value."""
+"""Value of pixels in an image that are not valid."""
 
 
 def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:
@@ -26,23 +25,27 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
         raise BadInput("engine: pyfai is the reference for patterns; rois, peaks and background need engine: fast")
     ai = geometry.integrator(settings, calibration)
     shape = tuple(ai.detector.shape)
-    given = {name: images.read(calibration[name], shape) for name in ("dark", "flat") if name in calibration}
-    options: dict[str, Any] = given | {"correctSolidAngle": settings.solid_angle, "polarization_factor": settings.polarization}
+    field, marks = model.known_field(ai, calibration), model.marks_of(ai)
+    options: dict[str, Any] = {"dark": field.dark, "flat": field.flat}
+    sector = geometry.sector(settings.azimuth_range)
+    if settings.polarization is not None:  # the beam's axis does not turn with the sector
+        options["polarization_factor"] = [settings.polarization, float(np.deg2rad(sector.turn))]
+    ai, options["correctSolidAngle"] = sector.turned(ai), settings.solid_angle
     options |= {"mask": model.mask_of(ai, calibration), "method": _method(settings), "dummy": NOT_MEASURED, "delta_dummy": 1.0}
     wavelength = 1e10 * ai.wavelength
 
     def compute(arrays: Mapping[str, Array]) -> dict[str, Array]:
-        factor = frames.monitor_factor(arrays, settings, frames.count_of(arrays, settings))
+        factor = frames.scaling(arrays, settings)
         found, cakes = list[Any](), list[Any]()
-        for image in frames.images(arrays, settings, shape):
-            valid = valid_values(image.dtype, frames.dummies(settings), settings.overflow).of(image)
-            image = np.where(valid, image, NOT_MEASURED)  # a mask that differs would move the bins
+        for image in frames.images(arrays, settings, shape, marks):
+            good = frames.valid(image.dtype, settings, marks).of(image) & field.known
+            image = np.where(good, image, NOT_MEASURED)  # a mask that differs would move the bins
             found.append(_one(ai, image, settings, options))
             if settings.cake:
                 cakes.append(_cake(ai, image, settings, options))
         datasets = _datasets("azint1d", found, factor) | {"azint1d/radial_axis": np.asarray(found[0].radial)}
         if cakes:
-            axes = {"azint2d/radial_axis": cakes[0].radial, "azint2d/azimuthal_axis": cakes[0].azimuthal}
+            axes = {"azint2d/radial_axis": cakes[0].radial, "azint2d/azimuthal_axis": cakes[0].azimuthal + sector.offset}
             datasets |= _datasets("azint2d", cakes, factor) | {name: np.asarray(axis) for name, axis in axes.items()}
         return datasets | frames.beam(wavelength)
 
@@ -76,7 +79,7 @@ def _build_something(platform: int, device: int) -> None:
 
 
 def _one(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: Mapping[str, Any]) -> Any:
-    limits = {"radial_range": settings.radial_range, "azimuth_range": settings.azimuth_range}
+    limits = {"radial_range": settings.radial_range, "azimuth_range": geometry.sector(settings.azimuth_range).limits}
     if settings.sigma_clip:
         clip = {"thres": settings.sigma_clip.threshold, "max_iter": settings.sigma_clip.cycles, "error_model": "azimuthal"}
         return ai.sigma_clip_ng(image, settings.points, unit=settings.unit, **limits, **clip, **options)
@@ -84,7 +87,8 @@ def _one(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: 
 
 
 def _cake(ai: AzimuthalIntegrator, image: Array, settings: XrdSettings, options: Mapping[str, Any]) -> Any:
-    limits = {"radial_range": settings.radial_range, "azimuth_range": settings.azimuth_range, "error_model": "poisson"}
+    sector = geometry.sector(settings.azimuth_range)
+    limits = {"radial_range": settings.radial_range, "azimuth_range": sector.limits, "error_model": "poisson"}
     return ai.integrate2d_ng(image, settings.points, settings.cake, unit=settings.unit, **limits, **options)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, PositiveInt, model_validator
 
 from cluster_side.modalities.base import Modality, Output, SettingsModel
+from cluster_side.modalities.points.settings import together
 
 Range = tuple[FiniteFloat, FiniteFloat]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
@@ -83,8 +84,7 @@ class XrdSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.normalise_to is None) != (self.normalise_reference is None):
-            raise ValueError("normalise_to and normalise_reference go together; give both or neither")
+        together(self, "normalise_to", "normalise_reference")
         if self.sigma_clip and (self.split != "no" or self.cake):
             raise ValueError("sigma_clip needs split: no, and no cake")
         if self.opencl and self.engine != "pyfai":
@@ -146,8 +146,9 @@ MODALITY = Modality(
     kernel="cluster_side.modalities.xrd.kernel:load",
     needs=("poni",),
     packages=("numpy", "pyFAI"),
-    judge="cluster_side.modalities.xrd.geometry:judge",
     prepare="cluster_side.modalities.xrd.model:prepare",
-    layout=2,
+    layout=3,
+    files="cluster_side.modalities.xrd.poni_text:files",
     explain="cluster_side.modalities.xrd.explain:explain",
+    explains="poni",
 )

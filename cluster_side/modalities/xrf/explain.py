@@ -1,4 +1,4 @@
-"""What a PyMca configuration means to us, for `beamtide settings check xrf`."""
+"""Explains a PyMca configuration, for `beamtide settings check xrf`."""
 
 import configparser
 import pathlib
@@ -20,10 +20,11 @@ CONTINUA = {0: "none", 1: "constant", 2: "straight line", 3: "parabola", 4: "lin
 
 
 def explain(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], sample: pathlib.Path | None) -> Explanation:
-    """Say what the model contains, what of it a linear fit ignores, and all that is wrong with it."""
+    """Return what the model contains, what a linear fit ignores, and all that is wrong."""
     path = pymca_file.required(calibration)
     config = _loose(path)
     wrong = [f"{path}: {problem}" for problem in pymca_file.problems(config)]
+    wrong += [] if wrong else [f"{path}: {refusal}" for refusal in pymca_file.refusals(config, settings)]
     if wrong:
         return Explanation(_facts(config), wrong=tuple(wrong))
     try:
@@ -85,7 +86,7 @@ def _ignored(config: Mapping[str, Any]) -> Iterator[str]:
     if fit.get("hypermetflag", 1) > 1 and not fit.get("linearfitflag"):
         yield "[peakshape] the parameters of tails and steps stay as they are"
     if (config.get("concentrations") or {}).get("useautotime"):
-        yield "[concentrations] useautotime: spectra bring no time; mass_fractions: true will be refused"
+        yield "[concentrations] useautotime: spectra bring no time; mass_fractions: true is refused"
 
 
 def _picture(fitted: FastModel, settings: XrfSettings, sample: pathlib.Path) -> drawing.Picture:

@@ -1,10 +1,11 @@
 """XRF, heavy half: spectra become areas of line groups.
 
-Each detector element is corrected for its dead time, the chosen elements are summed (`elements`), and all spectra
-of a task are fitted at once, by the prepared model (`fast_fit`) or by PyMca (`pymca_fit`, the reference). A spectrum without
-a positive dead-time factor has no value: its rows are NaN, and it is left out of the scan's spectra; areas without a positive
-monitor are NaN too. `load` builds what can be built without spectra, so a process that forks after it has children that
-start at once; with the fast engine and a warm cache it imports neither PyMca nor its tables.
+Each detector element is corrected for its dead time, the chosen elements are summed (`elements`), and all spectra of a task are
+fitted at once, by the prepared model (`fast_fit`) or by PyMca (`pymca_fit`, the reference). A spectrum without a positive
+dead-time factor, or with a channel that is no count, has no value: its rows are NaN, and it is left out of the scan's spectra;
+areas without a positive monitor are NaN too. `flags/spectrum` says which. `load` builds what can be built without spectra, so a
+process that forks after it has worker processes that start at once; with the fast engine and a warm cache it imports neither
+PyMca nor its tables.
 """
 
 import pathlib
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide.errors import BadInput
 from cluster_side.modalities import native
 from cluster_side.modalities.base import Kernel
+from cluster_side.modalities.points.columns import flagged, monitor_factor
 from cluster_side.modalities.xrf import elements
 from cluster_side.modalities.xrf.fast_fit import FastModel, Fit
 from cluster_side.modalities.xrf.spec import XrfSettings
@@ -28,7 +29,7 @@ Spectra = NDArray[np.float32]
 
 
 def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
-    """Return the array function of these settings and what `model.prepare` made of this PyMca configuration."""
+    """Return the array function for these settings and the arrays of `model.prepare`."""
     if settings.engine == "pymca":
         return _pymca(settings, calibration)
     return _fast(settings, FastModel(prepared))
@@ -36,15 +37,17 @@ def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], prepare
 
 def _fast(settings: XrfSettings, model: FastModel) -> Kernel:
     def kernel(frames: Frames) -> dict[str, Array]:
-        model.check(elements.spectra_of(frames).shape[2])
+        model.check(elements.spectra_of(frames, settings).shape[2])
         scan, parts = _ScanSpectra(), list[Fit]()
-        live = list[NDArray[np.int64]]()
+        live, wrong = list[NDArray[np.int64]](), list[NDArray[np.int64]]()
         for block in elements.blocks(frames, settings, model.axis):
             counts = scan.add(block.counts)
             block.variance[np.isnan(block.variance[:, 0])] = 0.0
             parts.append(model.fit(counts[:, model.fitted], block.variance[:, model.fitted]))
             live.append(block.live)
-        return _datasets(settings, model, (frames, scan, parts), np.concatenate(live))
+            wrong.append(block.wrong)
+        datasets = _datasets(settings, model, (frames, scan, parts), np.concatenate(live))
+        return datasets | _flags(frames, settings, scan.known, np.concatenate(wrong))
 
     return kernel
 
@@ -55,7 +58,7 @@ def _datasets(
     frames, scan, parts = found
     datasets = scan.datasets(energy(*model.axis, scan.channels))
     areas, sigmas = (np.concatenate([getattr(part, name) for part in parts]) for name in ("areas", "sigmas"))
-    factor = monitor_factor(frames, settings, len(areas)) * np.where(scan.known, 1.0, np.nan)
+    factor = _monitor(frames, settings, len(areas)) * np.where(scan.known, 1.0, np.nan)
     datasets |= _maps(model.names, areas * factor[:, None], sigmas * factor[:, None])
     for name, fraction in model.mass_fractions(areas * factor[:, None]).items():
         datasets[f"mass_fraction/{_dataset(name)}"] = fraction
@@ -78,19 +81,22 @@ def _pymca(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Ke
     axis = float(config["detector"].get("zero", 0.0)), float(config["detector"]["gain"])
 
     def kernel(frames: Frames) -> dict[str, Array]:
-        pymca_file.check_channels(config, elements.spectra_of(frames).shape[2])
-        scan = _ScanSpectra()
-        blocks = elements.blocks(frames, settings, axis)
-        spectra = np.concatenate([scan.add(block.counts).astype(np.float64) for block in blocks])
+        pymca_file.check_channels(config, elements.spectra_of(frames, settings).shape[2])
+        scan, wrong, parts = _ScanSpectra(), list[NDArray[np.int64]](), list[Values]()
+        for block in elements.blocks(frames, settings, axis):
+            parts.append(scan.add(block.counts).astype(np.float64))
+            wrong.append(block.wrong)
+        spectra, flags = np.concatenate(parts), _flags(frames, settings, scan.known, np.concatenate(wrong))
         areas, sigmas = fit.fit(spectra, settings.refit)
-        factor = monitor_factor(frames, settings, len(spectra)) * np.where(scan.known, 1.0, np.nan)
-        return scan.datasets(energy(*axis, scan.channels)) | _maps(fit.names, (areas * factor).T, (sigmas * factor).T)
+        factor = _monitor(frames, settings, len(spectra)) * np.where(scan.known, 1.0, np.nan)
+        datasets = scan.datasets(energy(*axis, scan.channels)) | flags
+        return datasets | _maps(fit.names, (areas * factor).T, (sigmas * factor).T)
 
     return kernel
 
 
 class _ScanSpectra:
-    """What describes all spectra of a task together, collected block by block."""
+    """Sums over all spectra of a task, collected block by block."""
 
     def __init__(self) -> None:
         self._totals: list[Values] = []
@@ -147,14 +153,14 @@ def energy(zero: float, gain: float, channels: int) -> Values:
     return np.asarray(zero + gain * np.arange(channels), float)
 
 
-def monitor_factor(frames: Frames, settings: XrfSettings, length: int) -> Values:
-    """Return reference / monitor; NaN where the monitor is not a positive number."""
-    if settings.normalise_to is None or settings.normalise_reference is None:
-        return np.ones(length)
-    if settings.normalise_to not in frames:
-        raise BadInput(f"normalise_to: the task has no {settings.normalise_to!r}; name it in the pipeline's inputs")
-    monitor = np.asarray(frames[settings.normalise_to], float)
-    return np.asarray(np.divide(settings.normalise_reference, monitor, out=np.full(length, np.nan), where=monitor > 0))
+def _monitor(frames: Frames, settings: XrfSettings, length: int) -> Values:
+    return monitor_factor(frames, settings.normalise_to, settings.normalise_reference, length)
+
+
+def _flags(frames: Frames, settings: XrfSettings, known: NDArray[np.bool_], wrong: NDArray[np.int64]) -> dict[str, Array]:
+    """Return why spectra have no value."""
+    monitor = np.isnan(_monitor(frames, settings, len(known)))
+    return {"flags/spectrum": flagged(len(known), {0: ~known & (wrong == 0), 1: wrong > 0, 2: monitor})}
 
 
 def _maps(names: tuple[str, ...], areas: Values, sigmas: Values) -> dict[str, Array]:

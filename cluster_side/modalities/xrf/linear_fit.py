@@ -23,10 +23,10 @@ Values = NDArray[np.float64]
 Spectra = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 TAIL = 1e-10
-"""What a template has below this part of its largest value is taken as zero: a Gaussian beyond 6.8 sigma, less than a count in a
+"""Values of a template below this part of its largest value count as zero: a Gaussian beyond 6.8 sigma, less than a count in a
 channel beside a peak of 10^10."""
 NEGLIGIBLE = 1e-5
-"""What S has below this part of its largest value is left out: even with a contrast of 10^5 between channels that changes a
+"""Values of S below this part of its largest value are left out: even with a contrast of 10^5 between channels that changes a
 standard uncertainty by less than 10^-3 of itself."""
 TOGETHER, FOUR, BLOCK = 8, 4, 16
 """Spectra and channels that xrf_fit.c takes at once; of a table it multiplies `native.LINE` bytes at once."""
@@ -70,36 +70,36 @@ class LinearFit:
         return self._problem.solve(net.astype(np.float64) @ self._weighted)
 
 
-class _Table(ctypes.Structure):
+class _CSparseTable(ctypes.Structure):
     """`struct table` of xrf_fit.c."""
 
     _fields_ = tuple((name, ctypes.c_void_p) for name in ("entries", "first", "which"))
 
 
-class _Model(ctypes.Structure):
+class _CModel(ctypes.Structure):
     """`struct model` of xrf_fit.c."""
 
     _fields_ = (
-        *((name, _Table) for name in ("weighted", "squares", "shapes")),
+        *((name, _CSparseTable) for name in ("weighted", "squares", "shapes")),
         ("problem", ctypes.c_void_p),
         *((name, ctypes.c_long) for name in ("channels", "padded")),
     )
 
 
 class _Compiled:
-    """What xrf_fit.c is given: the tables in blocks, and room to work in."""
+    """The arguments of xrf_fit.c: the tables in blocks, and work memory."""
 
     def __init__(self, problem: nnls.Problem, dense: tuple[Array, Array, Array]) -> None:
         channels, self._count = dense[0].shape
         padded = -(-channels // BLOCK) * BLOCK
         self._kept: list[Array] = []
         tables = [_by_parameter(dense[0], padded), _by_parameter(dense[1], padded), _by_block(dense[2], padded)]
-        self._model = _Model(*(_Table(*self._pointers(table)) for table in tables), problem.address, channels, padded)
+        self._model = _CModel(*(_CSparseTable(*self._pointers(table)) for table in tables), problem.address, channels, padded)
         sizes = TOGETHER * padded, TOGETHER * self._count
         room = [native.room(sizes[0], kind) for kind in (np.float64, np.float32, np.float32)]
         room += [native.room(sizes[1], np.float64) for _ in range(2)]
         room += [native.room(problem.spare, np.float64), native.room(FOUR * self._count, np.float32)]
-        self._desk = (ctypes.c_void_p * 8)(*self._pointers([*room, native.room(self._count, np.int64)]))
+        self._buffers = (ctypes.c_void_p * 8)(*self._pointers([*room, native.room(self._count, np.int64)]))
 
     def run(self, library: ctypes.CDLL, net: Spectra, variance: Spectra | None) -> Found:
         both = native.rows(net), None if variance is None else native.rows(variance)
@@ -107,7 +107,7 @@ class _Compiled:
         found = np.empty(shape), np.empty(shape), np.empty(len(net))
         starts = (None if rows is None else ctypes.c_void_p(rows.ctypes.data) for rows in both)
         strides = (0 if rows is None else rows.strides[0] // rows.itemsize for rows in both)
-        given = ctypes.byref(self._model), self._desk, *starts, *native.pointers(*found)
+        given = ctypes.byref(self._model), self._buffers, *starts, *native.pointers(*found)
         library.fit(*given, *map(native.size, (*strides, len(net))))
         return found
 

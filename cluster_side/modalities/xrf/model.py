@@ -7,8 +7,8 @@
     cuts        (anchor)              channels between which SNIP works on its own
     fractions   (parameter)           mass fraction of one count; NaN where there is none; empty if they are not wanted
 
-With `calibrate`, zero, gain, noise and Fano factor come from PyMca's non-linear fit of the reference spectrum, which is begun
-anew from what it found until the axis stays: PyMca may end it early, with the axis that it began with.
+With `calibrate`, zero, gain, noise and Fano factor come from PyMca's non-linear fit of the reference spectrum, which is repeated
+from its own result until the axis does not change: PyMca may end it early, with the axis that it began with.
 """
 
 import contextlib
@@ -33,10 +33,8 @@ WORST_CONDITION = 1e6
 FLOOR = 0.01
 """Weights are 1 / (spectrum + FLOOR x its mean): an empty channel must not decide everything."""
 AGAIN, SETTLED = 5, 0.1
-"""How often the calibrating fit is begun anew at most, and by how many channels a settled axis moves."""
+"""How often the calibrating fit is repeated at most, and by how many channels a settled axis may move."""
 CALIBRATED = ("Zero", "Gain", "Noise", "Fano")
-EXPONENTIAL = 5
-"""PyMca's number of the continuum exp(polynomial), which is not linear."""
 
 
 def prepare(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> dict[str, Array]:
@@ -45,7 +43,8 @@ def prepare(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> d
         return {}
     path = pymca_file.required(calibration)
     config = pymca_file.read(path)
-    refuse_what_is_not_linear(config, path)
+    for refusal in pymca_file.refusals(config, settings):
+        raise BadInput(f"{path}: {refusal}")
     spectrum = reference_spectrum.read(calibration["spectrum"]) if "spectrum" in calibration else None
     if settings.calibrate:
         names = built(config, 0, path).names
@@ -100,7 +99,7 @@ def calibrated(config: Mapping[str, Any], spectrum: Values, names: Collection[st
     found = _fitted(wanted, spectrum)
     for _ in range(AGAIN):
         wanted["detector"].update(zero=found["zero"], gain=found["gain"])
-        with contextlib.suppress(BadInput):  # then what was found before is the best that there is
+        with contextlib.suppress(BadInput):  # then the result before is the best one
             found = _fitted(wanted, spectrum)
         moved = found["zero"] - wanted["detector"]["zero"] + (found["gain"] - wanted["detector"]["gain"]) * edges
         if np.abs(moved).max() < SETTLED * found["gain"]:
@@ -115,7 +114,7 @@ def _named(element: str, groups: str | list[str], names: Collection[str]) -> lis
 
 def _fitted(config: Mapping[str, Any], spectrum: Values) -> dict[str, float]:
     try:
-        with silent(), np.errstate(all="ignore"):  # it tries widths that have no square root
+        with silent(), np.errstate(all="ignore"):  # it tries widths with a negative square
             theory = McaTheory()
             theory.setConfiguration(config)
             theory.setData(y=spectrum, xmin=config["fit"]["xmin"], xmax=config["fit"]["xmax"])
@@ -135,18 +134,6 @@ def weights_of(spectrum: Values) -> Values:
     """Return 1 / variance for counts distributed as in a spectrum, with a floor, and mean 1."""
     weights = 1.0 / (spectrum + FLOOR * max(spectrum.mean(), np.finfo(float).tiny))
     return np.asarray(weights / weights.mean())
-
-
-def refuse_what_is_not_linear(config: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Raise BadInput for what PyMca's linear fit can do only spectrum by spectrum, or not at all."""
-    fit = config["fit"]
-    if fit.get("continuum") == EXPONENTIAL:
-        raise BadInput(f"{path}: [fit] continuum is exponential, which is not linear; choose a polynomial or SNIP in PyMca")
-    if fit.get("stripflag") and fit.get("stripfilterwidth", 1) > 3:
-        raise BadInput(
-            f"{path}: [fit] stripfilterwidth is {fit['stripfilterwidth']}; the fast engine does not smooth spectra: "
-            "set it to 1 in PyMca, or engine: pymca"
-        )
 
 
 def _needed(spectrum: Values | None, wish: str, calibration: Mapping[str, pathlib.Path], config: Mapping[str, Any]) -> Values:

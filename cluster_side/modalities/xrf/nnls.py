@@ -29,10 +29,10 @@ WELL_CONDITIONED = 1e3
 PATIENCE = 3
 """Full exchanges that may fail to help before single ones begin."""
 GIVE_UP = 20
-"""Single exchanges per parameter after which the rounding errors of lines that look alike are taken for what keeps it going."""
+"""Single exchanges per parameter after which it stops: then rounding errors of similar lines keep it going."""
 
 
-class _Problem(ctypes.Structure):
+class _CProblem(ctypes.Structure):
     """`struct problem` of xrf.h."""
 
     _fields_ = (
@@ -55,7 +55,7 @@ class Problem:
         """How many doubles the compiled loop works in."""
         room: list[NDArray[Any]] = [np.empty(self.spare), np.empty(len(gram), dtype=np.int64)]
         arrays: list[NDArray[Any]] = [self._gram, self._inverse, self._scale, self._marks]
-        self._given = _Problem(*native.pointers(*arrays), len(gram), int(good))
+        self._given = _CProblem(*native.pointers(*arrays), len(gram), int(good))
         self._room, self._spare = room, native.pointers(*room)
 
     @property

@@ -1,4 +1,4 @@
-"""A PyMca configuration file, read and judged before any spectrum is fitted.
+"""Reads and checks a PyMca configuration file before any spectrum is fitted.
 
 The file is the user's own and stays unchanged; only `linearfitflag` is set in memory, because the fast fit is a linear one.
 """
@@ -11,10 +11,13 @@ from typing import Any, TypeGuard
 from PyMca5.PyMcaIO.ConfigDict import ConfigDict
 
 from beamtide.errors import BadInput
+from cluster_side.modalities.xrf.spec import XrfSettings
 
 MAX_ENERGY = 200.0
 """In keV; a larger number is meant in eV."""
 SNIP = 1
+EXPONENTIAL = 5
+"""PyMca's number of the continuum exp(polynomial), which is not linear."""
 
 
 def read(path: pathlib.Path) -> Mapping[str, Any]:
@@ -41,13 +44,37 @@ def required(calibration: Mapping[str, pathlib.Path]) -> pathlib.Path:
     return calibration["cfg"]
 
 
-def judge(calibration: Mapping[str, pathlib.Path]) -> None:
-    """Raise BadInput when the configuration cannot be used."""
-    read(calibration["cfg"])
+def refusals(config: Mapping[str, Any], settings: XrfSettings) -> Iterator[str]:
+    """Yield what keeps a configuration that has no problems from being used with these settings."""
+    fit = config["fit"]
+    if settings.engine == "fast" and fit.get("continuum") == EXPONENTIAL:
+        yield "[fit] continuum is exponential, which is not linear; choose a polynomial or SNIP in PyMca"
+    if settings.engine == "fast" and fit.get("stripflag") and fit.get("stripfilterwidth", 1) > 3:
+        yield (
+            f"[fit] stripfilterwidth is {fit['stripfilterwidth']}; the fast engine does not smooth spectra: "
+            "set it to 1 in PyMca, or engine: pymca"
+        )
+    if settings.mass_fractions:
+        yield from _fraction_problems(config.get("concentrations"))
+
+
+def _fraction_problems(wanted: object) -> Iterator[str]:
+    if not isinstance(wanted, dict) or not wanted:
+        yield "there is no section [concentrations], which mass_fractions: true needs; fill in PyMca's concentrations page"
+        return
+    if wanted.get("useautotime"):
+        yield (
+            "[concentrations] useautotime is on, but spectra bring no time; switch it off, and enter the exposure in PyMca, or "
+            "set mass_fractions: false"
+        )
+    if not wanted.get("usematrix"):
+        for name in ("flux", "time", "area", "distance"):
+            if not _is_number(wanted.get(name)) or wanted[name] <= 0:
+                yield f"[concentrations] {name} is {wanted.get(name)}; mass_fractions: true needs a positive number there"
 
 
 def problems(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what keeps a configuration from being used."""
+    """Yield why a configuration cannot be used."""
     for section in ("fit", "peaks", "detector"):
         if not isinstance(config.get(section), dict):
             yield f"there is no section [{section}]; save the file again from PyMca's fit window"

@@ -1,8 +1,8 @@
 """PyMca's fast linear fit, with its model kept between calls.
 
-PyMca builds configuration and model matrix anew for every batch (0.3 s), although neither depends on the spectra. `KeptFit`
-builds them once per range of channels; everything that looks at spectra (background, solution, refit) is PyMca's own code.
-Element tables print to the console while they load, so standard output is closed meanwhile.
+PyMca builds configuration and model matrix for every batch (0.3 s), although neither depends on the spectra. `KeptFit`
+builds them once per range of channels; everything that needs spectra (background, solution, refit) is PyMca's own code. PyMca
+prints to the console while it loads its element tables, so standard output is closed meanwhile.
 """
 
 import os
@@ -23,7 +23,7 @@ Model = tuple[NDArray[Any], list[str], int, int]
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Send what compiled code writes to standard output nowhere."""
+    """Discard what compiled code writes to standard output."""
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
@@ -70,10 +70,8 @@ class KeptFit(FastXRFLinearFit):  # type: ignore[misc]  # PyMca has no types
         Without a group they are to be multiplied by the area (fundamental parameters), with one by area / area of that group.
         PyMca's `ConcentrationsTool` computes both. BadInput if the configuration does not allow it.
         """
-        _, config, _, _, timed, _ = self._fitConfigure()
+        _, config, *_ = self._fitConfigure()
         relative = bool(config["concentrations"]["usematrix"])
-        if timed:
-            raise BadInput(f"{path}: [concentrations] useautotime is on, but spectra bring no time; enter the exposure in PyMca")
         if relative and str(config["concentrations"]["reference"]).upper() == "AUTO":
             if spectrum is None:
                 raise BadInput(f"{path}: [concentrations] reference is auto; name an element, or add calibration.spectrum")

@@ -1,1 +1,1 @@
-"""Which jobs there are: what was asked for, what the batch system says, and what the buffer hears."""
+"""The jobs of a deployment: what was ordered, what the batch system says, and which workers the buffers hear."""

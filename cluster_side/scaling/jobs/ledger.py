@@ -1,15 +1,16 @@
-"""Wanted, asked for, seen: what we ordered, what the batch system shows, and whose workers the buffers hear.
+"""The ledger of jobs: what was ordered, what the batch system lists, and whose workers the buffers hear.
 
 Theory: three parties know about a job, and none of them is always right. So an order is on our disk with its token before the
-batch system hears of it; what the batch system shows is joined by that token; and a job works when the buffers say so. An order
-whose fate is unclear counts as accepted until it was missing in pictures for `LOOK_FOR` seconds. A job is closed when the batch
-system says how it ended, or when it is missing in `MISSES` good pictures. A picture in which more than half of the jobs whose
-workers we hear are missing is not good, whatever it says. After a restart nothing is ordered before a good picture was joined. A
-controller that was killed comes back with what it last wrote down (measured: 20 s old): a closed job that a good picture shows
-alive fills the cap again, and an id that is given away again belongs to the job with the new token. Source: scaling study, d.
+batch system gets it; jobs that the batch system lists are matched by that token; and a job works when the buffers say so. An
+order with an unclear answer counts as accepted until its jobs were missing from the listings for `LOOK_FOR` seconds. A job is
+closed when the batch system says how it ended, or when it is missing from `MISSES` good listings. A listing without more than
+half of the jobs that are sending heartbeats is not good. After a restart nothing is ordered before the first good listing. A
+controller that was killed comes back with an old state (measured: 20 s old): a closed job that a good listing shows alive counts
+for the cap again, and an id that is used again belongs to the job with the new token. Source: ADR 0016.
 
-Clock policy: `now` is the caller's monotonic clock in seconds; a job found after a restart is as old as we know it.
-Invariants (`check`): every job stands in one state and is counted once; after a good picture, all that it shows alive is counted.
+Clock policy: `now` is the caller's monotonic clock in seconds; the age of a job found after a restart counts from then on.
+Invariants (`check`): every job is in one state and is counted once; after a good listing, all jobs that it shows alive are
+counted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,11 +45,11 @@ from cluster_side.scaling.launchers.base import (
 LOOK_FOR = 60.0
 MISSES = 2
 REGISTER_WITHIN = 120.0
-"""A job that runs for so long (seconds) without a worker that is heard of is taken back; 3 usual starts, if that is longer."""
+"""A job that runs for so many seconds without a message from its workers is withdrawn; 3 usual starts, if that is longer."""
 PRESENT = 1.5
-"""So long after it was last heard (seconds) a worker is believed to be there: longer than a tick."""
+"""A worker counts as present for so many seconds after its last message: longer than a tick."""
 SILENT_FOR = 60.0
-"""A job that runs but whose workers are silent for so long is taken back."""
+"""A running job is withdrawn after so many seconds without a message from its workers."""
 REMEMBERED = 200
 
 
@@ -58,34 +59,34 @@ class Ledger:
 
     owner: str
     orders: dict[str, Order] = field(default_factory=dict)
-    """Those with something still alive, by token."""
+    """Orders with jobs that may be alive, by token."""
     jobs: dict[str, Job] = field(default_factory=dict)
     closed: dict[str, Job] = field(default_factory=dict)
     """The last jobs that closed."""
-    picture_at: float | None = None
+    listed_at: float | None = None
     present: float = PRESENT
     trouble: str = ""
-    """Why the last picture was no good, or ""."""
-    _picture: JobListing | None = None
+    """Why the last listing was not good, or ""."""
+    _listing: JobListing | None = None
 
     @property
     def known(self) -> bool:
-        """Whether the last picture was good; until then nothing may be ordered."""
-        return self._picture is not None and not self.trouble
+        """Whether the last listing was good; otherwise nothing may be ordered."""
+        return self._listing is not None and not self.trouble
 
     def restore(self, orders: Iterable[Order], now: float) -> None:
-        """Take the orders of an earlier autoscaler; their fate is unclear until a picture was joined."""
+        """Restore the orders of an earlier autoscaler; they are unclear until the first good listing."""
         for order in orders:
             self.orders[order.token] = kept = replace(order, asked=now, unclear=not order.ids)
             for job in order.ids:
                 self.jobs[job] = Job(Sighting(job, order.token, Phase.UNKNOWN), kept, JobState.ASKED, now)
 
     def asked(self, order: Order) -> None:
-        """Note an order before the batch system hears of it."""
+        """Note an order before it is submitted."""
         self.orders[order.token] = order
 
     def answered(self, token: str, answer: SubmitAnswer, now: float) -> list[News]:
-        """Take the answer to an order."""
+        """Handle the answer to an order."""
         if (order := self.orders.get(token)) is None:
             return []
         match answer:
@@ -103,30 +104,30 @@ class Ledger:
         return []
 
     def listed(self, listing: JobListing, now: float) -> list[News]:
-        """Take what the batch system shows; the same picture again changes nothing."""
+        """Handle a listing of the batch system; the same listing twice changes nothing."""
         if isinstance(listing, Unseen):
             self.trouble = listing.reason
             return []
-        if listing is self._picture:
+        if listing is self._listing:
             return []
         ours = {job: seen for job, seen in listing.jobs.items() if seen.token.startswith(f"{self.owner}.")}
-        if trouble := self._doubt(ours, now):
+        if trouble := self._contradiction(ours, now):
             self.trouble = trouble
             return []
-        self.trouble, self._picture, self.picture_at = "", listing, now
+        self.trouble, self._listing, self.listed_at = "", listing, now
         news: list[News] = []
         for seen in ours.values():
             news += self._seen(seen, now)
         return news + self._missing(ours, now) + self._unclear(now)
 
-    def attended(self, pipeline: Mapping[str, tuple[int, int]], now: float) -> list[News]:
-        """Take how many workers of each job (by `Sighting.job`) wait and work, as a buffer says."""
+    def workers_heard(self, pipeline: Mapping[str, tuple[int, int]], now: float) -> list[News]:
+        """Handle a buffer's report of how many workers of each job (by `Sighting.job`) wait and work."""
         news: list[News] = []
         for job in [*self.jobs.values(), *self.closed.values()]:
             if (found := pipeline.get(job.sighting.job)) is None or (job.state is JobState.CLOSED and job.heard is not None):
                 continue
             if job.heard is not None and not any(found):
-                continue  # it came and went, or its next worker is on its way
+                continue  # its worker came and went, or the next one is starting
             if job.heard is None:
                 start = None if job.started is None else now - job.started
                 news.append(Registered(job, now - job.order.asked, start))
@@ -135,7 +136,7 @@ class Ledger:
         return news
 
     def working(self, pipeline: str, now: float) -> int:
-        """Return the slots of the jobs whose workers are heard at this moment; one that ended is silent before we see it end."""
+        """Return the slots of the jobs heard of just now; a job that ended is silent before a listing shows its end."""
         there = self.of(pipeline, WORKING)
         return sum(job.workers for job in there if job.heard is not None and now - job.heard < self.present)
 
@@ -164,7 +165,7 @@ class Ledger:
         return [job for job in self.jobs.values() if job.order.pipeline == pipeline and job.state in states]
 
     def unanswered(self, pipeline: str = "") -> list[Order]:
-        """Return the orders whose jobs we do not know by id yet; they count as jobs on their way."""
+        """Return the orders whose job ids are not known yet; they count as pending jobs."""
         return [order for order in self.orders.values() if not order.ids and pipeline in ("", order.pipeline)]
 
     def alive(self) -> int:
@@ -203,7 +204,7 @@ class Ledger:
         return []
 
     def _stillborn(self, seen: Sighting, now: float) -> list[News]:
-        """Take a job that was over before we knew its id."""
+        """Handle a job that ended before we knew its id."""
         if (order := self.orders.get(seen.token)) is None or order.ids or seen.id in self.closed:
             return []
         self._adopt(seen, now)
@@ -234,12 +235,12 @@ class Ledger:
             del self.orders[order.token]
         return [Refusal(order, EndCause.DOWN, f"an order for {order.count} jobs was never seen again") for order in late]
 
-    def _doubt(self, ours: Mapping[str, Sighting], now: float) -> str:
+    def _contradiction(self, ours: Mapping[str, Sighting], now: float) -> str:
         heard = [job for job in self.jobs.values() if job.heard is not None and now - job.heard < SILENT_FOR / 6]
         missing = sum(job.id not in ours for job in heard)
         if missing <= max(1, len(heard) // 2):
             return ""
-        return f"the batch system shows {missing} of {len(heard)} jobs not that work at this moment; believes the workers"
+        return f"the batch system omits {missing} of {len(heard)} jobs that are sending heartbeats; keeping them"
 
     def _learn(self, job: Job, fact: JobFact, now: float) -> None:
         state = TRANSITIONS.get((job.state, fact), job.state)

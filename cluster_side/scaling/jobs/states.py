@@ -1,4 +1,4 @@
-"""The states of a job, the facts that move it, and what the ledger writes down: orders, jobs, and news about them.
+"""The states of a job, the facts that change them, and the values of the ledger: orders, jobs, and news about them.
 
 Clock policy: times are the caller's monotonic clock in seconds.
 Invariants: a state and a fact have at most one next state, and none leads out of CLOSED.
@@ -13,7 +13,7 @@ from cluster_side.scaling.launchers.base import EndCause, Sighting
 
 
 class JobState(enum.Enum):
-    """How far a job is, as we know it."""
+    """The state of a job, as far as we know it."""
 
     ASKED = "asked for"
     PENDING = "pending"
@@ -50,7 +50,7 @@ TRANSITIONS: Mapping[tuple[JobState, JobFact], JobState] = {
     **{(state, _F.TOLD): _S.LEAVING for state in (_S.PENDING, _S.STARTING, _S.IDLE, _S.BUSY)},
     **{(state, _F.OVER): _S.CLOSED for state in (_S.ASKED, _S.PENDING, _S.STARTING, _S.IDLE, _S.BUSY, _S.LEAVING)},
 }
-"""Every edge of the life of a job; a fact that is not here changes nothing (a job that leaves is LEAVING until it is over)."""
+"""Every change of a job's state; a fact that is not here changes nothing (a job that leaves is LEAVING until it is over)."""
 ALIVE = frozenset(JobState) - {JobState.CLOSED}
 WORKING = frozenset({JobState.IDLE, JobState.BUSY})
 ON_THE_WAY = frozenset({JobState.ASKED, JobState.PENDING, JobState.STARTING})
@@ -84,7 +84,7 @@ class Job:
     heard: float | None = None
     """When a worker of it was last heard of."""
     workers: int = 0
-    """Slots, as far as its workers were heard."""
+    """Slots, as far as its workers were heard of."""
     misses: int = 0
     cause: EndCause | None = None
 
@@ -96,7 +96,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The first worker of a job was heard of: so long after it was asked for, and so long after it ran (None: unknown)."""
+    """The first worker of a job was heard of: so many seconds after it was asked for, and after it ran (None: unknown)."""
 
     job: Job
     after: float
@@ -115,7 +115,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An order came to nothing."""
+    """An order was refused, or its jobs were never seen."""
 
     order: Order
     cause: EndCause
@@ -126,11 +126,11 @@ News: TypeAlias = Registered | Ended | Refusal
 
 
 def token_of(owner: str, number: str, slots: int, pipeline: str) -> str:
-    """Return a token: it says whose order it is, and enough to adopt its jobs without a journal."""
+    """Return a token: it names the owner of the order, and enough to adopt its jobs without the state file."""
     return f"{owner}.{number}.{slots}.{pipeline}"
 
 
 def order_of(token: str, now: float) -> Order:
-    """Return the order that a token speaks of, for jobs of ours that the journal does not know."""
+    """Return the order of a token, for jobs of ours that are not in the state file."""
     _, _, slots, pipeline = token.split(".", 3)
     return Order(token, pipeline, 0, int(slots), now)

@@ -1,28 +1,33 @@
-"""What every batch system can do for us: submit, look, cancel; and two previews, `render` and `problems`, that start nothing.
+"""The interface of a launcher: submit, look, cancel; and `render` and `problems`, which start nothing.
 
 Theory: one order is at most one array submission. It carries a token, unique and on our disk before the call, that the batch
-system keeps beside each job (for Slurm in the comment); so a call that timed out after it was accepted, or a restart of ours,
-costs a look, not a second array. A launcher never guesses: an answer that is late, cut short or not understood makes the picture
-`Unseen`, never empty; a state that it does not know makes a job `UNKNOWN`, which counts as alive.
+system keeps beside each job (for Slurm in the comment); so after a call that timed out but was accepted, or after our restart,
+the jobs are found again and not submitted twice. A launcher never guesses: an answer that is late, cut short or not understood
+gives `Unseen`, never an empty listing; a job in an unknown state is `UNKNOWN`, which counts as alive.
 
 Clock policy: times are Unix seconds, for display and for the age of jobs that an earlier autoscaler started.
-Invariants: no verb raises for what the batch system did; no verb takes longer than its time limit.
+Invariants: no method raises because of the batch system; none takes longer than its time limit.
 """
 
 import enum
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from beamtide.config.models import Deployment
+from beamtide.config.section import NoSettings
+from beamtide.errors import BadInput
 
 MOST_IN_ARRAY = 500
 """Elements of one array submission; a site's MaxArraySize may allow less."""
 
 
 class Phase(enum.Enum):
-    """How far a job is. UNKNOWN counts as alive; ENDED went as it should, FAILED did not, and `Sighting.cause` says why."""
+    """The phase of a job. UNKNOWN counts as alive; ENDED is a normal end, FAILED is not, and `Sighting.cause` says why."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -32,30 +37,30 @@ class Phase(enum.Enum):
 
 
 class EndCause(enum.Enum):
-    """Why a job ended, or why an order was denied; the brake treats each in its own way."""
+    """Why a job ended, or why an order was denied; the circuit breaker treats each in its own way."""
 
     DONE = "done"
     CANCELLED = "cancelled"
-    """By us or by somebody else; nobody's fault."""
+    """By us or by another; no failure."""
     PREEMPTED = "preempted"
     TIMEOUT = "walltime"
     NODE = "node failure"
-    """The node, not the job: other nodes may do better."""
+    """The node failed, not the job: other nodes may work."""
     START = "start failure"
-    """The job never got so far as to run our program: prolog, container image, mount, log folder."""
+    """The job ended before our program ran: prolog, container image, mount, log folder."""
     MEMORY = "out of memory"
     CODE = "exit code"
     LIMIT = "limit"
     """An association, QOS or queue limit: more may be accepted later."""
     RULES = "refused"
-    """Unknown partition, account or reservation, impossible shape: never accepted until somebody changes something."""
+    """Unknown partition, account or reservation, impossible shape: not accepted until a person changes something."""
     DOWN = "batch system down"
     """It cannot be asked now."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobShape:
-    """What one job is given. `cpus`, `memory_mb` (MiB) and `gpus` are per node; `ranks` > 0: MPI over all nodes together."""
+    """The resources of one job. `cpus`, `memory_mb` (MiB) and `gpus` are per node; `ranks` > 0: MPI over all nodes together."""
 
     cpus: int = 1
     memory_mb: int = 2048
@@ -70,7 +75,7 @@ class JobOrder:
     """`count` like jobs of one pipeline: at most one (array) submission.
 
     `token` finds them again; `argv` is the whole command, beginning with the launcher's `beamtide`; `slots` and `tasks` are in it
-    already. `logs` is the folder for what a job writes, in a file that carries the job's name and id.
+    already. `logs` is the folder for the output of jobs, in files named after the job's name and id.
     """
 
     pipeline: str
@@ -85,15 +90,15 @@ class JobOrder:
     logs: pathlib.Path
     env: Mapping[str, str] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
-    """Nodes that are not wanted, because they failed a short while ago."""
+    """Nodes to avoid, because they failed lately."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """One job (one element of an array) as the batch system shows it.
 
-    `id` is what `cancel` takes: "1234_7" for element 7 of an array, "1234_7;maxwell" on another cluster. `reason` is the batch
-    system's own word, `nodes` where it runs; `expected_start` and `started` are Unix seconds.
+    `id` is the argument of `cancel`: "1234_7" for element 7 of an array, "1234_7;maxwell" on another cluster. `reason` is the
+    text of the batch system, `nodes` are where it runs; `expected_start` and `started` are Unix seconds.
     """
 
     id: str
@@ -108,20 +113,20 @@ class Sighting:
 
     @property
     def job(self) -> str:
-        """The name under which the workers of this job lease: other after every restart, so that old ones are told apart."""
+        """The name under which the workers of this job lease; it changes with every restart of the job."""
         return job_key(self.id, self.restarts)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A good picture: all our jobs that the batch system knows, also those that ended a short while ago, by id."""
+    """A good listing: all our jobs that the batch system knows, also those that ended lately, by id."""
 
     jobs: Mapping[str, Sighting]
 
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """No picture; `reason` is one sentence."""
+    """No listing; `reason` is one sentence."""
 
     reason: str
 
@@ -146,7 +151,7 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """It may have been accepted: look for the token before anything else."""
+    """It may have been accepted: look for jobs with the token before anything else."""
 
     reason: str
 
@@ -155,7 +160,17 @@ SubmitAnswer: TypeAlias = Submitted | Denied | Unclear
 
 
 class Launcher(Protocol):
-    """A batch system."""
+    """A batch system: a class that is made with a `Deployment`, and inherits from this one for what it does not state itself.
+
+    It starts each job with its id in the environment variable `BEAMTIDE_JOB`, unless the batch system's own variables say it.
+    """
+
+    settings: ClassVar[type[BaseModel]] = NoSettings
+    """What the site file may say of it, in launchers.NAME; `settings_of` returns it."""
+    first_start: ClassVar[float] = 12.0
+    """Seconds from asking for a job to its first worker, as long as none was measured."""
+    jobs_outlive_us: ClassVar[bool] = True
+    """Whether jobs may go on while no autoscaler runs; if not, they are cancelled and waited for at its end."""
 
     @property
     def beamtide(self) -> tuple[str, ...]:
@@ -172,11 +187,11 @@ class Launcher(Protocol):
         ...
 
     def look(self) -> JobListing:
-        """Return all our jobs: one call, however many they are. May answer from memory if it was asked a moment ago."""
+        """Return all our jobs, in one call. May return the last listing if it is recent."""
         ...
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Ask these jobs to leave, in one call; returns at once. An id that is gone already is fine."""
+        """Ask these jobs to leave, in one call; returns at once. Ids of jobs that have ended are ignored."""
         ...
 
     def render(self, order: JobOrder) -> str:
@@ -184,12 +199,30 @@ class Launcher(Protocol):
         ...
 
     def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
-        """Return one sentence for each thing that is known to be wrong before anything is submitted."""
+        """Return one sentence for each problem that can be found before anything is submitted."""
         ...
 
 
+def beamtide_command(deployment: Deployment) -> tuple[str, ...]:
+    """Return the command that starts Beamtide in a job: the image's, or the Python that runs here."""
+    return ("beamtide",) if deployment.site.container.runtime != "none" else (sys.executable, "-m", "beamtide")
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def settings_of(deployment: Deployment, model: type[Settings]) -> Settings:
+    """Return what the site file says of the launcher that it names; BadInput names each key that is wrong."""
+    name = deployment.site.launcher
+    try:
+        return model.model_validate(deployment.site.launchers.get(name, {}))
+    except ValidationError as error:
+        found = [f"launchers.{'.'.join(map(str, (name, *one['loc'])))}: {one['msg']}" for one in error.errors()]
+        raise BadInput(f"{deployment.file.name}: {'; '.join(found)}") from error
+
+
 def job_name(deployment: Deployment, pipeline: str) -> str:
-    """Return the name that all jobs of a pipeline bear; `look` asks for exactly these names."""
+    """Return the name of all jobs of a pipeline; `look` asks for exactly these names."""
     beamtime = f"{deployment.site.beamtime}-" if deployment.site.beamtime else ""
     return f"beamtide-{deployment.site.site}-{beamtime}{pipeline}"
 

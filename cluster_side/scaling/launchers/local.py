@@ -1,4 +1,4 @@
-"""Jobs as processes on this machine: the laptop, the demo, the tests.
+"""Jobs as processes on this machine: for a laptop, the demo, the tests.
 
 Theory: a job is the leader of a session of its own, and carries its token and number in its environment; so the jobs of an
 autoscaler that was killed are found again by reading the processes of this user, and are adopted like those of a batch system.
@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from beamtide import clock
 from beamtide.config.models import Deployment
@@ -24,33 +25,38 @@ from cluster_side.scaling.launchers.base import (
     EndCause,
     JobListing,
     JobOrder,
+    Launcher,
     Phase,
     Seen,
     Sighting,
     SubmitAnswer,
     Submitted,
+    beamtide_command,
 )
 
 PARENT = "BEAMTIDE_PARENT"
-"""Environment variable with the process that a job must not outlive."""
+"""Environment variable with the id of the process with which a job ends."""
 JOB, TOKEN = "BEAMTIDE_JOB", "BEAMTIDE_TOKEN"
 """Environment variables with the id of a job, and the token of its order."""
 ENTERING = 100
-"""How often we look at a process that is just becoming another program, 5 ms apart."""
+"""How often to look, every 5 ms, at a process that is just executing another program."""
 REMEMBERED = 1000
 """How many jobs that ended are still shown."""
 
 
 @dataclass(slots=True)
-class _Job:
+class _LocalJob:
     token: str
     pid: int
     process: subprocess.Popen[bytes] | None
     """None for one that we adopted."""
 
 
-class LocalLauncher:
+class LocalLauncher(Launcher):
     """Starts jobs as processes; their output goes to `<logs>/<name>-<id>.log`."""
+
+    first_start: ClassVar[float] = 3.0
+    jobs_outlive_us: ClassVar[bool] = False
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
@@ -60,7 +66,7 @@ class LocalLauncher:
     @property
     def beamtide(self) -> tuple[str, ...]:
         """The command that starts Beamtide: that of this process, or the image's."""
-        return ("beamtide",) if self._in_image else (sys.executable, "-m", "beamtide")
+        return beamtide_command(self._deployment)
 
     @property
     def _in_image(self) -> bool:
@@ -93,13 +99,13 @@ class LocalLauncher:
                 running[name] = Sighting(name, job.token, Phase.RUNNING, nodes=(os.uname().nodename,))
                 continue
             del self._jobs[name]
-            self._ended[name] = self._with_words(_end(name, job.token, code))
+            self._ended[name] = self._with_last_line(_end(name, job.token, code))
         while len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
         return Seen(self._ended | running)
 
-    def _with_words(self, end: Sighting) -> Sighting:
-        """Add what a job that failed said last."""
+    def _with_last_line(self, end: Sighting) -> Sighting:
+        """Add the last line of a failed job's log."""
         if end.cause not in (EndCause.START, EndCause.CODE):
             return end
         words = job_log.last_line(self._deployment, self._deployment.site.state / "logs", end.id)
@@ -117,12 +123,12 @@ class LocalLauncher:
 
     def render(self, order: JobOrder) -> str:
         """Return the command line of one job."""
-        words = [f"{name}={value}" for name, value in order.env.items()]
-        return shlex.join([*words, *self._command(order)])
+        words = [f"{name}={shlex.quote(value)}" for name, value in order.env.items()]
+        return " ".join([*words, shlex.join(self._command(order))])
 
     def problems(self, orders: Sequence[JobOrder]) -> tuple[str, ...]:
         """Return what this machine can never do: more CPUs or nodes than there are."""
-        found = list(admission.problems(self._deployment))
+        found = list(admission.problems(self._deployment, on_nodes=False))
         for order in orders:
             if order.shape.nodes > 1:
                 found.append(
@@ -144,7 +150,7 @@ class LocalLauncher:
         beside = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         return "mpiexec" if self._in_image else shutil.which("mpiexec", path=beside) or "mpiexec"
 
-    def _start(self, order: JobOrder, job: str) -> _Job:
+    def _start(self, order: JobOrder, job: str) -> _LocalJob:
         order.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         environment = {**os.environ, **order.env, PARENT: str(os.getpid()), JOB: job, TOKEN: order.token}
         with (order.logs / f"{order.name}-{job}.log").open("ab") as log:
@@ -156,7 +162,7 @@ class LocalLauncher:
                 stderr=log,
                 start_new_session=True,
             )
-        return _Job(order.token, process.pid, process)
+        return _LocalJob(order.token, process.pid, process)
 
 
 def _end(name: str, token: str, code: int) -> Sighting:
@@ -168,7 +174,7 @@ def _end(name: str, token: str, code: int) -> Sighting:
     return Sighting(name, token, Phase.FAILED, said, cause=EndCause.CANCELLED if code == -signal.SIGTERM else EndCause.CODE)
 
 
-def _orphans(site: str) -> dict[str, _Job]:
+def _orphans(site: str) -> dict[str, _LocalJob]:
     """Return the jobs of this site that an earlier autoscaler started here and that still run."""
     found = {}
     for entry in pathlib.Path("/proc").iterdir():
@@ -176,12 +182,12 @@ def _orphans(site: str) -> dict[str, _Job]:
         if ours and _leads_session(pid := int(entry.name)):
             environment = _environment(pid)
             if JOB in environment:
-                found[environment[JOB]] = _Job(environment[TOKEN], pid, None)
+                found[environment[JOB]] = _LocalJob(environment[TOKEN], pid, None)
     return found
 
 
 def _command(pid: int) -> list[str]:
-    """Return the words of a process; one that is just becoming another program has none, for an instant."""
+    """Return the command line of a process; one that is just executing another program has none for an instant."""
     for _ in range(ENTERING):
         words = _words(pathlib.Path(f"/proc/{pid}/cmdline"))
         if any(words) or not (_leads_session(pid) and _runs(pid)):
@@ -202,9 +208,9 @@ def _memory_mb() -> int:
 
 
 def _gone(pid: int, job: str) -> int | None:
-    """Return None while a process is that job, else 0: nobody knows how it ended.
+    """Return None while a process is that job, else 0: its real exit code is not known.
 
-    A process without an environment that still runs is just becoming another one (a script that enters its program).
+    A process without an environment that still runs is just executing another program (a script that ends in `exec`).
     """
     environment = _environment(pid)
     return None if environment.get(JOB) == job or (not environment and _runs(pid)) else 0
@@ -225,5 +231,5 @@ def _environment(pid: int) -> dict[str, str]:
 def _words(path: pathlib.Path) -> list[str]:
     try:
         return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-    except OSError:  # it ended, or is somebody else's
+    except OSError:  # it ended, or belongs to another user
         return []

@@ -1,11 +1,11 @@
-"""What holds jobs back when they go wrong: a breaker per pipeline, a learned limit, and nodes to avoid.
+"""Stops new jobs when they fail: a circuit breaker per pipeline, a learned limit, and nodes to avoid.
 
 Theory: a job that ends before any of its workers was heard of is a failed start. After `FAILURES` of them in a row nothing is
-started for 5, 10, 20 … 300 s, then one job as a probe; the first worker that is heard of lets go. A refusal that only a person
-can mend trips the breaker at once. What is nobody's fault (cancelled, preempted, walltime, a node's failure) does not count,
-whenever it happens. A limit of the batch system is learned for five minutes: from refusal to refusal, half of what was too
-many. A node that failed, or on which two jobs in a row did not start, is not asked for again for ten minutes. Source: scaling
-study, d.6 and failures 5–8, 23, 25.
+started for 5, 10, 20 … 300 s, then one job as a probe; the first worker that is heard of closes the breaker again. A refusal that
+only a person can resolve opens the breaker at once. Ends that are no failure (cancelled, preempted, walltime, a node's failure)
+never count. A limit of the batch system is learned for five minutes: after each refusal, half of what was too many may be tried.
+A node that failed, or on which two jobs in a row did not start, is avoided for ten minutes. Source: circuit breaker, M. Nygard,
+Release It!, 2nd ed. (2018), chapter 5; ADR 0016.
 
 Clock policy: `now` is the caller's monotonic clock in seconds.
 Invariants: while a breaker is open nothing starts; after a pause, one job at a time until one of them works.
@@ -21,7 +21,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 LEARNED_FOR = 300.0
 AVOID_FOR = 600.0
 COUNTED = frozenset({EndCause.START, EndCause.MEMORY, EndCause.CODE, EndCause.DONE})
-"""Ends that count as a failed start when no worker was heard of: also a job that ends well, but without ever asking for work."""
+"""Ends that count as a failed start when no worker was heard of: also a normal end of a job that never asked for a task."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Breaker:
             self._failed(f"the last {self.failures + 1} jobs ended before they worked: {reason or cause.value}", now)
 
     def denied(self, cause: EndCause, reason: str, now: float) -> None:
-        """Note an order that was not accepted."""
+        """Note an order that was refused."""
         if cause is EndCause.LIMIT:
             return
         if cause is EndCause.RULES:
@@ -61,7 +61,7 @@ class Breaker:
         return wanted
 
     def why(self, now: float) -> str:
-        """Return what holds jobs back, or ""."""
+        """Return why no jobs are started, or ""."""
         if now < self.until:
             return f"{self.said}; tries again in {self.until - now:.0f} s"
         return f"{self.said}; tries one job" if self.failures >= FAILURES else ""
@@ -76,7 +76,7 @@ class Breaker:
 
 @dataclass(slots=True)
 class LearnedCap:
-    """The limit that the batch system showed us: jobs of all pipelines together."""
+    """A limit of the batch system, learned from refusals: jobs of all pipelines together."""
 
     jobs: int | None = None
     until: float = 0.0

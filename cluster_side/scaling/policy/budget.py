@@ -1,10 +1,10 @@
-"""What jobs have cost: node-hours over the last 24 hours, kept by the hour.
+"""The node-hours that jobs used in the last 24 hours, kept by the hour.
 
-Theory: a job costs its nodes, or its share of one, for as long as it runs; what is pending costs nothing. The budget is the most
-that may be spent in any 24 hours; when it is spent, nothing starts until an hour of yesterday falls out of the window.
+Theory: a job uses its nodes, or its share of one, while it runs; pending jobs use nothing. The budget is the most that may be
+used in any 24 hours; when it is used up, nothing starts until an hour of yesterday leaves the window.
 
 Clock policy: `now` is the caller's monotonic clock; `utc` at the start dates the hours, so that they survive a restart.
-Invariants: an hour is counted once; more than 24 hours ago nothing counts.
+Invariants: an hour is counted once; hours more than 24 hours ago do not count.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ HOUR, WINDOW = 3600.0, 24
 
 
 @dataclass(slots=True)
-class Budget:
+class NodeHourBudget:
     """Node-seconds by the hour (hours since 1970)."""
 
     node_hours_per_day: float

@@ -1,11 +1,11 @@
-"""What announced scans will bring: the tasks of one pipeline that are due within the time that a job needs to start.
+"""The forecast from announced scans: the tasks of one pipeline that will come within the time that a job needs to start.
 
-Theory: an announcement says when the first frame comes, how many tasks there will be, and how fast. It is worth believing until
-the facts speak against it: when nothing came by t0 + max(10 s, 2 L), or when fewer than half of what was due did, the measured
-rate takes over. Source: scaling study, d.2.
+Theory: an announcement says when the first frame comes, how many tasks there will be, and how fast. It is believed until the
+facts contradict it: when nothing came by t0 + max(10 s, 2 L), or less than half of what was due, the measured rate is used.
 
-Clock policy: `now` is the caller's monotonic clock in seconds; an announcement is dated by when we heard of it.
-Invariants: never more is expected than a scan still has to bring; nothing is expected of a scan that ended or is not believed.
+Clock policy: `now` is the caller's monotonic clock in seconds; an announcement counts from when it was received.
+Invariants: never more is expected than the remaining tasks of a scan; nothing is expected of a scan that ended or is not
+believed.
 """
 
 from collections.abc import Iterable
@@ -40,11 +40,10 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What comes: tasks within the horizon, tasks per second then, and the seconds to the next beginning (None: none ahead)."""
+    """What comes: tasks within the horizon, and tasks per second then."""
 
     tasks: float
     rate: float
-    next_in: float | None = None
 
 
 @dataclass(slots=True)
@@ -58,12 +57,12 @@ class Forecast:
     _open: dict[ScanId, Announcement] = field(default_factory=dict)
 
     def arrivals(self, total: int) -> None:
-        """Take the buffer's count of all tasks that it ever had; it starts anew when the buffer does."""
+        """Handle the buffer's count of all tasks that it ever had; it starts at 0 when the buffer restarts."""
         self.arrived += max(0, total - self._seen)
         self._seen = total
 
     def heard(self, states: Iterable[ScanState], now: float) -> None:
-        """Take the scans that changed."""
+        """Handle the scans that changed."""
         for state in states:
             if state.phase == "ended":
                 self._open.pop(state.scan.id, None)
@@ -86,12 +85,11 @@ class Forecast:
         then, scans = now + cold_start, self._open.values()
         tasks = sum(one.due(then) - one.due(now) for one in scans)
         rate = sum(one.rate for one in scans if then >= one.begins and one.due(now) < one.count)
-        ahead = [one.begins - now for one in scans if one.begins > now]
-        return Expected(tasks, rate, min(ahead) if ahead else None)
+        return Expected(tasks, rate)
 
     def _believed(self, one: Announcement, now: float, cold_start: float) -> bool:
         if one.rate and one.due(now) >= one.count:
-            return False  # all of it should be here: the queue says what is
+            return False  # all its tasks should be here: the queue shows them
         if now < one.begins + max(PATIENCE, 2 * cold_start):
             return True
         came = self.arrived - one.before

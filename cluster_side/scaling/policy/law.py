@@ -1,17 +1,18 @@
-"""From queues to the number of jobs: the scaling law.
+"""The scaling law: from queues to the number of jobs.
 
 Theory (per pipeline; q ready, l leased, n live slots, L cold start, T mean service time, r arrival rate, A arrivals within L:
 what scans have announced for then, else r·L):
-tasks that nobody alive will have served when a job submitted now could work are left over, R = max(0, q + l + A − n·max(L, T)/T).
-Little's law with headroom sustains the stream, W = r·T/0.85. The wish is min(max(W, min(n, q+l+A) + R·T/D), q + l + A), where
-D, the drain time, is the one knob. One task per job (strict) wishes for q + l + A. Wishes share the cap max-min fairly.
-A target beyond the living may have spare pending jobs: which of them starts first, the batch system decides (late binding).
-Source: scaling study, sections d.2 and d.6.
+the tasks that the present workers will not have finished when a job submitted now could work are R = max(0, q + l + A − n·max(L,
+T)/T). Little's law with headroom sustains the stream, W = r·T/0.85. The wish is min(max(W, min(n, q+l+A) + R·T/D), q + l + A),
+where D, the drain time, is the only parameter. One task per job (strict) wishes for q + l + A. Wishes share the cap max-min
+fairly. For a target above the live slots, spare jobs may be pending: the batch system decides which of them starts first (late
+binding).
+Source: J. D. C. Little, Oper. Res. 9 (1961) 383; ADR 0016.
 
 Clock policy: no clock; rates and times in seconds are arguments.
 Invariants: never above the cap, never negative, never less for more ready tasks; an empty queue starts nothing, unless a scan has
-announced work (expected arrivals at a measured rate keep workers wished for, but never start one, so a finished scan never starts
-a last job).
+announced work (arrivals expected from a measured rate keep workers, but never start one, so a finished scan never starts a last
+job).
 """
 
 import math
@@ -25,12 +26,12 @@ EFFICIENCY = 0.9
 SPARE = 0.3
 """Share of the missing slots that may be pending beyond the target where the batch system lets jobs wait."""
 RESERVE_S = 60.0
-"""Walltime beyond what tasks need."""
+"""Walltime beyond the time that tasks need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What waits and what comes: tasks, seconds, and tasks per second. A service time of 0 is not known yet.
+    """The demand of a pipeline: tasks, seconds, and tasks per second. A service time of 0 is not known yet.
 
     `expected` counts the tasks that announced scans will have made within a cold start; None where nothing is announced. `rate`
     is then theirs.
@@ -45,7 +46,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Who works: live slots, slots of jobs that are on their way, and how long a job takes to get there (seconds)."""
+    """The supply: live slots, slots of pending and starting jobs, and the cold start (seconds)."""
 
     workers: int
     pending: int
@@ -54,7 +55,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """So many jobs of so many units (slots, CPUs) each."""
+    """A wish for so many jobs of so many units (slots, CPUs) each."""
 
     jobs: int
     width: int = 1
@@ -76,17 +77,17 @@ def service_time(demand: Demand) -> float:
 
 
 def arrivals(demand: Demand, cold_start: float) -> float:
-    """Return the tasks that will have come when a job submitted now could take one."""
+    """Return the tasks that will arrive before a job submitted now can take one."""
     return demand.expected if demand.expected is not None else max(0.0, demand.rate) * cold_start
 
 
 def work(demand: Demand, cold_start: float) -> float:
-    """Return the tasks that are there or will be by then."""
+    """Return the tasks that exist or will arrive by then."""
     return demand.ready + demand.leased + arrivals(demand, cold_start)
 
 
 def left_over(demand: Demand, fleet: Fleet) -> float:
-    """Return the tasks that nobody alive will have served by then."""
+    """Return the tasks that the live slots will not have finished by then."""
     mean = service_time(demand)
     return max(0.0, work(demand, fleet.cold_start) - fleet.workers * max(fleet.cold_start, mean) / mean)
 
@@ -94,7 +95,7 @@ def left_over(demand: Demand, fleet: Fleet) -> float:
 def wish(demand: Demand, fleet: Fleet, drain_within: float, *, strict: bool = False) -> int:
     """Return how many slots a pipeline would like to have; `strict` jobs take one task each, so every task wants its own.
 
-    A measured rate alone is a guess, for which nothing is started (`decide`); so it also takes no share from others.
+    Arrivals expected from a measured rate start nothing (`decide`), so they also take no share from others.
     """
     if demand.ready + demand.leased == 0 and not demand.expected:
         return 0
@@ -112,9 +113,9 @@ def jobs_for(slots_wished: int, slots: int) -> int:
 
 
 def share(wishes: Mapping[str, Claim], cap: int) -> dict[str, int]:
-    """Return who gets how many jobs of `cap` units: max-min fair in units, in whole jobs.
+    """Return how many jobs each pipeline gets of `cap` units: max-min fair in units, in whole jobs.
 
-    Everyone who wishes gets one job first, wide ones before narrow ones, as long as they fit; what rounding leaves goes to
+    Every pipeline with a wish gets one job first, wide ones before narrow ones, as long as they fit; the remainder goes to
     wide jobs first, too, since narrow ones fit anywhere.
     """
     order = sorted(wishes, key=lambda name: -wishes[name].width)

@@ -1,4 +1,4 @@
-"""One pipeline as the autoscaler sees it: its queue, its jobs, and what it wishes.
+"""One pipeline as the autoscaler sees it: its queue, its jobs, and how many jobs it wants.
 
 Clock policy: `now` is the caller's monotonic clock in seconds.
 """
@@ -23,13 +23,13 @@ ANNOUNCED_EXIT = 20.0
 ANNOUNCED_LONGER = 3
 """While more work is announced, a job may take so many times as many tasks: it would only be replaced."""
 FRESH = 5.0
-"""A gauge older than this (seconds) says nothing any more."""
+"""A gauge older than this (seconds) is not used any more."""
 WAITS_LONG = 2.0
-"""Spare jobs are worth it where jobs wait longer than this many starts."""
+"""Spare jobs are used where jobs wait longer than this many cold starts."""
 
 
 @dataclass(slots=True)
-class Pipeline:
+class PipelineState:
     """What is known and decided about one pipeline."""
 
     config: PipelineConfig
@@ -42,15 +42,15 @@ class Pipeline:
     """The most jobs that a person allows."""
     paused: bool = False
     full: str = ""
-    """Why its results have no room, as its sorter said last; "" = they have, or it was not heard."""
+    """Why there is no room for its results, as its sorter said last; "" = there is, or the sorter did not answer yet."""
     cold_starts: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     """From being asked for to the first worker that was heard of."""
     starts: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     """From running to the first worker that was heard of."""
     stages: deque[StartStages] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    """What the last jobs told about their start."""
+    """The start stages of the last jobs."""
     service_time: float = 0.0
-    """The last one known, also from an earlier life."""
+    """The last known one, also from before a restart."""
     expected: Expected | None = None
     keep: int = 0
     """Workers that should stay although they are idle."""
@@ -81,9 +81,9 @@ class Pipeline:
         return statistics.fmean(self.starts) if self.starts else self.cold_start()
 
     def registered(self, job: str, after: float, start: float | None) -> None:
-        """Take the start of a job: `after` since it was asked for, `start` since it was seen running (None: it never was).
+        """Note the start of a job: `after` since it was asked for, `start` since it was seen running (None: it never was).
 
-        We see a job run only when we look, and so too late; what its worker told is the least that its start took.
+        A listing shows a job as running too late; its start took at least as long as its worker reported.
         """
         self.cold_starts.append(after)
         told = self.gauge.starts.get(job) if self.gauge else None
@@ -94,7 +94,7 @@ class Pipeline:
         self.starts.extend([start] if start is not None else [])
 
     def usual_stages(self) -> StartStages | None:
-        """Return the mean of what the last jobs told about their start."""
+        """Return the mean start stages of the last jobs."""
         columns = zip(*(msgspec.structs.astuple(one) for one in self.stages), strict=True)
         means = [statistics.fmean(column) for column in columns]
         return StartStages(**dict(zip(StartStages.__struct_fields__, means, strict=True))) if means else None
@@ -104,7 +104,7 @@ class Pipeline:
         return max(0.0, statistics.fmean(self.cold_starts) - self.start()) if len(self.cold_starts) >= ENOUGH else 0.0
 
     def gauged(self, gauge: BufferGauge, now: float) -> None:
-        """Take the state of the queue."""
+        """Note the gauge of the buffer."""
         self.gauge, self.gauged_at = gauge, now
         self.service_time = gauge.service_time or self.service_time
         self.forecast.arrivals(gauge.ready + gauge.held + gauge.leased + gauge.done + gauge.abandoned)
@@ -114,7 +114,7 @@ class Pipeline:
         return self.gauge is not None and now - self.gauged_at <= FRESH
 
     def demand(self, now: float) -> law.Demand:
-        """Return what waits and what comes; nothing while it is not known."""
+        """Return the demand; none while the queue is not known."""
         if self.gauge is None:
             return law.Demand(0, 0, 0.0)
         self.expected = self.forecast.expected(now, self.cold_start())
@@ -124,7 +124,7 @@ class Pipeline:
         return law.Demand(gauge.ready, gauge.leased, self.service_time, coming.rate, max(0.0, coming.tasks))
 
     def fleet(self, ledger: Ledger, now: float) -> law.Fleet:
-        """Return the slots of jobs that work, and of those that will."""
+        """Return the supply: slots of jobs that work, and of those that will."""
         working, coming = ledger.working(self.name, now), sum(job.order.slots for job in ledger.of(self.name, ON_THE_WAY))
         unanswered = sum(order.count * order.slots for order in ledger.unanswered(self.name))
         return law.Fleet(working, coming + unanswered, self.cold_start())

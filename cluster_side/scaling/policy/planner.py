@@ -1,32 +1,33 @@
-"""What to do now: for all pipelines together, from queues, announcements, jobs and brakes to orders and cancellations.
+"""The planner: from queues, announcements, jobs and circuit breakers of all pipelines to orders and cancellations.
 
-Theory: each pipeline wishes (law), the wishes share the caps, and the difference to what is there is ordered, cancelled, or asked
-to leave at the task boundary. What is not known freezes growth: a queue that does not answer, a picture of the batch system that
-is no good, an order whose fate is unclear. So does a sorter without room: further jobs would only wait with what they computed.
-Surplus pending jobs are cancelled newest first, after 3 s; after a cancellation nothing is ordered for 3 s, and the other way
-round, so that the two never chase each other.
-The daemon and the simulation drive this same object.
+Theory: the law says how many jobs each pipeline wants, these wishes share the caps, and the difference to the present jobs is
+ordered, cancelled, or asked to leave after the present task. Unknown facts stop growth: a buffer that does not answer, a listing
+of the batch system that is not good, an order with an unclear answer. So does a sorter without room: the results of further jobs
+would only wait. Surplus pending jobs are cancelled newest first, after 3 s; after a cancellation nothing is ordered for 3 s, and
+after an order nothing is cancelled for 3 s, so that the two do not alternate. The autoscaler and the simulation use this same
+class.
 
 Clock policy: `now` is the caller's monotonic clock in seconds.
-Invariants: alive jobs never pass the caps; nothing is ordered while the picture is unknown; one order per pipeline and step.
+Invariants: jobs never exceed the caps; nothing is ordered without a good listing; one order per pipeline and step.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.jobs.states import WORKING, Ended, Job, JobState, News, Order, Refusal, Registered, token_of
 from cluster_side.scaling.launchers.base import MOST_IN_ARRAY, EndCause, JobListing
 from cluster_side.scaling.policy import law
 from cluster_side.scaling.policy.breaker import BadNodes, LearnedCap
-from cluster_side.scaling.policy.budget import Budget
-from cluster_side.scaling.policy.pipeline import Pipeline
+from cluster_side.scaling.policy.budget import NodeHourBudget
+from cluster_side.scaling.policy.pipeline import PipelineState
 
 SETTLE = 3.0
 """Seconds between an order and a cancellation of one pipeline."""
 VOTE = 1.0
-"""Seconds for which pending jobs must be too many, where nothing else is missing."""
+"""Seconds for which pending jobs must be too many before they are cancelled."""
 CONTENDED = 0.98
 
 
@@ -38,24 +39,6 @@ class Ceilings:
     cpus: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Effect: order jobs. `order` is in the ledger; it must be on disk before the batch system hears of it."""
-
-    order: Order
-    tasks: int
-    walltime: int
-    exclude: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Effect: cancel these jobs."""
-
-    ids: tuple[str, ...]
-    reason: str
-
-
 Act: TypeAlias = Start | Withdraw
 
 
@@ -63,10 +46,10 @@ Act: TypeAlias = Start | Withdraw
 class Planner:
     """All pipelines of one deployment. `series` begins the numbers of its tokens; `costs` is the nodes that one job takes."""
 
-    pipelines: Mapping[str, Pipeline]
+    pipelines: Mapping[str, PipelineState]
     ledger: Ledger
     caps: Ceilings
-    budget: Budget
+    budget: NodeHourBudget
     drain_within: float
     series: str = "0"
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -86,11 +69,11 @@ class Planner:
         return acts + self._overdue(now)
 
     def listed(self, listing: JobListing, now: float) -> None:
-        """Take what the batch system shows."""
+        """Handle a listing of the batch system."""
         self.take(self.ledger.listed(listing, now), now)
 
     def take(self, news: Iterable[News], now: float) -> None:
-        """Draw conclusions from what happened to jobs and orders."""
+        """Update breakers and cold starts from news about jobs and orders."""
         for one in news:
             match one:
                 case Registered(job, after, start) if pipeline := self.pipelines.get(job.order.pipeline):
@@ -131,19 +114,19 @@ class Planner:
         return shared, self._contended(wishes, self.caps.cpus)
 
     def _contended(self, wishes: Mapping[str, law.Claim], cap: int) -> bool:
-        """Whether somebody wishes for more than it has, and the cap is taken: by wishes, or by jobs that are not needed now."""
+        """Whether a pipeline wants more than it has, and the cap is used up: by wishes, or by jobs that are not needed now."""
         there = {name: len(self.ledger.of(name)) for name in wishes}
         claimed = sum(max(wish.jobs, there[name]) * wish.width for name, wish in wishes.items())
         return claimed > CONTENDED * cap and any(wish.jobs > there[name] for name, wish in wishes.items())
 
-    def _allowed(self, pipeline: Pipeline) -> int:
-        """Return how many jobs a pipeline may claim; what cannot start any leaves the rest of the cap to others."""
+    def _allowed(self, pipeline: PipelineState) -> int:
+        """Return how many jobs a pipeline may claim; one that cannot start any leaves the cap to others."""
         if pipeline.paused or self.budget.why():
             return 0
         there = len(self.ledger.of(pipeline.name)) if pipeline.full else pipeline.want
         return min(pipeline.want, there if pipeline.most is None else min(there, pipeline.most))
 
-    def _decide(self, pipeline: Pipeline, target: int, now: float, *, contended: bool) -> list[Act]:
+    def _decide(self, pipeline: PipelineState, target: int, now: float, *, contended: bool) -> list[Act]:
         if not pipeline.known(now):
             pipeline.because = "its buffer does not answer, so nothing is started"
             return []
@@ -163,18 +146,18 @@ class Planner:
             pipeline, decision.surplus // pipeline.slots, now, short=fleet.workers < target * pipeline.slots
         )
 
-    def _why(self, pipeline: Pipeline, now: float) -> str:
+    def _why(self, pipeline: PipelineState, now: float) -> str:
         if not self.ledger.known:
             return f"the jobs are not known ({self.ledger.trouble or 'not seen yet'}), so nothing is started"
         if pipeline.paused:
-            return f"paused; go on with: beamtide scale {pipeline.name} --resume"
+            return f"paused; to resume: beamtide scale {pipeline.name} --resume"
         if pipeline.full:
-            return f"its results have no room, so nothing is started: {pipeline.full}"
+            return f"there is no room for its results, so nothing is started: {pipeline.full}"
         if self.caps.jobs == 0:
             return "scaling.caps.jobs is 0, so nothing is ever started"
         return self.budget.why() or pipeline.breaker.why(now) or self.learned.why(now)
 
-    def _start(self, pipeline: Pipeline, wanted: int, now: float) -> list[Act]:
+    def _start(self, pipeline: PipelineState, wanted: int, now: float) -> list[Act]:
         unclear = any(order.unclear for order in self.ledger.unanswered(pipeline.name))
         if not self.ledger.known or unclear or pipeline.full or now - pipeline.cancelled_at < SETTLE:
             return []
@@ -195,7 +178,7 @@ class Planner:
         seconds = pipeline.config.job.walltime or law.walltime(per_slot, longest or pipeline.service_time, pipeline.cold_start())
         return [Start(order, tasks, int(seconds), self.nodes.avoided(now))]
 
-    def _room(self, pipeline: Pipeline, now: float) -> int:
+    def _room(self, pipeline: PipelineState, now: float) -> int:
         room = self.learned.room(self.caps.jobs, now) - self.ledger.alive()
         if pipeline.most is not None:
             there = len(self.ledger.of(pipeline.name)) + sum(order.count for order in self.ledger.unanswered(pipeline.name))
@@ -209,7 +192,7 @@ class Planner:
             room = min(room, (self.caps.cpus - taken) // self._width(pipeline.name))
         return room
 
-    def _cancel(self, pipeline: Pipeline, surplus: int, now: float, *, short: bool) -> list[Act]:
+    def _cancel(self, pipeline: PipelineState, surplus: int, now: float, *, short: bool) -> list[Act]:
         waiting = self.ledger.waiting(pipeline.name)[:surplus] if surplus > 0 and self.ledger.known else []
         if not waiting:
             pipeline.surplus_since = None
@@ -220,8 +203,8 @@ class Planner:
         pipeline.surplus_since, pipeline.cancelled_at = None, now
         return [self._withdraw(waiting, "more jobs wait than are needed", now)]
 
-    def _reclaim(self, pipeline: Pipeline, too_many: int, now: float) -> list[Act]:
-        """Ask jobs beyond the share to leave after the task in hand: the idle ones first."""
+    def _reclaim(self, pipeline: PipelineState, too_many: int, now: float) -> list[Act]:
+        """Ask jobs beyond the share to leave after their present task: idle ones first."""
         if too_many <= 0:
             return []
         working = sorted(self.ledger.of(pipeline.name, WORKING), key=lambda job: (job.state is not JobState.IDLE, job.since))
@@ -231,7 +214,7 @@ class Planner:
     def _overdue(self, now: float) -> list[Act]:
         usual = max((pipeline.start() for pipeline in self.pipelines.values()), default=0.0)
         late = self.ledger.overdue(usual, now) if self.ledger.known else []
-        return [self._withdraw(late, "it runs, but none of its workers is heard", now)] if late else []
+        return [self._withdraw(late, "it runs, but its workers send no messages", now)] if late else []
 
     def _withdraw(self, jobs: list[Job], reason: str, now: float) -> Withdraw:
         ids = tuple(job.id for job in jobs)

@@ -1,1 +1,1 @@
-"""A beamline and a Slurm in virtual time: what a scaling policy would do, without a node."""
+"""A simulated beamline and Slurm in virtual time, to try a scaling policy without a cluster."""

@@ -1,8 +1,9 @@
-"""A Slurm in virtual time: submit calls, waiting, scheduling passes, starts that take their time and fail, preemption, limits.
+"""A simulated Slurm: submit calls, waiting, scheduling passes, slow and failing starts, preemption, limits.
 
 Theory: calls are served one after the other; a job is eligible after a random wait (how busy the cluster is); a pass every 2 s
 starts up to 100 jobs for which there is room; a start costs a prolog, a container and imports; a job that ended keeps its CPUs
-for an epilog. Numbers: scaling study, section e. Clock policy: virtual seconds, from the caller's event queue.
+for an epilog. Clock policy: virtual seconds, from the caller's event
+queue.
 """
 
 import random
@@ -87,7 +88,7 @@ class Batch:
                 self._kill(job, "cancelled")
 
     def leave(self, job: SimulatedJob) -> None:
-        """End a job by itself."""
+        """End a job from inside."""
         self._end(job, "done")
 
     def close(self, tail: Callable[[SimulatedJob], float]) -> None:

@@ -1,22 +1,22 @@
-"""The real autoscaler's decisions (steering, law, ledger, brake) as a policy of the simulated world.
+"""The real autoscaler's decisions (planner, law, ledger, breaker) as a policy of the simulated world.
 
-What the daemon learns from buffers, the metadata server and the batch system, it learns here from the world, as late: who waits
-and works at every tick, the batch system's picture every few seconds, the fate of an order when the call returns.
+What the autoscaler learns from buffers, metadata server and batch system, it learns here from the world, with the same delays:
+the queue at every tick, the batch system's listing every few seconds, the answer to an order when the call returns.
 """
 
 import math
-from typing import Any
 
 from beamtide.config.models import JobConfig, PipelineConfig, SourceConfig
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan, ScanState
 from beamtide.messages.scaling import BufferGauge
+from cluster_side.scaling.jobs.batch_calls import Start, Withdraw
 from cluster_side.scaling.jobs.ledger import Ledger
 from cluster_side.scaling.launchers.base import Denied, EndCause, Phase, Seen, Sighting, Submitted
-from cluster_side.scaling.policy.budget import Budget
+from cluster_side.scaling.policy.budget import NodeHourBudget
 from cluster_side.scaling.policy.forecast import Forecast
-from cluster_side.scaling.policy.pipeline import Pipeline
-from cluster_side.scaling.policy.planner import Ceilings, Planner, Start, Withdraw
+from cluster_side.scaling.policy.pipeline import PipelineState
+from cluster_side.scaling.policy.planner import Ceilings, Planner
 from cluster_side.scaling.simulation.batch import SimulatedJob
 from cluster_side.scaling.simulation.traces import Announced
 from cluster_side.scaling.simulation.world import Queue, World
@@ -29,7 +29,7 @@ PRIOR_START = 12.0
 
 
 class Pilot:
-    """`Planner` at the controls of a world."""
+    """`Planner` as the policy of a world."""
 
     newest_first, jumps = True, True
 
@@ -39,12 +39,12 @@ class Pilot:
         self.tick, self._world, self._believe, self._exit = tick, world, believe, idle_exit
         pipelines = {name: _pipeline(name, width) for name, width in world.trace.widths.items()}
         caps = Ceilings(world.batch.most, world.trace.cpus)
-        self.planner = Planner(pipelines, Ledger("sim"), caps, Budget(math.inf, 0.0), drain)
+        self.planner = Planner(pipelines, Ledger("sim"), caps, NodeHourBudget(math.inf, 0.0), drain)
         self._looked = -LOOK_EVERY
         self._scans = 0
 
     def announced(self, scan: Announced) -> None:
-        """Hear of a scan."""
+        """Note an announced scan."""
         self._scans += 1
         known = Scan(id=ScanId(f"scan_{self._scans}"), shape=(scan.count,), period=1 / scan.rate)
         starts_in = scan.begins - self._world.now
@@ -53,15 +53,15 @@ class Pilot:
             self.planner.pipelines[scan.pipeline].forecast.heard([state], self._world.now)
 
     def step(self) -> None:
-        """Look, decide, act."""
+        """Observe, decide, act."""
         now, planner = self._world.now, self.planner
         for name, queue in self._world.queues.items():
             gauge = _gauge(name, queue, now)
             planner.pipelines[name].gauged(gauge, now)
-            planner.take(planner.ledger.attended(gauge.jobs, now), now)
+            planner.take(planner.ledger.workers_heard(gauge.jobs, now), now)
         if now - self._looked >= LOOK_EVERY:
             self._looked = now
-            planner.listed(Seen(self._picture()), now)
+            planner.listed(Seen(self._listing()), now)
         for act in planner.step(now):
             if isinstance(act, Start):
                 self._start(act)
@@ -89,16 +89,16 @@ class Pilot:
         batch = self._world.batch
         batch.cancel([batch.jobs[int(job)] for job in act.ids if int(job) in batch.jobs])
 
-    def _picture(self) -> dict[str, Sighting]:
+    def _listing(self) -> dict[str, Sighting]:
         batch = self._world.batch
         over, batch.over = batch.over, []
         seen = {str(job.number): _sighting(job) for job in over}
         return seen | {str(job.number): _sighting(job) for job in batch.jobs.values() if job.state != "over"}
 
 
-def _pipeline(name: str, width: int) -> Pipeline:
+def _pipeline(name: str, width: int) -> PipelineState:
     config = PipelineConfig(pipeline=name, modality="simulated", source=_SOURCE, job=JobConfig(cpus_per_slot=width))
-    return Pipeline(config, PRIOR_START, Forecast(config))
+    return PipelineState(config, PRIOR_START, Forecast(config))
 
 
 _SOURCE = SourceConfig(match="*", frames_per_task=1)
@@ -106,7 +106,6 @@ _SOURCE = SourceConfig(match="*", frames_per_task=1)
 
 def _gauge(name: str, queue: Queue, now: float) -> BufferGauge:
     last = queue.times[-100:]
-    zeros: dict[str, Any] = dict.fromkeys(("held", "abandoned", "retried", "oldest_wait"), 0)
     jobs = {str(job.number): (1, 0) for job in queue.idle} | {str(number): (0, 1) for number in queue.busy}
     return BufferGauge(
         pipeline=PipelineName(name),
@@ -119,7 +118,6 @@ def _gauge(name: str, queue: Queue, now: float) -> BufferGauge:
         done=len(queue.times),
         service_p99=max(last, default=0.0),
         jobs=jobs,
-        **zeros,
     )
 
 

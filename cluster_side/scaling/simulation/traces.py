@@ -1,8 +1,8 @@
-"""What happens at a simulated beamline: tasks that come, scans that are announced, and how wide the jobs are.
+"""Traces of a simulated beamline: tasks that arrive, announced scans, and CPUs per job.
 
 The first three traces are those on which the law was tuned; the fourth was held out of that, but two numbers were set with it in
-view (decision 0016); the fifth was written after everything was set, and nothing was changed for it. Source of the first four:
-scaling study, section e. Randomness comes from the generator that is passed in, so that a seed names a trace.
+view (decision 0016); the fifth was written after everything was set, and nothing was changed for it. Randomness comes from the
+generator that is passed in, so that a seed names a trace.
 """
 
 import math

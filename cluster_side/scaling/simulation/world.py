@@ -1,17 +1,19 @@
 """A beamline with its queues and workers, a batch system, and a policy that scales: one run in virtual time.
 
-The policy is told of announcements and is called at every tick, and at once when a queue jumps; it acts through the batch system
-and by telling jobs to leave. Latency is from a task's arrival to its result; waste is what was allocated and did not compute.
+The policy is told of announcements and is called at every tick, and at once when a queue grows quickly; it acts through the batch
+system and by telling jobs to leave. Latency is from a task's arrival to its result; waste is what was allocated and did not
+compute.
 Clock policy: virtual seconds only; `random` from a seed, so that a run can be repeated.
 """
 
+import functools
 import heapq
 import itertools
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster_side.scaling.simulation.batch import Batch, Load, SimulatedJob
 from cluster_side.scaling.simulation.traces import TRACES, Announced, TaskArrival, Trace
@@ -23,13 +25,13 @@ LONGEST = 20000.0
 
 
 class Policy(Protocol):
-    """What decides how many jobs there are."""
+    """A scaling policy: decides how many jobs there are."""
 
     newest_first: bool
     """Which idle worker is served first."""
     tick: float
     jumps: bool
-    """Whether it decides at once when a queue jumps."""
+    """Whether it decides at once when a queue grows quickly."""
 
     def announced(self, scan: Announced) -> None:
         """A scan was announced."""
@@ -74,7 +76,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
-    """What came of a run: seconds from arrival to result by pipeline, CPU-seconds wasted, calls of the batch system, jobs."""
+    """The outcome of a run: seconds from arrival to result by pipeline, CPU-seconds wasted, calls of the batch system, jobs."""
 
     latencies: dict[str, list[float]]
     makespan: float
@@ -93,7 +95,7 @@ class SimulationResult:
 class World:
     """One run of one policy on one trace."""
 
-    def __init__(self, trace: str, seed: int, load: Load = "normal", **batch: float) -> None:
+    def __init__(self, trace: str, seed: int, load: Load = "normal", **batch: Any) -> None:
         self.now, self._heap, self._numbers = 0.0, list[tuple[float, int, Callable[[], None]]](), itertools.count()
         self.trace: Trace = TRACES[trace](random.Random(seed))  # noqa: S311  a simulation
         self.queues = {name: Queue() for name in self.trace.widths}
@@ -101,17 +103,17 @@ class World:
         self._computed = self._last_done = 0.0
         self.leaving: set[int] = set()
         chance = random.Random(seed * 7919 + 13)  # noqa: S311
-        self.batch = Batch(lambda: self.now, self.at, chance, {"all": self.trace.cpus}, load, **batch)  # type: ignore[arg-type]
+        self.batch = Batch(lambda: self.now, self.at, chance, {"all": self.trace.cpus}, load, **batch)
         self.batch.registered, self.batch.lost = self._free, self._lost
         self.policy: Policy
 
     def run(self, policy: Policy) -> SimulationResult:
-        """Let it happen."""
+        """Run the simulation."""
         self.policy = policy
         for arrival in self.trace.arrivals:
-            self.at(arrival.at, lambda arrival=arrival: self._arrive(arrival))  # type: ignore[misc]
+            self.at(arrival.at, functools.partial(self._arrive, arrival))
         for scan in self.trace.announced:
-            self.at(scan.at, lambda scan=scan: policy.announced(scan))  # type: ignore[misc]
+            self.at(scan.at, functools.partial(policy.announced, scan))
         self.at(0.0, self._tick)
         done = 0
         while self._heap and done < len(self.trace.arrivals) and self.now < LONGEST:
@@ -130,7 +132,7 @@ class World:
         )
 
     def at(self, when: float, happens: Callable[[], None]) -> None:
-        """Let something happen then."""
+        """Schedule an event."""
         heapq.heappush(self._heap, (when, next(self._numbers), happens))
 
     def tell_to_leave(self, job: SimulatedJob) -> None:
@@ -140,10 +142,6 @@ class World:
         if job.state == "idle" and job in queue.idle:
             queue.idle.remove(job)
             self.batch.leave(job)
-
-    def pending(self, pipeline: str) -> list[SimulatedJob]:
-        """Return the jobs that do not work yet, oldest first."""
-        return [job for job in self.batch.jobs.values() if job.pipeline == pipeline and job.state in ("pending", "starting")]
 
     def _tick(self) -> None:
         self._step()

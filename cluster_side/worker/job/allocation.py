@@ -1,9 +1,9 @@
-"""What the batch system gave to this job: its name, its room for workers, its end. Pure: the environment is an argument.
+"""The allocation of this job: its name, the number of its workers, its end. Pure: the environment is an argument.
 
-Theory: a job may get more than it asked for (whole nodes), and then holds as many one-task workers as fit by CPUs, memory and
-GPUs. A requeued job keeps its id, so its name carries the restart count: leases of an earlier life are told apart. Workers are
-pinned to
-CPUs only where nobody else shares them: where the batch system bound us, or gave us all of the node.
+Theory: a job may get more than it asked for (whole nodes), and then has as many workers as fit by CPUs, memory and GPUs. A
+requeued job keeps its id, so its name contains the restart count, to distinguish its leases from those before the restart.
+Workers are pinned to CPUs only where no other job shares them: where the batch system bound the job to CPUs, or gave it the whole
+node.
 
 Clock policy: `utc` is Unix time; the batch system's clock is only believed where it ends the job sooner than its walltime would.
 Invariants: at least one worker; never more than fit, as far as is known.
@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 SKEW = 60.0
-"""Seconds by which clocks may differ before we say so."""
+"""Clocks that differ by more than so many seconds are reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,14 @@ class NodeResources:
 
 
 def job_name(environment: Mapping[str, str], otherwise: str) -> str:
-    """Return the name under which this job leases: as the autoscaler knows it."""
+    """Return the name under which this job leases: as the autoscaler knows it.
+
+    A launcher's own word (`BEAMTIDE_JOB`) comes first: the jobs of another launcher may run in one job of Slurm.
+    """
+    if own := environment.get("BEAMTIDE_JOB"):
+        return own
     array, element = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{element}" if array and element else environment.get("SLURM_JOB_ID") or environment.get("BEAMTIDE_JOB")
+    job = f"{array}_{element}" if array and element else environment.get("SLURM_JOB_ID")
     restarts = environment.get("SLURM_RESTART_COUNT", "0")
     return (job or otherwise) + (f"+{restarts}" if job and restarts not in ("", "0") else "")
 
@@ -60,7 +65,7 @@ def room(environment: Mapping[str, str], asked: int, needs: SlotNeeds, node: Nod
 
 
 def seconds_left(environment: Mapping[str, str], walltime: float, utc: float) -> float | None:
-    """Return for how long the job may still run; None if nobody ends it."""
+    """Return for how many seconds the job may still run; None if there is no limit."""
     ends = _number(environment, "SLURM_JOB_END_TIME")
     told = [ends - utc] if ends else []
     mine = [walltime] if walltime > 0 else []
@@ -68,7 +73,7 @@ def seconds_left(environment: Mapping[str, str], walltime: float, utc: float) ->
 
 
 def skew(environment: Mapping[str, str], utc: float) -> str:
-    """Return a sentence if this node's clock and the batch system's differ: the job began in our future. "" otherwise."""
+    """Return a sentence if the job began in the future by this node's clock; "" otherwise."""
     began = _number(environment, "SLURM_JOB_START_TIME")
     if not began or began - utc < SKEW:
         return ""

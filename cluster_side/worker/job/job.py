@@ -1,4 +1,4 @@
-"""A job from its first line to its last: what it was given, what it loads, and how long each stage of the start took.
+"""A job from start to end: its allocation, what it loads, and how long each stage of the start took.
 
 Clock policy: `beamtide.clock`; the batch system's end of the job is turned into our monotonic clock once, at the start.
 """
@@ -16,12 +16,12 @@ from cluster_side.worker.task import ready_kernel
 from cluster_side.worker.task.ready_kernel import FindModality
 
 Log: TypeAlias = Callable[[str, str, Mapping[str, Any]], None]
-"""Takes a level, an event, and facts about it."""
+"""Logs an event: level, text, and facts about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """What a job was started to be; `name` "" is the batch system's, `walltime` 0 has no end."""
+    """The options of a job; `name` "" is the batch system's, `walltime` 0 has no end."""
 
     pipeline: str
     slots: int = 1
@@ -33,7 +33,7 @@ class JobOptions:
 
 
 def run(deployment: Deployment, options: JobOptions, log: Log, find: FindModality = ready_kernel.registered) -> job_policy.Exit:
-    """Be that job."""
+    """Run that job."""
     began, environment = clock.monotonic(), dict(os.environ)
     here = allocation.NodeResources(os.cpu_count() or 1, os.sched_getaffinity(0), memory_use.machine_mb())
     name = options.name or allocation.job_name(environment, f"{platform.node()}-{os.getpid()}")

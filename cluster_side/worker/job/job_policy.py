@@ -1,13 +1,13 @@
-"""The life of a job: how many one-task workers it holds, and when it ends.
+"""The job policy: how many worker processes a job has, and when it ends.
 
-Theory: a job has `slots` rooms for workers; each worker is a child process that takes one task and exits. The job fills its
-rooms until `tasks` tasks were leased, until nobody finds work any more, until the buffer says that no further task is for it
-(then the busy ones take their time), or until it is told to leave. Then idle children are stopped at once, busy ones get
-`GRACE` seconds to finish, then they are asked to hand their task back, and killed if they do not.
+Theory: a job has room for `slots` workers; each is a process that takes one task and exits. The job fills its slots until `tasks`
+tasks were leased, until no worker finds a task any more, until the buffer says that the job gets no further task (busy workers
+then finish theirs), or until it is told to leave. Then idle workers are stopped at once; busy ones get `GRACE` seconds to finish,
+are then asked to hand their task back, and are killed if they do not.
 
 Clock policy: `now` is the monotonic clock of the caller; it is only used for the end of a drain.
-Invariants, asserted by `check()`: never more children than slots; never more leases than tasks, so `tasks=1` is the strict shape;
-a child that ends while it holds a lease, without having said how it ended, is reported exactly once; after `Exit` nothing.
+Invariants, asserted by `check()`: never more workers than slots; never more leases than tasks, so `tasks=1` means one task per
+job; a worker that ends while it holds a lease, without having said how it ended, is reported exactly once; after `Exit` nothing.
 """
 
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ GRACE = 25.0
 HAND_BACK = 3.0
 CRASHES = 5
 LastReport: TypeAlias = Literal["", "done", "failed", "notask", "leave", "stale", "silent"]
-"""The last word of a child: "leave" means that the buffer wants our job to end, "silent" that the services did not answer, ""
+"""The last report of a worker: "leave" means that the buffer wants our job to end, "silent" that the services did not answer, ""
 that it died without one."""
 FINAL_REPORTS = frozenset(("done", "failed", "stale", "notask", "leave"))
-"""After one of these a child only exits: its room is free before the kernel has taken it down."""
+"""After one of these a worker only exits, so its slot is free although the process still exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLeased:
-    """A child holds a task now."""
+    """A worker holds a task now."""
 
     number: int
     task: str
@@ -39,9 +39,9 @@ class WorkerLeased:
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnded:
-    """A child process is gone; `death` says how it died ("" = it exited as it should), `stderr` what it wrote last.
+    """A worker process is gone; `death` says how it died ("" = it exited as it should), `stderr` what it wrote last.
 
-    `guilty` says that its task is to blame: it took more memory than it may.
+    `guilty` says that its task is the cause: it took more memory than it may.
     """
 
     number: int
@@ -73,7 +73,7 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class StopWorker:
-    """Effect: ask a child to leave; if it holds a task it hands it back. `kill` leaves it no choice."""
+    """Effect: ask a worker to leave (SIGTERM); if it holds a task it hands it back. `kill`: SIGKILL instead."""
 
     number: int
     kill: bool = False
@@ -110,7 +110,7 @@ class JobPolicy:
     tasks: int = 0
     leased: int = 0
     _held: dict[int, WorkerLeased | None] = field(default_factory=dict)
-    _born: int = 0
+    _started: int = 0
     _crashes: int = 0
     _resting: bool = False
     _unwanted: bool = False
@@ -137,29 +137,29 @@ class JobPolicy:
 
     @property
     def busy(self) -> list[int]:
-        """Children that hold a task."""
+        """Workers that hold a task."""
         return [number for number, lease in self._held.items() if lease is not None]
 
     @property
     def idle(self) -> list[int]:
-        """Children that wait for a task."""
+        """Workers that wait for a task."""
         return [number for number, lease in self._held.items() if lease is None]
 
     @property
     def draining(self) -> bool:
-        """Whether no further child will be started."""
+        """Whether no further worker will be started."""
         return self._leave_by is not None or self._unwanted or bool(self._trouble)
 
     @property
     def wants_more(self) -> bool:
-        """Whether a further child will be started as soon as a room is free."""
+        """Whether a further worker will be started as soon as a slot is free."""
         return not self.draining and not self._resting and not (self.tasks and self.leased + len(self.idle) >= self.tasks)
 
     def check(self) -> None:
         """Raise if an invariant is broken."""
-        assert len(self._held) <= self.slots, "more children than slots"
-        assert not self.tasks or self.leased + len(self.idle) <= self.tasks, "more children than tasks are left"
-        assert not (self._over and self._held), "children after the exit"
+        assert len(self._held) <= self.slots, "more workers than slots"
+        assert not self.tasks or self.leased + len(self.idle) <= self.tasks, "more workers than tasks are left"
+        assert not (self._over and self._held), "workers after the exit"
 
     def _ended(self, event: WorkerEnded) -> list[Effect]:
         lease = self._held.pop(event.number)
@@ -176,7 +176,7 @@ class JobPolicy:
         if lease is None or event.said in ("done", "failed", "stale"):
             return []
         cause: Cause = "fault" if event.guilty else "handback" if self._asked else "infra"
-        reason = f"worker {event.death or 'ended without a word'} while it worked on the task"
+        reason = f"worker {event.death or 'ended without a report'} while it worked on the task"
         return [ReportLoss(lease.task, lease.attempt, lease.worker, cause, reason, event.stderr)]
 
     def _hurry(self, now: Seconds) -> list[Effect]:
@@ -192,9 +192,9 @@ class JobPolicy:
     def _fill(self) -> list[Effect]:
         effects: list[Effect] = []
         while self.wants_more and len(self._held) < self.slots:
-            self._born += 1
-            self._held[self._born] = None
-            effects.append(StartWorker(self._born))
+            self._started += 1
+            self._held[self._started] = None
+            effects.append(StartWorker(self._started))
         if not self._held and not self._over:
             self._over = True
             effects.append(Exit(1 if self._trouble else 0, self._trouble))

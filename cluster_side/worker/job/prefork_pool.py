@@ -1,15 +1,14 @@
-"""The nursery: a parent that has loaded everything, and forks workers that take one task each.
+"""The prefork pool: a parent process that has loaded everything, and forks worker processes that take one task each.
 
 Theory: imports and calibration cost seconds, a fork costs milliseconds. So the parent loads the kernel once and owns nothing that
-a fork would break: no socket, no thread, no open file but the pipes of its children. It learns from a pipe what each child
-holds, so that a child that dies is reported at once, by one more child, instead of when its lease runs out, with what the
-dead one wrote last (`last_words`).
-A fork of a process that has loaded much takes milliseconds on both sides, in which a room would be empty; so one more child is
-born before it is needed, connects to the queue, rehearses, and waits for the word to start (`spare`). It holds nothing, and asks
-nobody.
-All decisions are in `life.py`.
+a fork would break: no socket, no thread, no open file except the pipes of its worker processes. Through a pipe it learns which
+task each worker process holds. So one that dies is reported at once, by another forked process, and not only when its lease
+expires; the report holds the end of its standard error output (`captured_stderr`).
+Forking a process that has loaded much takes milliseconds, and a slot would stay empty meanwhile. So one worker process is forked
+before it is needed (`spare`): it connects to the buffer, warms up, and waits for permission to start. It holds no task.
+All decisions are in `job_policy.py`.
 
-Clock policy: `beamtide.clock.monotonic`, passed on to `life`.
+Clock policy: `beamtide.clock.monotonic`, passed on to `job_policy`.
 """
 
 import gc
@@ -42,22 +41,22 @@ class PreforkPool:
     policy: job_policy.JobPolicy
     processes: dict[int, WorkerProcess] = field(default_factory=dict)
     leaving: list[WorkerProcess] = field(default_factory=list)
-    """Those who said their last word, and whose memory the kernel takes down: that lasts as long as to fork the next."""
+    """Worker processes that have sent their last report and are exiting; freeing their memory takes as long as a fork."""
     spare: WorkerProcess | None = None
-    """Born, and not started."""
+    """Forked, and not started."""
     reporters: list[int] = field(default_factory=list)
     told: bool = False
     memory_mb: int = 0
     """What a worker may take beyond what it shares with us, in MiB (0: as much as there is)."""
     script: bytes = field(default_factory=warm_up.script)
-    """What a spare child rehearses with."""
+    """The HDF5 file with which a spare worker process warms up."""
     pins: tuple[frozenset[int], ...] = ()
-    """The CPUs of each room; empty where workers are not pinned."""
+    """The CPUs of each slot; empty where workers are not pinned."""
 
     def run(self) -> job_policy.Exit:
-        """Live until the job is over."""
+        """Run until the job is over."""
         gc.collect()
-        gc.freeze()  # children share our memory; collecting would copy it
+        gc.freeze()  # worker processes share our memory; collecting would copy it
         awake = _wake_on_signals(self._told)
         ended = self._apply(self.policy.handle(job_policy.TimePassed(), clock.monotonic()))
         while ended is None:
@@ -85,7 +84,7 @@ class PreforkPool:
             events += worker_process.heard(one)
             if pid:
                 del self.processes[one.number]
-                stderr = captured_stderr.tail(one.words.fileno())
+                stderr = captured_stderr.tail(one.stderr.fileno())
                 worker_process.clean_up(one)
                 death = one.excess or captured_stderr.cause_of_death(status)
                 events.append(job_policy.WorkerEnded(one.number, one.said, death, stderr, guilty=bool(one.excess)))
@@ -99,7 +98,7 @@ class PreforkPool:
         return [*events, job_policy.TimePassed()]
 
     def _check_memory(self, one: WorkerProcess) -> None:
-        """End a child that takes more memory than it may, before the kernel ends somebody else."""
+        """Kill a worker process that takes more memory than it may, before the kernel kills another process for it."""
         if not self.memory_mb or one.excess:
             return
         taken = memory_use.resident_mb(one.pid) - memory_use.resident_mb(os.getpid())
@@ -124,7 +123,7 @@ class PreforkPool:
         return None
 
     def _start(self, number: int) -> WorkerProcess:
-        """Let the spare child start, or one that is born now."""
+        """Let the spare worker process start, or fork one now."""
         one, self.spare = self.spare, None
         if one is not None and os.waitpid(one.pid, os.WNOHANG)[0]:
             worker_process.clean_up(one)
@@ -161,7 +160,7 @@ class PreforkPool:
             worker_process.become(parent, report)
 
     def _wait_for_reports(self) -> None:
-        """Give those who leave or report a loss a moment; what they do not bring, the end of the lease will."""
+        """Wait a moment for processes that exit or report a loss; if a report does not arrive, the lease expires instead."""
         if self.spare is not None:
             os.kill(self.spare.pid, signal.SIGKILL)
             os.waitpid(self.spare.pid, 0)
@@ -171,7 +170,7 @@ class PreforkPool:
             clock.pause(0.01)
 
 
-def prepare_work(  # noqa: PLR0913  what a job is born with
+def prepare_work(  # noqa: PLR0913  what a job starts with
     deployment: Deployment,
     pipeline: str,
     job: str,

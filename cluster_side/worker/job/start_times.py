@@ -1,7 +1,8 @@
-"""How long the start of a job took, stage by stage.
+"""How long each stage of a job's start took.
 
 The batch script notes in the environment when it began and when it became the container program; the kernel knows when this
-process did. Clock policy: those are Unix times of one machine, read within seconds; a clock that jumped meanwhile tells 0.
+process began. Clock policy: these are Unix times of one machine, read within seconds; if the clock jumped meanwhile, the stage is
+0.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""What a worker that is not needed yet does with its time: it opens a small HDF5 file.
+"""Warm-up: a worker that waits opens a small in-memory HDF5 file, so that pages are copied before its task comes.
 
-Theory: a forked process shares its parent's memory until it writes there, and Python and HDF5 write wherever they look. So the
-first file that a worker looks into costs it 700 copied pages, which takes longer than the look; 400 of them are copied by a
-rehearsal, before its task comes. In the parent that would be of no use: the pages would be the parent's. The file lies in memory.
+Theory: a forked process shares its parent's memory until it writes there, and Python and HDF5 write wherever they read. So the
+first file that a worker opens makes the kernel copy 700 pages, which takes longer than the reading. The warm-up gets 400 of them
+copied before the task comes. Doing this in the parent would not help: the copies would belong to the parent.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def script() -> bytes:
 
 
 def run(content: bytes) -> bool:
-    """Open the file, see where it leads, and read it; False where that cannot be done: the task only takes longer."""
+    """Open the file, check its links, and read it; False where that cannot be done: then the task only takes longer."""
     with contextlib.suppress(OSError, ValueError), h5py.File(h5py.h5f.open_file_image(content)) as file:
         confinement.leads(file, 100)
         file["entry/data"][()]

@@ -1,8 +1,8 @@
-"""The processes of a nursery, from birth to last word.
+"""The worker processes of a prefork pool, from fork to exit.
 
-Theory: a fork of a process that has loaded much takes milliseconds on both sides, and so does the way to the queue. So a child is
-born first and started later: it connects and waits for one byte, and until then it holds nothing and asks nobody. It writes
-facts, one JSON object a line, into a pipe that its parent reads. A child dies with its parent and never returns from here.
+Theory: forking a process that has loaded much takes milliseconds, and so does connecting to the buffer. So a worker process is
+forked early and started later: it connects and waits for one byte; until then it holds no task and asks for none. It writes
+facts, one JSON object per line, into a pipe that its parent reads. It ends when its parent ends, and never returns from here.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from cluster_side.worker.task.work import Leave
 Tell: TypeAlias = Callable[[dict[str, Any]], None]
 """Passes a fact on to the parent."""
 Begun: TypeAlias = Callable[[], bool]
-"""Waits for the word to start; False: it will not come."""
+"""Waits for permission to start; False: it will not come."""
 
 
 @dataclass(slots=True)
@@ -34,43 +34,43 @@ class WorkerProcess:
     pid: int
     pipe: int
     start: int
-    """Where one byte lets it start."""
-    words: BinaryIO
+    """Pipe: one byte written here lets it start."""
+    stderr: BinaryIO
     number: int = 0
     said: job_policy.LastReport = ""
     rest: bytes = b""
     place: int = 0
-    """Which of the job's rooms it is in."""
+    """Which of the job's slots it is in."""
     excess: str = ""
     """Why it was killed: it took more memory than it may."""
 
 
 def fork(work: Callable[[Tell, Begun], int]) -> WorkerProcess:
-    """Fork a child that does `work`, which waits to be let go, and exits with the code that it returns."""
+    """Fork a process that does `work`, which waits for permission to start; it exits with the code that `work` returns."""
     (reading, writing), (started, start) = os.pipe(), os.pipe()
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    words = captured_stderr.begin()
+    stderr = captured_stderr.begin()
     pid = os.fork()
     if pid:
         os.close(writing)
         os.close(started)
         os.set_blocking(reading, False)
-        return WorkerProcess(pid, reading, start, words)
+        return WorkerProcess(pid, reading, start, stderr)
     os.close(start)
-    captured_stderr.adopt(words)
+    captured_stderr.adopt(stderr)
     become(parent, lambda: work(lambda fact: _tell(writing, fact), lambda: bool(os.read(started, 1))))
 
 
 def let_begin(process: WorkerProcess) -> None:
-    """Let a child start."""
-    with contextlib.suppress(BrokenPipeError):  # it died this instant; its end will be seen
+    """Let a worker process start."""
+    with contextlib.suppress(BrokenPipeError):  # it has just died, which will be noticed
         os.write(process.start, b"!")
 
 
 def heard(process: WorkerProcess) -> list[job_policy.Event]:
-    """Return the leases that a child told of, and note its last word."""
+    """Return the leases that a worker process reported, and note its last report."""
     try:
         process.rest += os.read(process.pipe, 65536)
     except BlockingIOError:
@@ -86,16 +86,16 @@ def heard(process: WorkerProcess) -> list[job_policy.Event]:
 
 
 def clean_up(process: WorkerProcess) -> None:
-    """Close what we had of a child that is gone, and pass on what it wrote."""
+    """Close our ends of the pipes of a process that is gone, and pass on what it wrote."""
     os.close(process.pipe)
     os.close(process.start)
-    captured_stderr.pass_on(process.words)
+    captured_stderr.pass_on(process.stderr)
 
 
 def become(parent: int, do: Callable[[], int]) -> NoReturn:
-    """Be a child: die with the parent, leave on SIGTERM, never return.
+    """Go on as the forked process: end with the parent, leave on SIGTERM, never return.
 
-    SIGTERM may come at any instant, also while we are leaving; whatever it interrupts, we must not go on as our parent.
+    SIGTERM may come at any instant, also while we are leaving; whatever it interrupts, we must not go on as the parent would.
     """
     code = 70
     try:

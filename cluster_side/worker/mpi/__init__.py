@@ -1,1 +1,1 @@
-"""A job of several ranks that compute one task together."""
+"""A job of several MPI ranks that compute one task together."""

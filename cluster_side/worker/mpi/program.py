@@ -1,12 +1,11 @@
-"""A worker of several ranks: rank 0 holds the lease and speaks to the services, all of them compute.
+"""A worker of several MPI ranks: rank 0 holds the lease and talks to the services, all ranks compute.
 
 Every rank runs the same command, started by `mpiexec` or `srun --mpi=…`. Rank 0 takes one task and tells the others; each reads
-the inputs itself, and they compute as a team. Only rank 0 stores, beats and reports.
-
-Theory of an end: MPI ends all ranks when one dies, rank 0 among them, and it must not depend on the rank that died to say so.
-So rank 0 has a witness, a process that was forked before MPI began and stands in a session of its own. It reads what rank 0 says,
-and when rank 0 ends without a last word about its lease, it tells the buffer at once. Where the batch system ends the witness as
-well, the lease runs out. Either way a result that comes late has an old attempt, and changes nothing.
+the inputs itself, and they compute as a team. Only rank 0 stores, sends heartbeats and reports.
+Theory of the end: when one rank dies, MPI ends all ranks, also rank 0, so the ranks cannot report it. So rank 0 has a witness, a
+process that was forked before MPI began and runs in a session of its own. It reads what rank 0 reports, and when rank 0 ends
+without a final report about its lease, it tells the buffer at once. If the batch system ends the witness too, the lease expires.
+In both cases a late result has an old attempt, and changes nothing.
 
 Clock policy: durations from `beamtide.clock`.
 """
@@ -37,13 +36,13 @@ from cluster_side.worker.task.work import End, Leave, Work
 
 log = structlog.get_logger()
 PATIENCE = 5.0
-"""Seconds that rank 0 has to report what went wrong, before another rank ends them all."""
+"""Seconds that rank 0 has to report an error, before another rank ends all of them."""
 NUMBERS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 """Environment variables in which a launcher tells a process its rank."""
 
 
 def run(work: Work, ranks: int) -> int:
-    """Be one rank of a job of so many: take one task together, and exit."""
+    """Run one rank of a job of `wanted` ranks: take one task together, and exit."""
     began = clock.monotonic()
     if _number() == 0:
         tell = _witness(work)
@@ -64,12 +63,12 @@ def run(work: Work, ranks: int) -> int:
 
 
 def work_of(deployment: Deployment, pipeline: str, job: str, idle_exit: float) -> Work:
-    """Return what a rank is born with; `job` "" is the batch system's name."""
+    """Return the `Work` of a rank; `job` "" is the batch system's name."""
     return Work(deployment, pipeline, job or allocation.job_name(os.environ, f"{platform.node()}-{os.getpid()}"), idle_exit)
 
 
 def _lead(work: Work, team: Ranks, tell: Callable[[dict[str, Any]], None]) -> int:
-    """Be rank 0: lease a task, tell the others, compute, store. Without a task, tell them that."""
+    """Run rank 0: lease a task, tell the others, compute, store. Without a task, tell them so."""
     facts: list[dict[str, Any]] = []
 
     def call(task: Task) -> Context:
@@ -89,7 +88,7 @@ def _lead(work: Work, team: Ranks, tell: Callable[[dict[str, Any]], None]) -> in
 
 
 def _follow(work: Work, team: Ranks) -> int:
-    """Be another rank: compute what rank 0 has leased."""
+    """Run another rank: compute the task that rank 0 has leased."""
     body = team.told(b"")
     if not body:
         return 0
@@ -136,7 +135,7 @@ def _witness(work: Work) -> Callable[[dict[str, Any]], None]:
 
 
 def _watch(work: Work, reading: int) -> NoReturn:
-    """Be the witness: read until rank 0 is gone, and report what it left open."""
+    """Run the witness: read until rank 0 is gone, then report a lease that it left open."""
     code = 0
     try:
         os.setsid()
@@ -149,7 +148,7 @@ def _watch(work: Work, reading: int) -> NoReturn:
             with Caller(work.identity) as caller:
                 one_task.report_failure(work, caller, (lease["leased"], lease["attempt"], lease["worker"]), End("infra", reason))
     except BeamtideError as error:
-        _print(f"beamtide work: the loss of a task could not be reported ({error}); its lease will run out")
+        _print(f"beamtide work: the loss of a task could not be reported ({error}); its lease will expire")
         code = 4
     finally:
         os._exit(code)
@@ -174,4 +173,4 @@ def _print(text: str) -> None:
 
 
 def _say_nothing(fact: dict[str, Any]) -> None:
-    """Only rank 0 has something to say."""
+    """Do nothing: only rank 0 reports."""

@@ -1,8 +1,8 @@
-"""A team of MPI ranks: what each has summed is added up, what one knows is told to all.
+"""A team of MPI ranks: partial sums are added up, and one rank can broadcast to all.
 
-Arrays of one call travel as one message of 32-bit numbers (and a small one of 64-bit numbers), so an iteration costs one latency,
-not one for each array. Arrays on a GPU go through the host unless this MPI says that it takes them as they are. Only bytes and
-numbers travel: nothing is pickled.
+Arrays of one call are sent as one message of 32-bit numbers (and a small one of 64-bit numbers), so an iteration costs one
+latency, not one for each array. Arrays on a GPU are copied to the host unless this MPI is CUDA-aware. Only bytes and numbers are
+sent: nothing is pickled.
 """
 
 import os
@@ -21,7 +21,7 @@ class Ranks:
     def __init__(self) -> None:
         import mpi4py
 
-        mpi4py.rc.thread_level = "serialized"  # a second thread beats, and does not speak MPI
+        mpi4py.rc.thread_level = "serialized"  # a second thread sends heartbeats, and does not use MPI
         from mpi4py import MPI
 
         self._comm, self._mpi = MPI.COMM_WORLD, MPI
@@ -48,7 +48,7 @@ class Ranks:
                 at += part.size
 
     def told(self, text: bytes) -> bytes:
-        """Return what rank 0 says; the others say b""."""
+        """Return the bytes that rank 0 passes; the others pass b""."""
         length = np.array([len(text)], np.int64)
         self._comm.Bcast(length)
         content = np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(int(length[0]), np.uint8)

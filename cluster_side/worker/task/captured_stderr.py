@@ -1,7 +1,7 @@
-"""What a worker wrote to its standard error output: kept in a file without a name, so that its end can be told with a failure.
+"""What a worker wrote to its standard error output: kept in an unnamed file, so that a failure can be reported with its end.
 
-The file takes the place of file descriptor 2, also for libraries in C and for the words of a dying process. The parent reads it
-when its child is gone, and passes all of it on to its own standard error output, which is the log of the job.
+The file takes the place of file descriptor 2, also for libraries in C and for the last output of a process that dies. The parent
+reads it when the process is gone, and copies all of it to its own standard error output, which is the log of the job.
 """
 
 import os
@@ -17,13 +17,13 @@ STDERR = 2
 
 
 def begin() -> BinaryIO:
-    """Return the file for a child that is about to be born."""
+    """Return the file for a process that is about to be forked."""
     return tempfile.TemporaryFile(buffering=0)
 
 
-def adopt(words: BinaryIO) -> None:
-    """Be the child: write to that file from now on."""
-    os.dup2(words.fileno(), STDERR)
+def adopt(stderr: BinaryIO) -> None:
+    """In the forked process: write to that file from now on."""
+    os.dup2(stderr.fileno(), STDERR)
 
 
 def tail(descriptor: int) -> str:
@@ -36,12 +36,12 @@ def tail(descriptor: int) -> str:
         return ""
 
 
-def pass_on(words: BinaryIO) -> None:
+def pass_on(stderr: BinaryIO) -> None:
     """Copy all of it to the log of the job, and close it."""
-    words.seek(0)
-    shutil.copyfileobj(words, sys.stderr.buffer)
+    stderr.seek(0)
+    shutil.copyfileobj(stderr, sys.stderr.buffer)
     sys.stderr.flush()
-    words.close()
+    stderr.close()
 
 
 def cause_of_death(status: int) -> str:

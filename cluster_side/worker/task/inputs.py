@@ -1,4 +1,4 @@
-"""What a task's kernel gets: frames from files, and other pipelines' datasets from the sink.
+"""The inputs of a task's kernel: frames from files, and other pipelines' datasets from the sink.
 
 Invariants: neither a path nor what an HDF5 file leads to leaves its root, whatever the task says;
 every array has one row per index of the task that can be read.
@@ -16,7 +16,7 @@ from beamtide import registry
 from beamtide.config.models import Roots
 from beamtide.errors import BadInput
 from beamtide.formats import confinement
-from beamtide.formats.base import FileFormat, LostFrames, Missing, moved
+from beamtide.formats.base import FileFormat, LostFrames, Missing, StatesUnits, moved
 from beamtide.formats.lazy import joined
 from beamtide.gridding import places, runs_back_and_forth
 from beamtide.messages.base import Message
@@ -75,6 +75,22 @@ def read_files(task: Task, roots: Roots) -> Given:
     arrays = {name: joined([part[name] for part in parts]) for name in parts[0]} if parts else {}
     count = task.stop - task.start
     return Given(arrays, np.concatenate(rows) if lost else np.arange(count), count, tuple(lost))
+
+
+def units_of_files(task: Task, roots: Roots) -> dict[str, str]:
+    """Return the unit of each column that the files of a task state; BadInput if they do not agree."""
+    found: dict[str, str] = {}
+    for given in task.inputs:
+        file_format = registry.find("formats", given.format)
+        if not isinstance(file_format, StatesUnits):
+            continue
+        path = confined(given, roots)
+        for name, unit in file_format.units(path, given.options).items():
+            if found.setdefault(name, unit) != unit:
+                raise BadInput(
+                    f"{path} gives {name!r} in {unit}, an earlier file of the scan in {found[name]}; correct one of them"
+                )
+    return found
 
 
 def confined(given: InputFile, roots: Roots) -> pathlib.Path:

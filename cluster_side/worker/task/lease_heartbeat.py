@@ -1,4 +1,4 @@
-"""The beat of a lease: a thread with its own connection, for as long as the process lives.
+"""The heartbeat of a lease: a thread with its own connection, for as long as the process lives.
 
 Clock policy: durations from `beamtide.clock`.
 """
@@ -16,11 +16,11 @@ from beamtide.pump import Caller
 from cluster_side.worker.task.work import Work
 
 HAND_BACK = 5.0
-"""Seconds that an orphan has to give its task back."""
+"""Seconds that a process whose parent is gone has to give its task back."""
 
 
 def begin(work: Work, worker: str, lease: Lease, tell: Callable[[dict[str, Any]], None]) -> list[float]:
-    """Beat, telling the share done that stands in the list returned; end the process when the lease is stale."""
+    """Start the heartbeat, and return a list with the share done, which it reports. It ends the process if the lease is stale."""
     progress, parent = [0.0], os.getppid()
     buffer, every = work.buffer, work.deployment.site.leases.beat
 
@@ -30,12 +30,12 @@ def begin(work: Work, worker: str, lease: Lease, tell: Callable[[dict[str, Any]]
             clock.pause(every)
             last_seen = clock.monotonic() if os.getppid() == parent else last_seen
             if clock.monotonic() - last_seen > HAND_BACK + every:
-                os._exit(5)  # an orphan whose kernel does not listen to signals
+                os._exit(5)  # the parent is gone, and the kernel does not react to signals
             message = Beat(worker=worker, task=lease.task.id, attempt=lease.attempt, progress=progress[0])
             try:
                 answer = caller.ask(buffer, message, Message, patience=every)
             except BeamtideError:
-                continue  # the buffer restarts, perhaps: the lease is on its disk
+                continue  # the buffer may be restarting: the lease is on its disk
             if isinstance(answer, Stale):
                 tell({"said": "stale"})
                 os._exit(0)

@@ -1,9 +1,9 @@
-"""The inputs of a task that begins before its scan has ended: the worker looks for the rest itself.
+"""Live inputs: the inputs of a task that begins before its scan has ended; the worker looks for further frames itself.
 
-Theory: usable are the indexes, from 0 on, whose frames are there and whose needs are complete. Rank 0 looks how far that is and
-tells the others, so that all ranks take the same. Nothing more will come when the scan has ended, every need is complete, and
-all frames are there or no file has changed for `source.settle` seconds. Frames that never came are left out; what the result
-has per index is NaN there.
+Theory: usable are the indexes, from 0 on, whose frames exist and whose needs are complete. Rank 0 finds out how far that is and
+tells the others, so that all ranks use the same. Nothing more will come when the scan has ended, every need is complete, and all
+frames exist or no file has changed for `source.settle` seconds. Frames that never came are left out; per-index results are NaN
+there.
 
 Clock policy: durations from `beamtide.clock`.
 """
@@ -41,7 +41,7 @@ PATIENCE = 5.0
 
 
 class LiveNews(msgspec.Struct, frozen=True, array_like=True):
-    """What rank 0 tells: the pieces up to which all inputs are there now, and whether that is all there will be."""
+    """What rank 0 tells the others: the pieces whose inputs all exist now, and whether more will come."""
 
     pieces: tuple[Piece, ...]
     over: bool
@@ -49,7 +49,7 @@ class LiveNews(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """What was seen at one look: the scan, its files, how far all needs are complete, whether no file changes any more."""
+    """The state at one moment: the scan, its files, how far all needs are complete, whether no file changes any more."""
 
     state: ScanState
     facts: Sequence[FileFact]
@@ -58,7 +58,7 @@ class LiveState:
 
 
 def news_of(seen: LiveState, source: SourceConfig, planned: int, had: int) -> LiveNews:
-    """Return what is usable beyond the first `had` indexes of a scan with so many planned, and whether that is all."""
+    """Return the usable pieces beyond the first `had` indexes of a scan with so many planned, and whether that is all."""
     points = min(seen.state.points, planned)
     lacking = sum(fact.frames for fact in seen.facts) < points or any(fact.trouble for fact in seen.facts)
     closed = seen.state.phase == "ended" and (seen.quiet or not lacking)
@@ -69,7 +69,7 @@ def news_of(seen: LiveState, source: SourceConfig, planned: int, had: int) -> Li
 
 @dataclass(slots=True)
 class LiveServices:
-    """Who is asked, and over which connection."""
+    """The services that are asked, and the connection."""
 
     caller: Caller
     metadata: str
@@ -78,7 +78,7 @@ class LiveServices:
 
 @dataclass(slots=True)
 class LiveInputs:
-    """The inputs of one task, as far as they are there. Every method is called by all ranks, in the same order."""
+    """The inputs of one task, as far as they exist. Every method is called by all ranks, in the same order."""
 
     task: Task
     source: SourceConfig
@@ -96,7 +96,7 @@ class LiveInputs:
 
     @property
     def share(self) -> float:
-        """Return how much of the planned scan is there, from 0 to 1."""
+        """Return the share of the planned scan that has been measured, from 0 to 1."""
         return self.taken[-1].stop / self.task.stop if self.taken else 0.0
 
     def begin(self) -> Arrays:
@@ -149,7 +149,7 @@ class LiveInputs:
         return arrays
 
     def _await(self, wait: float) -> LiveNews:
-        """Look until there is something new, for `wait` seconds at most; a service that does not answer has nothing new."""
+        """Look until there are new inputs, for `wait` seconds at most; a service that does not answer has nothing new."""
         end = clock.monotonic() + wait
         while True:
             news = LiveNews((), False)
@@ -185,14 +185,14 @@ def live_inputs_of(task: Task, deployment: Deployment, caller: Caller, team: Tea
     """Return the inputs of a task that begins before its scan has ended; None for one that has all of them."""
     source, roots, address = deployment.pipelines[task.pipeline].source, deployment.site.roots, deployment.address
     early = as_started(task) != task or any(need.upto < task.stop for need in task.needs)
-    if source.begin_with is None or not early:  # also one of before the pipeline file said begin_with
+    if source.begin_with is None or not early:  # also a task made before the pipeline file had begin_with
         return None
     services = LiveServices(caller, address("metadata"), address("sink"))
     return LiveInputs(task, source, roots, services, team, FileWatch(roots.raw, task.scan, source))
 
 
 def as_started(task: Task) -> Task:
-    """Return a task that began early with the indexes only that it was given: those whose frames it names."""
+    """Return a task that began early, cut to the indexes whose frames it names."""
     given = sum(part.last - part.first for part in task.inputs)
     return msgspec.structs.replace(task, stop=task.start + given) if 0 < given < task.stop - task.start else task
 

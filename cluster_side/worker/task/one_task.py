@@ -1,8 +1,8 @@
 """A worker: one process that takes one task and exits.
 
-Order is everything: the result is stored (the sorter says `Ok`) before the lease is given back (`TaskDone`); so a worker may die
-at any instant and at worst its task is computed twice. While it computes, a thread with its own connection beats; if the answer
-is `Stale`, somebody else has the task, and the process ends at once without storing anything.
+The order matters: the result is stored (the sorter answers `Ok`) before the lease is acknowledged (`TaskDone`); so a worker may
+die at any instant, and at worst its task is computed twice. While it computes, a thread with its own connection sends heartbeats;
+if the answer is `Stale`, another worker has the task, and the process ends at once without storing anything.
 
 Clock policy: times are durations in seconds from `beamtide.clock`.
 """
@@ -35,7 +35,7 @@ MAX_TRACE, MAX_REASON = 8000, 2000
 
 
 def run(work: Work, tell: Callable[[dict[str, Any]], None], begun: Callable[[], bool] = lambda: True) -> int:
-    """Take one task and do it; return the exit code. `tell` passes facts on to the parent, whose word to start `begun` awaits."""
+    """Take one task and do it; return the exit code. `tell` passes facts to the parent; `begun` waits for its permission."""
     lease: Lease | None = None
     with Caller(work.identity) as caller:
         caller.connect(work.buffer)
@@ -63,7 +63,7 @@ def run(work: Work, tell: Callable[[dict[str, Any]], None], begun: Callable[[], 
 
 
 def _lease(work: Work, caller: Caller) -> Lease | NoTask:
-    """Wait for a task for `idle_exit` seconds, or as long as the buffer wants; NoAnswer when it is silent for `DEAD_MAN`."""
+    """Wait for a task for `idle_exit` seconds, or as long as the buffer wants; NoAnswer after `DEAD_MAN` seconds of silence."""
     began, patience = clock.monotonic(), work.idle_exit
     while True:
         waited = clock.monotonic() - began
@@ -81,7 +81,7 @@ def _lease(work: Work, caller: Caller) -> Lease | NoTask:
 
 
 def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) -> str:
-    """Compute and store; whatever the task or its kernel raises becomes a fault."""
+    """Compute and store; any exception of the task or its kernel becomes a fault."""
     began = clock.monotonic()
     try:
         headers, arrays, versions, holes = compute(work, lease.task, caller, progress, lease.attempt)
@@ -127,7 +127,8 @@ def compute(
     if feed is None:
         given, units = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
         ready.suits(units)
-        outputs, given = readable(ready, given, context)
+        stated = inputs.units_of_files(task, work.deployment.site.roots)
+        outputs, given = readable(ready, replace(given, arrays=dict(ready.in_units(given.arrays, stated))), context)
         holes = given.holes(task.start)
     else:
         frames, units = dict(feed.begin()), feed.units
@@ -177,12 +178,12 @@ def report_failure(work: Work, caller: Caller, lease: tuple[Any, int, str], end:
 def _insist(  # noqa: PLR0913  what `Caller.converse` takes
     caller: Caller, address: str, message: Message, expect: type[Answer], *, arrays: Arrays | None = None, tries: float = TRY
 ) -> tuple[Answer, Arrays]:
-    """Ask until there is an answer, in short tries (a request that a dying service swallowed is asked again), or NoAnswer."""
+    """Send a request until there is an answer, with short time-outs (a service that dies loses requests), or NoAnswer."""
     end = clock.monotonic() + DEAD_MAN
     while True:
         try:
             answer = caller.converse(address, message, expect, arrays=arrays, patience=tries)
-        except Busy:  # it lives: our lease goes on, and so do we
+        except Busy:  # the service is alive: go on trying while the lease lasts
             end = clock.monotonic() + DEAD_MAN
             continue
         except NoAnswer:
@@ -197,6 +198,6 @@ def _insist(  # noqa: PLR0913  what `Caller.converse` takes
 
 
 def sentence(error: Exception) -> str:
-    """Return what went wrong as one line, our own errors as they are."""
+    """Return an exception as one line; our own errors unchanged."""
     text = " ".join(str(error).split())[:MAX_REASON]
     return text if isinstance(error, BeamtideError) else f"{type(error).__name__}: {text}" if text else type(error).__name__

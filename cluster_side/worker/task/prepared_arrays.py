@@ -1,13 +1,13 @@
-"""What a modality prepared once for given settings, kept for all workers that come after: plain arrays, memory-mapped.
+"""A cache of prepared arrays: what a modality computes once for given settings, kept for all later workers, memory-mapped.
 
     <folder>/<key>/index.json    name -> checksum and file of each array
     <folder>/<key>/0.npy ...
 
-Theory: the key stands for everything that went in (settings, calibration files, versions), so an entry never changes and never
-becomes wrong. It is written beside and renamed; a lock lets one of many processes build while the others wait for it, but
-correctness does not hang on the lock: where a file system has none, or its holder hangs, two build the same. An entry whose
-bytes are not those that were written is built again. When the entries exceed `BOUND`, those that were used longest ago go; who
-has mapped them keeps them. A disk that is full, or may not be written, costs time, not tasks.
+Theory: the key is a digest of everything that went in (settings, calibration files, versions), so an entry never changes and
+never becomes wrong. It is written under a temporary name and renamed; a lock lets one of many processes build it while the others
+wait, but correctness does not depend on the lock: without locks on the file system, or if its holder hangs, two build the same. A
+damaged entry is built again. When the entries exceed `BOUND`, those used longest ago are deleted; processes that have mapped them
+keep them. A full or read-only disk costs time, not tasks.
 
 Clock policy: `beamtide.clock.monotonic` for how long to wait for another builder.
 """
@@ -38,14 +38,14 @@ INDEX = "index.json"
 
 
 def keeper(folder: pathlib.Path, key: str, bound: int = BOUND) -> Keep:
-    """Return a function that takes what is kept under `key`, or builds and keeps it."""
+    """Return a function that returns the entry of `key`, or builds and keeps it."""
 
     def keep(build: Callable[[], Arrays]) -> Arrays:
         found = _read(folder / key)
         if found is not None:
             return found
         with _alone(folder, key):
-            found = _read(folder / key)  # somebody else may have been faster
+            found = _read(folder / key)  # another process may have built it meanwhile
             return _build(folder, key, build, bound) if found is None else found
 
     return keep
@@ -76,7 +76,7 @@ def _read(entry: pathlib.Path) -> Arrays | None:
 
 
 def _publish(folder: pathlib.Path, key: str, arrays: Arrays) -> None:
-    for left in folder.glob(f".{key}.*"):  # of a builder that was killed; we hold the lock
+    for left in folder.glob(f".{key}.*"):  # left by a builder that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     beside = folder / f".{key}.{os.uname().nodename}.{os.getpid()}"
     try:
@@ -123,7 +123,7 @@ def _sweep(folder: pathlib.Path, key: str, bound: int) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path, key: str) -> Iterator[None]:
-    """Hold the lock of a key, or go on without where there is none to be had."""
+    """Hold the lock of a key; continue without it where the file system has no locks."""
     end = clock.monotonic() + PATIENCE
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):

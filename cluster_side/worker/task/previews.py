@@ -1,6 +1,6 @@
-"""What a kernel tells while it computes: progress for the beat, and pictures for the sink.
+"""Previews: what a kernel reports while it computes, progress for the heartbeat and datasets for the sink.
 
-Nobody waits for a picture: the sink has a second to take it, and one that did not is left alone for half a minute.
+The task never waits for a preview: the sink has a second to take it; after a failure none is sent for half a minute.
 
 Clock policy: durations from `beamtide.clock`.
 """
@@ -19,12 +19,12 @@ from beamtide.pump import Caller
 from cluster_side.modalities.base import Output, checked
 
 PATIENCE, REST = 1.0, 30.0
-"""Seconds for the sink to take a picture, and of rest when it did not."""
+"""Seconds for the sink to take a preview, and of rest after a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewTarget:
-    """Where a task's pictures go: the sink's address, the attempt, and what the modality declares."""
+    """The destination of a task's previews: the sink's address, the attempt, and the declared outputs."""
 
     sink: str
     attempt: int
@@ -32,7 +32,7 @@ class PreviewTarget:
 
 
 def teller(task: Task, caller: Caller, stage: PreviewTarget, progress: list[float]) -> Callable[[Arrays, float], None]:
-    """Return what a kernel's context tells with."""
+    """Return the function with which a kernel's context reports."""
     product = product_of(task)
     rests_until = [0.0]
 

@@ -1,7 +1,7 @@
-"""From a settings digest to a kernel that is ready to compute.
+"""The ready kernel: from a settings digest to a kernel that can compute.
 
-Documents and calibration files are kept in the state folder under their digest: written beside and renamed, so that any number of
-workers may do it at once, and verified by digest whenever they are read. A damaged copy is fetched again.
+Documents and calibration files are cached in the state folder under their digest: written under a temporary name and renamed, so
+that any number of workers may do it at once, and verified by digest whenever they are read. A damaged copy is fetched again.
 """
 
 import json
@@ -20,7 +20,7 @@ from beamtide.config import settings
 from beamtide.errors import BadInput
 from beamtide.machine import Arrays
 from beamtide.messages.base import Digest
-from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, Settings, SettingsDocument
+from beamtide.messages.metadata import File, GetFileRequest, GetSettingsRequest, SettingsAnswer, SettingsDocument
 from beamtide.pump import Caller
 from beamtide.results import layout
 from beamtide.version import __version__
@@ -30,7 +30,7 @@ from cluster_side.worker.task import prepared_arrays
 
 PATIENCE = 60.0
 IMAGE = "BEAMTIDE_IMAGE"
-"""Environment variable with the digest of the image that we run in: it belongs into every result."""
+"""Environment variable with the digest of the image that we run in: it is written into every result."""
 FindModality = Callable[[str], Modality]
 
 
@@ -44,10 +44,12 @@ class ReadyKernel:
     versions: dict[str, str]
     suits: Callable[[Mapping[str, str]], None] = lambda _: None
     """Raises BadInput for units of other pipelines' datasets that do not fit the settings."""
+    in_units: Callable[[Arrays, Mapping[str, str]], Arrays] = lambda arrays, _: arrays
+    """Returns columns of files in the units of the settings, given those that the files state."""
     context: bool = False
-    """Whether the kernel wants to know who computes and watches."""
+    """Whether the kernel takes a `Context`."""
     follows: bool = False
-    """Whether the kernel takes what comes of a scan that has not ended."""
+    """Whether the kernel can begin before its scan has ended."""
 
     def compute(self, frames: Arrays, context: Context) -> Arrays:
         """Run the kernel, with its context if it takes one."""
@@ -61,7 +63,7 @@ def registered(name: str) -> Modality:
 
 
 def prepare(prepared: settings.PreparedSettings, cache: pathlib.Path, find: FindModality = registered) -> ReadyKernel:
-    """Load the kernel for settings that we have at hand, and leave them in the cache."""
+    """Load the kernel for given settings, and write them into the cache."""
     for name, content in prepared.files.items():
         _publish(_file_path(cache, name, prepared.document.calibration[name]), content)
     _publish(cache / f"{prepared.digest}.json", msgspec.json.encode(prepared.document))
@@ -69,7 +71,7 @@ def prepare(prepared: settings.PreparedSettings, cache: pathlib.Path, find: Find
 
 
 def obtain(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str], find: FindModality = registered) -> ReadyKernel:
-    """Load the kernel for a digest; `ask` is how to reach the metadata server, for what the cache does not hold."""
+    """Load the kernel for a digest; `ask` asks the metadata server for what is not in the cache."""
     document = _document(digest, cache, ask)
     for name, content in document.calibration.items():
         path = _file_path(cache, name, content)
@@ -99,7 +101,8 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
-    return ReadyKernel(digest, kernel, declared, versions, partial(modality.suits, values), modality.context, modality.follows)
+    checks = partial(modality.suits, values), partial(modality.in_units, values)
+    return ReadyKernel(digest, kernel, declared, versions, *checks, modality.context, modality.follows)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:
@@ -111,7 +114,7 @@ def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> S
     except (OSError, msgspec.DecodeError, ValueError):
         pass  # not there, or damaged: fetch it (again)
     caller, address = ask
-    document = caller.ask(address, GetSettingsRequest(digest=digest), Settings, patience=PATIENCE).document
+    document = caller.ask(address, GetSettingsRequest(digest=digest), SettingsAnswer, patience=PATIENCE).document
     if settings.digest_of(document) != digest:
         raise BadInput(f"the settings that came from the metadata server do not have the digest {digest[:8]}")
     _publish(path, msgspec.json.encode(document))

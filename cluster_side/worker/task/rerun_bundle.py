@@ -1,4 +1,4 @@
-"""A failed task again, in the foreground, from its bundle: no service, no lease, nothing is stored.
+"""Reruns a failed task from its bundle, in the foreground: no service, no lease, nothing is stored.
 
 The same steps as `one_task`: settings to kernel, inputs to arrays, kernel, and the check of what it returns.
 """
@@ -6,6 +6,7 @@ The same steps as `one_task`: settings to kernel, inputs to arrays, kernel, and 
 import pathlib
 import tempfile
 import traceback
+from dataclasses import replace
 
 from beamtide import bundle
 from beamtide.task_files import read_tasks
@@ -16,7 +17,7 @@ from cluster_side.worker.task.ready_kernel import FindModality
 
 
 def run(file: pathlib.Path, raw: pathlib.Path | None, find: FindModality = ready_kernel.registered) -> tuple[int, str]:
-    """Run a bundle, with its inputs below `raw` if given; return the exit code (1: it fails here, too) and what to say."""
+    """Rerun a bundle, with its inputs below `raw` if given; return the exit code (1: it fails here, too) and a message."""
     with bundle.opened(file) as folder, tempfile.TemporaryDirectory(prefix="beamtide-") as cache:
         prepared, roots = bundle.read_settings(folder), bundle.read_roots(folder, raw)
         task = live_inputs.as_started(read_tasks(folder / "task.json")[0])
@@ -24,7 +25,9 @@ def run(file: pathlib.Path, raw: pathlib.Path | None, find: FindModality = ready
             ready = ready_kernel.prepare(prepared, pathlib.Path(cache), find)
             needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}
             datasets = {name: bundle.read_dataset(folder, name)[: task.stop - task.start] for name in needed}
-            outputs, _ = one_task.readable(ready, inputs.read_with(task, roots, datasets), ALONE)
+            given = inputs.read_with(task, roots, datasets)
+            arrays = dict(ready.in_units(given.arrays, inputs.units_of_files(task, roots)))
+            outputs, _ = one_task.readable(ready, replace(given, arrays=arrays), ALONE)
             headers = checked(outputs, ready.declared, task.stop - task.start)
         except Exception as error:
             return 1, f"{traceback.format_exc()}\n{task.id} fails here, too: {one_task.sentence(error)}"

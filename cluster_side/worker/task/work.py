@@ -1,4 +1,4 @@
-"""What a worker is born with, and how it ends."""
+"""The data that a worker starts with, and how an attempt ends."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ from cluster_side.worker.task import ready_kernel
 from cluster_side.worker.task.ready_kernel import FindModality, ReadyKernel
 
 DEAD_MAN = 60.0
-"""A worker that hears nothing from a service for this long (seconds) ends."""
+"""A worker ends after so many seconds without an answer of a service."""
 
 
 Answer = TypeVar("Answer", bound=Message)
@@ -33,7 +33,7 @@ class Leave(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a worker is born with."""
+    """The data that a worker starts with."""
 
     deployment: Deployment
     pipeline: str
@@ -42,25 +42,25 @@ class Work:
     ready: ReadyKernel | None = None
     find: FindModality = ready_kernel.registered
     ends: float | None = None
-    """When the job ends (monotonic clock); None: nobody ends it."""
+    """When the job ends (monotonic clock); None: no limit."""
     call: Callable[[Task], Context] = _alone
-    """Calls together those who compute a task with us."""
+    """Makes the team of ranks that compute a task together."""
     stages: StartStages | None = None
     """How long the start of the job took."""
 
     @property
     def buffer(self) -> str:
-        """The address of the queue."""
+        """The address of the buffer."""
         return self.deployment.address(f"buffer.{self.pipeline}")
 
     @property
     def sorter(self) -> str:
-        """The address that results go to."""
+        """The address of the sorter."""
         return self.deployment.address(f"sorter.{self.pipeline}")
 
     @property
     def identity(self) -> Identity | None:
-        """The key that this worker shows; None where sockets need none."""
+        """The key of this worker; None where sockets need none."""
         return identity_of(self.deployment, "worker")
 
 

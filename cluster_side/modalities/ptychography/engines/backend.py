@@ -1,8 +1,8 @@
-"""The array module that everything here computes with, and its transforms: NumPy with FFTW or SciPy, or CuPy with cuFFT.
+"""The backend of the engines: an array module and its transforms, NumPy with FFTW or SciPy, or CuPy with cuFFT.
 
-Operators use only what the array API standard knows, plus slices; so the same text runs on both, and is checked against a strict
-implementation of the standard. Transforms are unnormalised both ways, because every factor that they would cost is folded into
-an array that is multiplied anyway; they may overwrite what they are given.
+Operators use only the array API standard, plus slices; so the same code runs on both, and is checked against a strict
+implementation of the standard. Transforms are unnormalised both ways, because every factor that they would cost is folded into an
+array that is multiplied anyway; they may overwrite what they are given.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What object and probe may look like: limits of amplitude, supports, power, and probe modes that do not overlap.
+"""Bounds on object and probe: limits of amplitude, supports, power, and orthogonal probe modes.
 
 Source of the orthogonal modes: Odstrcil et al., Opt. Express 24 (2016) 8360 (principal modes of a mixed probe).
 """
@@ -38,7 +38,7 @@ def bound_object(xp: Any, whole: Array, limits: Bounds) -> Array:
 
 
 def bound_probe(xp: Any, probe: Array, limits: Bounds) -> Array:
-    """Return the probe inside its support, with the power that it must have."""
+    """Return the probe inside its support, with the given power."""
     if limits.probe_support is not None:
         probe = probe * limits.probe_support
     if limits.probe_power is not None:
@@ -47,7 +47,7 @@ def bound_probe(xp: Any, probe: Array, limits: Bounds) -> Array:
 
 
 def orthogonal(backend: Backend, probe: Array) -> Array:
-    """Return modes that span the same mixed state and do not overlap, strongest first."""
+    """Return orthogonal modes of the same mixed state, strongest first."""
     if probe.shape[0] == 1:
         return probe
     host = np.asarray(backend.to_host(probe), dtype=np.complex128)

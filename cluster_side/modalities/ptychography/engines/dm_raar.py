@@ -1,4 +1,4 @@
-"""Difference map and RAAR: every exit wave is kept, and each iteration asks all of them at once.
+"""Difference map and RAAR: every exit wave is kept, and each iteration updates all of them at once.
 
 One iteration with relaxation b, exit waves w, overlap projection O and Fourier projection F:
 
@@ -50,7 +50,7 @@ class Projection:
             self._follow(state, sums, limits)
 
     def _follow(self, state: ReconstructionState, sums: StateSums, limits: Bounds) -> None:
-        """Let the probe follow the new object: asking both at once would correct the same misfit twice, and run away."""
+        """Update the probe after the object: updating both at once would correct the same misfit twice, and diverge."""
         xp, shape = self._bench.xp, state.probe.shape[-2:]
         for part in self._all:
             parts = op.patches(xp, state.object, corners(state, part), shape)

@@ -1,4 +1,4 @@
-"""The comparison of computed waves with one frame each, at the detector, and what is learned there: flux and background."""
+"""The Fourier constraint: compares computed waves with their frames at the detector, and updates flux and background."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The operators of ptychography, one per function, for any array module (see `arrays`).
+"""The operators of ptychography, one per function, for any array module (see `backend`).
 
 Shapes: object (rows, columns); probe (modes, h, w); waves (positions, modes, h, w), all complex64; amplitudes (positions, h, w),
 float32, square roots of counts. `corners` are integers: the object pixel under the probe's pixel (0, 0). The detector's

@@ -52,7 +52,7 @@ def engine_for(stage: RecipeStep, bench: Bench, frames: Frames, state: Reconstru
 def run(
     bench: Bench, frames: Frames, state: ReconstructionState, plan: Plan, tell: Callable[[int], bool] = lambda done: False
 ) -> None:
-    """Do all stages; `tell` hears after each iteration how many are done, and says whether that is enough."""
+    """Do all stages; `tell` is called after each iteration with the number done, and returns whether to stop."""
     done = 0
     for stage in plan.stages:
         engine = engine_for(stage, bench, frames, state, plan)

@@ -1,1 +1,1 @@
-"""Jobs of a Slurm cluster, by its commands or by pyslurm."""
+"""Jobs on a Slurm cluster, by its commands or by pyslurm."""

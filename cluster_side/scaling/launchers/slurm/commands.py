@@ -1,7 +1,7 @@
-"""Slurm by its commands: sbatch, squeue, scancel, and sacct and sinfo where there is a question for them.
+"""Slurm by its commands: sbatch, squeue and scancel, and sacct and sinfo where they are needed.
 
-Clock policy: only that of `slurm_commands`.
-Invariants: one command per verb, however many jobs; an answer that is late, failed or not understood is `Unseen` or `Unclear`.
+Clock policy: that of `subprocess_calls`.
+Invariants: one command per call, however many jobs; an answer that is late, failed or not understood is `Unseen` or `Unclear`.
 """
 
 import os
@@ -26,12 +26,12 @@ from cluster_side.scaling.launchers.slurm.refusals import cause_of, sentence
 from cluster_side.scaling.launchers.slurm.subprocess_calls import CommandOutput, Question, ask
 
 MOMENT = 0.3
-"""How long a look waits for squeue, in seconds; a usual answer comes within 0.02."""
+"""Seconds to wait for squeue; it usually answers within 0.02 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One call of sbatch: `options` as of `slurm_options`, the script, and how many jobs it makes."""
+    """One call of sbatch: `options` as made by `options.py`, the script, and how many jobs it makes."""
 
     options: Mapping[str, str | None]
     script: str
@@ -39,7 +39,7 @@ class Submission:
 
 
 class Commands:
-    """Slurm's commands, for the jobs of these names on these clusters (none: the own one)."""
+    """Slurm's commands, for the jobs of these names on these clusters (none: this one)."""
 
     def __init__(self, names: Sequence[str], clusters: Sequence[str], patience: float) -> None:
         self._patience = patience
@@ -79,12 +79,12 @@ class Commands:
         return sentence(said.said) if said.code else f"sbatch --test-only did not come back within {self._patience:g} s"
 
     def listing(self) -> JobListing | None:
-        """Ask squeue, or go on waiting for it; None: no answer yet."""
+        """Run squeue, or continue to wait for it; None: no answer yet."""
         self._asked = self._asked or Question(self._squeue, self._patience)
         if (said := self._asked.answer(MOMENT)) is None:
             return None
         self._asked = None
-        return _picture(said, self._patience)
+        return _listing(said, self._patience)
 
     def ends(self, jobs: Sequence[str]) -> Mapping[str, tuple[Phase, EndCause | None]]:
         """Return how jobs ended, from accounting; empty where there is none, or it does not answer at once."""
@@ -110,7 +110,7 @@ class Commands:
             self._leaving.append(Question(("scancel", *where, *names), self._patience))
 
     def nodes(self) -> tuple[output.NodeKind, ...]:
-        """Return the kinds of nodes of the own cluster; none if Slurm does not say."""
+        """Return the kinds of nodes of this cluster; none if Slurm does not say."""
         said = ask(("sinfo", "--exact", "--noheader", f"--format={output.SINFO_FIELDS}"), self._patience)
         try:
             return output.nodes(said.out) if said.code == 0 else ()
@@ -123,7 +123,7 @@ class Commands:
         return output.array_bound(said.out) if said.code == 0 else None
 
 
-def _picture(said: CommandOutput, patience: float) -> JobListing:
+def _listing(said: CommandOutput, patience: float) -> JobListing:
     if said.code is None:
         return Unseen(f"squeue did not come back within {patience:g} s")
     if said.code != 0:

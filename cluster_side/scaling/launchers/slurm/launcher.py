@@ -1,18 +1,19 @@
-"""Slurm as a launcher: where to ask, how often to look, what to believe.
+"""The launcher for Slurm: where to submit, how often to look, what to believe.
 
-Theory: an order is tried at each place in turn (reservation, partitions, other clusters) until one takes it; a refusal is certain
-before the next is tried, so nothing is ever submitted twice. The queue is looked at in one call for all our jobs, at most every
-five seconds, and less often when Slurm is slow; in between the last picture is shown, the same object. While a call takes
-long, the picture is unknown and our caller goes on.
+Theory: an order is submitted at each place in turn (reservation, partitions, other clusters) until one accepts it; a refusal is
+certain before the next is tried, so nothing is ever submitted twice. The queue is listed in one call for all our jobs, at most
+every five seconds, and less often when Slurm is slow; in between the last listing is returned, the same object. While a call
+takes long, `look` returns `Unseen` and does not block.
 
 Clock policy: `beamtide.clock.monotonic`.
 Invariants: at most one squeue at a time, and one per `slurm.look_every`; an order that does not fit into one array is denied.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel
 
 from beamtide import clock
 from beamtide.config.models import Deployment
@@ -26,9 +27,11 @@ from cluster_side.scaling.launchers.base import (
     EndCause,
     JobListing,
     JobOrder,
+    Launcher,
     Seen,
     SubmitAnswer,
     Unseen,
+    beamtide_command,
     job_name,
 )
 from cluster_side.scaling.launchers.slurm import options
@@ -39,14 +42,14 @@ from cluster_side.scaling.launchers.slurm.subprocess_calls import require
 from cluster_side.scaling.launchers.slurm.vanished_jobs import VanishedJobs
 
 SLOW = 1.0
-"""Seconds after which a look that is under way makes the picture unknown."""
+"""Seconds after which `look` returns `Unseen` while a call is under way."""
 RESPITE = 5
-"""After a look that took t seconds there is none for so many times t, but for a minute at most."""
+"""After a call that took t seconds the next one waits for so many times t, but for a minute at most."""
 LONGEST_RESPITE = 60.0
 
 
 class SlurmBackend(Protocol):
-    """The three verbs, by commands or by pyslurm."""
+    """Submit, list and cancel, by commands or by pyslurm."""
 
     def submit(self, submission: Submission) -> SubmitAnswer:
         """Submit once."""
@@ -61,8 +64,11 @@ class SlurmBackend(Protocol):
         ...
 
 
-class SlurmLauncher:
+class SlurmLauncher(Launcher):
     """Jobs in Slurm."""
+
+    settings: ClassVar[type[BaseModel]] = Slurm
+    """The section `slurm` of the site file."""
 
     def __init__(self, deployment: Deployment) -> None:
         require()
@@ -76,14 +82,13 @@ class SlurmLauncher:
         self._next = 0.0
         self._bound: int | None = None
         self._asked: float | None = None
-        self._words: dict[str, str] = {}
-        """What jobs that failed said last, by id, while the picture shows them: a log is read once."""
+        self._said_last: dict[str, str] = {}
+        """The last log lines of failed jobs, by id, while they are listed: a log is read once."""
 
     @property
     def beamtide(self) -> tuple[str, ...]:
         """The command of the site file, else that of the image, else the Python that runs here."""
-        here = ("beamtide",) if self._deployment.site.container.runtime != "none" else (sys.executable, "-m", "beamtide")
-        return self._slurm.beamtide or here
+        return self._slurm.beamtide or beamtide_command(self._deployment)
 
     @property
     def cpus_per_node(self) -> int:
@@ -91,7 +96,7 @@ class SlurmLauncher:
         return 0 if self._slurm.whole_nodes else self._slurm.cpus_per_node
 
     def submit(self, order: JobOrder) -> SubmitAnswer:
-        """Ask at each place in turn."""
+        """Submit at each place in turn, until one accepts."""
         if order.count > (most := self._most_in_array()):
             return Denied(
                 EndCause.LIMIT, f"{order.count} jobs are more than one array of this Slurm holds: {most} (MaxArraySize)"
@@ -112,7 +117,7 @@ class SlurmLauncher:
         return _worst(refusals)
 
     def look(self) -> JobListing:
-        """Return the last picture, or a new one when it is time."""
+        """Return the last listing, or a new one when it is due."""
         now = clock.monotonic()
         if self._asked is None and now < self._next:
             return self._last
@@ -128,20 +133,22 @@ class SlurmLauncher:
         self._next = max(self._asked + self._slurm.look_every, now + min(LONGEST_RESPITE, RESPITE * took))
         self._asked = None
         if isinstance(listing, Seen):
-            self._last = self._recall.judge(self._with_words(listing), now)
-            self._most_in_array()  # asked for after the first good picture, so that no order waits for it
+            self._last = self._recall.judge(self._with_last_line(listing), now)
+            self._most_in_array()  # asked for after the first good listing, so that no order waits for it
         else:
             self._last = listing
         if missing := self._recall.missing():
             self._recall.explain(self._commands.ends(missing), missing)
         return self._last
 
-    def _with_words(self, seen: Seen) -> Seen:
-        """Add what jobs that failed said last, where their logs can be read here."""
-        folder, before = self._slurm.logs or self._deployment.site.state / "logs", self._words
+    def _with_last_line(self, seen: Seen) -> Seen:
+        """Add the last log lines of failed jobs, where their logs can be read here."""
+        folder, before = self._slurm.logs or self._deployment.site.state / "logs", self._said_last
         failed = {job: one for job, one in seen.jobs.items() if one.cause in (EndCause.START, EndCause.CODE)}
-        self._words = {job: before[job] if job in before else job_log.last_line(self._deployment, folder, job) for job in failed}
-        return Seen({**seen.jobs} | {job: replace(one, reason=self._words[job] or one.reason) for job, one in failed.items()})
+        self._said_last = {
+            job: before[job] if job in before else job_log.last_line(self._deployment, folder, job) for job in failed
+        }
+        return Seen({**seen.jobs} | {job: replace(one, reason=self._said_last[job] or one.reason) for job, one in failed.items()})
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Ask these jobs to leave."""
@@ -160,7 +167,7 @@ class SlurmLauncher:
         kinds = self._commands.nodes()
         said = {order.pipeline: self._problem(order, kinds) for order in orders}
         wrong = tuple(f"pipeline {pipeline}: {problem}" for pipeline, problem in said.items() if problem)
-        return (*admission.problems(self._deployment), *wrong)
+        return (*admission.problems(self._deployment, on_nodes=True), *wrong)
 
     def _problem(self, order: JobOrder, kinds: tuple[NodeKind, ...]) -> str:
         try:
@@ -197,14 +204,14 @@ def backend(slurm: Slurm, commands: Commands, names: Sequence[str]) -> SlurmBack
 
 
 def _worst(refusals: Sequence[tuple[options.Placement, Denied]]) -> Denied:
-    """A limit passes, a rule does not: the order may be repeated if any place said so."""
+    """Return the cause of all refusals: if any place refused because of a limit, the order may be repeated later."""
     limits = [answer for _, answer in refusals if answer.cause is EndCause.LIMIT]
     cause = limits[0].cause if limits else refusals[0][1].cause
     return Denied(cause, "; ".join(f"{place}: {answer.reason}" for place, answer in refusals))
 
 
 def _too_big(order: JobOrder, place: options.Placement, kinds: tuple[NodeKind, ...]) -> str:
-    """Say what no node of these partitions has, in numbers, which Slurm itself does not."""
+    """Say in numbers what no node of these partitions has; Slurm itself gives no numbers."""
     mine = [kind for kind in kinds if not place.cluster and (not place.partitions or kind.partition in place.partitions)]
     if not mine:
         return ""

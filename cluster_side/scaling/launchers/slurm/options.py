@@ -1,8 +1,8 @@
-"""The options of a submission: from an order and the site file to words for `sbatch`. PURE.
+"""The options of a submission: from an order and the site file to arguments of `sbatch`. Pure.
 
-Theory: a place is where a job may go: the reservation first, then the list of partitions, then other clusters. Options travel as
-words of an argument list, each in the form --name=value and each value matched against a pattern: no shell ever reads them, and
-no value can become an option. The script carries none.
+Theory: a place is where a job may run: the reservation first, then the list of partitions, then other clusters. Options are
+passed as an argument list, each in the form --name=value and each value matched against a pattern: no shell ever reads them, and
+no value can become an option. The script contains none.
 
 Source: sbatch(1).
 """
@@ -16,7 +16,7 @@ from beamtide.errors import BadInput
 from cluster_side.scaling.launchers.base import JobOrder
 
 WARNING = 90
-"""Seconds before the end of the walltime at which a job is told: longer than a worker needs to hand back what it holds."""
+"""Seconds before the end of the walltime at which a job gets SIGTERM: longer than a worker needs to hand back its task."""
 
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.+:@-]{0,127}"
 _PATTERNS = {
@@ -45,7 +45,7 @@ _PATTERNS = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where jobs may go; an empty word leaves it to Slurm."""
+    """Where jobs may run; "" leaves the choice to Slurm."""
 
     partitions: tuple[str, ...] = ()
     reservation: str = ""
@@ -53,7 +53,7 @@ class Placement:
     account: str = ""
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return a description for people."""
         words = [f"reservation {self.reservation}"] if self.reservation else []
         words += [f"partition {','.join(self.partitions)}"] if self.partitions else []
         words += [f"cluster {self.cluster}"] if self.cluster else []
@@ -61,7 +61,7 @@ class Placement:
 
 
 def places(slurm: Slurm, gpus: int) -> tuple[Placement, ...]:
-    """Return where a job may go, in the order in which it is tried."""
+    """Return where a job may run, in the order in which places are tried."""
     own = (slurm.gpu_partitions if gpus else ()) or slurm.partitions
     account, here = slurm.account or "", slurm.cluster or ""
     reserved = (Placement(own, slurm.reservation, here, account),) if slurm.reservation else ()
@@ -70,7 +70,7 @@ def places(slurm: Slurm, gpus: int) -> tuple[Placement, ...]:
 
 
 def options(order: JobOrder, slurm: Slurm, place: Placement) -> dict[str, str | None]:
-    """Return the options of a submission; None: an option without a value. BadInput if one cannot be what it should be."""
+    """Return the options of a submission; None: an option without a value. BadInput if a value is not allowed."""
     shape = order.shape
     many = "%A_%a" if order.count > 1 else "%j"
     chosen: dict[str, str | None] = {
@@ -91,7 +91,7 @@ def options(order: JobOrder, slurm: Slurm, place: Placement) -> dict[str, str | 
 
 
 def words(options_: Mapping[str, str | None]) -> tuple[str, ...]:
-    """Return the options as words of an argument list."""
+    """Return the options as an argument list."""
     return tuple(f"--{name}" if value is None else f"--{name}={value}" for name, value in options_.items())
 
 

@@ -1,8 +1,8 @@
-"""What Slurm's commands print, understood in full or not at all. PURE.
+"""Parses the output of Slurm's commands, in full or not at all. Pure.
 
-Theory: Slurm's text output keeps its shape from version to version, its JSON does not; and it costs a twentieth. Each line ends
-with a marker, so a line that was cut short is noticed; one line that is not understood makes the whole answer unknown, because
-a job that is missing from a picture would be taken for gone. A state that this table does not know is UNKNOWN: alive.
+Theory: Slurm's text output keeps its format from version to version, its JSON does not, and is 20 times slower. Each line ends
+with a marker, so a line that was cut short is noticed; one line that is not understood makes the whole answer unknown, because a
+job that is missing from a listing would count as ended. A state that this table does not know is UNKNOWN: alive.
 
 Sources: squeue(1), sacct(1), sbatch(1), sinfo(1) of Slurm 22.05 to 26.05.
 Invariants: no function raises anything but `NotUnderstood`, whatever the text.
@@ -16,7 +16,7 @@ from cluster_side.scaling.launchers.base import EndCause, Phase, Sighting
 
 END = "|end"
 SQUEUE_FIELDS = f"JobArrayID:|,State:|,RestartCnt:|,Reason:|,exit_code:|,StartTime:|,NodeList:|,Comment:{END}"
-"""For `squeue --Format`; the comment, where any letter may stand, comes last."""
+"""For `squeue --Format`; the comment, which may hold any character, comes last."""
 SACCT_FIELDS = "JobID,State,ExitCode"
 """For `sacct --parsable2 --format`."""
 SINFO_FIELDS = "%R|%a|%D|%c|%m|%G|end"
@@ -24,9 +24,9 @@ SINFO_FIELDS = "%R|%a|%D|%c|%m|%G|end"
 MOST_ELEMENTS = 4_000_001
 """Slurm's own bound of MaxArraySize."""
 PLACES_OF_LAUNCH = {69, 126, 127, 255}
-"""Exit codes of a shell, a container program, or our way into an image (69) that could not start what it should."""
+"""Exit codes of a shell, a container program, or our own script (69) that could not start the program."""
 LAUNCH_SIGNAL = 53
-"""slurmd's own "signal" when it could not open the log file or enter the folder of a job."""
+"""The "signal" that slurmd reports when it could not open the log file or enter the folder of a job."""
 
 _PENDING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT", "POWER_UP_NODE")
 _RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "EXPEDITING")
@@ -46,7 +46,7 @@ STATES: Mapping[str, tuple[Phase, EndCause | None]] = {
     "OUT_OF_MEMORY": (Phase.FAILED, EndCause.MEMORY),
     "FAILED": (Phase.FAILED, EndCause.CODE),
 }
-"""Slurm's words for the states of a job, and what they mean to us."""
+"""Slurm's names of job states, and what they mean for us."""
 
 _JOB = re.compile(r"(\d{1,10})(?:_(?:(\d{1,7})|\[([\d,:%-]+)\]))?")
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
@@ -56,7 +56,7 @@ _STATE = re.compile(r"([A-Z][A-Z_]*)\+?(?: by .*)?")
 
 
 class NotUnderstood(ValueError):
-    """What Slurm said has not the shape it should have."""
+    """The output of Slurm does not have the expected format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def outcome(state: str, status: int) -> tuple[Phase, EndCause | None]:
 
 
 def elements(job: str, expression: str) -> Iterator[str]:
-    """Yield the ids of the elements "0-5,8,10-20:2" of an array; a limit of running ones ("%4") is no matter."""
+    """Yield the ids of the elements "0-5,8,10-20:2" of an array; a limit of running ones ("%4") is ignored."""
     for piece in expression.partition("%")[0].split(","):
         if (found := _RANGE.fullmatch(piece)) is None:
             raise NotUnderstood(f"{_short(expression)} are not elements of an array")

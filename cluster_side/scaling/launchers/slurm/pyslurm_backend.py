@@ -1,12 +1,12 @@
-"""Slurm through pyslurm, where the package of exactly this Slurm's series is installed; an optional extra, loaded when asked for.
+"""Slurm through pyslurm, where the package made for exactly this Slurm version is installed; an optional extra.
 
-Theory: the same three verbs over `JobSubmitDescription`, `Jobs.load`, `Job.cancel` and `RPCError`, as pyslurm 25.11 has them.
+Theory: submit, list and cancel by `JobSubmitDescription`, `Jobs.load`, `Job.cancel` and `RPCError`, as pyslurm 25.11 has them.
 Waiting elements of an array are one record there, with a list of their numbers; they are expanded. Such an element has no number
 of its own yet and cannot be cancelled through `Job.cancel`, so the commands do it. pyslurm has no way to send the warning before
 the end of the walltime to the script alone, so there is none; a worker also watches the clock.
 
 Clock policy: none; a call takes as long as Slurm's own MessageTimeout lets it.
-Invariants: whatever pyslurm raises becomes an answer; an object without the attributes that we read makes the picture unknown.
+Invariants: whatever pyslurm raises becomes an answer; an object without the attributes that we read gives `Unseen`.
 """
 
 import importlib
@@ -74,7 +74,7 @@ def load(names: Sequence[str], commands: Commands, several: bool) -> "Pyslurm | 
 
 
 class Pyslurm:
-    """The verbs; `module` is pyslurm."""
+    """Submit, list and cancel; `module` is pyslurm."""
 
     def __init__(self, module: Any, names: Sequence[str], commands: Commands) -> None:
         self._describe, self._jobs, self._job = module.JobSubmitDescription, module.Jobs.load, module.Job
@@ -117,7 +117,7 @@ class Pyslurm:
         return Seen(found)
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """Cancel one by one; what has no number of its own, or is gone, is left to scancel."""
+        """Cancel jobs one by one; those without a number of their own, or that are gone, are left to scancel."""
         left = []
         for name in jobs:
             number = int(name) if name.isdecimal() else self._numbers.get(name)

@@ -1,7 +1,7 @@
-"""Why Slurm did not take a job: its words, sorted into causes, with a sentence that says what to do. PURE.
+"""Why Slurm refused a job: its messages, sorted into causes, with a sentence that says what to do. Pure.
 
-Theory: what matters first is whether the job may be in the queue all the same. A controller that answers "no" has none; a
-connection that broke after the request was sent leaves it open, and the token must be looked for.
+Theory: the first question is whether the job may be in the queue nevertheless. If the controller answered "no", it is not; if the
+connection broke after the request was sent, it may be, and jobs with the token must be looked for.
 Source: slurm_strerror in src/common/slurm_errno.c of Slurm 22.05 to 25.11, and what the commands print around it.
 """
 
@@ -65,7 +65,7 @@ _DECIDED = re.compile(r"submission failed|allocation failure|^sbatch: (error|fat
 
 
 def cause_of(said: str) -> EndCause | None:
-    """Return why a submission failed, or None if it may have been accepted all the same."""
+    """Return why a submission failed, or None if it may have been accepted nevertheless."""
     if _UNCLEAR.search(said):
         return None
     for pattern, cause, _ in _PATTERNS:
@@ -75,7 +75,7 @@ def cause_of(said: str) -> EndCause | None:
 
 
 def sentence(said: str) -> str:
-    """Return Slurm's own last words, and what to do."""
+    """Return the last line of Slurm's own message, and what to do."""
     words = [re.sub(r"^\w+: (error: |fatal: )?", "", line).strip() for line in said.strip().splitlines()]
     own = re.sub(r"^(Batch job submission failed|allocation failure): ", "", words[-1] if words else "it said nothing")[:300]
     advice = next((advice for pattern, _, advice in _PATTERNS if pattern.search(said)), "")

@@ -1,9 +1,9 @@
 """Batch scripts: one template per modality, filled in with everything quoted for the shell.
 
-Theory: what stands in `{{ }}` is quoted when it is written, by the renderer and not by the author of a template, so nobody can
-forget it; a list becomes several words. A name that a template uses and nobody gave is an error, never an empty word.
-Templates lie in `sbatch_templates`, beside the packages, in a checkout as well as where a wheel was installed; those in a site's
-own folder (slurm.templates) come first.
+Theory: values in `{{ }}` are quoted by the renderer and not by the author of a template, so quoting cannot be forgotten; a list
+becomes several arguments. An unknown name in a template is an error, never an empty string. Templates lie in `sbatch_templates`,
+beside the packages, in a checkout as well as where a wheel was installed; those in a site's own folder (slurm.templates) come
+first.
 """
 
 import pathlib
@@ -20,18 +20,18 @@ from cluster_side.scaling.launchers.base import JobOrder
 
 TEMPLATES = pathlib.Path(__file__).parents[4] / "sbatch_templates"
 BASE = "base.sh.j2"
-"""Also for modalities that have no template of their own."""
+"""The template of modalities that have no template of their own."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class _Lines(str):
+class _QuotedText(str):
     """Lines of a script, quoted where they were made."""
 
     __slots__ = ()
 
 
 def render(order: JobOrder, deployment: Deployment) -> str:
-    """Return the script of an order. BadInput if a template is wrong, or a word cannot be in a script."""
+    """Return the script of an order. BadInput if a template is wrong, or a value cannot be in a script."""
     slurm = deployment.site.slurm
     folders = [folder for folder in (slurm.templates, TEMPLATES) if folder is not None]
     environment = jinja2.Environment(
@@ -43,7 +43,7 @@ def render(order: JobOrder, deployment: Deployment) -> str:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701  it is a shell script, not a page: _quoted does it
     )
-    environment.filters |= {"lines": _Lines, "word": lambda text: _Lines(shlex.quote(text))}
+    environment.filters |= {"lines": _QuotedText, "word": lambda text: _QuotedText(shlex.quote(text))}
     _quoted(order.argv)  # it comes in with `start`, which is not looked at any more
     try:
         return environment.select_template([f"{order.modality}.sh.j2", BASE]).render(_names(order, deployment))
@@ -68,7 +68,7 @@ def _names(order: JobOrder, deployment: Deployment) -> dict[str, Any]:
 
 
 def _quoted(value: object) -> str:
-    if isinstance(value, _Lines):
+    if isinstance(value, _QuotedText):
         return value
     words = [str(word) for word in value] if isinstance(value, tuple | list) else [str(value)]
     if isinstance(value, jinja2.Undefined):

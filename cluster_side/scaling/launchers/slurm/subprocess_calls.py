@@ -1,8 +1,8 @@
-"""Slurm's commands, run with a time limit and in an environment without surprises.
+"""Runs Slurm's commands with a time limit and a clean environment.
 
-Theory: `Question` runs a command beside us and is asked for its answer again and again, so a controller that hangs stops no
-decision. What the user's shell exports for Slurm (options, an array's numbers, a library to preload) would change what a command
-does, so none of it is passed on; only where Slurm's configuration is.
+Theory: `Question` runs a command in the background and is polled for its answer, so a controller that hangs blocks no decision.
+Variables of the user's shell for Slurm (options, an array's numbers, a library to preload) would change what a command does, so
+only the path of Slurm's configuration is passed on.
 
 Clock policy: `beamtide.clock.monotonic`.
 Invariants: a command that is over its time limit is killed and its answer is not used; nothing is left behind as a zombie.
@@ -24,14 +24,14 @@ COMMANDS = ("sbatch", "squeue", "scancel")
 FOREIGN = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SACCT_", "SINFO_", "SALLOC_", "SRUN_", "LD_", "BASH_FUNC_")
 UNWANTED = {"DISPLAY", "XAUTHORITY", "BASH_ENV", "ENV", "PYTHONPATH"}
 STEP = 0.002
-"""Seconds between two looks at a command that is waited for."""
+"""Seconds between two polls of a command."""
 GRACE = 2.0
-"""Seconds that a command is given when nobody asks for its answer any more."""
+"""Seconds that a command gets to end when its answer is not needed any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandOutput:
-    """What a command said. `code` None: it was killed, because it was over its time limit."""
+    """The output of a command. `code` None: it was killed because it exceeded its time limit."""
 
     code: int | None
     out: str
@@ -72,7 +72,7 @@ class Question:
 
 
 def _abandon(process: subprocess.Popen[bytes], *files: IO[bytes]) -> None:
-    """Nobody asks any more: a command that is under way, such as scancel, may still come to its end."""
+    """Give up the answer; a command that is under way, such as scancel, may still finish."""
     for file in files:
         file.close()
     try:
@@ -83,7 +83,7 @@ def _abandon(process: subprocess.Popen[bytes], *files: IO[bytes]) -> None:
 
 
 def ask(argv: Sequence[str], patience: float, stdin: str = "") -> CommandOutput:
-    """Run a command to its end, or to the end of our patience (seconds)."""
+    """Run a command until it ends, or for `patience` seconds at most."""
     answer = Question(argv, patience, stdin).answer(patience + 1)
     return answer or CommandOutput(None, "", "")
 

@@ -1,12 +1,12 @@
-"""What the queue showed before, and whether to believe what it shows now. PURE.
+"""Jobs that squeue no longer shows: whether to believe that they are gone. Pure.
 
-Theory: a job that ends stays in squeue's answer for minutes (MinJobAge). When most of our living jobs vanish between two looks,
-a bad answer (an empty one with exit code 0, a controller that lost its state) is more likely than the truth: it is doubted for a
-minute. A single job that vanishes is shown as unknown, which counts as alive; when it is missing for the second time, the
-accounting is asked; after that it is left out.
+Theory: a job that ends stays in squeue's answer for minutes (MinJobAge). When most of our living jobs vanish between two calls,
+a bad answer (empty, with exit code 0, or from a controller that lost its state) is more likely than the truth: it is believed
+only after a minute. A single job that vanishes is reported as unknown, which counts as alive; when it is missing for the second
+time, the accounting is asked; after that it is left out.
 
 Clock policy: `now` is monotonic seconds.
-Invariants: no living job leaves the picture at its first absence; a doubted picture is `Unseen`.
+Invariants: no living job is left out at its first absence; an answer that is not believed is `Unseen`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from cluster_side.scaling.launchers.base import EndCause, JobListing, Phase, Seen, Sighting, Unseen
 
-DOUBT = 60.0
+CONFIRM_AFTER = 60.0
 """Seconds until an answer without most of our living jobs is believed."""
 ABSENCES = 2
 """A job that is missing this often is asked for in the accounting, and then left out."""
@@ -23,26 +23,26 @@ LIVING = {Phase.PENDING, Phase.RUNNING, Phase.UNKNOWN}
 
 @dataclass(slots=True)
 class VanishedJobs:
-    """The living jobs of the last good picture."""
+    """The living jobs of the last good answer."""
 
     living: dict[str, Sighting] = field(default_factory=dict)
     absences: dict[str, int] = field(default_factory=dict)
     ends: dict[str, Sighting] = field(default_factory=dict)
-    """Jobs that squeue lost and accounting knows."""
-    doubted: float | None = None
+    """Jobs that squeue no longer shows and the accounting knows."""
+    unbelieved_since: float | None = None
 
     def judge(self, seen: Seen, now: float) -> JobListing:
-        """Return the picture to show."""
+        """Return what to believe of an answer of squeue."""
         gone = [job for job in self.living if job not in seen.jobs and job not in self.ends]
         fresh = [job for job in gone if job not in self.absences]
         if 2 * len(fresh) <= len(self.living):
-            self.doubted = None
+            self.unbelieved_since = None
         else:
-            self.doubted = now if self.doubted is None else self.doubted
-            if now - self.doubted < DOUBT:
+            self.unbelieved_since = now if self.unbelieved_since is None else self.unbelieved_since
+            if now - self.unbelieved_since < CONFIRM_AFTER:
                 return Unseen(
-                    f"squeue shows {len(self.living) - len(fresh)} of {len(self.living)} jobs that lived a moment ago; "
-                    f"believed if it stays so for {DOUBT:.0f} s"
+                    f"squeue shows {len(self.living) - len(fresh)} of {len(self.living)} jobs that were alive a moment ago; "
+                    f"this is believed if it stays so for {CONFIRM_AFTER:.0f} s"
                 )
         jobs = dict(seen.jobs)
         for job in gone:
