@@ -241,6 +241,8 @@ class TaskFailed(Message, frozen=True, kw_only=True):
     """The end of its standard error output, at most 8 KiB."""
     at: float = 0.0
     """Unix time in seconds, for display only."""
+    final: bool = False
+    """Whether trying again cannot help: the task is abandoned at once."""
 
 
 class Stale(Message, frozen=True, kw_only=True):

@@ -98,8 +98,9 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
     except NoAnswer:
         raise
     except Exception as error:
-        trace = traceback.format_exc()[-MAX_TRACE:]
-        return _fail(work, lease, caller, End("fault", sentence(error), trace, captured_stderr.tail(captured_stderr.STDERR)))
+        trace, words = traceback.format_exc()[-MAX_TRACE:], captured_stderr.tail(captured_stderr.STDERR)
+        final = isinstance(error, ready_kernel.SettingsRefused)
+        return _fail(work, lease, caller, End("fault", sentence(error), trace, words, final))
     return _done(work, lease, caller, (result.outcome, clock.monotonic() - began))
 
 
@@ -108,6 +109,8 @@ def compute(
 ) -> tuple[Any, Arrays, dict[str, str]]:
     """Read what a task needs and run its kernel; return headers, arrays and versions. `progress` holds the share done so far."""
     address, context = work.deployment.address, work.call(task)
+    if work.refused is not None and work.refused.digest == task.settings:
+        raise work.refused
     ready = work.ready
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
@@ -153,6 +156,7 @@ def report_failure(work: Work, caller: Caller, lease: tuple[Any, int, str], end:
         job=work.job,
         stderr=end.stderr,
         at=clock.utc(),
+        final=end.final,
     )
     _insist(caller, work.buffer, failed, Message)
 

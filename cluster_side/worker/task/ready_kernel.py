@@ -34,6 +34,14 @@ IMAGE = "BEAMTIDE_IMAGE"
 FindModality = Callable[[str], Modality]
 
 
+class SettingsRefused(BadInput):
+    """A modality cannot use these settings or calibration files: no other attempt, and no other worker, ever will."""
+
+    def __init__(self, digest: Digest, reason: str) -> None:
+        super().__init__(reason)
+        self.digest = digest
+
+
 @dataclass(frozen=True, slots=True)
 class ReadyKernel:
     """A kernel with its settings in it, what it returns, and the versions of what it computes with."""
@@ -89,16 +97,17 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
     modality, values = find(document.modality), json.loads(document.values)
     calibration = {name: _file_path(cache, name, content) for name, content in document.calibration.items()}
     if missing := sorted(set(modality.needs) - calibration.keys()):
-        raise BadInput(
-            f"{document.modality} needs the calibration file {missing[0]!r}: add it under calibration in the pipeline file"
-        )
+        needed = f"{document.modality} needs the calibration file {missing[0]!r}"
+        raise SettingsRefused(digest, f"{needed}: add it under calibration in the pipeline file")
     versions = {"beamtide": __version__} | {name: _version(name) for name in modality.packages}
     key = settings.digest_of_bytes(settings.canonical([digest, versions, modality.layout]).encode())
     keep = prepared_arrays.keeper(cache / "prepared", key)
     try:
         kernel, declared = modality.load(values, calibration, keep), modality.declared(values)
     except ValidationError as error:
-        raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
+        raise SettingsRefused(digest, f"settings of {document.modality}: {' '.join(str(error).split())}") from error
+    except BadInput as error:
+        raise SettingsRefused(digest, str(error)) from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
     checks = partial(modality.suits, values), partial(modality.in_units, values)
