@@ -227,7 +227,7 @@ class TaskDone(Message, frozen=True, kw_only=True):
 
 
 class TaskFailed(Message, frozen=True, kw_only=True):
-    """The attempt ended without a result. Answered `Ok` or `Stale`."""
+    """The attempt ended without a result. Answered `Ok` or `Stale`. `at`: Unix time, for display. `final`: never try again."""
 
     worker: str
     task: TaskId
@@ -240,9 +240,7 @@ class TaskFailed(Message, frozen=True, kw_only=True):
     stderr: str = ""
     """The end of its standard error output, at most 8 KiB."""
     at: float = 0.0
-    """Unix time in seconds, for display only."""
     final: bool = False
-    """Whether trying again cannot help: the task is abandoned at once."""
 
 
 class Stale(Message, frozen=True, kw_only=True):
