@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 lock = $(BIN)/pip-compile --quiet --upgrade $(foreach extra,$(2),--extra $(extra)) --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file containers/locks/$(1).lock pyproject.toml
 
-.PHONY: demo slurm-demo test images soak sabotage lint bench locks clean
+.PHONY: demo slurm-demo test images soak sabotage lint bench diagrams locks clean
 .DEFAULT_GOAL := help
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ lint: $(VENV)/.dev  ## style, types and the import law
 
 bench: $(VENV)/.dev  ## measure; ONLY=fabric|stream|results|start|elastic|xrf|xrd|ptycho|points for one of them
 	@$(BIN)/python -m benchmarks $(ONLY)
+
+diagrams: $(VENV)/.dev  ## draw the state diagrams of docs/states.md from the tables of the code
+	@$(BIN)/python docs/diagrams.py
 
 locks: $(VENV)/.dev  ## pin the versions of the images again (containers/locks)
 	@$(PIP) install pip-tools

@@ -8,6 +8,7 @@ import typer
 from beamline_side import commands_spool
 from beamtide.cli.screen import DEFAULT_SITE, Json, JsonLog, SiteFile, answer, duration, log_lines, progress, remarks_of, say
 from beamtide.errors import BadInput
+from beamtide.point_states import STATES, said
 
 if TYPE_CHECKING:
     from beamline_side.hosts.one_scan import ScanOutcome
@@ -124,12 +125,15 @@ def _plain(outcome: "ScanOutcome") -> dict[str, object]:
 
 def _summary(outcome: "ScanOutcome") -> list[str]:
     rows = outcome.last.pipelines.values()
-    total, lost = sum(row.total for row in rows), sum(row.lost for row in rows)
-    done, doubled, retried = (sum(getattr(row, name) for row in rows) for name in ("done", "doubled", "retried"))
-    counted = f"{total} tasks, {done - lost} results, {lost} lost, {doubled} doubled" + (
-        f", {retried} retried" if retried else ""
-    )
-    return [*remarks_of(outcome.last), *outcome.unwritten, f"Done in {duration(outcome.seconds)}. {counted}."]
+    total, doubled, retried = (sum(getattr(row, name) for row in rows) for name in ("total", "doubled", "retried"))
+    counts = {state: sum(getattr(row, state) for row in rows) for state in STATES}
+    states = ", ".join(f"{count} {said(state)}" for state, count in counts.items() if count or state == "done")
+    more = f"; {doubled} doubled" + (f", {retried} retries" if retried else "")
+    return [
+        *remarks_of(outcome.last),
+        *outcome.unwritten,
+        f"Finished in {duration(outcome.seconds)}. {total} tasks: {states}{more}.",
+    ]
 
 
 def _where(outcome: "ScanOutcome", processed: pathlib.Path) -> list[str]:

@@ -1,9 +1,8 @@
 """Elasticity: the real scaling decisions against a Slurm in virtual time, beside other systems' rules; and what a decision costs.
 
 The peers' rows are their rules with default timings, restated here, not their programs. "Oracle" has the same CPUs and no start
-delay, first come first served: a bound for the makespan, not for mixed percentiles. Five seeds (held-out: three), as in the
-scaling study; three of our own for the trace on which nothing was tuned. Virtual time: these numbers do not depend on the
-machine; those of the decision loop do.
+delay, first come first served: a bound for the makespan, not for mixed percentiles. Five seeds (held-out and
+unseen: three). Virtual time: these numbers do not depend on the machine; those of the decision loop do.
 """
 
 import heapq

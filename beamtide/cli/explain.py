@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from beamtide import clock
-from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, duration
+from beamtide.cli.screen import DEFAULT_SITE, Json, SiteFile, answer, duration, states_of
 from beamtide.errors import NoAnswer
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def _jobs(client: "Client") -> "tuple[Jobs | None, str]":
 
 def _pipeline(row: "PipelineRow", pipeline: "PipelineReport | None", jobs: "Sequence[JobReport]", notes: list[str]) -> str:
     if row.finished:
-        return "done." + (f" {row.lost} of {row.total} tasks were lost." if row.lost else "")
-    parts = [f"{row.done} of {row.total or '?'} tasks."]
+        return f"finished. {row.total} tasks: {states_of(row)}."
+    parts = [f"{row.total or '?'} tasks: {states_of(row)}."]
     if pipeline is not None:
         there = pipeline.pending + pipeline.starting + pipeline.working
         parts.append(f"{pipeline.working} of {there} jobs work{_waiting(jobs)}. {_sentence(pipeline.because)}")

@@ -8,12 +8,13 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from beamtide import clock
 from beamtide.errors import BadInput
+from beamtide.point_states import STATES, said
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -31,9 +32,11 @@ REASONS = 3
 PACE = 2.0
 """Seconds between two lines about the same pipeline, where there is no terminal."""
 DEFAULT_SITE = pathlib.Path("site.yaml")
-COLUMNS = ("pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to go")
-WIDTHS = (10, 6, 6, 9, 7, 9, 6, 6)
+AFTER = ("workers", "rate", "oldest", "to go")
+WIDTHS = {"pipeline": 10, "queued": 6, "running": 7, "done": 9, "workers": 7, "rate": 9, "oldest": 6, "to go": 6}
 """Smallest column widths, so that the table does not jump while numbers grow."""
+ALWAYS = ("queued", "running", "done")
+"""States that always have a column; the others only while a task is in them."""
 
 
 def say(text: str) -> None:
@@ -79,24 +82,36 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def cells(name: str, row: "PipelineRow") -> tuple[str, ...]:
-    """Return one pipeline of a snapshot as the cells of a line."""
-    total = str(row.total) if row.total else "?"
-    return (
-        name,
-        str(row.queued),
-        str(row.leased),
-        f"{row.done}/{total}",
-        str(row.workers),
-        f"{row.rate:.3g} pt/s" if 0 < row.rate < 100 else f"{row.rate:.0f} pt/s" if row.rate else "—",
-        duration(row.oldest) if row.oldest else "—",
-        "done" if row.finished else duration(row.to_go) if row.to_go else "—",
-    )
+def columns_of(shot: "Snapshot") -> tuple[str, ...]:
+    """Return the columns of a snapshot's table, by their names in `cells`."""
+    rows = shot.pipelines.values()
+    states = (state for state in STATES if state in ALWAYS or any(getattr(row, state) for row in rows))
+    return ("pipeline", *states, *AFTER)
+
+
+def cells(name: str, row: "PipelineRow") -> dict[str, str]:
+    """Return one pipeline of a snapshot as the cells of a line, by column."""
+    return {
+        "pipeline": name,
+        **{state: str(getattr(row, state)) for state in STATES},
+        "done": f"{row.done}/{row.total or '?'}",
+        "workers": str(row.workers),
+        "rate": f"{row.rate:.3g} pt/s" if 0 < row.rate < 100 else f"{row.rate:.0f} pt/s" if row.rate else "—",
+        "oldest": duration(row.oldest) if row.oldest else "—",
+        "to go": "finished" if row.finished else duration(row.to_go) if row.to_go else "—",
+    }
+
+
+def states_of(row: "PipelineRow") -> str:
+    """Return how many tasks are in each state, in words; states without any are left out."""
+    return ", ".join(f"{count} {said(state)}" for state in STATES if (count := getattr(row, state))) or "none"
 
 
 def lines_of(shot: "Snapshot") -> list[str]:
     """Return a snapshot as text: the table, the autoscaler's reasons, and what waits and why."""
-    found = table(COLUMNS, [cells(name, row) for name, row in shot.pipelines.items()])
+    columns = columns_of(shot)
+    drawn = [cells(name, row) for name, row in shot.pipelines.items()]
+    found = table([said(column) for column in columns], [[one[column] for column in columns] for one in drawn])
     thoughts = shot.autoscaler.split("; ") if shot.autoscaler else []
     found += [f"{'' if number else 'autoscaler':<12}{thought}" for number, thought in enumerate(thoughts)]
     return found + remarks_of(shot)
@@ -106,8 +121,8 @@ def remarks_of(shot: "Snapshot") -> list[str]:
     """Return what waits and why, and what was abandoned."""
     found = [f"{name}: {why}" for name, why in shot.notes.items()]
     for name, row in shot.pipelines.items():
-        if row.lost:
-            found.append(f"{name}: {row.lost} of {row.total} tasks lost")
+        if row.abandoned:
+            found.append(f"{name}: {row.abandoned} of {row.total} tasks abandoned")
             found += [f"  {reason}" for reason in row.reasons[-REASONS:]]
     return found
 
@@ -143,9 +158,10 @@ class _ProgressLines:
     def show(self, shot: "Snapshot") -> None:
         for name, row in shot.pipelines.items():
             if row.total:
-                _, queued, leased, done, workers, rate, _, to_go = cells(name, row)
-                ahead = f", {queued} queued, {leased} leased, {workers} workers, {rate}, to go {to_go}"
-                self._news(name, f"{name}: {done} done" + ("" if row.finished else ahead), news=done, now=row.finished)
+                shown = cells(name, row)
+                ahead = "" if row.finished else f"; {row.workers} workers, {shown['rate']}, to go {shown['to go']}"
+                line = f"{name}: {row.total} tasks: {states_of(row)}{ahead}"
+                self._news(name, line, news=str(row.closed), now=row.finished)
         self._news("autoscaler", f"autoscaler  {shot.autoscaler}", news=shot.autoscaler)
         durability = shot.notes.get("durability", "")
         self._news("durability", f"durability: {durability}", news=durability)
@@ -164,10 +180,12 @@ def _drawn(shot: "Snapshot") -> "Group":
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, title=f"Beamtide · {shot.scan}", title_justify="left")
-    for column, width in zip(COLUMNS, WIDTHS, strict=True):
-        drawn.add_column(column, justify="left" if column == "pipeline" else "right", no_wrap=True, min_width=width)
+    columns = columns_of(shot)
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column == "pipeline" else "right"
+        drawn.add_column(said(column), justify=justify, no_wrap=True, min_width=WIDTHS.get(column))
     for name, row in shot.pipelines.items():
-        drawn.add_row(*cells(name, row))
+        drawn.add_row(*(cells(name, row)[column] for column in columns))
     below = lines_of(shot)[len(shot.pipelines) + 1 :]
     return Group(drawn, *(Text(f"  {line}") for line in below))
 

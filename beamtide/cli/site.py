@@ -47,7 +47,7 @@ def schema(
 
 
 def formats(as_json: Json = False) -> None:
-    """List the file formats, modalities and launchers that are installed, those of other distributions too."""
+    """List what is installed: formats, modalities, launchers, writers and components, those of other distributions too."""
     from beamtide import registry
 
     found = {group: registry.names(group) for group in registry.GROUPS}

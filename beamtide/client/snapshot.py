@@ -1,7 +1,7 @@
-"""What a person wants to see while a scan runs: one row per pipeline, put together from the services' own numbers."""
+"""A snapshot of a scan for people: one row per pipeline, put together from the numbers of the services."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,39 +12,50 @@ from beamtide.messages.metadata import ScanState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally
 from beamtide.messages.topology import ComponentReport
+from beamtide.point_states import OPEN, counted
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineRow:
-    """One pipeline. Times in seconds; `total` is 0 while nobody knows it.
+    """One pipeline: how many tasks are in each of the seven states (`point_states`), and how it goes on. Times in seconds.
 
     `rate` in points per second: what the workers can do while something waits, else what comes in.
     """
 
+    not_asked: int
     queued: int
-    leased: int
+    running: int
+    retrying: int
     done: int
+    empty: int
+    abandoned: int
     total: int
+    """All tasks of the scan, the sum of the seven; 0 while nobody knows it."""
     workers: int
     rate: float
     oldest: float
     to_go: float
-    lost: int
     retried: int
+    """Attempts of the pipeline that failed or were lost, and were followed by another."""
     doubled: int = 0
     """Results that the sorter got twice and kept once."""
     reasons: tuple[str, ...] = ()
-    """Why tasks were lost, the latest ones."""
+    """Why tasks were abandoned, the latest ones."""
+
+    @property
+    def closed(self) -> int:
+        """Tasks that have their verdict."""
+        return self.done + self.empty + self.abandoned
 
     @property
     def finished(self) -> bool:
         """Whether every task has its verdict."""
-        return self.done >= self.total > 0
+        return self.closed == self.total > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment of a scan. `done` and `total` count tasks whose verdict is known, and all; `notes` say why nothing moves."""
+    """One moment of a scan; `notes` say why work waits."""
 
     scan: str
     pipelines: dict[str, PipelineRow]
@@ -66,20 +77,20 @@ def newest_scan(client: Client, scan: str = "") -> str:
 
 
 def snapshot(client: Client, scan: str) -> Snapshot:
-    """Ask the services. NoAnswer when one of them is just being started again."""
+    """Ask the services. NoAnswer when one of them is restarting."""
     status = client.status(scan)
     reports = {report.card.name: report for report in client.topology()}
     known = next(iter(client.scans(scan)), None)
     rows = {}
     for name, pipeline in client.deployment.pipelines.items():
         tallies = [tally for tally in status.tallies if tally.pipeline == name]
-        row = _row(client.gauge(name), tallies, known, _points_per_task(pipeline, known, tallies))
-        sorter = reports.get(f"sorter.{name}")
-        rows[name] = replace(row, doubled=int(sorter.progress.get("repeated", 0)) if sorter else 0)
+        retrying = _number(reports, f"buffer.{name}", "retrying")
+        row = _row(client.gauge(name), tallies, known, _points_per_task(pipeline, known, tallies), retrying)
+        rows[name] = replace(row, doubled=_number(reports, f"sorter.{name}", "repeated"))
     scaler = reports.get("autoscaler")
     notes = {name: report.why for name, report in reports.items() if report.why and name != "autoscaler"}
     for name, row in rows.items():
-        if not row.queued:  # a heartbeat is up to two seconds old; the numbers are of now
+        if not (row.queued or row.retrying):  # a heartbeat is up to two seconds old; the numbers are of now
             notes.pop(f"buffer.{name}", None)
         if row.finished:
             notes.pop(f"sorter.{name}", None)
@@ -105,25 +116,26 @@ def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies:
     return known.scan.shape[-1] if size == "line" else known.points / submitted if submitted else 0.0
 
 
-def _row(gauge: BufferGauge, tallies: list[Tally], known: ScanState | None, per_task: float) -> PipelineRow:
-    total = sum(tally.submitted for tally in tallies)
-    if known is not None and per_task:  # also those that are still to come
-        total = max(total, math.ceil(known.points / per_task))
-    lost = sum(tally.abandoned for tally in tallies)
-    done = lost + sum(tally.results + tally.empty for tally in tallies)
+def _number(reports: Mapping[str, ComponentReport], component: str, name: str) -> int:
+    """Return a number that a component told with its last heartbeat; 0 if it told none."""
+    return int(reports[component].progress.get(name, 0)) if component in reports else 0
+
+
+def _row(gauge: BufferGauge, tallies: list[Tally], known: ScanState | None, per_task: float, retrying: int) -> PipelineRow:
+    planned = math.ceil(known.points / per_task) if known is not None and per_task else 0  # also tasks that are still to come
+    states = counted(planned, tallies, gauge.leased, retrying)
+    total = sum(states.values())
     busy = max(1, gauge.workers - gauge.idle)
     rate = busy / gauge.service_time if gauge.service_time else 0.0
     waiting = gauge.ready + gauge.leased + gauge.held
+    coming = gauge.arrival_rate if any(states[state] for state in OPEN) else 0.0
     return PipelineRow(
-        queued=gauge.ready + gauge.held,
-        leased=gauge.leased,
-        done=done,
+        **states,
         total=total,
         workers=gauge.workers,
-        rate=per_task * (rate if waiting else gauge.arrival_rate if done < total else 0.0),
+        rate=per_task * (rate if waiting else coming),
         oldest=gauge.oldest_wait,
         to_go=waiting / rate if rate and waiting else 0.0,
-        lost=lost,
         retried=gauge.retried,
         reasons=tuple(reason for tally in tallies for reason in tally.reasons),
     )

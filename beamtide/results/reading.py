@@ -200,7 +200,9 @@ def _opened(path: pathlib.Path) -> Iterator[h5py.File]:
 def _names_in(path: pathlib.Path) -> list[str]:
     names: list[str] = []
     with _opened(path) as root:
-        root["entry/data"].visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        if (data := root.get("entry/data")) is None:  # a file of another writer, such as ptypy's positions
+            return []
+        data.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     return sorted(names)
 
 

@@ -52,7 +52,7 @@ def test_the_image_is_whole_and_says_what_is_in_it(worker_image: Image) -> None:
 def test_a_measured_scan_is_processed_inside_of_it(deployment: Deployment) -> None:
     outcome = one_scan.run_scan(deployment, REAL_SCAN, lambda _: None)
     rows = outcome.last.pipelines
-    assert {name: (row.done, row.lost) for name, row in rows.items()} == {"encoders": (11, 0), "xrf": (11, 0)}
+    assert {name: (row.done, row.abandoned) for name, row in rows.items()} == {"encoders": (11, 0), "xrf": (11, 0)}
     text = next(path for path in outcome.files if path.name == "xrf.h5").read_bytes()
     assert deployment.site.container.digest.encode() in text  # every result says in which image it was made
 

@@ -82,7 +82,8 @@ def test_workers_in_an_image_are_jobs_of_a_user(deployment: Deployment, real_slu
 
     outcome = one_scan.run_scan(deployment, REAL_SCAN, look)
     rows = outcome.last.pipelines
-    assert {name: (row.done, row.lost) for name, row in rows.items()} == {"encoders": (11, 0), "xrf": (11, 0)}, _logs(deployment)
+    counts = {name: (row.done, row.abandoned) for name, row in rows.items()}
+    assert counts == {"encoders": (11, 0), "xrf": (11, 0)}, _logs(deployment)
     assert users == {USER}
     assert len(list(deployment.site.container.stage.glob("*.sif"))) == 1
     digest = deployment.site.container.digest.encode()

@@ -65,7 +65,7 @@ def test_ranks_on_two_nodes_find_the_object(mpi_image: Image, real_slurm: Cluste
 
     outcome = one_scan.run_scan(deployment, SCAN, look)
     logs = "\n".join(path.read_text(errors="replace") for path in deployment.site.slurm.logs.iterdir())
-    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"ptycho": (1, 0)}, logs
+    assert {name: (row.done, row.abandoned) for name, row in outcome.last.pipelines.items()} == {"ptycho": (1, 0)}, logs
     assert "ranks=4" in logs
     assert nodes == {"2"}
     kept = reading.open(SCAN.id, processed=deployment.site.roots.processed)

@@ -12,6 +12,7 @@ SLURMED = ("tests/slurm/test_faults.py",)
 LAWS = ("tests/unit/test_law.py",)
 SCALING = ("tests/stories/test_ledger_story.py",)
 PLUGINS = ("tests/unit/test_plugins.py",)
+DOORS = ("tests/unit/test_writer_door.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -357,6 +358,13 @@ SABOTAGES = (
     ),
     Sabotage(
         "a dead letter is not kept", "Verdicts._close", "self.letters.add(verdict.letter) if verdict.letter else []", "[]", DEAD
+    ),
+    Sabotage(
+        "a failed task that rests is not shown as retrying",
+        "BufferMachine.progress",
+        "self._table.waiting",
+        "self._table.ready",
+        ("tests/unit/test_point_states.py",),
     ),
     Sabotage("losses on many hosts are bad luck", "counts_as", "len(open_task.hosts) < GUILTY", "open_task.hosts", DEAD),
     Sabotage(
@@ -815,5 +823,64 @@ SABOTAGES = (
         "part is None or same(part, whole, 0, found)",
         "True",
         ("tests/unit/test_format_checks.py",),
+    ),
+    Sabotage(
+        "what a writer makes is seen before it is whole", "_hidden", "target.with_name(f'.part-{target.name}')", "target", DOORS
+    ),
+    Sabotage(
+        "a disk that failed a writer is never believed again",
+        "ProductFiles._note",
+        "not isinstance(error, OSError)",
+        "1",
+        DOORS,
+    ),
+    Sabotage(
+        "what was written of another run of a scan is taken for finished",
+        "Written.is_of",
+        "(self.started, self.points) == (scan.started, scan.points)",
+        "True",
+        DOORS,
+    ),
+    Sabotage(
+        "a writer takes the name of another one",
+        "HiddenOutputs.path",
+        "name in self._taken or name.endswith(LIVE)",
+        "name.endswith(LIVE)",
+        DOORS,
+    ),
+    Sabotage(
+        "a discarded link takes the result file with it",
+        "discard",
+        "os.lstat(path).st_nlink == 1 and (not path.is_symlink())",
+        "True",
+        DOORS,
+    ),
+    Sabotage(
+        "what could not be written is let go",
+        "Writer.step",
+        "self._done.keys() - self._troubles.refused.keys()",
+        "self._done",
+        ("tests/system/test_writer_follows_the_sink.py",),
+    ),
+    Sabotage(
+        "an added component moves the ports of ours",
+        "Deployment.components",
+        "(*ours, *self.added)",
+        "(*self.added, *ours)",
+        ("tests/unit/test_added_components.py",),
+    ),
+    Sabotage(
+        "settings come after the tasks that may need them",
+        "FileSource._others_first",
+        "item[1].source.kind != 'submitted'",
+        "item[1].source.kind == 'submitted'",
+        ("tests/unit/test_file_source.py",),
+    ),
+    Sabotage(
+        "an answer quotes a number that its core does not know",
+        "Pump._send",
+        "effect.id or next(self._ids)",
+        "next(self._ids)",
+        ("tests/system/test_pump.py",),
     ),
 )

@@ -36,5 +36,8 @@ def test_a_scan_with_keys(tmp_path: pathlib.Path, test_data: pathlib.Path, monke
 
     outcome = one_scan.run_scan(deployment, REAL_SCAN, as_viewer)
     rows = outcome.last.pipelines
-    assert {name: (row.done, row.lost, row.doubled) for name, row in rows.items()} == {"encoders": (11, 0, 0), "xrf": (11, 0, 0)}
+    assert {name: (row.done, row.abandoned, row.doubled) for name, row in rows.items()} == {
+        "encoders": (11, 0, 0),
+        "xrf": (11, 0, 0),
+    }
     assert set(refused) == {"your key viewer is for a viewer, who may not send ScanStarted"}

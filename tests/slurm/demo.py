@@ -81,8 +81,8 @@ def _demo(cluster: Cluster) -> None:
     show = Show(cluster, deployment)
     outcome = demo.measure(deployment, SHAPE, show)
     rows = outcome.last.pipelines.values()
-    lost, doubled = (sum(getattr(row, name) for row in rows) for name in ("lost", "doubled"))
-    print(f"Done in {outcome.seconds:.0f} s: {sum(row.total for row in rows)} tasks, {lost} lost, {doubled} doubled.")
+    abandoned, doubled = (sum(getattr(row, name) for row in rows) for name in ("abandoned", "doubled"))
+    print(f"Done in {outcome.seconds:.0f} s: {sum(row.total for row in rows)} tasks, {abandoned} abandoned, {doubled} doubled.")
     ended = clock.monotonic()
     while show.jobs():
         if clock.monotonic() > ended + GONE_WITHIN:

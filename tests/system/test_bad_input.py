@@ -190,7 +190,7 @@ def test_a_file_that_is_written_while_the_scan_runs_is_read_when_it_is_whole(nig
 @pytest.mark.long
 def test_a_wrong_dataset_name_ends_every_index_and_hinders_nobody(night: Night) -> None:
     row = night.last.pipelines["wrong"]
-    assert row.lost == row.done == row.total > 0
+    assert row.abandoned == row.total > 0
     assert any("encoder_9" in reason and "correct source.options" in reason for reason in row.reasons)
 
 
@@ -278,7 +278,7 @@ def test_a_full_disk_stops_new_work_and_nothing_else(tmp_path: pathlib.Path, sim
         client.scan_ended(SCAN.id)
         last = follow(host, client.deployment, SCAN.id, lambda _: None, lambda: True)
         assert first.items() <= dict(pids(host)).items(), "a service ended"
-    assert last.pipelines["encoders"].lost == 0
+    assert last.pipelines["encoders"].abandoned == 0
 
 
 LIMITED = """

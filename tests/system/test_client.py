@@ -82,7 +82,7 @@ def test_settings_that_nobody_knows(client: Client) -> None:
 
 def test_nothing_to_fetch_is_said(client: Client) -> None:
     assert client.products("s1") == ()
-    with pytest.raises(BadInput, match="nothing of pipeline 'one'"):
+    with pytest.raises(BadInput, match="no results of pipeline 'one'"):
         client.fetch("s1", "one/x")
 
 

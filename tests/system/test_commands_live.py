@@ -88,11 +88,11 @@ def test_relaxed_durability_is_shown_wherever_one_looks(live: Deployment, capsys
 
 def test_watch_of_a_scan_that_is_over(live: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     rows = told(live, "watch", SCAN.id)["pipelines"]
-    assert {name: (row["done"], row["total"], row["lost"], row["doubled"]) for name, row in rows.items()} == {
+    assert {name: (row["done"], row["total"], row["abandoned"], row["doubled"]) for name, row in rows.items()} == {
         "encoders": (3, 3, 0, 0),
         "xrf": (3, 3, 0, 0),
     }
-    assert "xrf: 3/3 done" in words_of(capsys, "watch", SCAN.id, "-c", live.file)
+    assert "xrf: 3 tasks: 3 done" in words_of(capsys, "watch", SCAN.id, "-c", live.file)
     assert "there is no scan 'scan_9'" in words_of(capsys, "watch", "scan_9", "-c", live.file, code=2)
 
 
@@ -190,7 +190,7 @@ def test_jobs_are_listed_limited_and_explained(live: Deployment, capsys: pytest.
     assert "say one of --max N" in words_of(capsys, "scale", "xrf", "-c", live.file, code=2)
     assert "no pipeline 'x'" in words_of(capsys, "scale", "x", "--pause", "-c", live.file, code=2)
     said = words_of(capsys, "explain", SCAN.id, "-c", live.file)
-    assert "xrf       done." in said
+    assert "xrf       finished. 3 tasks: 3 done." in said
     assert told(live, "explain")["dead"] == []
     assert "there is no scan 'scan_9'" in words_of(capsys, "explain", "scan_9", "-c", live.file, code=2)
 
@@ -253,7 +253,7 @@ def test_run_one_pipeline_of_a_folder_interrupted_and_again(own: Deployment) -> 
         clock.pause(0.05)
     assert processes_of(running) == []
     value = told(own, *words)
-    assert [(name, row["done"], row["lost"]) for name, row in value["last"]["pipelines"].items()] == [("encoders", 3, 0)]
+    assert [(name, row["done"], row["abandoned"]) for name, row in value["last"]["pipelines"].items()] == [("encoders", 3, 0)]
     assert value["files"] == [str(layout.result_file(own.site.roots.processed, SCAN.id, "encoders"))]
     assert reading.verify(value["files"][0]) == []
     settings = own.file.parent / "encoders.yaml"

@@ -5,7 +5,6 @@ They are extracted from the page, built, installed beside Beamtide's wheel, trie
 
 import json
 import pathlib
-import subprocess
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,7 +33,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture
-def scan(tmp_path: pathlib.Path) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
+def scan(clean: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
     """A folder with the site of the page and a scan of one file per line; and the spectra in it."""
     how_to.written("A format", tmp_path)
     spectra = np.random.default_rng(1).integers(0, 1000, (*SHAPE, 4))
@@ -44,8 +43,17 @@ def scan(tmp_path: pathlib.Path) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
         text = f"# scan {SHAPE[0]} {SHAPE[1]}\n{rows}# end\n"
         (tmp_path / "raw" / "scan_7" / f"line_{number:05d}.mca").write_text(text)
     yield tmp_path, spectra
-    for file in (tmp_path / "state" / "lineup").glob("*.pid"):  # jobs that still wait for a task
-        subprocess.run(["pkill", "-TERM", "-s", file.read_text()], check=False)
+    lineup = tmp_path / "state" / "lineup"  # jobs there may still wait for a task
+    run(
+        clean,
+        tmp_path,
+        "python",
+        "-m",
+        "beamtide_lineup.lineup",
+        str(lineup),
+        "stop",
+        *(job.stem for job in lineup.glob("*.json")),
+    )
 
 
 @pytest.mark.parametrize("heading", DISTRIBUTIONS)
@@ -77,7 +85,7 @@ def test_a_scan_is_processed_with_them(clean: pathlib.Path, scan: tuple[pathlib.
             file.write(how_to.sections()["A launcher"]["site-part.yaml"])
     assert "nothing is wrong" in run(clean, folder, "beamtide", "check", "site.yaml")
     said = run(clean, folder, "beamtide", "run", "scan_7", "-c", "site.yaml")
-    assert "4 tasks, 4 results, 0 lost" in said
+    assert "4 tasks: 4 done; 0 doubled" in said
     values, units = json.loads(run(clean, folder, "python", "-c", SUMS))
     assert values == spectra[:, :, 1:3].sum(axis=2).tolist()
     assert units == "counts"

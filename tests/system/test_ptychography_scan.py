@@ -74,7 +74,10 @@ def test_eiger_frames_and_encoders_become_an_object(per_file: int, tmp_path: pat
     truth = simulate(side=SIDE)
     deployment = deployment_for(tmp_path, truth, per_file)
     outcome = run_scan(deployment, SCAN, lambda _: None)
-    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"encoders": (8, 0), "ptycho": (1, 0)}
+    assert {name: (row.done, row.abandoned) for name, row in outcome.last.pipelines.items()} == {
+        "encoders": (8, 0),
+        "ptycho": (1, 0),
+    }
     kept = reading.open(SCAN.id, processed=deployment.site.roots.processed)
     found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
     assert against_truth(truth, found).crossing > 0.35
@@ -99,7 +102,10 @@ def test_two_scans_that_are_stitched_become_one_object(tmp_path: pathlib.Path) -
         encoder_files(raw / scan / "pilctriggergenerator_04", 1e6 * truth.measured[part] * truth.pixel)
     both = Scan(id=ScanId("scan_00021+scan_00022"), shape=(SIDE, SIDE), axes=("scanv", "scanu"))
     outcome = run_scan(deployment, both, lambda _: None)
-    assert {name: (row.done, row.lost) for name, row in outcome.last.pipelines.items()} == {"encoders": (8, 0), "ptycho": (1, 0)}
+    assert {name: (row.done, row.abandoned) for name, row in outcome.last.pipelines.items()} == {
+        "encoders": (8, 0),
+        "ptycho": (1, 0),
+    }
     kept = reading.open(both.id, processed=deployment.site.roots.processed)
     found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
     assert against_truth(truth, found).crossing > 0.35

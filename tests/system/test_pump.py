@@ -202,3 +202,28 @@ def test_a_refusal_is_raised_with_its_reason(address: str) -> None:
 
     with running(Refusing(), address), Caller() as caller, pytest.raises(BadInput, match="not today"):
         caller.ask(address, Ok(), Ok)
+
+
+@dataclass
+class Asker(Echo):
+    """Asks its link twice, under numbers of its own, and notes which was answered."""
+
+    answered: list[int] = field(default_factory=list)
+
+    def handle(self, event: Event, now: Seconds) -> list[Effect]:
+        if isinstance(event, Heard):
+            self.answered.append(event.reply_to)
+            if len(self.answered) == 2:
+                self.arrived.set()
+            return []
+        if isinstance(event, Tick) and not self.heard:
+            self.heard.append(Ok())
+            return [Send(link("other"), Ok(note="a"), id=7_000), Send(link("other"), Ok(note="b"), id=9_000)]
+        return []
+
+
+def test_an_answer_quotes_the_number_that_a_core_gave_its_question(tmp_path: pathlib.Path) -> None:
+    other, asker = f"ipc://{tmp_path}/other", Asker()
+    with running(Echo(), other), running(asker, f"ipc://{tmp_path}/asker", {"other": other}):
+        assert asker.arrived.wait(10)
+    assert asker.answered == [7_000, 9_000]

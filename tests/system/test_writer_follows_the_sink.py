@@ -215,6 +215,22 @@ def test_what_stands_in_a_file_may_go_and_nobody_misses_it(small_sink: tuple[Dep
         caller.ask(site.address("sink"), ResultsRequest(product=product_of(), start=0), Results)
 
 
+def test_nothing_goes_while_a_format_could_not_be_written(small_sink: tuple[Deployment, Caller]) -> None:
+    plain, caller = small_sink
+    xrf = plain.pipelines["xrf"].model_copy(update={"write": ("hdf5", "cxi")})
+    site = plain.model_copy(update={"pipelines": plain.pipelines | {"xrf": xrf}})
+    following = Writer(site, caller)
+    release(caller, site, *(line(number) for number in range(4)))
+    release_positions(caller, site)
+    caller.ask(site.address("metadata"), ScanEnded(scan=state_of().scan.id), Ok)
+    for _ in range(3):
+        following.step()
+    assert following.why() == "xrf of scan_1 cannot be written as cxi: write: cxi is for reconstructions, and xrf has no error"
+    assert following.progress()["open"] == 0, "it is not tried again"
+    assert layout.result_file(site.site.roots.processed, "scan_1", "xrf").exists()
+    assert not filed_of(caller, site)["xrf"]
+
+
 def test_nothing_goes_while_a_task_is_open_or_may_be_retried(small_sink: tuple[Deployment, Caller]) -> None:
     site, caller = small_sink
     following, task = Writer(site, caller), line(2)[0].task

@@ -126,9 +126,9 @@ def test_it_stands_behind_ours_whose_ports_stay_where_they_are(folder: pathlib.P
         ),
         ("  upstream: sink", "  {}", "echo.yaml:3  links: the kind echo needs to know which component is its 'upstream'"),
         ("loud: 3", "loud: 0", "echo.yaml:6  settings.loud: Input should be greater than or equal to 1 (found '0')"),
-        ("loud: 3", "lout: 3", "echo.yaml:6  settings.lout is not a key that we know; did you mean loud?"),
+        ("loud: 3", "lout: 3", "echo.yaml:6  settings.lout is not a known key; did you mean loud?"),
         ("loud: 3", "loud: 11", "echo.yaml:5  settings: loud: the neighbours complain; at most 10"),
-        ("settings:", "setings:", "echo.yaml:5  setings is not a key that we know; did you mean settings?"),
+        ("settings:", "setings:", "echo.yaml:5  setings is not a known key; did you mean settings?"),
     ],
 )
 def test_every_mistake_has_its_line(folder: pathlib.Path, before: str, after: str, said: str) -> None:

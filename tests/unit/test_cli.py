@@ -18,7 +18,8 @@ from beamtide.client.snapshot import PipelineRow, Snapshot
 from beamtide.errors import BadInput, BeamtideError, Broken, NoAnswer
 from beamtide.task_files import read_tasks
 
-ROW = PipelineRow(queued=2, leased=1, done=3, total=6, workers=1, rate=2.0, oldest=1.5, to_go=200.0, lost=0, retried=0)
+STATES = {"not_asked": 0, "queued": 2, "running": 1, "retrying": 0, "done": 3, "empty": 0, "abandoned": 0}
+ROW = PipelineRow(**STATES, total=6, workers=1, rate=2.0, oldest=1.5, to_go=200.0, retried=0)
 TASK = {
     "scan": "s1",
     "pipeline": "xrf",
@@ -135,16 +136,19 @@ def test_tasks_that_are_none(tmp_path: pathlib.Path, change: dict[str, object]) 
 
 def test_a_snapshot_in_words() -> None:
     lines = screen.lines_of(Snapshot("s1", {"xrf": ROW}, "xrf: 1 job", {"fence": "waits for encoders"}))
-    assert lines[0].split() == ["pipeline", "queued", "leased", "done", "workers", "rate", "oldest", "to", "go"]
+    assert lines[0].split() == ["pipeline", "queued", "running", "done", "workers", "rate", "oldest", "to", "go"]
     assert lines[1].split() == ["xrf", "2", "1", "3/6", "1", "2", "pt/s", "1.5", "s", "3", "min"]
     assert lines[2:] == ["autoscaler  xrf: 1 job", "fence: waits for encoders"]
 
 
-def test_lost_tasks_are_shown_with_their_reasons() -> None:
-    row = dataclasses.replace(ROW, lost=2, reasons=("a", "b", "c", "indexes 0 to 7: the file x_00001.nxs never came"))
+def test_abandoned_tasks_are_shown_with_their_reasons() -> None:
+    row = dataclasses.replace(
+        ROW, queued=0, abandoned=2, reasons=("a", "b", "c", "indexes 0 to 7: the file x_00001.nxs never came")
+    )
     lines = screen.lines_of(Snapshot("s1", {"xrf": row}, "", {}))
-    assert lines[2] == "xrf: 2 of 6 tasks lost"
+    assert lines[2] == "xrf: 2 of 6 tasks abandoned"
     assert [line.strip() for line in lines[3:]] == list(row.reasons[-3:])
+    assert lines[0].split()[1:5] == ["queued", "running", "done", "abandoned"], "a state with tasks has a column"
 
 
 def test_plain_progress_speaks_when_there_is_news_and_not_too_often(
@@ -165,7 +169,10 @@ def test_a_drawn_snapshot_says_the_same() -> None:
     console = rich.console.Console(width=120, record=True, file=io.StringIO())
     console.print(screen._drawn(Snapshot("s1", {"xrf": ROW}, "xrf: 1 job; encoders: 2 jobs", {"fence": "waits"})))
     text = console.export_text()
-    assert all(word in text for word in (*screen.COLUMNS, "3/6", "2 pt/s", "autoscaler", "encoders: 2 jobs", "fence: waits"))
+    assert all(
+        word in text
+        for word in ("pipeline", "queued", "running", "done", "3/6", "2 pt/s", "autoscaler", "encoders: 2 jobs", "fence: waits")
+    )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (11.2, "11 s"), (180, "3 min"), (9000, "2.5 h")])

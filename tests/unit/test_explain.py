@@ -8,10 +8,10 @@ from beamtide.messages.scaling import JobReport, Jobs, PipelineReport
 XRF = PipelineName("xrf")
 
 
-def row(done: int = 3, total: int = 40, lost: int = 0) -> PipelineRow:
-    return PipelineRow(
-        queued=37, leased=0, done=done, total=total, workers=1, rate=1.0, oldest=0.0, to_go=30.0, lost=lost, retried=0, doubled=0
-    )
+def row(done: int = 3, total: int = 40, abandoned: int = 0) -> PipelineRow:
+    queued = total - done - abandoned
+    states = {"not_asked": 0, "queued": queued, "running": 0, "retrying": 0, "done": done, "empty": 0, "abandoned": abandoned}
+    return PipelineRow(**states, total=total, workers=1, rate=1.0, oldest=0.0, to_go=30.0, retried=0, doubled=0)
 
 
 def told(*jobs: JobReport, trouble: str = "") -> Jobs:
@@ -28,7 +28,7 @@ def job(number: int, state: str = "pending", reason: str = "Resources") -> JobRe
 def test_a_pipeline_that_waits_for_the_batch_system() -> None:
     said = lines(Snapshot("s", {"xrf": row()}, "", {}), told(job(0, "busy", ""), job(1)), [])
     assert said[1].startswith(
-        "xrf       3 of 40 tasks. 1 of 2 jobs work; 1 wait: the batch system says Resources, first start expected"
+        "xrf       40 tasks: 37 queued, 3 done. 1 of 2 jobs work; 1 wait: the batch system says Resources, first start expected"
     )
     assert said[1].endswith("37 ready. About 30 s to go.")
     assert "job 12_1 pending for 5.0 s: Resources, expected to start 2023-11-1" in said[3]
@@ -41,9 +41,11 @@ def test_many_jobs_are_counted() -> None:
 
 def test_fences_holes_and_silence_are_told() -> None:
     notes = {"buffer.xrf": "37 tasks wait for a fence: positions complete to index 1411 of 2000", "sink": "its disk is full"}
-    said = lines(Snapshot("s", {"xrf": row(), "xrd": row(40, lost=2)}, "", notes), None, [], "the autoscaler does not answer")
+    said = lines(
+        Snapshot("s", {"xrf": row(), "xrd": row(38, abandoned=2)}, "", notes), None, [], "the autoscaler does not answer"
+    )
     assert "37 tasks wait for a fence: positions complete to index 1411 of 2000." in said[1]
-    assert said[2] == "xrd       done. 2 of 40 tasks were lost."
+    assert said[2] == "xrd       finished. 40 tasks: 38 done, 2 abandoned."
     assert said[3:] == ["sink      its disk is full", "jobs      the autoscaler does not answer"]
 
 

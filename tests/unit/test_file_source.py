@@ -1,14 +1,23 @@
 """What the file source sees on a real disk: files that grow, break, come back, or point out of the raw folder."""
 
 import pathlib
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from beamtide.config.models import SourceConfig
+from beamline_side.services.file_source import FileSource
+from beamline_side.testing.in_process import InProcessCaller, InProcessSite
+from beamtide.client.client import Client
+from beamtide.config import site
+from beamtide.config.models import Deployment, SourceConfig
 from beamtide.files.row import FileFact, natural, with_gaps
 from beamtide.files.watch import FileWatch
+from beamtide.messages import Message
+from beamtide.messages.base import ScanId
+from beamtide.messages.metadata import PutSettingsRequest, Scan
+from beamtide.messages.tasks import SubmitRequest
 
 
 def write(path: pathlib.Path, frames: int) -> None:
@@ -89,3 +98,41 @@ def test_missing_numbers_are_gaps(names: list[str], expected: list[str]) -> None
 
 def test_file_10_comes_after_file_9() -> None:
     assert sorted(["a_10", "a_9"], key=natural) == ["a_9", "a_10"]
+
+
+def test_settings_of_a_pipeline_that_others_submit_to_are_known_before_anything_is_submitted(tmp_path: pathlib.Path) -> None:
+    sources = {"a": "{match: '{scan}/pilc/*.nxs', format: p06_pilc}", "b": "{kind: submitted}"}
+    for number, (name, source) in enumerate(sources.items(), 1):
+        axes = f"settings: {{axes: {{x: {{field: encoder_{number}}}}}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(f"pipeline: {name}\nmodality: encoders\nsource: {source}\n{axes}")
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text(
+        "site: s\nroots: {raw: raw, processed: p}\nstate: s\npipelines: [a.yaml, b.yaml]\n"
+        "scaling: {caps: {jobs: 0, node_hours_per_day: 0}}\n"
+    )
+    write(tmp_path / "raw/scan_1/pilc/a_1.nxs", 3)
+    deployment = site.load(site_file)
+    caller = Noting(deployment, InProcessSite(deployment))
+    client = Client(deployment, caller=caller)
+    client.scan_started(Scan(id=ScanId("scan_1"), shape=(2, 3)))
+    source = FileSource(deployment, client)
+    source.step()
+    kinds = [type(message).__name__ for message in caller.asked if type(message) in (PutSettingsRequest, SubmitRequest)]
+    assert kinds == ["PutSettingsRequest", "PutSettingsRequest", "SubmitRequest"]
+    assert {one.pipeline for one in client.status("scan_1").tallies} == {"a"}
+    write(tmp_path / "raw/scan_1/pilc/a_2.nxs", 3)
+    client.scan_ended("scan_1")
+    source.step()
+    assert (source.watched, source.why()) == ({}, "")
+
+
+class Noting(InProcessCaller):
+    """Remembers what was asked."""
+
+    def __init__(self, deployment: Deployment, cores: InProcessSite) -> None:
+        super().__init__(deployment, cores)
+        self.asked: list[Message] = []
+
+    def converse(self, address: str, message: Message, *more: Any, **options: Any) -> Any:
+        self.asked.append(message)
+        return super().converse(address, message, *more, **options)

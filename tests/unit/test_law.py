@@ -1,4 +1,4 @@
-"""The scaling law: its promises for any queue, and the numbers of the study."""
+"""The scaling law: its promises for any queue, and known numbers."""
 
 import math
 from dataclasses import replace
@@ -105,5 +105,5 @@ def test_walltime_is_what_tasks_need_in_whole_minutes() -> None:
     assert law.walltime(1, 0.0, 7.0) == 120
 
 
-def test_tasks_per_job_are_those_of_the_study() -> None:
+def test_tasks_per_job_for_an_efficiency_of_90_percent() -> None:
     assert [law.tasks_per_job(mean, 6.8) for mean in (2, 10, 60, 180)] == [31, 7, 2, 1]

@@ -80,11 +80,11 @@ def test_a_launcher_from_outside_is_chosen_and_told_its_settings(queue: pathlib.
         ("launcher: queue\nlaunchers:\n  queue:\n    lanes: 0\n", "site.yaml:9  launchers.queue.lanes: Input should be greater"),
         (
             "launchers:\n  queue:\n    lane: 1\n",
-            "site.yaml:8  launchers.queue.lane is not a key that we know; did you mean lanes?",
+            "site.yaml:8  launchers.queue.lane is not a known key; did you mean lanes?",
         ),
         ("launchers:\n  pbs: {}\n", "site.yaml:7  launchers.pbs: 'pbs' is not among the launchers"),
         ("launchers:\n  slurm: {}\n", "site.yaml:6  launchers: settings of slurm stand in the section slurm"),
-        ("slurm:\n  partition: x\n", "site.yaml:7  slurm.partition is not a key that we know; did you mean partitions?"),
+        ("slurm:\n  partition: x\n", "site.yaml:7  slurm.partition is not a known key; did you mean partitions?"),
     ],
 )
 def test_every_mistake_about_a_launcher_has_its_line(queue: pathlib.Path, more: str, said: str) -> None:

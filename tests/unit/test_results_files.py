@@ -84,3 +84,10 @@ def test_copy_takes_results_and_maps_but_nothing_unfinished(processed: pathlib.P
     assert not list(copied.glob(".*"))
     with pytest.raises(BadInput, match="exists already"):
         reading.copy_to("scan_1", tmp_path / "usb", processed)
+
+
+def test_hdf5_files_of_other_writers_beside_a_result_are_no_results(tmp_path: pathlib.Path) -> None:
+    ProductFiles(tmp_path, product_of(), state_of(), ("hdf5", "ptypy")).write(content())
+    results = reading.open("scan_1", processed=tmp_path)
+    assert results.files.keys() == {"xrf", "xrf_positions"}
+    assert {name.partition("/")[0] for name in results} == {"xrf"}

@@ -48,7 +48,7 @@ def test_what_takes_nothing_has_the_digest_it_always_had(tmp_path: pathlib.Path)
 
 @pytest.mark.parametrize(
     ("source", "sentence"),
-    [({}, "match, the pattern of the files, is required"), ({"kind": "scan", "match": "*.h5"}, "means nothing for kind: scan")],
+    [({}, "match, the pattern of the files, is required"), ({"kind": "scan", "match": "*.h5"}, "means nothing for others")],
 )
 def test_a_source_has_files_or_is_the_scan(source: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):

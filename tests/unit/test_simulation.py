@@ -16,7 +16,7 @@ def flown(trace: str, seed: int = 1, **cluster: float) -> tuple[SimulationResult
 def test_a_burst_is_nearly_as_quick_as_without_any_start_delay_and_wastes_little() -> None:
     outcome, pilot, _ = flown("burst")
     assert outcome.undone == 0
-    assert outcome.percentile(95) == pytest.approx(88.3, rel=0.05), "the study's own is 87.7 s, the oracle's 85.8 s"
+    assert outcome.percentile(95) == pytest.approx(88.3, rel=0.05), "an independent simulation gave 87.7 s, its oracle 85.8 s"
     assert outcome.waste < 1.1 * 3900
     assert outcome.calls < 20
     pilot.planner.ledger.check()
@@ -57,7 +57,7 @@ def test_what_is_shown_is_the_mean_of_the_runs() -> None:
     ("trace", "p95", "waste"),
     [("steady", 3.3, 11_900), ("burst", 87.7, 8_200), ("mixed", 16.2, 32_300), ("heldout", 2.3, 35_000)],
 )
-def test_the_law_reaches_what_the_study_reached(trace: str, p95: float, waste: float) -> None:
+def test_the_law_reaches_what_an_independent_simulation_reached(trace: str, p95: float, waste: float) -> None:
     row = show.averaged(trace, "normal", 3 if trace == "heldout" else 5, {})
     assert row["p95"] <= 1.05 * p95
     assert row["waste"] <= 1.1 * waste

@@ -74,7 +74,7 @@ class BufferMachine:
 
     def progress(self) -> dict[str, float]:
         """Return the numbers that `beamtide topology` shows."""
-        return {**self._counts(), "dead": len(self._letters)}
+        return {**self._counts(), "retrying": self._table.waiting, "dead": len(self._letters)}
 
     def why(self) -> str:
         """Return why tasks wait."""

@@ -34,7 +34,7 @@ class CounterSettings(SettingsModel):
     dark: FiniteFloat | str | None = None
     """What it reads without beam: a number, or the column that measures it. Left out, all is flagged; 0 says "nothing"."""
     overload: FiniteFloat | None = None
-    """A reading from which on, on either side of zero, the electronics are at their end."""
+    """A reading, positive or negative, from which on the electronics are overloaded."""
     dead_time: Positive | None = None
     """Seconds per event in which a scaler counts no other (non-paralysable); needs `exposure`."""
     rate: bool = False

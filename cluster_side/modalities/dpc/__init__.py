@@ -1,1 +1,1 @@
-"""Differential phase contrast: what each frame, or each reading of a segmented detector, says about the beam."""
+"""Differential phase contrast, from frames or from a segmented detector."""

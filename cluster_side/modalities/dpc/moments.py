@@ -25,7 +25,7 @@ BLOCK = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class FrameCorrection:
-    """What every frame is corrected with: pixels to leave out, what they read without beam, and 1 beyond the bright disc."""
+    """The correction of every frame: pixels to leave out, their reading without beam, and 1 beyond the bright disc."""
 
     masked: NDArray[np.bool_] | None = None
     dark: Frame | None = None

@@ -1,8 +1,8 @@
-"""From gradients on a raster to what they are the gradients of. Pure.
+"""Integrates gradients on a raster. Pure.
 
 Theory: R. T. Frankot, R. Chellappa, IEEE Trans. Pattern Anal. 10 (1988) 439: the surface whose gradients are nearest in the
 least squares to those measured has the Fourier transform -i (wx Gx + wy Gy) / (wx^2 + wy^2). The transform is periodic and a map
-is not: it is mirrored to four times its size, so that what leaves on one side comes back the same way and nothing wraps around.
+is not: it is mirrored to four times its size, so that nothing wraps around.
 """
 
 import numpy as np

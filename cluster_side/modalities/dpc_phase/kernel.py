@@ -1,8 +1,8 @@
 """The phase of a scan, heavy half: deflections and positions of all indexes become gradients, phase and absorption.
 
 The raster is fitted to the measured positions, so a rotated, skewed or backwards scan needs no interpolation: the gradient is
-projected onto the raster's own two directions and integrated in steps of line and column. What is not known is bridged by its
-nearest neighbour for the integration only, and is NaN in the result.
+projected onto the raster's own two directions and integrated in steps of line and column. Unknown values are replaced by their
+nearest neighbour for the integration only, and are NaN in the result.
 """
 
 import pathlib
@@ -54,7 +54,7 @@ def load(settings: PhaseSettings, calibration: Mapping[str, pathlib.Path]) -> Ke
 
 
 def undisturbed(x: Column, y: Column, settings: PhaseSettings) -> NDArray[np.bool_]:
-    """Return which indexes (n,) say what the beam is without a sample; BadInput if the region holds none."""
+    """Return which indexes (n,) show the beam without a sample; BadInput if the region holds none."""
     if settings.reference == "median":
         return np.ones(len(x), bool)
     (left, right), (low, high) = settings.reference.x, settings.reference.y

@@ -1,4 +1,4 @@
-"""Interferometers, light half: what a sample is, how long it stands, and what the mirror did that it is measured against.
+"""Interferometers, light half: units of the samples, their times, and the drift of the reference mirror.
 
 position = sign x (counts x resolution | phase / 2 pi x fringe) + offset - (reference - its position at rest)
 laboratory frame                                      skew and rotation of two axes, from the settings

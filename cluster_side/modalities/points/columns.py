@@ -90,7 +90,7 @@ def trapezoid(values: Column, times: Column) -> Column:
     """Return the mean over time of each exposure, from samples and their times (n, samples): the integral over the duration.
 
     Where a time is NaN there is no sample: it fills up an exposure with fewer samples than the longest, at its end. Times that do
-    not grow within an exposure give NaN: the clock was restarted in the middle, and nobody knows how long a sample stands for.
+    not grow within an exposure give NaN: the clock was restarted in the middle, and the duration of its samples is unknown.
     An exposure with a single sample has that value.
     """
     if values.shape != times.shape or values.ndim != 2:
@@ -108,7 +108,7 @@ def spikes(values: Column, limit: float = 5.0) -> NDArray[np.bool_]:
     """Return which samples (n, samples) of an exposure lie further than `limit` robust deviations from its median.
 
     Hampel's identifier: median +- limit x 1.4826 MAD (F. R. Hampel, J. Am. Stat. Assoc. 69 (1974) 383), over the whole exposure.
-    Fewer than five samples say too little to call one of them a spike; nor do samples of which more than half are equal.
+    Fewer than five samples are too few to call one of them a spike; so are samples of which more than half are equal.
     """
     if values.shape[1] < 5:
         return np.zeros(values.shape, bool)

@@ -1,4 +1,4 @@
-"""What stages share, heavy: counters that wrap around, statistics of the exposure gate, the laboratory frame. Pure."""
+"""Motor stages, heavy half: counters that wrap around, statistics of the exposure gate, the laboratory frame. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +39,6 @@ def laboratory(axes: Mapping[str, NDArray[Any]], lab: LabSettings, degrees: Colu
 
 
 def perpendicular(u: Column, v: Column, skew: float) -> tuple[Column, Column]:
-    """Return where the axes lead in a right-angled frame along u, when the angle from u to v is 90 - skew degrees."""
+    """Return the coordinates in a right-angled frame along u, when the angle from u to v is 90 - skew degrees."""
     angle = np.radians(skew)
     return u + np.sin(angle) * v, np.cos(angle) * v

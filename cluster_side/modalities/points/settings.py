@@ -1,4 +1,4 @@
-"""What settings of stages share, light: names, units of places, and how two axes are turned into the laboratory frame."""
+"""Settings of motor stages, light half: names, units, and how two axes are turned into the laboratory frame."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -12,7 +12,7 @@ from cluster_side.modalities.base import Output, SettingsModel
 DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 ENDINGS = {"std": "deviation", "min": "smallest value", "max": "largest value"}
-"""What is said of the samples of an exposure beside their mean."""
+"""The statistics of the samples of an exposure besides their mean."""
 
 
 def unit_of(*kinds: str) -> AfterValidator:
@@ -79,7 +79,7 @@ class LabSettings(SettingsModel):
 
 
 def axis_outputs(name: str, unit: str) -> Iterable[Output]:
-    """Yield what is said of one axis: its position, and what the samples of an exposure did beside it."""
+    """Yield the outputs of one axis: its position, and the statistics of the samples of an exposure."""
     yield Output(name, unit, long_name=f"{name} position")
     for ending, what in ENDINGS.items():
         yield Output(f"{name}_{ending}", unit, long_name=f"{name} {what} within the exposure")

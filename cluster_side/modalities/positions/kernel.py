@@ -1,6 +1,6 @@
 """Positions of a whole scan, heavy half: spikes, comparisons, and maps by measured position.
 
-All results are float64; a value, position or weight that is not finite is no measurement.
+All results are float64; values, positions and weights that are not finite are ignored.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ from cluster_side.modalities.points.columns import Column, Frames
 from cluster_side.modalities.positions.spec import ComparisonSettings, MapSettings, PositionSettings
 
 LEAST = 0.05
-"""A position that lies less than this part of a usual step away from its neighbours is no spike, however quiet they are."""
+"""A position closer to its neighbours than this part of a usual step is no spike, however small their spread."""
 Flags = NDArray[np.bool_]
 
 
@@ -49,9 +49,9 @@ def spikes(values: Column, line: NDArray[np.int64], limit: float, neighbours: in
     """Return which positions (n,) lie further than `limit` robust deviations from what their neighbours on the line say.
 
     Hampel's identifier (F. R. Hampel, J. Am. Stat. Assoc. 69 (1974) 383) on what a line at the usual step leaves: median +-
-    limit x 1.4826 MAD over 2 x `neighbours` + 1 points, the point itself among them. So few points know their own spread badly,
-    so the MAD is at least the median distance of all points of the scan from their medians. Lines shorter than 5 points say too
-    little.
+    limit x 1.4826 MAD over 2 x `neighbours` + 1 points, the point itself among them. The spread of so few points is uncertain, so
+    the MAD is at least the median distance of all points of the scan from their medians. Lines shorter than 5 points are not
+    checked.
     """
     off, mad, least = np.zeros((3, len(values)))
     for number in np.unique(line):

@@ -1,6 +1,6 @@
-"""Positions of a whole scan, light half: what only all points together can say of them.
+"""Positions of a whole scan, light half: spikes, comparisons and maps.
 
-    spikes         a position that its neighbours on the line do not bear out
+    spikes         a position that does not fit to its neighbours on the line
     comparison     two instruments that measured the same axis: their correlation, scale, and what is left between them
     map            datasets by measured position, as weighted means in regular cells
 
@@ -17,7 +17,7 @@ from cluster_side.modalities.points.settings import DatasetName, LengthUnit, Pos
 
 FLAGS = {
     0: "no position: x or y is not known",
-    1: "x or y is a spike: its neighbours on the line do not bear it out",
+    1: "x or y is a spike: it does not fit to its neighbours on the line",
     2: "the position belongs to no cell of the map",
     3: "the weight is not above zero: the point counts nothing in the map",
 }
@@ -51,7 +51,7 @@ class MapSettings(SettingsModel):
 
 
 class PositionSettings(SettingsModel):
-    """Which datasets are the positions, and what is to be said of them. Every dataset must be in the pipeline's `inputs`."""
+    """Which datasets are the positions, and what to compute of them. Every dataset must be in the pipeline's `inputs`."""
 
     x: DatasetPath = "encoders/x"
     y: DatasetPath = "encoders/y"
@@ -59,7 +59,7 @@ class PositionSettings(SettingsModel):
     spike: Positive = 8.0
     """A spike is further than this many robust deviations from its neighbours' median; 5 takes a good point in some thousand."""
     neighbours: int = Field(default=3, ge=2, le=50)
-    """How many points on either side are asked."""
+    """How many points on either side are used."""
     compare: dict[DatasetName, ComparisonSettings] = {}
     """Name of the axis -> two datasets."""
     map: MapSettings | None = None

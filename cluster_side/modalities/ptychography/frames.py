@@ -56,7 +56,7 @@ class PreparedFrames:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which frames of a scan one rank cuts, in rising order, and with whom it finds what all frames say."""
+    """Which frames of a scan one rank cuts, in rising order, and the team with which it sums over all frames."""
 
     rows: NDArray[np.int64]
     team: Team
@@ -74,7 +74,7 @@ def prepare(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Sh
 
 
 def cutter_for(raw: Any, cut: Cut, mask: NDArray[np.bool_] | None = None, share: Share | None = None) -> "Cutter":
-    """Return what cuts frames like these, around their centre; BadInput if they cannot be cut so."""
+    """Return a cutter for frames like these, around their centre; BadInput if they cannot be cut so."""
     share = share or Share(np.arange(len(raw)), Alone())
     if raw.ndim != 3:
         raise BadInput(f"frames: an array of shape {raw.shape} holds no images; name the dataset of the detector's frames")
@@ -119,7 +119,7 @@ class Cutter:
         self._rows: list[NDArray[np.int64]] = []
 
     def take(self, raw: Any, rows: NDArray[np.int64]) -> None:
-        """Cut these frames of a scan (n, rows, columns), which come behind those that were taken before."""
+        """Cut these frames of a scan (n, rows, columns), which follow those that were taken before."""
         counts = np.empty((len(rows), *self._bad.shape), np.float32)
         for at, frame in enumerate(chosen(raw, rows.tolist())):
             part = self._window.cut(frame)

@@ -1,4 +1,4 @@
-"""Lengths and angles: how large a pixel of the object is, and in the near field, where the detector seems to be.
+"""The geometry of a scan: the pixel size of the object and, in the near field, the effective distance.
 
 Far field: pixel = wavelength x distance / (detector pixels x detector pixel). Near field behind a point source: the cone beam is
 a parallel one of the effective distance z1 z2 / (z1 + z2), magnified by (z1 + z2) / z1 (Fresnel scaling theorem; Paganin,
@@ -12,7 +12,7 @@ from beamtide.errors import BadInput
 KEV_M = 1.23984198e-9
 """Wavelength in metres times energy in keV (CODATA 2018)."""
 ENERGIES = (0.05, 200.0)
-"""Photon energies (keV) at which anybody does this."""
+"""The range of plausible photon energies (keV)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Geometry:
 
 
 def checked(energy: float, distance: float, detector_pixel: float, source: float | None = None) -> Geometry:
-    """Return a geometry; BadInput for a number that can only be in another unit."""
+    """Return a geometry; BadInput for a number that must be in another unit."""
     low, high = ENERGIES
     if not low <= energy <= high:
         hint = f"; {energy:g} eV would be {energy / 1e3:g} keV" if high < energy <= high * 1e3 else ""

@@ -1,4 +1,4 @@
-"""The probe of a former result, from our own file, a CXI file, or an array saved by NumPy."""
+"""Reads the probe of an earlier result: from a result file, a CXI file, or an array saved by NumPy."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""How good a reconstruction is: phase ramps removed, two of them put on top of each other, Fourier ring correlation.
+"""The quality of a reconstruction: phase ramps removed, two reconstructions aligned, Fourier ring correlation.
 
 Everything runs on the host in double precision, once per scan. An object is known up to a factor, a phase ramp and a shift, so
 these are removed before two objects are compared.

@@ -24,7 +24,7 @@ Made = TypeVar("Made")
 
 @dataclass(slots=True)
 class Means:
-    """What any scan is reconstructed with."""
+    """The settings, backend and context that any scan is reconstructed with."""
 
     settings: PtychographySettings
     context: Context
@@ -39,14 +39,14 @@ class Reconstruction:
     means: Means
     scan: PtychographyScan
     shown: float = 0.0
-    """The progress that was told before it began."""
+    """The progress that was reported before it began."""
 
     def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         """Reconstruct from these of the known positions; return the state, and where they are now, in their order."""
         return self.fitting(lambda: self._solve(which, live=live))
 
     def fitting(self, do: Callable[[], Made]) -> Made:
-        """Return what is done. A GPU without room for a block of positions gets smaller ones, which do not change the answer."""
+        """Return the result. A GPU without room for a block of positions gets smaller ones, which do not change the result."""
         means, shape = self.means, self.scan.probe_shape
         while True:
             try:
@@ -128,7 +128,7 @@ class Reconstruction:
         return near_field(self.means.backend, shape, (number, number))
 
     def plan(self) -> run.Plan:
-        """Return what the settings want to be done."""
+        """Return the plan of the engines for these settings."""
         settings = self.means.settings
         lit = known = None
         if settings.probe_radius is not None:

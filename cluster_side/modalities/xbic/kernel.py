@@ -57,7 +57,7 @@ def load(settings: XbicSettings, calibration: Mapping[str, pathlib.Path]) -> Ker
 
 
 def reading(frames: Frames, settings: XbicSettings) -> tuple[Complex, Mask]:
-    """Return Z of each exposure as it was read, and where the amplifier was at the end of its range."""
+    """Return Z of each exposure as read, and where the amplifier was overloaded."""
     limit = settings.full_scale if settings.overload is None else settings.overload
     if settings.x is not None and settings.y is not None:
         x, y = columns.single(frames, settings.x), columns.single(frames, settings.y)
@@ -80,7 +80,7 @@ def dark(frames: Frames, settings: XbicSettings) -> Complex:
 
 
 def scale(frames: Frames, settings: XbicSettings) -> Column | float:
-    """Return by what a reading is multiplied: sensitivity / full_scale x chopper_factor / preamp_gain, in the wanted unit."""
+    """Return the factor of a reading: sensitivity / full_scale x chopper_factor / preamp_gain, in the wanted unit."""
     base = {units.CURRENT: "A", units.VOLTAGE: "V"}[units.kind_of(settings.units)]
     constant = settings.chopper_factor / settings.full_scale / settings.preamp_gain * units.factor(base, settings.units)
     return columns.given(frames, settings.sensitivity) * constant
@@ -114,7 +114,7 @@ def unsettled(frames: Frames, settings: XbicSettings, length: int) -> Mask:
 
 
 def efficiency(amperes: Column, frames: Frames, settings: EfficiencySettings) -> tuple[Column, Mask]:
-    """Return the quantum efficiency of each exposure, and where no flux was measured that it could be had from."""
+    """Return the quantum efficiency of each exposure, and where it is unknown because no flux was measured."""
     flux = columns.given(frames, settings.flux)
     return quantum_efficiency(amperes, flux, settings), ~(np.asarray(flux) > 0)
 

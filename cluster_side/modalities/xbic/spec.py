@@ -69,7 +69,7 @@ class XbicSettings(SettingsModel):
     phase: FiniteFloat | Literal["median"]
     """phi0 in degrees; "median" takes it from the whole scan, and needs a pipeline whose source is the scan."""
     overload: Positive | None = None
-    """Reading of X or Y from which on the amplifier is at its end; default: `full_scale`."""
+    """Reading of X or Y from which on the amplifier is overloaded; default: `full_scale`."""
     time_constant: Positive | None = None
     """Of the lock-in amplifier, in seconds; with `exposure`, points that had no time to settle are flagged."""
     exposure: Positive | str | None = None

@@ -1,8 +1,8 @@
 """Integration that leaves out outliers: sigma clipping within each bin.
 
 The algorithm is pyFAI's `sigma_clip_ng` (error model "azimuthal", no pixel splitting): mean and standard deviation of the
-normalised pixels of a bin are taken, pixels further away than the threshold go, and so on until none goes. The threshold is at
-least what Chauvenet's criterion says for so many pixels, so that bins with many pixels do not lose good ones.
+normalised pixels of a bin are computed, pixels further away than the threshold are left out, and so on until none is. The
+threshold is at least that of Chauvenet's criterion for the number of pixels, so that bins with many pixels do not lose good ones.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from cluster_side.modalities.xrd.spec import SigmaClip
 Array = NDArray[Any]
 Values = NDArray[np.float64]
 FEWEST = 3
-"""Chauvenet's criterion is asked for at least so many pixels."""
+"""Chauvenet's criterion is used with at least so many pixels."""
 
 
 class ClippedTable:

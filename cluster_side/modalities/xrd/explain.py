@@ -1,4 +1,4 @@
-"""What a poni file means to us, for `beamtide settings check xrd`."""
+"""Explains a poni file, for `beamtide settings check xrd`."""
 
 import pathlib
 from collections.abc import Mapping

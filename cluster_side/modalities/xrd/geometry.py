@@ -1,7 +1,7 @@
-"""A poni file, read and judged before any frame is integrated.
+"""Reads and checks a poni file before any frame is integrated.
 
-Orientation is explicit: where pixel 0 lies is either in the file (poni 2.1) or in the settings; a file of version 1 or 2
-alone does not say it, and the wrong guess gives a wrong pattern without any error.
+The orientation is explicit: where pixel 0 lies is either in the file (poni 2.1) or in the settings; a file of version 1 or 2 does
+not contain it, and a wrong guess gives a wrong pattern without any error.
 """
 
 import pathlib

@@ -2,8 +2,8 @@
 
 The convention is pyFAI's (`integrate1d_ng`, error model "poisson"; J. Kieffer et al., J. Appl. Cryst. 48 (2015) 510): with
 parts c, weights w, values v and dark d, intensity = sum c (v - d) / sum c w, variance of a pixel = max(1, v) (the dark
-counts as exactly known), and the standard uncertainty of the mean is sqrt(sum c^2 variance) / sum c w. Pixels that are lost in a
-frame leave both sums.
+counts as exactly known), and the standard uncertainty of the mean is sqrt(sum c^2 variance) / sum c w. Pixels that are not valid
+in a frame are left out of both sums.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ FINITE = Valid(-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True)
 class FrameSums:
-    """What one frame adds to each bin."""
+    """The sums of one frame in each bin."""
 
     signal: Values
     variance: Values
@@ -53,9 +53,9 @@ class _CIntegrationTable(ctypes.Structure):
 class IntegrationTable:
     """The prepared arrays of one kind of bins.
 
-    Pixel p gives the part `pairs[p, 0]` of its value to bin `first[p]`, and `pairs[p, 1]` to the bin after it: what nearly
-    every pixel needs, without a loop of its own. `more_pixels`, `more_first`, `more_pairs` hold what else a pixel gives.
-    The first bin of a pixel that is in none is the number of bins.
+    Pixel p gives the part `pairs[p, 0]` of its value to bin `first[p]`, and `pairs[p, 1]` to the bin after it: this is enough for
+    nearly every pixel, without an inner loop. `more_pixels`, `more_first`, `more_pairs` hold further parts of pixels. For a pixel
+    that is in no bin, the first bin is the number of bins.
     """
 
     def __init__(self, prepared: Mapping[str, Array], name: str) -> None:

@@ -22,7 +22,7 @@ from cluster_side.modalities.xrd.spec import SUMS, XrdSettings
 
 
 def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
-    """Return the array function of these settings and what `model.prepare` made of this geometry."""
+    """Return the array function for these settings and the arrays of `model.prepare`."""
     if settings.engine == "pyfai":
         from cluster_side.modalities.xrd import pyfai_engine
 
@@ -33,7 +33,7 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], prepare
     cake = IntegrationTable(prepared, "cake") if settings.cake else None
     clipped = ClippedTable(pattern, settings.sigma_clip) if settings.sigma_clip else None
     background = prepared["background"] if prepared["background"].size else None
-    regions(pattern.radial, settings)  # wrong ranges are told before the first task
+    regions(pattern.radial, settings)  # wrong ranges are found before the first task
 
     def kernel(frames: Frames) -> dict[str, Array]:
         factor = scaling(frames, settings)

@@ -1,6 +1,6 @@
 """The prepare step of XRD: pyFAI's sparse matrix as plain arrays in the order of the pixels, so that workers need no pyFAI.
 
-A pixel p with value v gives c_pb x v to bin b. pyFAI's weighted mean is sum_p c v / sum_p c w, with w = solid angle x
+A pixel p with value v adds c_pb x v to bin b. pyFAI's weighted mean is sum_p c v / sum_p c w, with w = solid angle x
 polarization x flat: the denominator does not depend on the frame, so it is summed here, once.
 
     facts                        JSON in bytes: shape, wavelength, marks of the detector, pixels that dark or flat do not know, …
@@ -112,7 +112,7 @@ def mask_of(ai: AzimuthalIntegrator, calibration: Mapping[str, pathlib.Path]) ->
 
 
 def sums(matrix: csc_array, weight: Array, dark: Array) -> Array:
-    """Return what does not depend on the frame, summed over the pixels of each bin, for a matrix (bin, pixel)."""
+    """Return the sums over the pixels of each bin that do not depend on the frame, for a matrix (bin, pixel)."""
     parts, weight = matrix.astype(np.float64), weight.astype(np.float64)
     squares = parts.power(2)
     rows = [parts @ weight, squares @ np.square(weight), parts.sum(axis=1), squares.sum(axis=1)]

@@ -17,7 +17,7 @@ from cluster_side.modalities.xrd.spec import XrdSettings
 
 Array = NDArray[Any]
 NOT_MEASURED = np.float32(-1e9)
-"""Stands in images for pixels without a valid value."""
+"""Value of pixels in an image that are not valid."""
 
 
 def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kernel:

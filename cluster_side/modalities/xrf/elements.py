@@ -31,7 +31,7 @@ COMPILED = frozenset({"u1", "u2", "u4", "i4", "f4", "f8"})
 SPECTRA, FACTOR = "spectra", "dead_time_factor"
 """The array of counts, and the one of dead-time factors; those of another array NAME are called NAME_dead_time_factor."""
 BLOCK = 256
-"""Spectra that are summed at once: they and what is made of them stay in the processor's cache."""
+"""Spectra that are summed at once: they and their results stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)

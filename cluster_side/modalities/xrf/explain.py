@@ -1,4 +1,4 @@
-"""What a PyMca configuration means to us, for `beamtide settings check xrf`."""
+"""Explains a PyMca configuration, for `beamtide settings check xrf`."""
 
 import configparser
 import pathlib
@@ -20,7 +20,7 @@ CONTINUA = {0: "none", 1: "constant", 2: "straight line", 3: "parabola", 4: "lin
 
 
 def explain(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], sample: pathlib.Path | None) -> Explanation:
-    """Say what the model contains, what of it a linear fit ignores, and all that is wrong with it."""
+    """Return what the model contains, what a linear fit ignores, and all that is wrong."""
     path = pymca_file.required(calibration)
     config = _loose(path)
     wrong = [f"{path}: {problem}" for problem in pymca_file.problems(config)]

@@ -3,8 +3,8 @@
 A spectrum loses its background (SNIP, from the spectrum itself) and is fitted by `linear_fit`. Weights are frozen by the prepare
 step, so a spectrum's result depends on that spectrum alone, whatever task it comes in.
 
-Uncertainty: that of the estimate without bounds, also where an area is at its bound 0: then it is what could have been detected.
-The noise of the background estimate is left out. chi2 is divided by the degrees of freedom.
+Uncertainty: that of the estimate without bounds, also where an area is at its bound 0: then it says how small an area could have
+been seen. The noise of the background estimate is not included. chi2 is divided by the degrees of freedom.
 """
 
 import json
@@ -25,7 +25,7 @@ Spectra = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What the fit of some spectra found."""
+    """The result of fitting some spectra."""
 
     areas: Values
     """(spectrum, line group) in counts."""

@@ -29,7 +29,7 @@ Spectra = NDArray[np.float32]
 
 
 def load(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], prepared: Mapping[str, Array]) -> Kernel:
-    """Return the array function of these settings and what `model.prepare` made of this PyMca configuration."""
+    """Return the array function for these settings and the arrays of `model.prepare`."""
     if settings.engine == "pymca":
         return _pymca(settings, calibration)
     return _fast(settings, FastModel(prepared))
@@ -96,7 +96,7 @@ def _pymca(settings: XrfSettings, calibration: Mapping[str, pathlib.Path]) -> Ke
 
 
 class _ScanSpectra:
-    """What describes all spectra of a task together, collected block by block."""
+    """Sums over all spectra of a task, collected block by block."""
 
     def __init__(self) -> None:
         self._totals: list[Values] = []

@@ -23,10 +23,10 @@ Values = NDArray[np.float64]
 Spectra = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 TAIL = 1e-10
-"""What a template has below this part of its largest value is taken as zero: a Gaussian beyond 6.8 sigma, less than a count in a
+"""Values of a template below this part of its largest value count as zero: a Gaussian beyond 6.8 sigma, less than a count in a
 channel beside a peak of 10^10."""
 NEGLIGIBLE = 1e-5
-"""What S has below this part of its largest value is left out: even with a contrast of 10^5 between channels that changes a
+"""Values of S below this part of its largest value are left out: even with a contrast of 10^5 between channels that changes a
 standard uncertainty by less than 10^-3 of itself."""
 TOGETHER, FOUR, BLOCK = 8, 4, 16
 """Spectra and channels that xrf_fit.c takes at once; of a table it multiplies `native.LINE` bytes at once."""
@@ -87,7 +87,7 @@ class _CModel(ctypes.Structure):
 
 
 class _Compiled:
-    """What xrf_fit.c is given: the tables in blocks, and room to work in."""
+    """The arguments of xrf_fit.c: the tables in blocks, and work memory."""
 
     def __init__(self, problem: nnls.Problem, dense: tuple[Array, Array, Array]) -> None:
         channels, self._count = dense[0].shape

@@ -7,8 +7,8 @@
     cuts        (anchor)              channels between which SNIP works on its own
     fractions   (parameter)           mass fraction of one count; NaN where there is none; empty if they are not wanted
 
-With `calibrate`, zero, gain, noise and Fano factor come from PyMca's non-linear fit of the reference spectrum, which is begun
-anew from what it found until the axis stays: PyMca may end it early, with the axis that it began with.
+With `calibrate`, zero, gain, noise and Fano factor come from PyMca's non-linear fit of the reference spectrum, which is repeated
+from its own result until the axis does not change: PyMca may end it early, with the axis that it began with.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ WORST_CONDITION = 1e6
 FLOOR = 0.01
 """Weights are 1 / (spectrum + FLOOR x its mean): an empty channel must not decide everything."""
 AGAIN, SETTLED = 5, 0.1
-"""How often the calibrating fit is begun anew at most, and by how many channels a settled axis moves."""
+"""How often the calibrating fit is repeated at most, and by how many channels a settled axis may move."""
 CALIBRATED = ("Zero", "Gain", "Noise", "Fano")
 
 
@@ -99,7 +99,7 @@ def calibrated(config: Mapping[str, Any], spectrum: Values, names: Collection[st
     found = _fitted(wanted, spectrum)
     for _ in range(AGAIN):
         wanted["detector"].update(zero=found["zero"], gain=found["gain"])
-        with contextlib.suppress(BadInput):  # then what was found before is the best that there is
+        with contextlib.suppress(BadInput):  # then the result before is the best one
             found = _fitted(wanted, spectrum)
         moved = found["zero"] - wanted["detector"]["zero"] + (found["gain"] - wanted["detector"]["gain"]) * edges
         if np.abs(moved).max() < SETTLED * found["gain"]:
@@ -114,7 +114,7 @@ def _named(element: str, groups: str | list[str], names: Collection[str]) -> lis
 
 def _fitted(config: Mapping[str, Any], spectrum: Values) -> dict[str, float]:
     try:
-        with silent(), np.errstate(all="ignore"):  # it tries widths that have no square root
+        with silent(), np.errstate(all="ignore"):  # it tries widths with a negative square
             theory = McaTheory()
             theory.setConfiguration(config)
             theory.setData(y=spectrum, xmin=config["fit"]["xmin"], xmax=config["fit"]["xmax"])

@@ -29,7 +29,7 @@ WELL_CONDITIONED = 1e3
 PATIENCE = 3
 """Full exchanges that may fail to help before single ones begin."""
 GIVE_UP = 20
-"""Single exchanges per parameter after which the rounding errors of lines that look alike are taken for what keeps it going."""
+"""Single exchanges per parameter after which it stops: then rounding errors of similar lines keep it going."""
 
 
 class _CProblem(ctypes.Structure):

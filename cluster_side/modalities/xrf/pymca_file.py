@@ -1,4 +1,4 @@
-"""A PyMca configuration file, read and judged before any spectrum is fitted.
+"""Reads and checks a PyMca configuration file before any spectrum is fitted.
 
 The file is the user's own and stays unchanged; only `linearfitflag` is set in memory, because the fast fit is a linear one.
 """
@@ -74,7 +74,7 @@ def _fraction_problems(wanted: object) -> Iterator[str]:
 
 
 def problems(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what keeps a configuration from being used."""
+    """Yield why a configuration cannot be used."""
     for section in ("fit", "peaks", "detector"):
         if not isinstance(config.get(section), dict):
             yield f"there is no section [{section}]; save the file again from PyMca's fit window"

@@ -1,8 +1,8 @@
 """PyMca's fast linear fit, with its model kept between calls.
 
-PyMca builds configuration and model matrix anew for every batch (0.3 s), although neither depends on the spectra. `KeptFit`
-builds them once per range of channels; everything that looks at spectra (background, solution, refit) is PyMca's own code.
-Element tables print to the console while they load, so standard output is closed meanwhile.
+PyMca builds configuration and model matrix for every batch (0.3 s), although neither depends on the spectra. `KeptFit`
+builds them once per range of channels; everything that needs spectra (background, solution, refit) is PyMca's own code. PyMca
+prints to the console while it loads its element tables, so standard output is closed meanwhile.
 """
 
 import os
@@ -23,7 +23,7 @@ Model = tuple[NDArray[Any], list[str], int, int]
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Send what compiled code writes to standard output nowhere."""
+    """Discard what compiled code writes to standard output."""
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)

@@ -1,6 +1,6 @@
-"""The spectrum that calibrates and weighs: a scan's sum spectrum from an earlier result file, a .npy array, or an .spe text.
+"""The reference spectrum for calibration and weights: a scan's sum spectrum (result file), a .npy array, or an .spe text.
 
-Calibration files travel under their role, without their suffix, so the kind is told from the first bytes.
+Calibration files are named after their role, without a suffix, so the kind follows from the first bytes.
 """
 
 import pathlib

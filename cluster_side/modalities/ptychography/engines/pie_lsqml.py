@@ -35,10 +35,10 @@ from cluster_side.modalities.ptychography.engines.state import (
 from cluster_side.modalities.ptychography.engines.subpixel import learned_by_probe, moved, ramps, spectrum_of
 
 FLOOR = 0.1
-"""d: what LSQ-ML adds to a denominator, as a share of its maximum; with 0.02 a near field runs away from the truth itself."""
+"""d: what LSQ-ML adds to a denominator, as a share of its maximum; with 0.02 a near field diverges even from the solution."""
 
 MOMENTUM = 0.8
-"""How much of its last step a position keeps: object and probe give way to a wrong position, so each step asks for too little."""
+"""Share of its last step that a position keeps: object and probe adapt to wrong positions, so each step is too small."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where the probe really was: each position follows the misfit of its own frame.
+"""Position correction: each position follows the misfit of its own frame.
 
 A wave that was measured d pixels away from where it was computed differs from it by the probe times the object's slope times d,
 so d is the least-squares answer of two slopes to the correction c that the measurement asks for:

@@ -1,4 +1,4 @@
-"""How an exit wave reaches the detector: far field (one transform) or near field (Fresnel, in the effective geometry).
+"""Propagators from exit wave to detector: far field (one transform) or near field (Fresnel, in the effective geometry).
 
 A propagator is a pair of functions with one number, its gain: both are unitary but for that factor, so
 |forward(w)|² sums to gain |w|², and backward(forward(w)) = gain w.

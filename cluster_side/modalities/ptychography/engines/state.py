@@ -1,4 +1,4 @@
-"""What is measured and what is sought: the frames of one rank, and object, probe and positions as they are now.
+"""The state of the engines: the frames of one rank, and the present object, probe and positions.
 
 Positions (n, 2) are in object pixels, (row, column) of the probe's pixel (0, 0), float64; the object pixel under it is the
 rounded position. The order of a scan's frames is one fixed shuffle: the i-th of it belongs to rank i modulo size, and batch k of
@@ -29,7 +29,7 @@ class Frames:
     amplitudes: Array
     """(own positions, h, w): square roots of counts, times the square root of the propagator's gain."""
     good: Array | None
-    """(h, w), 1 where the detector is to be believed, 0 elsewhere; None: everywhere."""
+    """(h, w), 1 where the detector is valid, 0 elsewhere; None: everywhere."""
     power: float
     """Sum of amplitudes² over good pixels and all ranks."""
     members: "Members"
@@ -56,7 +56,7 @@ class ReconstructionState:
     flux: Array | None = None
     """(own positions,): square root of each exposure's intensity relative to the mean; None: all alike."""
     background: Array | None = None
-    """(h, w): counts that are there without a sample, in the units of amplitudes²."""
+    """(h, w): counts without a sample, in the units of amplitudes²."""
     errors: list[float] = field(default_factory=list)
     coverage: Array | None = None
     """Sum of the probe's intensity over the object, from the last overlap."""
