@@ -22,8 +22,9 @@ from benchmarks.measure import Beside, Book, cpu_seconds
 from cluster_side.modalities.context import Alone
 from cluster_side.modalities.ptychography import recipe
 from cluster_side.modalities.ptychography.engines.backend import numpy_backend
+from cluster_side.modalities.ptychography.engines.bounds import Bounds
 from cluster_side.modalities.ptychography.engines.propagators import far_field
-from cluster_side.modalities.ptychography.engines.run import Engine, Limits, Plan, engine_for
+from cluster_side.modalities.ptychography.engines.run import Engine, Plan, engine_for
 from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState, members
 
 ROUNDS = 5
@@ -40,7 +41,7 @@ def run(book: Book) -> None:
         floor.append(_floor(counts.shape))
         for name, (engine, state) in engines.items():
             began = cpu_seconds(os.getpid())
-            engine.iterate(state, Limits())
+            engine.iterate(state, Bounds())
             taken[name].append(cpu_seconds(os.getpid()) - began)
     peer = _peer(counts, positions, probe)
     beside = Beside("one forward and one inverse transform of all frames", floor)
@@ -81,7 +82,7 @@ def _engine(text: str, counts: NDArray[Any], positions: NDArray[Any], probe: NDA
     state = ReconstructionState(backend.array(np.ones(size, complex)), backend.array(start[None]), pixels, pixels.copy())
     stage = recipe.parse(text)[0]
     engine = engine_for(stage, bench, measured, state, Plan((stage,)))
-    engine.iterate(state, Limits())  # plans the transforms
+    engine.iterate(state, Bounds())  # plans the transforms
     return engine, state
 
 

@@ -9,6 +9,7 @@ from benchmarks.ptycho import ROUNDS, frames
 from cluster_side.modalities.ptychography import recipe
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.backend import numpy_backend
+from cluster_side.modalities.ptychography.engines.bounds import Bounds
 from cluster_side.modalities.ptychography.engines.propagators import far_field
 from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState, members
 from cluster_side.worker.mpi.ranks import Ranks
@@ -33,7 +34,7 @@ def main() -> None:
     taken = []
     for _ in range(2 * ROUNDS):
         began = clock.monotonic()
-        engine.iterate(state, run.Limits())
+        engine.iterate(state, Bounds())
         taken.append(clock.monotonic() - began)
     if team.rank == 0:
         print(statistics.median(taken[2:]))

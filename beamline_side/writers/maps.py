@@ -52,6 +52,8 @@ class Map:
     units: str
     axes: tuple[Axis, ...]
     title: str = ""
+    warning: str = ""
+    """What who looks at it must know; stands below a picture of it."""
 
 
 def grid(rows: Array, scan: Scan) -> Array:

@@ -86,7 +86,8 @@ def _jobs(client: "Client") -> "tuple[Jobs | None, str]":
 
 def _pipeline(row: "PipelineRow", pipeline: "PipelineReport | None", jobs: "Sequence[JobReport]", notes: list[str]) -> str:
     if row.finished:
-        return "done." + (f" {row.lost} of {row.total} tasks were lost." if row.lost else "")
+        lost = f" {row.lost} of {row.total} tasks were lost." if row.lost else ""
+        return f"done.{lost}" + (f" {_sentence(row.quality)}" if row.quality else "")
     parts = [f"{row.done} of {row.total or '?'} tasks."]
     if pipeline is not None:
         there = pipeline.pending + pipeline.starting + pipeline.working

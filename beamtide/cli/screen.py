@@ -103,12 +103,14 @@ def lines_of(shot: "Snapshot") -> list[str]:
 
 
 def remarks_of(shot: "Snapshot") -> list[str]:
-    """Return what does not move and why, and what was lost."""
+    """Return what does not move and why, what was lost, and what reconstructions say of themselves."""
     found = [f"{name}: {why}" for name, why in shot.notes.items()]
     for name, row in shot.pipelines.items():
         if row.lost:
             found.append(f"{name}: {row.lost} of {row.total} tasks lost")
             found += [f"  {reason}" for reason in row.reasons[-REASONS:]]
+        if row.quality:
+            found.append(f"{name}: {row.quality}")
     return found
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from beamtide.client.client import Client
 from beamtide.config.models import PipelineConfig
 from beamtide.messages.metadata import ScanState
+from beamtide.messages.results import ProductState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally
 from beamtide.messages.topology import ComponentReport
+from beamtide.results.verdict import said_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class PipelineRow:
     """Results that the sorter got twice and kept once."""
     reasons: tuple[str, ...] = ()
     """Why tasks were lost, the latest ones."""
+    quality: str = ""
+    """What a reconstruction says of itself; "" for what says nothing."""
 
     @property
     def finished(self) -> bool:
@@ -61,12 +65,13 @@ def snapshot(client: Client, scan: str) -> Snapshot:
     status = client.status(scan)
     reports = {report.card.name: report for report in client.topology()}
     known = next(iter(client.scans(scan)), None)
-    rows = {}
+    rows, products = {}, client.products(scan) if known else ()
     for name, pipeline in client.deployment.pipelines.items():
         tallies = [tally for tally in status.tallies if tally.pipeline == name]
         row = _row(client.gauge(name), tallies, known, _points_per_task(pipeline, known, tallies))
         sorter = reports.get(f"sorter.{name}")
-        rows[name] = replace(row, doubled=int(sorter.progress.get("repeated", 0)) if sorter else 0)
+        doubled = int(sorter.progress.get("repeated", 0)) if sorter else 0
+        rows[name] = replace(row, doubled=doubled, quality=_quality(products, name))
     scaler = reports.get("autoscaler")
     notes = {name: report.why for name, report in reports.items() if report.why and name != "autoscaler"}
     for name, row in rows.items():
@@ -82,6 +87,12 @@ def relaxed(reports: Iterable[ComponentReport]) -> dict[str, str]:
     """Return the note on components that do not sync what they acknowledge; none if all do."""
     names = ", ".join(sorted(report.card.name for report in reports if report.progress.get("relaxed")))
     return {"durability": f"relaxed in {names}: a power cut takes the last seconds (spool.durability)"} if names else {}
+
+
+def _quality(products: Iterable[ProductState], pipeline: str) -> str:
+    """Return what the newest product of a pipeline says of itself."""
+    mine = [state for state in products if state.product.pipeline == pipeline]
+    return said_by(max(mine, key=lambda state: state.version).datasets) if mine else ""
 
 
 def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies: list[Tally]) -> float:

@@ -9,8 +9,12 @@ from cluster_side.modalities.ptychography import quality
 from cluster_side.modalities.ptychography.engines.backend import Backend
 from cluster_side.modalities.ptychography.engines.state import ReconstructionState
 from cluster_side.modalities.ptychography.scan import PtychographyScan
+from cluster_side.modalities.ptychography.spec import QUALITY
+from cluster_side.modalities.ptychography.verdict import Judgement
 
 Datasets = dict[str, NDArray[Any]]
+LONGEST = 256
+"""Bytes of an advice."""
 SHARE = 5 / 6
 """Side of the square that is compared between halves, as a share of the scanned area."""
 
@@ -43,6 +47,26 @@ def reconstructed(scan: PtychographyScan, backend: Backend, state: Reconstructio
         "position_y_refined": refined[:, 0],
         "position_x_refined": refined[:, 1],
     }
+
+
+def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
+    """Return what is to be thought of a reconstruction, and its figures, as datasets below a group."""
+    figures = judgement.figures
+    numbers = {
+        "explained": figures.explained,
+        "misfit": figures.result,
+        "misfit_left_out": figures.unseen,
+        "misfit_of_mean": figures.mean,
+        "misfit_falling": figures.falling,
+        "scale_step": figures.scale,
+        "signal": figures.signal,
+    }
+    datasets: Datasets = {f"{below}/{name}": np.array([number]) for name, number in numbers.items()}
+    for name, one in (("scale_smaller", figures.smaller), ("scale_larger", figures.larger), ("other_axes", figures.axes)):
+        datasets[f"{below}/{name}"] = np.array([one.ratio, one.spread])
+    datasets[f"{below}/verdict"] = np.array(judgement.verdict.encode(), "S32")
+    datasets[f"{below}/advice"] = np.array(judgement.advice.encode()[:LONGEST], f"S{LONGEST}")
+    return datasets
 
 
 def agreement(scan: PtychographyScan, one: NDArray[Any], other: NDArray[Any]) -> Datasets:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from beamtide import __version__, registry
 from beamtide.config import settings
+from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
 from beamtide.machine import Arrays
 from beamtide.messages.base import Digest
@@ -45,8 +46,8 @@ class ReadyKernel:
     """Raises BadInput for units of other pipelines' datasets that do not fit the settings."""
     context: bool = False
     """Whether the kernel wants to know who computes and watches."""
-    follows: bool = False
-    """Whether the kernel takes what comes of a scan that has not ended."""
+    check_source: Callable[[SourceConfig], None] = lambda _: None
+    """Raises BadInput for a source whose tasks are not what the modality needs."""
 
     def compute(self, frames: Arrays, context: Context) -> Arrays:
         """Run the kernel, with its context if it takes one."""
@@ -98,7 +99,8 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
         raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
-    return ReadyKernel(digest, kernel, declared, versions, partial(modality.suits, values), modality.context, modality.follows)
+    suits = partial(modality.suits, values)
+    return ReadyKernel(digest, kernel, declared, versions, suits, modality.context, modality.check_source)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

@@ -1,0 +1,24 @@
+"""What a reconstruction says of its own quality, wherever its datasets' headers are: in messages, files and pictures.
+
+Two datasets of text: "quality/verdict" (one of the three below) and "quality/advice" (what to try where it did not converge).
+"""
+
+from collections.abc import Iterable
+
+from beamtide.messages.results import DatasetHeader
+
+CONVERGED, NOT_CONVERGED, UNKNOWN = "converged", "did not converge", "cannot tell"
+VERDICT, ADVICE = "quality/verdict", "quality/advice"
+
+
+def said_by(headers: Iterable[DatasetHeader]) -> str:
+    """Return the verdict and its advice in one sentence; "" where these datasets have no verdict."""
+    texts = {header.name: header.attributes.get("text", "") for header in headers}
+    verdict, advice = texts.get(VERDICT, ""), texts.get(ADVICE, "")
+    return f"{verdict}: {advice}" if verdict and advice else verdict
+
+
+def warning_of(headers: Iterable[DatasetHeader]) -> str:
+    """Return the same where there is something to warn of, "" otherwise."""
+    said = said_by(headers)
+    return "" if said == CONVERGED else said
