@@ -9,9 +9,10 @@ Each world (a simulated scan, or the measured Siemens star) is reconstructed in 
     short     RAAR 2 -> LSQML 1
 
 What should be said: "converged" where the settings are right, the recipe is whole, and the object is like the true one (LIKE);
-"did not converge" everywhere else, also where a short recipe came close. "cannot tell" counts as not right. Worlds are in two halves: the thresholds of `verdict` were
-chosen on the first, the second judges them. Writes benchmarks/results/ptycho_verdicts.json, and fails if less than SHARE of the
-second half is right, or if a wrong object is called converged anywhere.
+"did not converge" everywhere else, also where a short recipe came close. "cannot tell" counts as not right. Worlds are in two
+halves: the thresholds of `verdict` were chosen on the first, the second judges them.
+The rows go to benchmarks/results/ptycho_verdicts.json. It fails if less than SHARE of the second half is right, or if a wrong
+object is called converged anywhere.
 
     python -m benchmarks.ptycho_verdicts            all
     python -m benchmarks.ptycho_verdicts --short    three worlds, as in the tests
@@ -56,7 +57,7 @@ def worlds(half: int) -> Iterator[objects.Sample]:
     """Return the scans of one half: each object once from afar, some of them near, with optics and doses of this half."""
     doses, steps = ((1e5, 1e6, 3e4), (4.0, 5.0, 5.5)) if half == 0 else ((3e5, 2e4, 1e5), (5.0, 4.5, 6.0))
     for number, sample in enumerate(OBJECTS):
-        optics = FAR[(number + 2 * half) % len(FAR)]
+        optics = FAR[(number + 4 * half) % len(FAR)]
         kinds = {"photons": doses[number % 3], "step": steps[(number + half) % 3], "jitter": 0.2 * (number % 4 == 3)}
         size = (48, 64)[(number + half) % 2]
         yield objects.simulate(sample, optics, size=size, side=(10, 9)[size == 64], seed=10 * half + number, **kinds)
@@ -168,6 +169,7 @@ def main(arguments: list[str]) -> int:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
         ).stdout.strip()
+        RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(json.dumps({"commit": commit, **told, "rows": rows}, indent=1) + "\n")
     return 0 if told["share_judged"] >= SHARE and not told["wrong_called_converged"] else 1
 

@@ -71,7 +71,7 @@ def deployment_for(folder: pathlib.Path, recipe_text: str, ranks: int = 2) -> De
     pipeline = {
         "pipeline": "toy",
         "modality": "ptychography",
-        "source": {"match": "*.h5", "frames_per_task": 1000, "options": {"frames": "/frames", "positions": "/positions"}},
+        "source": {"match": "*.h5", "frames_per_task": "scan", "options": {"frames": "/frames", "positions": "/positions"}},
         "settings": truth.settings(recipe=recipe_text, device="cpu"),
         "job": {"ranks": ranks, "tasks_per_job": 1},
     }

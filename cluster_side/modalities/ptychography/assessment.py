@@ -4,6 +4,7 @@
     smaller, larger   by how much their misfit changes where positions are nearer together, and further apart
     axes              the same where one axis of the positions is turned round, or both change places: the smallest of them
     falling           share of what is explained that it takes some more iterations to explain
+    positions         how that misfit changes from measured to refined positions, where these were refined
     signal            how much of what distinguishes frames from their mean is more than counting statistics
 
 Positions that mean nothing can as well be others: changes are large only where positions, probe and object belong together.
@@ -53,6 +54,7 @@ class Figures:
     smaller: Change
     larger: Change
     axes: Change
+    positions: Change | None
     scale: float
     """By how much positions were scaled: 1 - scale and 1 + scale."""
     falling: float
@@ -63,35 +65,43 @@ class Figures:
     result: float
 
 
-def figures_of(job: "Reconstruction", state: ReconstructionState, now: Real) -> Figures:
+def figures_of(measured: "Reconstruction", state: ReconstructionState, now: Real) -> Figures:
     """Return the figures of a reconstruction of all known positions, which are now at `now`."""
-    job = replace(job, scan=replace(job.scan, pixels=now), first=None)
-    every = np.arange(len(job.scan.known))
+    job = replace(measured, scan=replace(measured.scan, pixels=now), first=None)
+    every, middle = np.arange(len(job.scan.known)), job.scan.middle(MOST_FRAMES)
     whole = left_out(job, every, state.probe, folds_for(every))
-    middle = job.scan.middle(MOST_FRAMES)
     part = whole if len(middle) == len(every) else left_out(job, middle, state.probe, folds_for(middle))
-    away = now[middle] - now[middle].mean(axis=0)
-    scale = min(LARGEST_CHANGE, REACH / max(float(np.sqrt((away**2).sum(axis=1).mean())), 1e-9))
-    smaller, larger = (
-        change(part, scaled(job, middle, state.probe, factor, folds_for(middle))) for factor in (1 - scale, 1 + scale)
-    )
+    step, (smaller, larger) = _scales(job, middle, state, part)
     others = [change(part, left_out(other, middle, state.probe, 1)) for other in other_axes(job, middle).values()]
-    result, after = job.fitting(lambda: _continued(job, every, state))
-    frame = job.mean(every)
+    moved = measured.means.settings.refine.positions_after is not None
+    frame, (result, after) = job.mean(every), job.fitting(lambda: _continued(job, every, state))
     counts, mean = float(frame.sum()), float(whole.mean.mean())
+    gained = (result - after) / (mean - after) if mean > after else 0.0
     return Figures(
         explained=whole.explained,
         smaller=smaller,
         larger=larger,
         axes=min(others, key=lambda one: one.ratio),
-        scale=scale,
-        falling=(result - after) / (mean - after) * float(np.clip(whole.explained, 0, 1)) if mean > after else 0.0,
+        positions=change(left_out(measured, middle, state.probe, folds_for(middle)), part) if moved else None,
+        scale=step,
+        falling=gained * float(np.clip(whole.explained, 0, 1)),
         signal=1 - float(counting_misfit(frame).sum()) / mean,
         seen=whole.seen / counts,
         unseen=float(whole.unseen.mean()) / counts,
         mean=mean / counts,
         result=result / counts,
     )
+
+
+def _scales(
+    job: "Reconstruction", middle: Indexes, state: ReconstructionState, part: LeftOut
+) -> tuple[float, tuple[Change, Change]]:
+    """Return a change of scale, and what it does downwards and upwards."""
+    pixels = job.scan.pixels[middle]
+    width = float(np.sqrt(((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    step, folds = min(LARGEST_CHANGE, REACH / max(width, 1e-9)), folds_for(middle)
+    down, up = (change(part, scaled(job, middle, state.probe, factor, folds)) for factor in (1 - step, 1 + step))
+    return step, (down, up)
 
 
 def scaled(job: "Reconstruction", which: Indexes, probe: Any, factor: float, folds: int) -> LeftOut:

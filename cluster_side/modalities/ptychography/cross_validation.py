@@ -62,6 +62,8 @@ def left_out(job: "Reconstruction", which: Indexes, probe: Any, folds: int, reci
 
     `probe` (modes, h, w) is what the others begin with; None: what the settings say.
     """
+    if probe is None:
+        job.look_for_probe()
     parts = [job.fitting(partial(_left_out, job, which, out, (probe, recipe))) for out in folds_of(which)[:folds]]
     unseen, mean = (np.concatenate([part[row] for part, _ in parts]) for row in (0, 1))
     return LeftOut(unseen, mean, float(np.mean([seen for _, seen in parts])))

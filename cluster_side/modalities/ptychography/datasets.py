@@ -10,7 +10,7 @@ from cluster_side.modalities.ptychography.engines.backend import Backend
 from cluster_side.modalities.ptychography.engines.state import ReconstructionState
 from cluster_side.modalities.ptychography.scan import PtychographyScan
 from cluster_side.modalities.ptychography.spec import QUALITY
-from cluster_side.modalities.ptychography.verdict import Judgement
+from cluster_side.modalities.ptychography.verdict import Judgement, on_positions
 
 Datasets = dict[str, NDArray[Any]]
 LONGEST = 256
@@ -61,9 +61,13 @@ def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
         "scale_step": figures.scale,
         "signal": figures.signal,
     }
-    datasets: Datasets = {f"{below}/{name}": np.array([number]) for name, number in numbers.items()}
-    for name, one in (("scale_smaller", figures.smaller), ("scale_larger", figures.larger), ("other_axes", figures.axes)):
-        datasets[f"{below}/{name}"] = np.array([one.ratio, one.spread])
+    changes = {"scale_smaller": figures.smaller, "scale_larger": figures.larger, "other_axes": figures.axes}
+    changes |= {"refined_positions": figures.positions} if figures.positions is not None else {}
+    for name, one in changes.items():
+        numbers |= {name: one.ratio, f"{name}_error": one.spread}
+    datasets: Datasets = {f"{below}/{name}": np.array(number, np.float64) for name, number in numbers.items()}
+    if said := on_positions(figures):
+        datasets[f"{below}/positions"] = np.array(said.encode()[:LONGEST], f"S{LONGEST}")
     datasets[f"{below}/verdict"] = np.array(judgement.verdict.encode(), "S32")
     datasets[f"{below}/advice"] = np.array(judgement.advice.encode()[:LONGEST], f"S{LONGEST}")
     return datasets

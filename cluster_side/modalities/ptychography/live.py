@@ -88,6 +88,8 @@ def _grow(job: Reconstruction, seen: Seen | None, feed: Feed) -> tuple[Seen, Arr
         run.run(bench, frames, state, plan, tell)
         return state, job.now(every, frames, state)
 
+    if seen is None:
+        job.look_for_probe()
     return (job, *job.fitting(reconstructed)), news
 
 

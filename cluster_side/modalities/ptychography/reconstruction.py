@@ -45,7 +45,13 @@ class Reconstruction:
 
     def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         """Reconstruct from these of the known positions; return the state, and where they are now, in their order."""
+        self.look_for_probe()
         return self.fitting(lambda: self._solve(which, live=live))
+
+    def look_for_probe(self) -> None:
+        """Find the probe to begin with, where nobody knows it; once, and before memory is taken for anything else."""
+        if self.first is None and self.means.settings.probe.unknown and self.scan.geometry.source is None:
+            self.first = start.found(self)
 
     def fitting(self, do: Callable[[], Made]) -> Made:
         """Return what is done. A GPU without room for a block of positions gets smaller ones, which do not change the answer."""
@@ -141,8 +147,7 @@ class Reconstruction:
                     "choose the crop that it was made with"
                 )
             return probes.modes(self.means.previous, settings.modes, float(mean.sum()))
-        if settings.probe.unknown and self.scan.geometry.source is None:
-            self.first = start.found(self) if self.first is None else self.first
+        if self.first is not None:
             return probes.modes(np.asarray(self.means.backend.to_host(self.first)), settings.modes, float(mean.sum()))
         first = probes.first_probe(settings.probe, probes.spread(mean, settings.upsample), self.scan.geometry, self.scan.pixel)
         return probes.modes(first, settings.modes, float(mean.sum()))

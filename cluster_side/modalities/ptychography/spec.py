@@ -141,6 +141,7 @@ QUALITY, LIVE = "quality", "quality/live"
 SAID = {
     "verdict": "converged, did not converge, or cannot tell",
     "advice": "what to try where it did not converge",
+    "positions": "whether refined positions are better than measured ones",
 }
 FIGURES = {
     "explained": "share of what distinguishes frames that is explained in frames that were left out",
@@ -149,9 +150,11 @@ FIGURES = {
     "misfit_of_mean": "the same of who knows only the mean frame",
     "misfit_falling": "share of what is explained that it takes some more iterations to explain",
     "scale_step": "by how much positions were moved apart and together",
-    "scale_smaller": "misfit of frames that were left out with positions nearer together, relative, and its standard error",
-    "scale_larger": "misfit of frames that were left out with positions further apart, relative, and its standard error",
-    "other_axes": "misfit of frames that were left out with other axes of the positions, relative, and its standard error",
+    "scale_smaller": "misfit of frames that were left out with positions nearer together, relative",
+    "scale_larger": "misfit of frames that were left out with positions further apart, relative",
+    "other_axes": "misfit of frames that were left out with other axes of the positions, relative",
+    "refined_positions": "misfit of frames that were left out with refined positions, relative to measured ones",
+    **{f"{name}_error": "its standard error" for name in ("scale_smaller", "scale_larger", "other_axes", "refined_positions")},
     "signal": "share of what distinguishes frames from their mean that is more than counting statistics",
 }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide.results.verdict import CONVERGED, NOT_CONVERGED, UNKNOWN
+from beamtide.results.verdict import CONVERGED, NO_BETTER, NOT_CONVERGED, UNKNOWN
 from cluster_side.modalities.ptychography.assessment import (
     MOST_FRAMES,
     Change,
@@ -35,8 +35,10 @@ EXPLAINED, UNEXPLAINED = 0.4, 0.3
 """Shares from which on, and below which, frames that were left out are explained, and are not."""
 WORSE, SURE = 0.01, 2.0
 """Other scales are worse if their misfit is higher by this share at least, and by so many standard errors."""
-FALLING = 0.025
+FALLING = 0.02
 """Share of what is explained that some more iterations may bring."""
+REFINED = 0.03
+"""Refined positions are better if frames that were left out are explained better by this share at least."""
 SIGNAL = 0.15
 """Share of what distinguishes frames from their mean that must be more than counting statistics."""
 Reason = Literal["", "axes", "scale", "falling", "unexplained", "noise"]
@@ -73,6 +75,18 @@ def judgement_on(job: "Reconstruction", state: ReconstructionState, now: NDArray
     return Judgement(verdict, ADVICE[reason], figures)
 
 
+def on_positions(figures: Figures) -> str:
+    """Return what is to be thought of refined positions; "" where they were not refined."""
+    if (now := figures.positions) is None:
+        return ""
+    if now.ratio < 1 - max(REFINED, SURE * now.spread):
+        return f"refined: they explain frames that were left out better than the measured ones (misfit x {now.ratio:.2f})"
+    return (
+        f"{NO_BETTER} than the measured ones (misfit of frames that were left out x {now.ratio:.3f}): "
+        "trust position_x_used and position_y_used, and leave refine.positions_after out"
+    )
+
+
 def verdict_of(figures: Figures) -> tuple[str, Reason]:
     """Return the verdict that figures lead to, and why it is no better."""
     changes = (figures.smaller, figures.larger)
@@ -80,11 +94,11 @@ def verdict_of(figures: Figures) -> tuple[str, Reason]:
         return NOT_CONVERGED, "axes"
     if any(_better(one) for one in changes) and figures.explained > 0:
         return NOT_CONVERGED, "scale"
-    if figures.explained < UNEXPLAINED:
+    if not figures.explained >= UNEXPLAINED:  # so that what is no number is no success
         return (UNKNOWN, "noise") if figures.signal < SIGNAL else (NOT_CONVERGED, "unexplained")
-    if figures.falling > FALLING:
+    if not figures.falling <= FALLING:
         return NOT_CONVERGED, "falling"
-    if figures.explained < EXPLAINED or not all(_worse(one) for one in changes):
+    if not figures.explained >= EXPLAINED or not all(_worse(one) for one in changes):
         return UNKNOWN, "noise"
     return CONVERGED, ""
 
