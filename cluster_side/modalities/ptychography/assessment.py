@@ -32,7 +32,7 @@ MOST_FRAMES = 200
 """Frames that scales and signs are tried on."""
 ENOUGH = 400
 """Parts of a scan are left out until so many frames are counted twice, or all of them once."""
-LARGEST_CHANGE, REACH = 0.15, 4.0
+LARGEST_CHANGE, REACH = 0.15, 8.0
 """The change of scale that is tried; less where that would move positions by more pixels (rms) than REACH."""
 MORE = "LSQML 5"
 """The iterations in which a misfit must not fall much."""
