@@ -63,7 +63,7 @@ class Gallery:
             if header.per == "index" and (rows := self._grown(name, product, same=same)) is not None:
                 self.pictures[topic_of(f"{pipeline}_{header.name}")] = _map(rows, state, header, product.version)
         if product.complete >= state.points:
-            whole = [header.name for header in product.datasets if header.per == "scan"]
+            whole = [header.name for header in product.datasets if header.per == "scan" and "text" not in header.attributes]
             arrays = {name: self._fetch(f"{pipeline}/{name}", product, 0, product.complete) for name in whole}
             self._hang(pipeline, arrays, product.version, f"{self.scan} {pipeline}")
 

@@ -34,7 +34,6 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
     ai, options["correctSolidAngle"] = sector.turned(ai), settings.solid_angle
     options |= {"mask": model.mask_of(ai, calibration), "dummy": NOT_MEASURED, "delta_dummy": 1.0}
     wavelength = 1e10 * ai.wavelength
-
     method = functools.cache(lambda: _method(settings))  # asked by who computes: another machine may have another GPU
 
     def compute(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -20,7 +20,7 @@ from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.results import Provenance, RoomRequest, StoreRequest
 from beamtide.messages.tasks import Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
 from beamtide.pump import Caller
-from cluster_side.modalities.base import checked
+from cluster_side.modalities.base import checked, sendable
 from cluster_side.worker.task import captured_stderr, inputs, lease_heartbeat, live_inputs, previews, ready_kernel
 from cluster_side.worker.task.work import DEAD_MAN, Answer, End, Leave, Work, name
 
@@ -115,9 +115,8 @@ def compute(
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
         ready = ready_kernel.obtain(task.settings, cache, (caller, address("metadata")), work.find)
+    ready.check_source(work.deployment.pipelines[task.pipeline].source)
     feed = live_inputs.live_inputs_of(task, work.deployment, caller, context.team)
-    if feed is not None and not ready.follows:
-        raise BadInput(f"source.begin_with: {task.modality} cannot begin before its scan has ended; leave it out")
     if feed is None:
         frames, units = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
         frames = dict(ready.in_units(frames, inputs.units_of_files(task, work.deployment.site.roots)))
@@ -128,7 +127,7 @@ def compute(
     outputs = ready.compute(frames, replace(context, tell=tell, feed=feed))
     if feed is not None:
         outputs = feed.placed(outputs, ready.declared)
-    return checked(outputs, ready.declared, task.stop - task.start, units), outputs, ready.versions
+    return checked(outputs, ready.declared, task.stop - task.start, units), sendable(outputs), ready.versions
 
 
 def _done(work: Work, lease: Lease, caller: Caller, end: tuple[Outcome, float]) -> str:
