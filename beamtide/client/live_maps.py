@@ -64,7 +64,7 @@ class Gallery:
                 snake = self._is_snake(pipeline, state)
                 self.pictures[topic_of(f"{pipeline}_{header.name}")] = _map(rows, state.scan, snake, header, product.version)
         if product.complete >= state.points:
-            whole = [header.name for header in product.datasets if header.per == "scan"]
+            whole = [header.name for header in product.datasets if header.per == "scan" and "text" not in header.attributes]
             arrays = {name: self._fetch(f"{pipeline}/{name}", product, 0, product.complete) for name in whole}
             self._hang(pipeline, arrays, product.version, f"{self.scan} {pipeline}")
 

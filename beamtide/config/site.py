@@ -111,8 +111,7 @@ def check(file: pathlib.Path) -> list[str]:
             shared = shared_root(deployment)
             settings.document_for(pipeline, shared, deployment.pipelines)
             modality = registry.find("modalities", pipeline.modality)
-            if pipeline.source.begin_with is not None and not modality.follows:
-                raise BadInput(f"source.begin_with: {pipeline.modality} cannot begin before its scan has ended; leave it out")
+            modality.check_source(pipeline.source)
             modality.check(pipeline.settings, settings.calibration_of(pipeline, shared))
             modality.suits(pipeline.settings, _units_of_inputs(deployment, pipeline))
         except BadInput as error:

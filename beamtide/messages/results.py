@@ -38,7 +38,7 @@ def product_of(task: Task) -> Product:
 class DatasetHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What one named array is; the array itself travels as a part of the same message.
 
-    `name` may hold slashes ("area/Fe_K"). `labels` names the channels of the last axis where it has names.
+    `name` may hold slashes ("area/Fe_K"). Where it is a sentence, the attribute "text" is that sentence, and the array its bytes.
     """
 
     name: str

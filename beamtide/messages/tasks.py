@@ -238,7 +238,7 @@ class TaskDone(Message, frozen=True, kw_only=True):
 
 
 class TaskFailed(Message, frozen=True, kw_only=True):
-    """The attempt ended without a result. Answered `Ok` or `Stale`."""
+    """The attempt ended without a result. Answered `Ok` or `Stale`. `at`: Unix time, for display. `final`: never try again."""
 
     worker: str
     task: TaskId
@@ -251,7 +251,7 @@ class TaskFailed(Message, frozen=True, kw_only=True):
     stderr: str = ""
     """The end of its standard error output, at most 8 KiB."""
     at: float = 0.0
-    """Unix time in seconds, for display only."""
+    final: bool = False
 
 
 class Stale(Message, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ first bytes. Nothing is unpickled, and nothing but the file itself is opened: HD
 """
 
 import bz2
+import contextlib
 import gzip
 import pathlib
 import tempfile
@@ -117,7 +118,9 @@ def _decompressed(path: pathlib.Path, opener: Callable[..., Any], role: str) -> 
 
 def _from_hdf5(path: pathlib.Path, role: str) -> NDArray[Any]:
     import h5py
-    import hdf5plugin  # noqa: F401  registers the compression filters of detectors
+
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # noqa: F401  registers the compression filters of detectors
 
     found: list[h5py.Dataset] = []
     with h5py.File(path, "r") as file:

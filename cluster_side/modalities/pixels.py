@@ -57,9 +57,9 @@ class Valid:
         """Return whether all values are measurements, by the least and the largest; they may be where this says no."""
         if values.dtype.kind == "b" or not values.size:
             return True
-        least, most = values.min(), values.max()  # NaN, if one of them is
-        ends = np.array([least, most])
-        return bool(self.of(ends).all()) and not any(most >= first and least <= last for first, last in self.out)
+        most = values.max().item()  # NaN, if one of them is
+        least = 0 if values.dtype.kind == "u" else values.min().item()
+        return self.low <= least and most <= self.high and not any(most >= first and least <= last for first, last in self.out)
 
     def of(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which values are measurements; exact for every type, 64-bit integers too."""

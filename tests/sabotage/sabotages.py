@@ -782,6 +782,27 @@ SABOTAGES = (
         "",
         ("tests/unit/test_ptycho_live.py",),
     ),
+    Sabotage(
+        "a reconstruction is asked about frames that it has seen",
+        "_left_out",
+        "np.setdiff1d(which, out)",
+        "which",
+        ("tests/unit/test_ptycho_verdict.py",),
+    ),
+    Sabotage(
+        "what is no number has converged",
+        "verdict_of",
+        "not figures.explained >= UNEXPLAINED",
+        "figures.explained < UNEXPLAINED",
+        ("tests/unit/test_ptycho_verdict.py",),
+    ),
+    Sabotage(
+        "parts of a scan are reconstructed",
+        "Modality.check_source",
+        "source.frames_per_task != 'scan'",
+        "False",
+        ("tests/unit/test_ptycho_verdict.py",),
+    ),
     Sabotage("a task whose result is there is given up all the same", "Verdicts.heard", "given_up + 1", "given_up"),
     Sabotage(
         "an old answer of the sink counts", "GivenUpTasks.answered", "generation != answer.generation", "generation < 0", DOUBTED

@@ -9,7 +9,7 @@ from beamline_side.cores.buffer.open_task import Change, Grant, Verdict, open_ta
 from beamline_side.cores.buffer.orderings import ORDERINGS
 from beamtide.machine import Forget, Keep
 from beamtide.messages.base import ScanId, Seconds, TaskId
-from beamtide.messages.tasks import Task
+from beamtide.messages.tasks import Task, TaskFailed
 from tests.builders.tasks import make_task
 
 FAULTS, LOSSES, TTL = 3, 2, 5.0
@@ -17,6 +17,10 @@ FAULTS, LOSSES, TTL = 3, 2, 5.0
 
 def task_of(number: int, scan: str = "s", priority: int = 0) -> Task:
     return make_task(number, scan=scan, id=f"{scan}/{number}", priority=priority)
+
+
+def failure(task: TaskId, attempt: int, *, final: bool) -> TaskFailed:
+    return TaskFailed(worker="w", task=task, attempt=attempt, cause="fault", reason="no such mask", final=final)
 
 
 class LeaseStory(RuleBasedStateMachine):
@@ -67,6 +71,19 @@ class LeaseStory(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
         self.tell(self.table.expire(Seconds(self.now)))
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        grant = data.draw(st.sampled_from(self.grants))
+        current = grant.task.id in self.open and self.latest[grant.task.id] is grant
+        current = current and self.table.holds(grant.task.id, grant.attempt)
+        report = failure(grant.task.id, grant.attempt, final=True)
+        self.table.note(report)
+        self.tell(changes := self.table.failed(report.task, report.attempt, report.cause, report.reason, Seconds(self.now)))
+        if current:
+            assert grant.task.id not in self.open, "what cannot succeed is not tried again"
+            assert [one.reason for one in changes or [] if isinstance(one, Verdict)] == [f"{grant.worker}: no such mask"]
 
     @precondition(lambda self: self.grants)
     @rule(data=st.data(), how=st.sampled_from(["beat", "result", "empty", "fault", "infra", "handback"]))

@@ -120,7 +120,7 @@ class LeaseTable:
                 report.trace[-MOST_LEFT:] or open_task.trace,
                 report.stderr[-MOST_LEFT:] or open_task.stderr,
             )
-            open_task.at = report.at or open_task.at
+            open_task.at, open_task.hopeless = report.at or open_task.at, report.final
 
     def failed(self, task: TaskId, attempt: int, cause: Cause, reason: str, now: Seconds) -> list[Change] | None:
         """End an attempt without a result; None if it was over before."""
@@ -211,6 +211,8 @@ class LeaseTable:
 
     def _lost(self, open_task: OpenTask, cause: Cause, reason: str, now: float) -> list[Change]:
         open_task.note = f"{open_task.worker}: {reason}"
+        if open_task.hopeless:
+            return self._close(open_task, "abandoned", open_task.note, dead=True)
         if cause == "infra":
             open_task.losses += 1
             cause = counts_as(open_task)

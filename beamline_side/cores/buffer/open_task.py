@@ -16,7 +16,7 @@ GUILTY = 3
 class OpenTask(msgspec.Struct, array_like=True):
     """An open task and its history: a row of the spool. `worker` is "" while it is not leased.
 
-    `hosts` are those where it was lost since such losses counted as a fault last; the last six fields describe the last attempt
+    `hosts` are those where it was lost since such losses counted as a fault last; the last seven fields describe the last attempt
     that failed or was lost.
     """
 
@@ -33,6 +33,8 @@ class OpenTask(msgspec.Struct, array_like=True):
     trace: str = ""
     stderr: str = ""
     at: float = 0.0
+    hopeless: bool = False
+    """Whether its last report says that trying again cannot help."""
 
     def row(self) -> Keep:
         """Return the effect that keeps it."""

@@ -17,6 +17,8 @@ from cluster_side.modalities import pixels
 
 Values = NDArray[np.float64]
 Frame = NDArray[np.float32]
+SURE = 0.999
+"""The part of a limit below which a sum in single precision certainly lies below it."""
 BLOCK = 1 << 17
 """Pixels worked on at once."""
 
@@ -45,34 +47,52 @@ def profiles(frames: NDArray[Any], correction: FrameCorrection) -> Profiles:
     count, height, width = frames.shape
     found = Profiles(np.empty((count, height)), np.empty((count, width)), np.zeros(count), np.zeros(count, bool))
     ones = np.ones(width, np.float32), np.ones(height, np.float32)
-    for where, block, lost in _blocks(frames, correction):
-        found.rows[where], found.columns[where] = block @ ones[0], ones[1] @ block
-        found.lost[where] = lost
+    valid = pixels.valid_values(frames.dtype)
+    for where, block in _blocks(frames, correction):
+        with np.errstate(invalid="ignore", over="ignore"):  # that is what is looked for
+            rows = block @ ones[0]
+        if (correction.dark is not None or not _surely(rows, frames.dtype, valid)) and not valid.all_of(frames[where]):
+            block, found.lost[where] = _measured(block, frames[where], valid, correction)
+            rows = block @ ones[0]
+        found.rows[where], found.columns[where] = rows, ones[1] @ block
         if correction.outside is not None:
             found.outside[where] = block.reshape(len(block), -1) @ correction.outside.ravel()
     return found
 
 
-def _blocks(frames: NDArray[Any], correction: FrameCorrection) -> Iterator[tuple[slice, Frame, NDArray[np.bool_]]]:
-    """Yield frames as float32, block by block, without dark and masked pixels, and which of them lost further pixels."""
+def _surely(rows: Frame, dtype: np.dtype[Any], valid: pixels.Valid) -> bool:
+    """Return whether the sums of rows show that all of their values are measurements; if not, they have to be looked at.
+
+    Where no value is negative, none is larger than their sum; and a sum with NaN or infinity is none. (In floating point, a mark
+    of 2^32 beside values that are as large and negative would pass; no detector has those.)
+    """
+    if dtype.kind == "u":
+        return float(rows.max(initial=0.0)) < SURE * valid.high
+    return dtype.kind == "f" and bool(np.abs(rows).max(initial=0.0) < SURE * pixels.LARGEST_UINT32)
+
+
+def _measured(
+    block: Frame, raw: NDArray[Any], valid: pixels.Valid, correction: FrameCorrection
+) -> tuple[Frame, NDArray[np.bool_]]:
+    """Return frames without what is no measurement, and which of them lost pixels so, beyond those that are masked."""
+    bad = ~valid.of(raw)
+    if correction.masked is not None:
+        bad &= ~correction.masked
+    return np.where(bad, np.float32(0), block), np.asarray(bad.any(axis=(1, 2)))
+
+
+def _blocks(frames: NDArray[Any], correction: FrameCorrection) -> Iterator[tuple[slice, Frame]]:
+    """Yield frames as float32, block by block, without dark and masked pixels."""
     step = max(1, BLOCK // (frames.shape[1] * frames.shape[2]))
-    valid = pixels.valid_values(frames.dtype)
     for first in range(0, len(frames), step):
         where = slice(first, first + step)
         raw = frames[where]
         block = raw.astype(np.float32, copy=correction.dark is not None or correction.masked is not None)
-        lost = np.zeros(len(raw), bool)
         if correction.dark is not None:
             block -= correction.dark
         if correction.masked is not None:
             np.copyto(block, np.float32(0), where=correction.masked)
-        if not valid.all_of(raw):
-            bad = ~valid.of(raw)
-            if correction.masked is not None:
-                bad &= ~correction.masked
-            lost = np.asarray(bad.any(axis=(1, 2)))
-            block = np.where(bad, np.float32(0), block)
-        yield where, block, lost
+        yield where, block
 
 
 def total(found: Profiles) -> Values:

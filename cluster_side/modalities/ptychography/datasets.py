@@ -11,6 +11,7 @@ from cluster_side.modalities.ptychography.engines.state import ReconstructionSta
 from cluster_side.modalities.ptychography.scan import PtychographyScan
 
 Datasets = dict[str, NDArray[Any]]
+"""Bytes of an advice."""
 SHARE = 5 / 6
 """Side of the square that is compared between halves, as a share of the scanned area."""
 

@@ -35,6 +35,7 @@ def explain(settings: XrdSettings, calibration: Mapping[str, pathlib.Path], samp
     except BadInput as error:
         return Explanation(facts, ignored, (str(error),))
     name, unit = AXES[settings.unit]
+    facts |= {"marks": _marks(model.marks_of(ai))}
     facts |= {"image": f"{mask.shape[0]} rows x {mask.shape[1]} columns, {int(mask.sum())} pixels masked"}
     facts |= {"pattern": f"{name} from {table.radial[0]:.4g} to {table.radial[-1]:.4g} {unit} in {len(table.radial)} bins"}
     return Explanation(facts, ignored, picture=picture)
@@ -51,6 +52,15 @@ def _facts(settings: XrdSettings, path: pathlib.Path, calibration: Mapping[str, 
         "beam": f"{1e10 * found.wavelength:.5f} angstrom, {geometry.HC / (1e10 * found.wavelength):.4f} keV",
         "orientation": f"{where} ({'settings' if settings.orientation else 'poni file'})" if where else "not stated",
     }
+
+
+def _marks(marks: pixels.Marks) -> str:
+    """Say which values mean that a pixel was not measured."""
+    if marks.dummy is not None:
+        return f"{marks.dummy} ± {marks.delta:g}, as pyFAI knows this detector: not measured"
+    if marks.known:
+        return "none but the largest number, as pyFAI knows this detector"
+    return "the detector is not named: -1, -2 and the two largest numbers of integers mean not measured"
 
 
 def _ignored(path: pathlib.Path, settings: XrdSettings) -> tuple[str, ...]:

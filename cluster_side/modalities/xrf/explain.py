@@ -28,7 +28,7 @@ def explain(settings: XrfSettings, calibration: Mapping[str, pathlib.Path], samp
     if wrong:
         return Explanation(_facts(config), wrong=tuple(wrong))
     try:
-        fitted = FastModel(model.prepare(settings, calibration))
+        fitted = FastModel(model.prepare(settings.model_copy(update={"engine": "fast"}), calibration))
         picture = _picture(fitted, settings, sample) if sample else None
     except BadInput as error:
         return Explanation(_facts(config), tuple(_ignored(config)), (str(error),))

@@ -179,12 +179,18 @@ def prepare_work(  # noqa: PLR0913  what a job starts with
     *,
     ends: float | None = None,
 ) -> Work:
-    """Load the kernel for the pipeline's current settings and the format of its files; BadInput if they cannot be used."""
+    """Load the kernel for the pipeline's current settings and the format of its files; BadInput if they cannot be read.
+
+    Settings that the modality refuses are no reason not to work: each task of them is abandoned with the modality's sentence.
+    """
     if pipeline not in deployment.pipelines:
         raise BadInput(f"there is no pipeline {pipeline!r}; this site has: {', '.join(deployment.pipelines)}")
     registry.find("formats", deployment.pipelines[pipeline].source.format)
     prepared = settings.document_for(deployment.pipelines[pipeline], site.shared_root(deployment), deployment.pipelines)
-    ready = ready_kernel.prepare(prepared, deployment.site.state / "cache", find)
+    try:
+        ready = ready_kernel.prepare(prepared, deployment.site.state / "cache", find)
+    except ready_kernel.SettingsRefused as error:  # a job that dies of it would be started again; its tasks end with the reason
+        return Work(deployment, pipeline, job, idle_exit, None, find, ends, refused=error)
     return Work(deployment, pipeline, job, idle_exit, ready, find, ends)
 
 

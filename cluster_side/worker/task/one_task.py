@@ -21,7 +21,7 @@ from beamtide.messages import Message, Ok, Refused
 from beamtide.messages.results import Hole, Provenance, RoomRequest, StoreRequest
 from beamtide.messages.tasks import Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
 from beamtide.pump import Caller
-from cluster_side.modalities.base import checked
+from cluster_side.modalities.base import checked, sendable
 from cluster_side.modalities.context import Context
 from cluster_side.worker.task import captured_stderr, inputs, lease_heartbeat, live_inputs, previews, ready_kernel
 from cluster_side.worker.task.given import Given
@@ -102,8 +102,9 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
     except NoAnswer:
         raise
     except Exception as error:
-        trace = traceback.format_exc()[-MAX_TRACE:]
-        return _fail(work, lease, caller, End("fault", sentence(error), trace, captured_stderr.tail(captured_stderr.STDERR)))
+        trace, words = traceback.format_exc()[-MAX_TRACE:], captured_stderr.tail(captured_stderr.STDERR)
+        final = isinstance(error, ready_kernel.SettingsRefused)
+        return _fail(work, lease, caller, End("fault", sentence(error), trace, words, final))
     return _done(work, lease, caller, (result.outcome, clock.monotonic() - began))
 
 
@@ -115,13 +116,14 @@ def compute(
     `progress` holds the share done so far.
     """
     address, context = work.deployment.address, work.call(task)
+    if work.refused is not None and work.refused.digest == task.settings:
+        raise work.refused
     ready = work.ready
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
         ready = ready_kernel.obtain(task.settings, cache, (caller, address("metadata")), work.find)
+    ready.check_source(work.deployment.pipelines[task.pipeline].source)
     feed = live_inputs.live_inputs_of(task, work.deployment, caller, context.team)
-    if feed is not None and not ready.follows:
-        raise BadInput(f"source.begin_with: {task.modality} cannot begin before its scan has ended; leave it out")
     tell = previews.teller(task, caller, previews.PreviewTarget(address("sink"), attempt, ready.declared), progress)
     context = replace(context, tell=tell, feed=feed)
     if feed is None:
@@ -134,7 +136,7 @@ def compute(
         frames, units = dict(feed.begin()), feed.units
         ready.suits(units)
         outputs, holes = feed.placed(ready.compute(frames, context), ready.declared), ()
-    return checked(outputs, ready.declared, task.stop - task.start, units), outputs, ready.versions, holes
+    return checked(outputs, ready.declared, task.stop - task.start, units), sendable(outputs), ready.versions, holes
 
 
 def readable(ready: ready_kernel.ReadyKernel, given: Given, context: Context) -> tuple[Arrays, Given]:
@@ -171,6 +173,7 @@ def report_failure(work: Work, caller: Caller, lease: tuple[Any, int, str], end:
         job=work.job,
         stderr=end.stderr,
         at=clock.utc(),
+        final=end.final,
     )
     _insist(caller, work.buffer, failed, Message)
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from beamtide import registry
 from beamtide.config import settings
+from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
 from beamtide.machine import Arrays
 from beamtide.messages.base import Digest
@@ -32,6 +33,14 @@ PATIENCE = 60.0
 IMAGE = "BEAMTIDE_IMAGE"
 """Environment variable with the digest of the image that we run in: it is written into every result."""
 FindModality = Callable[[str], Modality]
+
+
+class SettingsRefused(BadInput):
+    """A modality cannot use these settings or calibration files: no other attempt, and no other worker, ever will."""
+
+    def __init__(self, digest: Digest, reason: str) -> None:
+        super().__init__(reason)
+        self.digest = digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class ReadyKernel:
     """Whether the kernel takes a `Context`."""
     follows: bool = False
     """Whether the kernel can begin before its scan has ended."""
+    check_source: Callable[[SourceConfig], None] = lambda _: None
+    """Raises BadInput for a source whose tasks are not what the modality needs."""
 
     def compute(self, frames: Arrays, context: Context) -> Arrays:
         """Run the kernel, with its context if it takes one."""
@@ -89,20 +100,21 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
     modality, values = find(document.modality), json.loads(document.values)
     calibration = {name: _file_path(cache, name, content) for name, content in document.calibration.items()}
     if missing := sorted(set(modality.needs) - calibration.keys()):
-        raise BadInput(
-            f"{document.modality} needs the calibration file {missing[0]!r}: add it under calibration in the pipeline file"
-        )
+        needed = f"{document.modality} needs the calibration file {missing[0]!r}"
+        raise SettingsRefused(digest, f"{needed}: add it under calibration in the pipeline file")
     versions = {"beamtide": __version__} | {name: _version(name) for name in modality.packages}
     key = settings.digest_of_bytes(settings.canonical([digest, versions, modality.layout]).encode())
     keep = prepared_arrays.keeper(cache / "prepared", key)
     try:
         kernel, declared = modality.load(values, calibration, keep), modality.declared(values)
     except ValidationError as error:
-        raise BadInput(f"settings of {document.modality}: {' '.join(str(error).split())}") from error
+        raise SettingsRefused(digest, f"settings of {document.modality}: {' '.join(str(error).split())}") from error
+    except BadInput as error:
+        raise SettingsRefused(digest, str(error)) from error
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
     checks = partial(modality.suits, values), partial(modality.in_units, values)
-    return ReadyKernel(digest, kernel, declared, versions, *checks, modality.context, modality.follows)
+    return ReadyKernel(digest, kernel, declared, versions, *checks, modality.context, modality.follows, modality.check_source)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

@@ -45,6 +45,8 @@ class Work:
     """When the job ends (monotonic clock); None: no limit."""
     call: Callable[[Task], Context] = _alone
     """Makes the team of ranks that compute a task together."""
+    refused: ready_kernel.SettingsRefused | None = None
+    """Why there is no kernel for the pipeline's current settings."""
     stages: StartStages | None = None
     """How long the start of the job took."""
 
@@ -72,6 +74,8 @@ class End:
     reason: str
     trace: str = ""
     stderr: str = ""
+    final: bool = False
+    """Whether trying again cannot help."""
 
 
 def name() -> str:
