@@ -40,8 +40,8 @@ class Reconstruction:
     scan: PtychographyScan
     shown: float = 0.0
     """The progress that was told before it began."""
-    first: Any = None
-    """The probe that was found by trying, where none is known."""
+    first: start.FirstProbe | None = None
+    """What was found by trying, where no probe is known."""
 
     def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         """Reconstruct from these of the known positions; return the state, and where they are now, in their order."""
@@ -52,6 +52,13 @@ class Reconstruction:
         """Find the probe to begin with, where nobody knows it; once, and before memory is taken for anything else."""
         if self.first is None and self.means.settings.probe.unknown and self.scan.geometry.source is None:
             self.first = start.found(self)
+
+    def first_probes(self) -> list[Any]:
+        """Return what to begin with where positions may be other ones: the given probe (None), or some as far from focus."""
+        if self.first is None:
+            return [None]
+        found = start.like(self, self.first.defocus)
+        return [probes.modes(probe, self.means.settings.modes, float((np.abs(probe) ** 2).sum())) for probe in found]
 
     def fitting(self, do: Callable[[], Made]) -> Made:
         """Return what is done. A GPU without room for a block of positions gets smaller ones, which do not change the answer."""
@@ -148,7 +155,7 @@ class Reconstruction:
                 )
             return probes.modes(self.means.previous, settings.modes, float(mean.sum()))
         if self.first is not None:
-            return probes.modes(np.asarray(self.means.backend.to_host(self.first)), settings.modes, float(mean.sum()))
+            return probes.modes(self.first.probe, settings.modes, float(mean.sum()))
         first = probes.first_probe(settings.probe, probes.spread(mean, settings.upsample), self.scan.geometry, self.scan.pixel)
         return probes.modes(first, settings.modes, float(mean.sum()))
 
