@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 lock = $(BIN)/pip-compile --quiet --upgrade $(foreach extra,$(2),--extra $(extra)) --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file containers/locks/$(1).lock pyproject.toml
 
-.PHONY: demo slurm-demo test images soak sabotage lint bench diagrams locks clean
+.PHONY: demo slurm-demo test images soak sabotage lint proof bench diagrams locks clean
 .DEFAULT_GOAL := help
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ sabotage: $(VENV)/.dev  ## break the code, one line at a time; every break must 
 
 lint: $(VENV)/.dev  ## style, types and the import law
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+proof: $(VENV)/.dev  ## show that verdicts of ptychography tell right from wrong (about five minutes on a free core)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ptycho_verdicts
 
 bench: $(VENV)/.dev  ## measure; ONLY=fabric|stream|results|start|elastic|xrf|xrd|ptycho|points for one of them
 	@$(BIN)/python -m benchmarks $(ONLY)

@@ -73,6 +73,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     scan: Annotated[str, typer.Argument(help="The name of the scan, as in the names of its files; scan_1+scan_2: both as one.")],
     config: SiteFile = DEFAULT_SITE,
     shape: Annotated[str, typer.Option(help="slow x fast, for example 11x101 (default: as the files say).")] = "",
+    snake: Annotated[bool, typer.Option("--snake", help="Every second line runs backwards (seen in positions, too).")] = False,
     pipelines: Annotated[str, typer.Option(help="Only these, separated by commas.")] = "",
     raw: Annotated[pathlib.Path | None, typer.Option(help="Instead of roots.raw.")] = None,
     processed: Annotated[pathlib.Path | None, typer.Option(help="Instead of roots.processed.")] = None,
@@ -93,7 +94,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         deployment = site.derived(deployment, site.Changes(raw=raw, processed=processed, jobs=workers, pipelines=wanted))
     points = parse_shape(shape) if shape else one_scan.shape_of(deployment, checked(scan))
     with progress(quiet=as_json) as show:
-        outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points), show)
+        outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points, snake=snake), show)
     answer(_plain(outcome), [*_summary(outcome), *_where(outcome, deployment.site.roots.processed)], as_json=as_json)
     if outcome.unwritten:
         raise typer.Exit(2)

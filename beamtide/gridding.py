@@ -46,6 +46,35 @@ def by_order(rows: Array, shape: tuple[int, ...], *, snake: bool = False) -> Arr
     return values
 
 
+def runs_back_and_forth(x: Array, y: Array, shape: tuple[int, ...]) -> bool | None:
+    """Say by measured positions (n,) whether every second line of a scan (slow, fast) ran backwards; None: they do not show it.
+
+    A line runs along the straight that fits its positions best; in nine of ten pairs, neighbours run against each other, or not.
+    """
+    count = min(len(x), len(y), int(np.prod(shape)))
+    lines = count // shape[-1] if len(shape) == 2 and shape[-1] > 1 else 0
+    if lines < 2:
+        return None
+    measured = np.stack([np.asarray(one[: lines * shape[-1]], float).reshape(lines, -1) for one in (x, y)], axis=-1)
+    good = np.isfinite(measured).all(axis=-1)
+    column = np.where(good, np.arange(shape[-1]), 0.0)
+    held = np.maximum(good.sum(axis=1), 1)
+    column = np.where(good, column - (column.sum(axis=1) / held)[:, None], 0.0)
+    places = np.where(good[..., None], measured, 0.0)
+    places = np.where(good[..., None], places - (places.sum(axis=1) / held[:, None])[:, None], 0.0)
+    spread = (column**2).sum(axis=1)
+    slope = (column[..., None] * places).sum(axis=1) / np.where(spread > 0, spread, np.inf)[:, None]
+    rest = np.sqrt(((places - column[..., None] * slope[:, None]) ** 2).sum(axis=(1, 2)) / held)
+    length = np.linalg.norm(slope, axis=1) * np.ptp(column, axis=1)
+    moved = (good.sum(axis=1) > 1) & (length > 2 * rest) & (length > 0.1 * length.max())
+    pairs = moved[1:] & moved[:-1]
+    along = (slope[1:] * slope[:-1]).sum(axis=1)[pairs]
+    if len(along) < max(1, (lines - 1) // 2):
+        return None
+    back = float(np.mean(along < 0))
+    return True if back >= 0.9 else False if back <= 0.1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Regular cells: cell (i, j) has its middle at x = x0 + j x_step, y = y0 + i y_step."""

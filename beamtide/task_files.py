@@ -26,7 +26,7 @@ def read_tasks(file: pathlib.Path) -> list[Any]:
     for position, one in enumerate(listed):
         try:
             inner = {
-                "inputs": [InputFile(**each) for each in one["inputs"]],
+                "inputs": [InputFile(**_unstamped(each)) for each in one["inputs"]],
                 "needs": [Need(**each) for each in one.get("needs", [])],
             }
             name = task_id(one["scan"], one["pipeline"], one["settings"], int(one["start"]), int(one["stop"]))
@@ -35,3 +35,8 @@ def read_tasks(file: pathlib.Path) -> list[Any]:
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise BadInput(f"{file}, task {position}: {error}; see docs/tutorial.md for an example") from error
     return found
+
+
+def _unstamped(given: dict[str, Any]) -> dict[str, Any]:
+    """Return an input without what its file once was: whoever hands in a task means the file as it is now, or a copy of it."""
+    return {key: value for key, value in given.items() if key != "was"}

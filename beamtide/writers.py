@@ -61,6 +61,8 @@ class Map:
     units: str
     axes: tuple[Axis, ...]
     title: str = ""
+    warning: str = ""
+    """What viewers must know about it; stands below a picture of it."""
 
 
 @dataclass(frozen=True, slots=True)

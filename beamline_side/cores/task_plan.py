@@ -1,28 +1,29 @@
 """The task plan: from the files of a scan to tasks, blocks of indexes.
 
-Theory: the files of a pipeline, in the order of their names, are one long sequence of frames; frame i of it is acquisition index
-i. A block is `frames_per_task` indexes long. `plan` is a function of what is known, without state: called again with more files,
-or after a restart, it returns the same tasks and more; submitting a task twice changes nothing. Files are numbered without gaps,
-from `source.first` on: a missing number between two others, or before the first (`beamtide.files.row`), is waited for, so that no
-frame gets a wrong index. Once nothing more will come (`closed`), every index without a frame gets a void task that says why, so
-that each index of the scan ends in a verdict and no component has to guess. Blocks are those of the scan as it was planned; a
-block that reaches beyond an early end stays whole if its frames exist, since it may have been submitted before the end was known.
-With `source.begin_with` a scan is one task, which is made as soon as so many frames exist: its worker takes the rest while they
-are measured.
+Theory: `files.layout` decides which frame belongs to which index; here the indexes are cut into blocks of `frames_per_task`.
+`plan` is a function of what is known, not a machine: called again with more files, or after a restart, it says the same tasks
+again and more of them; submitting a task twice changes nothing. Once nothing more will come (`closed`), every index without a
+frame is covered by a void task that says why, so that each index of the scan ends in a verdict and nobody downstream ever has to
+guess. Blocks are those of the scan as it was planned; one that reaches over an early end stays whole if its frames are there,
+since it may have been submitted before the end was known. With `source.begin_with` a scan is one task, which is there as soon as
+so many frames are: its worker looks for the rest itself.
 
 Clock policy: none; the caller decides when a scan is closed.
 Invariants: tasks do not overlap; the tasks of a closed plan together are `[0, points)` and at most the rest of its last block; a
 plan of fewer files, or of the running scan, is a prefix of a later one (of a task that begins early, only the inputs grow).
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from beamtide.config.models import PipelineConfig, SourceConfig
-from beamtide.files.pieces import NO_FILE, Piece, input_files, pieces_of, runs
-from beamtide.files.row import FileFact, with_gaps
+from beamtide.files.layout import Layout, laid_out
+from beamtide.files.pieces import NO_FILE, Piece, input_files, runs
+from beamtide.files.row import FileFact
+from beamtide.files.ways import ScanPoints
 from beamtide.messages.base import Digest, PipelineName, ScanId
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Need, Task
@@ -33,42 +34,56 @@ def plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Se
     """Return all tasks that are certain at present. `files` are in the order of their names."""
     if pipeline.source.kind == "scan":
         return [_scan_task(state, pipeline, settings)] if closed and state.points else []
-    row = with_gaps(files, pipeline.source, state.points, closed=closed)
     if pipeline.source.begin_with is not None:
-        return _early_task(state, pipeline, settings, row, closed=closed)
-    certain = row if closed or pipeline.source.frames_per_task != "file" else _without_unfinished(row, state.points)
-    end = _end(state, pipeline, certain)
-    pieces = list(pieces_of(certain, end, closed=closed))
-    whole = pieces[-1].stop if pieces else 0
+        return _early_task(state, pipeline, settings, files, closed=closed)
+    end = _end(state, pipeline, files)
+    found = _laid(state, pipeline.source, files, closed=closed, points=end)
+    whole = found.stop
+    if not closed and pipeline.source.frames_per_task == "file":
+        whole = _without_unfinished(files, found, end)
     tasks = []
-    for start, stop in _blocks(state, pipeline, certain, end):
+    for start, stop in _blocks(state, pipeline, found.starts, end):
         if stop > whole and not closed:
             break
-        tasks += [_task(state.scan.id, pipeline, settings, part) for part in runs(pieces, start, stop)]
+        tasks += [_task(state.scan.id, pipeline, settings, part) for part in runs(found.pieces, start, stop)]
     return tasks
 
 
-def _early_task(  # the same as for `plan`, and the row
-    state: ScanState, pipeline: PipelineConfig, settings: Digest, row: Sequence[FileFact], *, closed: bool
+def _laid(state: ScanState, source: SourceConfig, files: Sequence[FileFact], *, closed: bool, points: int) -> Layout:
+    """Return which frame belongs to which of so many indexes."""
+    return laid_out(files, ScanPoints.of(points, state.scan.shape), source, closed=closed)
+
+
+def _early_task(  # the same as for `plan`
+    state: ScanState, pipeline: PipelineConfig, settings: Digest, files: Sequence[FileFact], *, closed: bool
 ) -> list[Task]:
     """Return the one task of all indexes that were planned, as soon as enough frames exist: its worker takes the rest later."""
     planned, enough = max(state.points, math.prod(state.scan.shape)), pipeline.source.begin_with or 0
-    there = list(pieces_of(row, planned, closed=False))
-    if not closed and (not there or there[-1].stop < min(enough, planned)):
+    there = _laid(state, pipeline.source, files, closed=False, points=planned)
+    if not closed and there.stop < min(enough, planned):
         return []
-    readable = [piece for piece in pieces_of(row, state.points, closed=True) if not piece.trouble] if closed else there
+    known = _laid(state, pipeline.source, files, closed=True, points=state.points) if closed else there
+    readable = [piece for piece in known.pieces if not piece.trouble]
     if not readable:
-        return void_plan(state, pipeline, settings, NO_FILE)
+        return void_plan(state, pipeline, settings, known.pieces[0].trouble if known.pieces else NO_FILE)
     task = _task(state.scan.id, pipeline, settings, readable)
     needs = tuple(msgspec.structs.replace(need, upto=min(enough, state.points)) for need in task.needs)
     whole = task_id(task.scan, pipeline.pipeline, settings, 0, planned)
     return [msgspec.structs.replace(task, id=whole, start=0, stop=planned, needs=needs)]
 
 
-def surplus(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -> str:
-    """Say how many frames lie beyond the last point of the scan as it was planned; "" if none does."""
+def remarks(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -> str:
+    """Say what is odd about the files of a scan that is over, and is not seen in a hole; "" if nothing is."""
     planned = max(state.points, math.prod(state.scan.shape))
-    beyond = _readable_to(with_gaps(files, source, state.points, closed=True)) - planned
+    found = _laid(state, source, files, closed=True, points=planned)
+    if found.remarks:
+        more = f" (and {len(found.remarks) - 1} files more)" if len(found.remarks) > 1 else ""
+        return f"{found.remarks[0]}{more}; if that is a trigger too many, the points behind it are in the wrong place"
+    if found.untold:
+        return ""
+    missing = sum(lost.last - lost.first for file in files for lost in file.missing if lost.first >= file.begin)
+    beyond = sum(file.frames - file.begin for file in files) - missing
+    beyond -= sum(piece.stop - piece.start for piece in found.pieces if piece.path)
     if beyond <= 0:
         return ""
     return (
@@ -77,28 +92,38 @@ def surplus(state: ScanState, source: SourceConfig, files: Sequence[FileFact]) -
     )
 
 
-def _readable_to(row: Sequence[FileFact]) -> int:
-    """Return the index after the last readable frame."""
-    typical = next((file.frames for file in row if not file.trouble and file.frames), 0)
-    last_good = max((number for number, file in enumerate(row) if not file.trouble), default=-1)
-    return sum(typical if file.trouble else file.frames for file in row[: last_good + 1])
-
-
 def _end(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact]) -> int:
     """Return where the last task ends: at the scan's end, or at the end of a complete block that reaches beyond it."""
     planned = math.prod(state.scan.shape)
-    readable = next(reversed([*pieces_of(files, planned, closed=False)]), Piece(0, 0)).stop
-    across = (stop for start, stop in _blocks(state, pipeline, files, planned) if start < state.points < stop <= readable)
-    return next(across, state.points)
+    found = _laid(state, pipeline.source, files, closed=False, points=planned)
+    blocks = _blocks(state, pipeline, found.starts, planned)
+    return next((stop for start, stop in blocks if start < state.points < stop <= found.stop), state.points)
 
 
-def _without_unfinished(files: Sequence[FileFact], points: int) -> Sequence[FileFact]:
-    """Leave out a last file that may still grow: it has fewer frames than the first, or it is the only one."""
-    if not files or sum(file.frames for file in files) >= points:
-        return files
-    if len(files) > 1 and files[-1].frames >= files[0].frames > 0:
-        return files
-    return files[:-1]
+def _without_unfinished(files: Sequence[FileFact], found: Layout, points: int) -> int:
+    """Return where the last file begins, if it may still grow: it has fewer frames than the first, or is the only one."""
+    if not files or found.stop >= points or (len(files) > 1 and files[-1].frames >= files[0].frames > 0):
+        return found.stop
+    return found.starts[-1] if len(found.starts) >= len(files) else found.stop
+
+
+def origins(task: Task) -> Iterator[tuple[str, int]]:
+    """Yield the files of a task, each with the index to which its frame 0 belongs."""
+    at = task.start
+    for part in task.inputs:
+        yield part.path, at - part.first
+        at += part.last - part.first
+
+
+def contradiction(tasks: Sequence[Task], known: Mapping[str, int]) -> str:
+    """Say which file belongs elsewhere now than when tasks were made of it (file -> index of its frame 0); "" if none does."""
+    for path, origin in (one for task in tasks for one in origins(task)):
+        if known.get(path, origin) != origin:
+            return (
+                f"{path} was taken for indexes from {known[path]} on, and by what its neighbours hold now it would begin at "
+                f"{origin}: a file changed after tasks were made of it; reprocess the scan when its files do not change any more"
+            )
+    return ""
 
 
 def bound(task: Task, upstream: Mapping[str, Digest]) -> Task:
@@ -110,28 +135,24 @@ def bound(task: Task, upstream: Mapping[str, Digest]) -> Task:
 def _scan_task(state: ScanState, pipeline: PipelineConfig, settings: Digest) -> Task:
     """Return the one task of a pipeline whose source is the scan: all its indexes, from other pipelines' datasets."""
     task = _task(state.scan.id, pipeline, settings, [Piece(0, state.points, trouble="-")])
-    return msgspec.structs.replace(task, void="", shape=state.scan.shape, snake=state.scan.snake)
+    snake = state.scan.snake if pipeline.snake is None else pipeline.snake
+    return msgspec.structs.replace(task, void="", shape=state.scan.shape, snake=snake)
 
 
 def void_plan(state: ScanState, pipeline: PipelineConfig, settings: Digest, reason: str) -> list[Task]:
     """Return a closed plan in which nothing can be computed, for one reason."""
     whole = [Piece(0, state.points, trouble=reason)]
-    blocks = _blocks(state, pipeline, (), state.points)
+    blocks = _blocks(state, pipeline, [], state.points)
     return [_task(state.scan.id, pipeline, settings, part) for start, stop in blocks for part in runs(whole, start, stop)]
 
 
-def _blocks(state: ScanState, pipeline: PipelineConfig, files: Sequence[FileFact], points: int) -> Iterator[tuple[int, int]]:
-    """Cut `[0, points)` into the ranges of tasks."""
+def _blocks(state: ScanState, pipeline: PipelineConfig, starts: Sequence[int], points: int) -> Iterator[tuple[int, int]]:
+    """Cut `[0, points)` into the ranges of tasks; `starts` says where files begin."""
     size = pipeline.source.frames_per_task
     at = 0
-    if size == "file":
-        for file in files:
-            if file.trouble:
-                break
-            stop = min(points, at + file.frames)
-            if stop > at:
-                yield at, stop
-            at = stop
+    if size == "file" and starts:
+        yield from itertools.pairwise([start for start in starts if start < points] + [points])
+        return
     length = size if isinstance(size, int) else state.scan.shape[-1] if size == "line" else max(1, points)
     while at < points:
         yield at, min(points, at + length)

@@ -19,6 +19,7 @@ from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.files.watch import FileWatch, members
 from beamtide.formats import confinement
+from beamtide.formats.natural import natural
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.messages.results import Product
@@ -73,6 +74,11 @@ def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
         raise BadInput(
             f"{wanted.id} was processed with shape {was} before, according to {state}, and not with {now}: "
             f"give --shape {was}, or name another state folder in the site file"
+        )
+    if wanted.snake and not known.snake:
+        raise BadInput(
+            f"{wanted.id} was processed without --snake before, according to {state}: say snake: true in the pipeline files, or "
+            "name another state folder in the site file"
         )
 
 
@@ -154,11 +160,12 @@ def shape_of(deployment: Deployment, scan: str) -> tuple[int, ...]:
             continue
         raw, match = deployment.site.roots.raw, pipeline.source.match
         stitched = members(scan, raw, match)
-        files = sorted(raw.glob(match.replace("{scan}", stitched[0])))
+        found = raw.glob(match.replace("{scan}", stitched[0]))
+        files = sorted(found, key=lambda file: natural(file.relative_to(raw).as_posix()))
         if files:
             confinement.before_opening(files[0], raw)
-            if found := registry.find("formats", pipeline.source.format).shape_of(files[0]):
-                return (found[0] * len(stitched), *found[1:])
+            if shape := registry.find("formats", pipeline.source.format).shape_of(files[0]):
+                return (shape[0] * len(stitched), *shape[1:])
     raise BadInput(
         f"{scan}: no file below {deployment.site.roots.raw} says how many points it has; add --shape, e.g. --shape 11x101"
     )

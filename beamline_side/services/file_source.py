@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
+from beamline_side.cores.task_plan import bound, contradiction, origins, plan, remarks, void_plan
 from beamtide import clock
 from beamtide.client.batching import portions
 from beamtide.client.client import Client
@@ -40,6 +40,8 @@ class _Watched:
     """The settings digests of the pipelines whose datasets it takes."""
     trouble: str = ""
     submitted: set[TaskId] = field(default_factory=set)
+    origins: dict[str, int] = field(default_factory=dict)
+    """File -> the index of its frame 0, of all files that tasks were made of."""
     ended_at: float | None = None
 
 
@@ -116,11 +118,20 @@ class FileSource:
         all_there = frames >= one.state.points and not any(fact.trouble for fact in facts)
         complete = one.pipeline.source.kind == "scan" or all_there
         closed = one.state.phase == "ended" and (complete or self._settled(one, now))
-        self._submit(one, plan(one.state, one.pipeline, one.settings, facts, closed=closed))
-        if closed and (said := surplus(one.state, one.pipeline.source, facts)):
-            self.remark = f"{one.pipeline.pipeline} of {one.state.scan.id}: {said}"
-            log.warning("surplus frames", scan=one.state.scan.id, pipeline=one.pipeline.pipeline, reason=said)
+        planned = plan(one.state, one.pipeline, one.settings, facts, closed=closed)
+        if moved := contradiction(planned, one.origins):  # what has no task yet is lost, and nothing is put in another place
+            self._note(one, moved)
+            planned = void_plan(one.state, one.pipeline, one.settings, moved) if closed else []
+        self._submit(one, planned)
+        if closed and (said := remarks(one.state, one.pipeline.source, facts)):
+            self._note(one, said)
         return closed
+
+    def _note(self, one: _Watched, said: str) -> None:
+        remark = f"{one.pipeline.pipeline} of {one.state.scan.id}: {said}"
+        if self.remark != remark:
+            log.warning("odd files", scan=one.state.scan.id, pipeline=one.pipeline.pipeline, reason=said)
+        self.remark = remark
 
     def _settled(self, one: _Watched, now: float) -> bool:
         return one.ended_at is not None and now - max(one.ended_at, one.files.changed_at) >= one.pipeline.source.settle
@@ -149,6 +160,8 @@ class FileSource:
         for portion in portions(new):  # one by one: what was taken before one found no room is not offered again
             self.client.submit(portion)
             one.submitted |= {task.id for task in portion}
+            one.origins |= {path: origin for task in portion for path, origin in origins(task)}
+            one.files.used |= {part.path for task in portion for part in task.inputs}
             self.tasks += len(portion)
 
 

@@ -89,7 +89,7 @@ class LiveFile:
         self._complete = rows.field(entry, "complete", np.int64(0), "1")
         data = rows.group(entry, "data", "NXcollection")
         for header, array in _seen(first):
-            if header.per == "index" or header.merge in ("sum", "max", "first"):
+            if header.per == "index" or (header.merge in ("sum", "max", "first") and "text" not in header.attributes):
                 self._foresee(entry, data, header, array)
         if self._maps:
             entry.attrs["default"] = "maps/" + self._shown_first()

@@ -18,6 +18,7 @@ from beamline_side.writers import rows
 from beamline_side.writers.hdf5 import show_map
 from beamline_side.writers.maps import Axis, Map
 from beamtide.messages.results import DatasetHeader
+from beamtide.results.verdict import warning_of
 
 Array = NDArray[Any]
 Constants = Mapping[str, tuple[DatasetHeader, Array]]
@@ -25,14 +26,14 @@ CXI_VERSION = 160
 
 
 def draw(entry: h5py.Group, constants: Constants) -> list[Map]:
-    """Write each image as NXdata, the first one as the default of viewers; return them for the JPEG files."""
-    drawn = []
+    """Write each image as NXdata, the first one as what viewers open on; return them for pictures."""
+    drawn, warning = [], warning_of(header for header, _ in constants.values())
     for name, (header, array) in constants.items():
         axes = _axes(header, array, constants)
         if not axes:
             continue
-        title = f"{header.long_name or name} ({header.units or '1'})"
-        drawn.append(Map(name, array, header.units or "1", axes, title))
+        title = f"{header.long_name or name} ({header.units or '1'})" + (f"; {warning}" if warning else "")
+        drawn.append(Map(name, array, header.units or "1", axes, title, warning))
         show_map(rows.group(entry, "images", "NXcollection"), drawn[-1])
     if drawn:
         entry.attrs["default"] = f"images/{drawn[0].name}"

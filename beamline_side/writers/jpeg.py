@@ -5,6 +5,7 @@ square; larger ones are left as they are.
 """
 
 import pathlib
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,19 @@ def enlarged(image: Array) -> Array:
     return np.ascontiguousarray(image.repeat(times, axis=0).repeat(times, axis=1))
 
 
+def _with_text(picture: Any, text: str) -> Any:
+    """Return a picture with a sentence below it, in as many lines as it needs."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=max(12, picture.width // 40))
+    lines = textwrap.wrap(text, max(16, int(picture.width / font.getlength("n"))))
+    height = sum(font.getbbox("Ag")[3] + 4 for _ in lines) + 6
+    whole = Image.new("RGB", (picture.width, picture.height + height), (160, 0, 0))
+    whole.paste(picture)
+    ImageDraw.Draw(whole).multiline_text((4, picture.height + 2), "\n".join(lines), fill=(255, 255, 255), font=font)
+    return whole
+
+
 def write(product: FinishedProduct, out: Outputs) -> None:
     """Write a picture of every map of a product: the writer "jpeg"."""
     for shown in product.maps:
@@ -59,4 +73,6 @@ def write_jpeg(path: pathlib.Path, shown: Map, caption: str) -> None:
     except ImportError as error:
         raise BadInput("JPEG previews need Pillow: pip install 'beamtide[maps]'") from error
     picture = Image.fromarray(enlarged(coloured(upright(shown))))
+    if shown.warning:
+        picture = _with_text(picture, shown.warning)
     picture.save(path, format="JPEG", quality=92, comment=caption.encode())

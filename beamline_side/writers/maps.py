@@ -1,22 +1,39 @@
 """A map: the values of a scan on a grid.
 
-Gridding is by scan order: index i of a scan of shape (slow, fast) belongs to line i // fast; with `snake`, every second line
-runs backwards. Nothing is interpolated; what was not measured is NaN. The axes are regular grids, straight lines
-(least squares) through the mean measured positions of the columns and of the rows, because viewers draw regular grids as
-images; the measured positions lie beside them. Without positions the axes are the numbers of column and row.
+Gridding is by scan order: index i of a scan of shape (slow, fast) belongs to line i // fast; in a snake scan every second line
+runs backwards, as the measured positions show, or else as somebody said. Nothing is interpolated; what was not measured is NaN.
+The axes are regular grids, straight lines (least squares) through the mean measured positions of the columns and of the rows,
+because viewers draw regular grids as images; the measured positions lie beside them. Without positions the axes are the numbers
+of column and row.
 """
 
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from beamtide.gridding import by_order
-from beamtide.messages.metadata import Scan
+from beamtide.gridding import by_order, runs_back_and_forth
+from beamtide.messages.metadata import Scan, ScanState
 from beamtide.writers import Axis, Map, Positions
 
 __all__ = ["Axis", "Map", "Positions", "axes_of", "grid", "line_slices"]
 Array = NDArray[Any]
+
+
+def as_told(state: ScanState | None, snake: bool | None) -> ScanState | None:
+    """Return a scan with its lines as the pipeline file says that they run; None leaves it."""
+    if state is None or snake is None:
+        return state
+    return msgspec.structs.replace(state, scan=msgspec.structs.replace(state.scan, snake=snake))
+
+
+def as_measured(scan: Scan, positions: Positions | None) -> Scan:
+    """Return the scan with its lines as the positions show them to have run; as it was said where they do not show it."""
+    if positions is None:
+        return scan
+    shown = runs_back_and_forth(positions.x, positions.y, scan.shape)
+    return scan if shown in (None, scan.snake) else msgspec.structs.replace(scan, snake=shown)
 
 
 def grid(rows: Array, scan: Scan) -> Array:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from beamline_side.writers import azint, images, maps, provenance, rows
 from beamline_side.writers.hdf5 import show_map
-from beamline_side.writers.product import Content, hole_of, merged, rows_of
+from beamline_side.writers.product import Content, holes_of, merged, rows_of
 from beamtide import clock
 from beamtide.messages.metadata import Scan
 from beamtide.messages.results import DatasetHeader, Hole, StoreRequest
@@ -89,8 +89,7 @@ def _copy(data: h5py.Group, content: Content) -> _Copy:
     copy = _Copy()
     for request, arrays in content.results:
         copy.tasks.append(msgspec.structs.replace(request, datasets=()))
-        if hole := hole_of(request):
-            copy.holes.append(hole)
+        copy.holes += holes_of(request)
         for header in request.datasets:
             array = rows_of(request, header, arrays)
             if header.per == "scan":
@@ -111,7 +110,14 @@ def _draw(entry: h5py.Group, content: Content, copy: _Copy) -> list[maps.Map]:
         scan = Scan(id=scan.id, shape=(content.scan.points,))
     place = "maps" if len(scan.shape) == 2 else "curves"
     flat = {name: found for name, found in copy.tables.items() if found[1].ndim == 1 and found[1].dtype.kind in MAPPED}
-    axes = maps.axes_of(scan, content.positions or _own_positions(flat))
+    positions = content.positions or _own_positions(flat)
+    shown = maps.as_measured(scan, positions)
+    if shown.snake != scan.snake:
+        back = "back and forth (a snake scan)" if shown.snake else "all forward"
+        said = f"by the measured positions, lines ran {back}; the scan was told otherwise"
+        entry.attrs.update({"snake": shown.snake, "snake_seen": said})
+    scan = shown
+    axes = maps.axes_of(scan, positions)
     drawn = []
     for name, (header, table) in flat.items():
         title = f"{header.long_name or name} ({header.units or '1'})"

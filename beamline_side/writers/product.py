@@ -68,11 +68,11 @@ def merged(before: Array | None, header: DatasetHeader, after: Array) -> Array:
     return merge_parts(header, [after] if before is None else [before, after])
 
 
-def hole_of(request: StoreRequest) -> Hole | None:
-    """Return the hole that a verdict without a result leaves."""
+def holes_of(request: StoreRequest) -> tuple[Hole, ...]:
+    """Return the holes that a verdict leaves: all of it without a result, or what of a result could not be read."""
     if request.outcome == "result":
-        return None
-    return Hole(start=request.task.start, stop=request.task.stop, reason=request.reason or request.outcome)
+        return request.holes
+    return (Hole(start=request.task.start, stop=request.task.stop, reason=request.reason or request.outcome),)
 
 
 def joined(holes: Iterable[Hole]) -> list[Hole]:

@@ -42,8 +42,9 @@ def dataset(parent: h5py.Group, header: DatasetHeader, array: Array, points: int
     if header.per == "index":
         made = _table(where, name, array, points)
     else:
-        made = where.create_dataset(name, data=array)
-    made.attrs.update({"units": header.units or "1", "long_name": header.long_name or header.name, **header.attributes})
+        made = where.create_dataset(name, data=header.attributes.get("text", array))
+    attributes = {key: value for key, value in header.attributes.items() if key != "text"}
+    made.attrs.update({"units": header.units or "1", "long_name": header.long_name or header.name, **attributes})
     return made
 
 

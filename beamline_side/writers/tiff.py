@@ -54,7 +54,7 @@ def write_tiff(path: pathlib.Path, shown: Map, facts: dict[str, str]) -> None:
 
 
 def _origin(shown: Map) -> dict[str, str]:
-    facts = {"dataset": shown.name, "units": shown.units}
+    facts = {"dataset": shown.name, "units": shown.units} | ({"quality": shown.warning} if shown.warning else {})
     for axis in shown.axes:
         facts[axis.name] = f"{axis.values.min():g} to {axis.values.max():g} {axis.units}"
     return facts

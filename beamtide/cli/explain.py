@@ -83,7 +83,8 @@ def _jobs(client: "Client") -> "tuple[Jobs | None, str]":
 
 def _pipeline(row: "PipelineRow", pipeline: "PipelineReport | None", jobs: "Sequence[JobReport]", notes: list[str]) -> str:
     if row.finished:
-        return f"finished. {row.total} tasks: {states_of(row)}."
+        quality = f" {_sentence(row.quality)}" if row.quality else ""
+        return f"finished. {row.total} tasks: {states_of(row)}.{quality}"
     parts = [f"{row.total or '?'} tasks: {states_of(row)}."]
     if pipeline is not None:
         there = pipeline.pending + pipeline.starting + pipeline.working

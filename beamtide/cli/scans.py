@@ -12,6 +12,8 @@ from beamtide.task_files import read_tasks
 TELL = "Tell"
 Shape = Annotated[str, typer.Option("--shape", help="Points of the scan, slow x fast: 41x41, or 200 for a line.")]
 
+Snake = Annotated[bool, typer.Option("--snake", help="Every second line runs backwards (seen in positions, too).")]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
@@ -63,10 +65,11 @@ def cancel(
     answer({"cancelled": scan, "pipeline": pipeline}, [f"{scan}: open tasks end as abandoned ({reason})."], as_json=as_json)
 
 
-def scan_start(
+def scan_start(  # noqa: PLR0913, PLR0917 - the options of a command
     scan: Annotated[str, typer.Argument(help="The name of the scan, as in the names of its files.")],
     shape: Shape,
     axes: Annotated[str, typer.Option(help="Motors, slowest first: scanv,scanu.")] = "",
+    snake: Snake = False,
     config: SiteFile = DEFAULT_SITE,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +79,7 @@ def scan_start(
     from beamtide.messages.metadata import Scan
     from beamtide.results.layout import checked
 
-    started = Scan(id=ScanId(checked(scan)), shape=parse_shape(shape), axes=tuple(axes.split(",")) if axes else ())
+    started = Scan(id=ScanId(checked(scan)), shape=parse_shape(shape), axes=tuple(axes.split(",")) if axes else (), snake=snake)
     with Client(config) as client:
         client.scan_started(started)
     answer({"started": scan, "shape": started.shape}, [f"{scan} runs. Follow it: beamtide watch {scan}"], as_json=as_json)

@@ -118,12 +118,14 @@ def lines_of(shot: "Snapshot") -> list[str]:
 
 
 def remarks_of(shot: "Snapshot") -> list[str]:
-    """Return what waits and why, and what was abandoned."""
+    """Return what waits and why, what was abandoned, and what reconstructions say of themselves."""
     found = [f"{name}: {why}" for name, why in shot.notes.items()]
     for name, row in shot.pipelines.items():
         if row.abandoned:
             found.append(f"{name}: {row.abandoned} of {row.total} tasks abandoned")
             found += [f"  {reason}" for reason in row.reasons[-REASONS:]]
+        if row.quality:
+            found.append(f"{name}: {row.quality}")
     return found
 
 

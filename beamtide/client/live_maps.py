@@ -17,8 +17,8 @@ from beamtide.client.lavue_stream import Picture, topic_of
 from beamtide.client.snapshot import newest_scan
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput
-from beamtide.gridding import by_order
-from beamtide.messages.metadata import ScanState
+from beamtide.gridding import by_order, runs_back_and_forth
+from beamtide.messages.metadata import Scan, ScanState
 from beamtide.messages.results import DatasetHeader, ProductState
 
 MICROMETRES = 1e6
@@ -61,11 +61,20 @@ class Gallery:
         for header in product.datasets:
             name = f"{pipeline}/{header.name}"
             if header.per == "index" and (rows := self._grown(name, product, same=same)) is not None:
-                self.pictures[topic_of(f"{pipeline}_{header.name}")] = _map(rows, state, header, product.version)
+                snake = self._is_snake(pipeline, state)
+                self.pictures[topic_of(f"{pipeline}_{header.name}")] = _map(rows, state.scan, snake, header, product.version)
         if product.complete >= state.points:
-            whole = [header.name for header in product.datasets if header.per == "scan"]
+            whole = [header.name for header in product.datasets if header.per == "scan" and "text" not in header.attributes]
             arrays = {name: self._fetch(f"{pipeline}/{name}", product, 0, product.complete) for name in whole}
             self._hang(pipeline, arrays, product.version, f"{self.scan} {pipeline}")
+
+    def _is_snake(self, pipeline: str, state: ScanState) -> bool:
+        """Whether every second line runs backwards: as the positions so far show, as the pipeline file says, or the scan."""
+        config = self.client.deployment.pipelines.get(pipeline)
+        x, y = (self.rows.get(f"{config.positions if config else ''}/{axis}") for axis in "xy")
+        seen = None if x is None or y is None else runs_back_and_forth(x, y, state.scan.shape)
+        said = config.snake if config else None
+        return next(one for one in (seen, said, state.scan.snake) if one is not None)
 
     def _grown(self, name: str, product: ProductState, *, same: bool) -> NDArray[Any] | None:
         """Return the rows of a dataset so far, fetching only new ones; None if there are none, or it is no map."""
@@ -116,10 +125,9 @@ class Galleries:
         return self._now.look()
 
 
-def _map(rows: NDArray[Any], state: ScanState, header: DatasetHeader, version: int) -> Picture:
-    scan = state.scan
+def _map(rows: NDArray[Any], scan: Scan, snake: bool, header: DatasetHeader, version: int) -> Picture:
     slow, fast = (*scan.axes, "line", "point")[-2:] if len(scan.axes) < 2 else scan.axes[-2:]
-    values = by_order(rows, scan.shape, snake=scan.snake)
+    values = by_order(rows, scan.shape, snake=snake)
     return Picture(values, version, f"{scan.id} {header.name} ({header.units or '1'})", (fast, slow, "", ""))
 
 

@@ -9,10 +9,12 @@ from beamtide.client.client import Client
 from beamtide.config.models import PipelineConfig
 from beamtide.errors import BadInput
 from beamtide.messages.metadata import ScanState
+from beamtide.messages.results import ProductState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally
 from beamtide.messages.topology import ComponentReport
 from beamtide.point_states import OPEN, counted
+from beamtide.results.verdict import said_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class PipelineRow:
     """Results that the sorter got twice and kept once."""
     reasons: tuple[str, ...] = ()
     """Why tasks were abandoned, the latest ones."""
+    quality: str = ""
+    """What a reconstruction says of itself; "" for what says nothing."""
 
     @property
     def closed(self) -> int:
@@ -81,12 +85,12 @@ def snapshot(client: Client, scan: str) -> Snapshot:
     status = client.status(scan)
     reports = {report.card.name: report for report in client.topology()}
     known = next(iter(client.scans(scan)), None)
-    rows = {}
+    rows, products = {}, client.products(scan) if known else ()
     for name, pipeline in client.deployment.pipelines.items():
         tallies = [tally for tally in status.tallies if tally.pipeline == name]
         retrying = _number(reports, f"buffer.{name}", "retrying")
         row = _row(client.gauge(name), tallies, known, _points_per_task(pipeline, known, tallies), retrying)
-        rows[name] = replace(row, doubled=_number(reports, f"sorter.{name}", "repeated"))
+        rows[name] = replace(row, doubled=_number(reports, f"sorter.{name}", "repeated"), quality=_quality(products, name))
     scaler = reports.get("autoscaler")
     notes = {name: report.why for name, report in reports.items() if report.why and name != "autoscaler"}
     for name, row in rows.items():
@@ -102,6 +106,12 @@ def relaxed(reports: Iterable[ComponentReport]) -> dict[str, str]:
     """Return the note on components that do not sync what they acknowledge; none if all do."""
     names = ", ".join(sorted(report.card.name for report in reports if report.progress.get("relaxed")))
     return {"durability": f"relaxed in {names}: a power cut takes the last seconds (spool.durability)"} if names else {}
+
+
+def _quality(products: Iterable[ProductState], pipeline: str) -> str:
+    """Return what the newest product of a pipeline says of itself."""
+    mine = [state for state in products if state.product.pipeline == pipeline]
+    return said_by(max(mine, key=lambda state: state.version).datasets) if mine else ""
 
 
 def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies: list[Tally]) -> float:
@@ -130,7 +140,13 @@ def _row(gauge: BufferGauge, tallies: list[Tally], known: ScanState | None, per_
     waiting = gauge.ready + gauge.leased + gauge.held
     coming = gauge.arrival_rate if any(states[state] for state in OPEN) else 0.0
     return PipelineRow(
-        **states,
+        not_asked=states["not_asked"],
+        queued=states["queued"],
+        running=states["running"],
+        retrying=states["retrying"],
+        done=states["done"],
+        empty=states["empty"],
+        abandoned=states["abandoned"],
         total=total,
         workers=gauge.workers,
         rate=per_task * (rate if waiting else coming),

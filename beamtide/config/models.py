@@ -146,6 +146,9 @@ class SourceConfig(Section):
     """How frames lie in the files: a name of the registry (`beamtide formats`)."""
     frames_per_task: Literal["file", "line", "scan"] | Annotated[int, Field(ge=1)] = "line"
     """"line": one task per line of the scan; "file": one per file; "scan": one for all of it; or a number of frames."""
+    frames_per_file: Literal["auto", "line", "any"] | Annotated[int, Field(ge=1)] = "auto"
+    """How many frames a file is meant to hold, so that one that is short leaves a hole and moves no others: "line": those of a
+    line of the scan; a number; "any": as many as it does, nothing is lost. "auto": as the files and the scan's shape show."""
     begin_with: int | None = Field(default=None, ge=1)
     """For "scan": the task begins when so many frames and inputs are there; its worker takes the rest while they are measured."""
     options: dict[str, str] = {}
@@ -213,6 +216,8 @@ class PipelineConfig(Section):
     """Calibration files: name that the modality knows -> path below roots.shared."""
     positions: Name | None = None
     """The pipeline whose "x" and "y" become the axes of this one's maps."""
+    snake: bool | None = None
+    """Whether every second line of a scan runs backwards (default: as the scan says, and as measured positions show)."""
     inputs: tuple[str, ...] = ()
     """Datasets of other pipelines ("pipeline/dataset") that the kernel gets for its indexes; tasks wait for them."""
     job: JobConfig = JobConfig()

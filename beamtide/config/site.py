@@ -102,6 +102,7 @@ def check(file: pathlib.Path) -> list[str]:
     found += [*launcher_problems(deployment), *added.problems(deployment)]
     wanted = {"roots.processed": deployment.site.roots.processed, "state": deployment.site.state}
     found += [f"{file.name}  {what}: {NOT_OURS.format(folder)}" for what, folder in wanted.items() if not _writable(folder)]
+    found += _locks(deployment)
     for name, pipeline in deployment.pipelines.items():
         if unknown := _unknown(pipeline, documents[name]):
             found += unknown
@@ -110,8 +111,7 @@ def check(file: pathlib.Path) -> list[str]:
             shared = shared_root(deployment)
             settings.document_for(pipeline, shared, deployment.pipelines)
             modality = registry.find("modalities", pipeline.modality)
-            if pipeline.source.begin_with is not None and not modality.follows:
-                raise BadInput(f"source.begin_with: {pipeline.modality} cannot begin before its scan has ended; leave it out")
+            modality.check_source(pipeline.source)
             modality.check(pipeline.settings, settings.calibration_of(pipeline, shared))
             modality.suits(pipeline.settings, _units_of_inputs(deployment, pipeline))
         except BadInput as error:
@@ -155,6 +155,17 @@ def _writable(folder: pathlib.Path) -> bool:
     """Whether we may write to a folder, or make it."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _locks(deployment: Deployment) -> list[str]:
+    """Say so if the file system of the raw files has no locks, which HDF5 needs: one file of any scan shows it."""
+    from beamtide.formats.opening import without_locks  # loads h5py
+
+    raw = deployment.site.roots.raw
+    patterns = {one.source.match.replace("{scan}", "*") for one in deployment.pipelines.values() if one.source.match}
+    some = next((file for pattern in sorted(patterns) for file in raw.glob(pattern) if file.is_file()), None)
+    said = without_locks(some) if some is not None else ""
+    return [f"{deployment.file.name}  roots.raw: {said}"] if said else []
 
 
 def _units_of_inputs(deployment: Deployment, pipeline: PipelineConfig) -> dict[str, str]:

@@ -1,14 +1,14 @@
-"""Assigns the frames of a scan's files to its indexes: which index is which frame of which file.
+"""Pieces of a scan: which indexes are which frames of which file (`layout` decides), cut and joined.
 
 Clock policy: none. Invariant: pieces follow each other without gap or overlap, from index 0 on.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from beamtide.config.models import SourceConfig
-from beamtide.files.row import FileFact
-from beamtide.messages.tasks import InputFile
+from beamtide.messages.tasks import FileStamp, InputFile
 
 NO_FILE = "no file came for these indexes"
 
@@ -22,49 +22,22 @@ class Piece:
     path: str = ""
     first: int = 0
     trouble: str = ""
-
-
-def pieces_of(files: Sequence[FileFact], points: int, *, closed: bool) -> Iterator[Piece]:
-    """Assign files to indexes; a file that cannot be read ends the sequence, or is a gap once the scan is closed.
-
-    Scans that are stitched together have the same number of indexes each, so missing frames of one do not shift the next.
-    """
-    parts = max((file.part[1] for file in files), default=1)
-    if points % parts:
-        yield Piece(0, points, trouble=f"{points} points cannot be those of {parts} scans of the same size; say --shape")
-        return
-    for part in range(parts):
-        begin, end = part * points // parts, (part + 1) * points // parts
-        own = [file for file in files if file.part[0] == part]
-        stop = begin
-        for piece in _pieces_of_one(own, end - begin, closed=closed):
-            stop = begin + piece.stop
-            yield replace(piece, start=begin + piece.start, stop=stop)
-        if stop < end:
-            return
-
-
-def _pieces_of_one(files: Sequence[FileFact], points: int, *, closed: bool) -> Iterator[Piece]:
-    at, typical = 0, next((file.frames for file in files if not file.trouble and file.frames), 0)
-    last_good = max((number for number, file in enumerate(files) if not file.trouble), default=-1)
-    for number, file in enumerate(files):
-        if file.trouble and not closed:
-            return
-        missing = typical if number < last_good else points - at
-        stop = min(points, at + (missing if file.trouble else file.frames))
-        if stop > at:
-            yield Piece(at, stop, trouble=file.trouble) if file.trouble else Piece(at, stop, file.path)
-        at = stop
-    if closed and at < points:
-        yield Piece(at, points, trouble=NO_FILE)
+    options: dict[str, str] = field(default_factory=dict)
+    """For the format, beyond those of the pipeline file."""
+    stamp: FileStamp | None = None
 
 
 def between(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[Piece]:
-    """Return the parts of pieces that lie in `[start, stop)`."""
-    for piece in pieces:
+    """Return the parts of pieces, which follow each other, that lie in `[start, stop)`."""
+    for at in range(bisect_right(pieces, start, key=lambda piece: piece.stop), len(pieces)):
+        piece = pieces[at]
         first, last = max(start, piece.start), min(stop, piece.stop)
-        if first < last:
-            yield Piece(first, last, piece.path, piece.first + first - piece.start, piece.trouble)
+        if first >= last:
+            return
+        if (first, last) == (piece.start, piece.stop):
+            yield piece
+        else:
+            yield replace(piece, start=first, stop=last, first=piece.first + first - piece.start)
 
 
 def runs(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[list[Piece]]:
@@ -91,7 +64,8 @@ def input_files(parts: Sequence[Piece], source: SourceConfig) -> tuple[InputFile
             format=source.format,
             first=part.first,
             last=part.first + part.stop - part.start,
-            options=source.options,
+            options=source.options | part.options,
+            was=part.stamp,
         )
         for part in parts
         if not part.trouble

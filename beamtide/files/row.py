@@ -9,12 +9,18 @@ of files each.
 Clock policy: none. Invariant: files keep their order.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from beamtide.config.models import SourceConfig
+from beamtide.formats.base import Missing
+from beamtide.messages.tasks import FileStamp
+
+MOST_GAPS = 4
+"""Names that skip so many times more numbers than a scan needs files count something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +33,18 @@ class FileFact:
     trouble: str = ""
     part: tuple[int, int] = (0, 1)
     """Which of so many scans that are stitched together it belongs to."""
-
-
-def natural(path: str) -> list[tuple[int, str]]:
-    """Return a sort key by which file 10 comes after file 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
+    missing: tuple[Missing, ...] = ()
+    """Frames that were laid out and are not there (yet)."""
+    count: int | None = None
+    """The detector's own count, over all files and from 0, of frame 0."""
+    begin: int = 0
+    """The first frame that is its own, where the count begins behind 0."""
+    shape: tuple[int, ...] = ()
+    """The axes that all its arrays share, where the first two may be line and column."""
+    options: dict[str, str] = field(default_factory=dict)
+    """For the format, beyond those of the pipeline file."""
+    stamp: FileStamp | None = field(default=None, compare=False)
+    """What the file was when this was found out."""
 
 
 def with_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, *, closed: bool) -> list[FileFact]:
@@ -49,12 +62,47 @@ def _parts(files: Sequence[FileFact]) -> list[tuple[tuple[int, int], list[FileFa
 
 
 def _without_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, *, closed: bool) -> list[FileFact]:
-    row: list[FileFact] = []
-    for file in files:
-        if row:
-            row += [_missing(path) for path in _between(row[-1].path, file.path)]
+    gaps = [_between(one.path, other.path) for one, other in itertools.pairwise(files)]
+    typical = next((file.frames for file in files if file.frames), 1)
+    too_many = sum(map(len, gaps)) + len(files) > MOST_GAPS * -(-points // typical) + MOST_GAPS
+    if len(files) > 1 and (too_many or not counts_files(files)):
+        return list(files)  # times of day, or numbers that count something else
+    row = list(files[:1])
+    for file, gap in zip(files[1:], gaps, strict=True):
+        row += [_missing(_named(row[-1].path, file.path, number)) for number in gap]
         row.append(file)
     return [*_before(files, row, source, points, closed=closed), *row]
+
+
+def counts_files(files: Sequence[FileFact]) -> bool:
+    """Whether the names of the files count them, in one place of the names: then one that is missing between them is seen."""
+    counters = [_counter(one.path, other.path) for one, other in itertools.pairwise(files)]
+    return len({counter and counter[0] for counter in counters}) == 1 and None not in counters
+
+
+def counts_through(files: Sequence[FileFact]) -> bool:
+    """Whether the names of a row, with those that are missing, count one by one: then it shows which file is missing."""
+    found = [_counter(one.path, other.path) for one, other in itertools.pairwise(files)]
+    return counts_files(files) and all(counter is not None and counter[2] == counter[1] + 1 for counter in found)
+
+
+def unsure_beginning(files: Sequence[FileFact], source: SourceConfig, points: int) -> str:
+    """Say why nobody can tell which file is the first of a scan that is over; "" if that is clear.
+
+    Clear is: nothing is missing; or what is missing are the files from 0, or from 1, to the first that is there. That numbers
+    begin with 1 and one file is missing may mean file 0, or one at the end.
+    """
+    if source.first is not None or len(files) < 2 or (counted := _first_number(files, source)) is None:
+        return ""
+    number, count = counted, len(files) + sum(len(_between(one.path, other.path)) for one, other in itertools.pairwise(files))
+    lacking = -(-points // max(1, *(file.frames for file in files))) - count
+    if number == 0 or lacking <= 0 or (lacking != 1 if number == 1 else lacking in (number, number - 1)):
+        return ""
+    return (
+        f"of the files that the scan needs, {lacking} {'is' if lacking == 1 else 'are'} missing: before {files[0].path} (such as "
+        f"{_numbered_as(files, number - 1)}), or at the end; say source.first in the pipeline file, the number with which the "
+        "files of a scan begin"
+    )
 
 
 def late_start(files: Sequence[FileFact], source: SourceConfig) -> str:
@@ -74,48 +122,73 @@ def _before(
     """Return what is missing before the first file that is there."""
     if not _begins_late(files, source):
         return []
-    before, number, after = _numbered(files[0].path)
+    number = _first_number(files, source) or 0
     if source.first is None:
         if not closed:
             return [FileFact(files[0].path, trouble=late_start(files, source))]
-        typical = next((file.frames for file in files if file.frames), 0)
-        lacking = points - sum(typical if file.trouble else file.frames for file in row)
-        first = int(number) - (min(int(number), max(0, lacking) // typical) if typical and len(files) > 1 else 0)
+        lacking = max(0, -(-points // max(1, *(file.frames for file in files), 1)) - len(row))
+        first = number - (min(number, lacking) if len(files) > 1 else 0)
     else:
         first = source.first
-    return [_missing(f"{before}{missing:0{len(number)}d}{after}") for missing in range(first, int(number))]
+    return [_missing(_numbered_as(files, missing)) for missing in range(first, number)]
 
 
 def _begins_late(files: Sequence[FileFact], source: SourceConfig) -> bool:
-    """Whether the files are numbered in a part of their names that the pattern leaves open, from a number above 1."""
+    """Whether files count up, in a part of their names that the pattern leaves open, and the count begins too high."""
+    number = _first_number(files, source)
+    return number is not None and number > (1 if source.first is None else source.first)
+
+
+def _first_number(files: Sequence[FileFact], source: SourceConfig) -> int | None:
+    """Return the number of the first file, if the names count files; a single one does if the pattern leaves its number open."""
     literal = re.split(r"[*?\]]", source.match)[-1]
     if not files or literal == source.match:
-        return False
-    _, number, after = _numbered(files[0].path)
-    if not number or not after.endswith(literal) or int(number) <= (1 if source.first is None else source.first):
-        return False
-    counted = number.startswith("0") if len(files) == 1 else _same_but_number(files[0].path, files[1].path) is not None
-    return counted or source.first is not None
+        return None
+    if len(files) > 1:
+        found = _counter(files[0].path, files[1].path)
+        return found[1] if found and counts_files(files) else None
+    number, after = _parts_of(files[0].path)[1:]
+    counts = number and after.endswith(literal) and (number.startswith("0") or source.first is not None)
+    return int(number) if counts else None
+
+
+def _numbered_as(files: Sequence[FileFact], number: int) -> str:
+    """Return the name of a file with another number."""
+    if len(files) > 1:
+        return _named(files[0].path, files[1].path, number)
+    before, own, after = _parts_of(files[0].path)
+    return f"{before}{number:0{len(own)}d}{after}"
 
 
 def _missing(path: str) -> FileFact:
     return FileFact(path, trouble=f"the file {path} never came")
 
 
-def _same_but_number(one: str, other: str) -> tuple[str, str, str, str] | None:
-    """Return what stands before the number that counts, both numbers, and what stands after; None if more than that differs."""
-    (before, low, after), (other_before, high, other_after) = _numbered(one), _numbered(other)
-    return (before, low, high, after) if low and high and (before, after) == (other_before, other_after) else None
+@functools.lru_cache(maxsize=1 << 16)
+def _counter(one: str, other: str) -> tuple[int, int, int] | None:
+    """Return which part of two names is a number that counts, and both numbers; None if more than one number differs."""
+    ours, theirs = re.split(r"(\d+)", one), re.split(r"(\d+)", other)
+    if len(ours) != len(theirs) or ours[::2] != theirs[::2]:
+        return None
+    differ = [at for at in range(1, len(ours), 2) if int(ours[at]) != int(theirs[at])]
+    return (differ[0], int(ours[differ[0]]), int(theirs[differ[0]])) if len(differ) == 1 else None
 
 
-def _between(one: str, other: str) -> list[str]:
-    if (found := _same_but_number(one, other)) is None:
-        return []
-    before, low, high, after = found
-    return [f"{before}{number:0{len(low)}d}{after}" for number in range(int(low) + 1, int(high))]
+def _between(one: str, other: str) -> range:
+    """Return the numbers that are missing between two names."""
+    found = _counter(one, other)
+    return range(0) if found is None else range(found[1] + 1, found[2])
 
 
-def _numbered(path: str) -> tuple[str, str, str]:
+def _named(one: str, other: str, number: int) -> str:
+    """Return a name like `one`, with another number where it differs from `other`."""
+    parts, found = re.split(r"(\d+)", one), _counter(one, other)
+    if found is not None and parts:
+        parts[found[0]] = f"{number:0{len(parts[found[0]])}d}"
+    return "".join(parts)
+
+
+def _parts_of(path: str) -> tuple[str, str, str]:
     """Return what stands before, in and after the last number of a name without its ending."""
     stem, dot, ending = path.rpartition(".")
     found = re.fullmatch(r"(.*?)(\d*)(\D*)", stem if dot else ending, re.DOTALL)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from beamtide import registry
 from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
-from beamtide.files.row import FileFact, late_start, natural
+from beamtide.files.row import FileFact, late_start
 from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat
+from beamtide.formats.natural import natural
+from beamtide.messages.tasks import FileStamp
 
 
 def members(scan: str, raw: pathlib.Path, match: str) -> tuple[str, ...]:
@@ -28,7 +30,9 @@ class FileWatch:
     source: SourceConfig
     changed_at: float = 0.0
     """When something changed last, on the clock of `look`."""
-    _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    """The files that tasks were made of."""
+    _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     _facts: dict[str, FileFact] = field(default_factory=dict)
 
     def look(self, now: float) -> list[FileFact]:
@@ -38,15 +42,31 @@ class FileWatch:
         known: FileFormat = registry.find("formats", self.source.format)
         found = self._found()
         for name, part in found.items():
-            info = (self.raw / name).stat()
-            stamp = (info.st_size, info.st_mtime_ns)
+            try:
+                info = (self.raw / name).stat()
+            except OSError:  # it vanished just now: the next look sees that
+                continue
+            stamp = (info.st_size, info.st_mtime_ns, info.st_ino)
             if self._seen.get(name) != stamp:
                 self.changed_at = now
             elif not self._facts[name].trouble:
                 continue
             self._seen[name] = stamp
-            self._facts[name] = replace(self._probe(known, name), part=part)
-        return [self._facts[name] for name in found]
+            fact = self._probe(known, name)
+            self._facts[name] = self._kept(replace(fact, part=part, stamp=FileStamp(fact.frames, *stamp)))
+        for name in self._facts.keys() - found.keys():
+            self.changed_at = now if self._seen.pop(name, None) else self.changed_at
+            if name not in self.used:
+                del self._facts[name]
+        return sorted(self._facts.values(), key=lambda fact: (fact.part, natural(fact.path)))
+
+    def _kept(self, fact: FileFact) -> FileFact:
+        """Return what is new of a file; one that tasks were made of keeps the frames that it had, whatever became of it.
+
+        So nothing else moves, and the workers of these tasks say what became of it.
+        """
+        was = self._facts.get(fact.path, fact)
+        return was if fact.path in self.used and (fact.trouble or fact.frames < was.frames) else fact
 
     def why(self) -> str:
         """Say why no tasks can be made of the files that exist."""
@@ -69,6 +89,7 @@ class FileWatch:
             return FileFact(name, trouble=f"{path} is a link that leaves {self.raw}; copy the file there")
         try:
             confinement.before_reading(known, path, self.source.options, self.raw)
-            return FileFact(name, known.probe(path, self.source.options).frames)
+            found = known.probe(path, self.source.options)
+            return FileFact(name, found.frames, missing=found.missing, count=found.count, begin=found.begin, shape=found.shape)
         except BadInput as error:
             return FileFact(name, trouble=str(error))

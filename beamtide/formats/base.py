@@ -15,10 +15,40 @@ class Unfinished(BadInput):
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """Frames `first <= frame < last` of a file that nobody can read, and why: never written, or damaged."""
+
+    first: int
+    last: int
+    why: str
+
+
+class LostFrames(BadInput):
+    """Some frames of a file cannot be read; the others can, if they are asked for without these."""
+
+    def __init__(self, missing: "tuple[Missing, ...]") -> None:
+        super().__init__(missing[0].why)
+        self.missing = missing
+
+
+def moved(missing: "tuple[Missing, ...]", by: int) -> "tuple[Missing, ...]":
+    """Return the same frames, counted from elsewhere."""
+    return tuple(Missing(one.first + by, one.last + by, one.why) for one in missing)
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
-    """What a file holds: so many frames."""
+    """What a file holds: so many frames, of which some may be missing."""
 
     frames: int
+    missing: tuple[Missing, ...] = ()
+    """Frames that were laid out and are not there (yet): in order, without overlap."""
+    count: int | None = None
+    """The detector's own count, from 0, of frame 0 of this file; None where it does not count over files."""
+    begin: int = 0
+    """The first frame of this file that is its own: where the count begins behind 0."""
+    shape: tuple[int, ...] = ()
+    """The axes that all its arrays share, where there are more than one."""
 
 
 @runtime_checkable

@@ -18,7 +18,8 @@ import h5py
 from h5py import h5d, h5g, h5l, h5o
 
 from beamtide.errors import BadInput
-from beamtide.formats.base import FileFormat, OpensMore, Unfinished
+from beamtide.formats.base import FileFormat, OpensMore
+from beamtide.formats.opening import why_not
 
 MAX_OBJECTS = 100_000
 MAX_FILES = 10_000
@@ -66,7 +67,7 @@ def check(path: pathlib.Path, root: pathlib.Path) -> None:
             with h5py.File(file, "r") as opened:
                 targets, count = leads(opened, MAX_OBJECTS - objects)
         except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises for errors of HDF5
-            raise Unfinished(f"{file} cannot be read; it is still being written, or damaged ({error})") from error
+            raise why_not(file, error) from error
         objects += count
         waiting += [place for what, name in targets for place in _places(file, name, root, what)]
         if objects >= MAX_OBJECTS or len(seen) > MAX_FILES:

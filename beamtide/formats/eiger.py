@@ -2,78 +2,62 @@
 
     options: {frames: /entry/data/data}      array name -> dataset path, as for `hdf5`; default as shown
 
-Frames are `StoredFrames`: each is decompressed when it is asked for.
-A chunk with bitshuffle-LZ4 (HDF5 filter 32008) is read as it is and decompressed here, which takes half the time of HDF5's filter
-pipeline; other compressions go through HDF5, with the filters of hdf5plugin.
+A master file has no such dataset, but /entry/data/data_000001, data_000002 … in files of their own: these are taken in turn.
+Where a data file says which images of the series it holds (`image_nr_low`, from 1), its frames stand at their number: a data file
+that is missing leaves a gap. Frames are `StoredFrames`: each is decompressed when it is asked for (`rows`).
+Source: DECTRIS, SIMPLON API reference 1.8, file writer.
 """
 
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
-import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from beamtide.formats.base import Extent
-from beamtide.formats.hdf5 import datasets, opened
-from beamtide.formats.lazy import LazyFrames
+from beamtide.formats import rows as stored
+from beamtide.formats import unwritten
+from beamtide.formats.base import Extent, LostFrames, Missing, Unfinished, moved
+from beamtide.formats.lazy import LazyFrames, joined
+from beamtide.formats.links import find
+from beamtide.formats.natural import natural
+from beamtide.formats.opening import opened
 
 DEFAULT = {"frames": "/entry/data/data"}
-BITSHUFFLE, LZ4 = 32008, 2
-HEADER = 12
-"""A chunk begins with its size (8 bytes) and the size of its blocks (4 bytes), big-endian."""
+COUNTED = "image_nr_low"
 
 
 class StoredFrames(LazyFrames):
-    """Frames `first` to `last` of a dataset."""
+    """Frames `first` to `last` of a dataset. LostFrames: some of them were never written."""
 
     def __init__(self, path: pathlib.Path, where: str, rows: tuple[int, int]) -> None:
         self._path, self._where, self._first = path, where, rows[0]
         with opened(path) as file:
-            found = datasets(file, {"frames": where})["frames"]
+            found = find(file, where)
+            known = unwritten.require(found, *rows)
             super().__init__((rows[1] - rows[0], *found.shape[1:]), found.dtype)
-            self._plan = _plan(found)
+            self.way = stored.way_of(found, known)
 
     def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """Yield these frames; the file is opened once for all of them."""
+        """Yield these frames; the file is opened once for all of them. LostFrames names one that cannot be read."""
         with opened(self._path) as file:
-            found = file[self._where]
-            for row in rows:
-                yield self._frame(found, self._first + row)
-
-    def _frame(self, dataset: h5py.Dataset, row: int) -> NDArray[Any]:
-        if self._plan is None:
             try:
-                return np.asarray(dataset[row])
-            except OSError as error:
-                raise self._damaged(row, error) from error
-        try:
-            _, chunk = dataset.id.read_direct_chunk((row, *(0 for _ in self.shape[1:])))
-            return self._plan.decompressed(chunk, self.shape[1:], self.dtype)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._damaged(row, error) from error
-
-    def _damaged(self, row: int, error: Exception) -> BadInput:
-        reason = " ".join(str(error).split())
-        return BadInput(f"{self._path}: frame {row} of {self._where} cannot be decompressed ({reason}); the file is damaged")
+                yield from self.way.frames(file[self._where], [self._first + row for row in rows])
+            except LostFrames as error:
+                raise LostFrames(moved(error.missing, -self._first)) from error
 
 
 @dataclass(frozen=True, slots=True)
-class Bitshuffled:
-    """Chunks of bitshuffle-LZ4."""
+class SeriesPart:
+    """A dataset of a series: its frames stand from `start` on."""
 
-    def decompressed(self, chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return the frame of a chunk; ValueError if its header is wrong."""
-        import bitshuffle
-
-        size, block = int.from_bytes(chunk[:8], "big"), int.from_bytes(chunk[8:HEADER], "big") // dtype.itemsize
-        if size != int(np.prod(shape)) * dtype.itemsize:
-            raise ValueError(f"its chunk holds {size} bytes")
-        packed = np.frombuffer(chunk, dtype=np.uint8, offset=HEADER)
-        return np.asarray(bitshuffle.decompress_lz4(packed, shape, dtype, block))
+    where: str
+    start: int
+    frames: int
+    missing: tuple[Missing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,54 +65,91 @@ class EigerFormat:
     """Frames in the chunks of HDF5 datasets."""
 
     def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
-        """Say how many frames a file holds."""
+        """Say how many frames a file holds, and which of them are missing."""
         with opened(path) as file:
-            return Extent(min(len(found) for found in datasets(file, options or DEFAULT).values()))
+            series = [_series(file, where) for where in (options or DEFAULT).values()]
+            count = min(parts[-1].start + parts[-1].frames for parts in series)
+            missing = (moved(part.missing, part.start) for parts in series for part in parts)
+            return Extent(count, unwritten.union(missing, count), _count(file, options))
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> dict[str, Any]:
-        """Return the frames `first <= frame < last`, not yet read."""
-        there = self.probe(path, options).frames
-        if not 0 <= first <= last <= there:
-            raise BadInput(f"{path}: frames {first} to {last} were asked for, but it holds {there}; was it written again?")
-        return {name: StoredFrames(path, where, (first, last)) for name, where in (options or DEFAULT).items()}
+        """Return the frames `first <= frame < last`, not yet read; LostFrames if some of them are missing."""
+        found = self.probe(path, options)
+        if not 0 <= first <= last <= found.frames:
+            raise BadInput(f"{path}: frames {first} to {last} were asked for, but it holds {found.frames}; was it written again?")
+        lost = tuple(one for one in found.missing if one.first < last and first < one.last)
+        if lost:
+            raise LostFrames(tuple(Missing(max(first, one.first), min(last, one.last), one.why) for one in lost))
+        with opened(path) as file:
+            series = {name: _series(file, where) for name, where in (options or DEFAULT).items()}
+        return {name: joined(_frames(path, parts, first, last)) for name, parts in series.items()}
 
     def shape_of(self, path: pathlib.Path) -> tuple[int, ...] | None:
         """Return nothing: these files do not know the scan."""
         return None
 
 
-def _plan(dataset: h5py.Dataset) -> Bitshuffled | None:
-    """Return how to decompress chunks, or None to leave it to HDF5; BadInput for a filter that nobody here knows."""
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(number) for number in range(properties.get_nfilters())]
-    whole = dataset.chunks == (1, *dataset.shape[1:])
-    if len(filters) == 1 and filters[0][0] == BITSHUFFLE and filters[0][2][4:5] == (LZ4,) and whole and _has_bitshuffle():
-        return Bitshuffled()
-    unknown = [number for number, *_ in filters if not h5py.h5z.filter_avail(number)]
-    if unknown:
-        _register_filters(dataset)
-        unknown = [number for number in unknown if not h5py.h5z.filter_avail(number)]
-    if unknown:
-        raise BadInput(
-            f"{dataset.file.filename}: {dataset.name} is compressed with HDF5 filter {unknown[0]}, which is not known here; "
-            "install hdf5plugin, or write the file with bitshuffle-LZ4"
-        )
-    return None
+def _frames(path: pathlib.Path, parts: Sequence[SeriesPart], first: int, last: int) -> list[StoredFrames]:
+    inside = ((part, max(first, part.start), min(last, part.start + part.frames)) for part in parts)
+    found = [StoredFrames(path, part.where, (low - part.start, high - part.start)) for part, low, high in inside if low < high]
+    return found or [StoredFrames(path, parts[0].where, (0, 0))]
 
 
-def _has_bitshuffle() -> bool:
-    try:
-        import bitshuffle  # noqa: F401
-    except ImportError:
-        return False
-    return True
+def _series(file: h5py.File, where: str) -> list[SeriesPart]:
+    """Return the datasets behind a path: one, or those that are numbered with its name."""
+    group, _, name = where.rstrip("/").rpartition("/")
+    holder = file.get(group or "/")
+    numbered = re.compile(re.escape(name) + r"_\d+")
+    own = sorted(filter(numbered.fullmatch, holder.keys()), key=natural) if isinstance(holder, h5py.Group) else []
+    if not own or where in file:
+        found = _images(find(file, where))
+        return [SeriesPart(where, 0, len(found), unwritten.written(found).missing())]
+    parts: list[SeriesPart] = []
+    typical, base = _typical(file, group, own)
+    first = int(own[0].rpartition("_")[2])
+    for number, one in enumerate(own):
+        path, at = f"{group}/{one}", parts[-1].start + parts[-1].frames if parts else 0
+        try:
+            found = _images(find(file, path))
+        except Unfinished as error:
+            start = max(at, (int(one.rpartition("_")[2]) - first) * typical)
+            parts += _gap(file, path, at, start)
+            parts.append(SeriesPart(path, start, typical, (Missing(0, typical, str(error)),)))
+            continue
+        low = found.attrs.get(COUNTED)
+        start = at if low is None else int(low) - base
+        if start < at:
+            raise BadInput(f"{file.filename}: {path} begins with image {low}, which stands in {own[number - 1]}, too")
+        parts += _gap(file, path, at, start)
+        parts.append(SeriesPart(path, start, len(found), unwritten.written(found).missing()))
+    return parts
 
 
-def _register_filters(dataset: h5py.Dataset) -> None:
-    try:
-        import hdf5plugin  # noqa: F401  registers them
-    except ImportError as error:
-        raise BadInput(f"{dataset.file.filename}: {dataset.name} is compressed; pip install 'beamtide[xrd]'") from error
+def _gap(file: h5py.File, path: str, start: int, stop: int) -> list[SeriesPart]:
+    """Return what stands for images of a series that no data file holds."""
+    why = f"{file.filename}: no data file holds this image of the series"
+    return [SeriesPart(path, start, stop - start, (Missing(0, stop - start, why),))] if stop > start else []
+
+
+def _typical(file: h5py.File, group: str, names: Sequence[str]) -> tuple[int, int]:
+    """Return how many frames a data file holds, as those that are there, and the number of the first image."""
+    there = [one for name in names if isinstance(one := file.get(f"{group}/{name}"), h5py.Dataset)]
+    if not there:
+        find(file, f"{group}/{names[0]}")  # says why
+    return max(len(one) for one in there), int(1 if there[0].attrs.get(COUNTED) is None else min(1, there[0].attrs[COUNTED]))
+
+
+def _images(found: h5py.Dataset) -> h5py.Dataset:
+    if not found.ndim:
+        raise BadInput(f"{found.file.filename}: {found.name} is a single value, not one row per frame; name another dataset")
+    return found
+
+
+def _count(file: h5py.File, options: Mapping[str, str]) -> int | None:
+    """Return the detector's count, from 0, of the first frame of a data file; None where it says none."""
+    found = (file.get(where) for where in (options or DEFAULT).values())
+    counts = {int(one.attrs[COUNTED]) - 1 for one in found if isinstance(one, h5py.Dataset) and COUNTED in one.attrs}
+    return counts.pop() if len(counts) == 1 else None
 
 
 FORMAT = EigerFormat()

@@ -2,19 +2,21 @@
 
 Every format of this package is an `HdfFormat`: `layout` says which datasets make up a file, `assemble` turns their rows into the
 arrays that a modality gets. The plain format `hdf5` takes its layout from the options: array name -> dataset path. XRF wants
-"spectra" (frame, detector, channel) and, where there is one, "dead_time_factor" (frame, detector). The option `trigger`, of any
-of these formats, names the dataset that counts triggers: row i then belongs to that index, not to index i, and a lost one is NaN
-(`formats.trigger`).
+"spectra" (frame, detector, channel) and, where there is one, "dead_time_factor" (frame, detector).
+
+Options of any of these formats: `trigger` names the dataset that counts triggers: row i then belongs to that index, not to i.
+A lost one is NaN in columns, and missing for images and spectra (`formats.trigger`). `point_axes: "2"` says that the first two
+axes of each dataset are line and column of the scan, not one axis of frames.
 
 Rules: only the rows that are asked for are read; a file is open only during one call. A file that does not open (locked by
-its writer, truncated, not yet there) is Unfinished; one that opens but lacks what was configured is BadInput. HDF5's file locking
-stays on: it is what tells us that a writer still holds the file.
+its writer, truncated, not yet there) is Unfinished; one that opens but lacks what was configured is BadInput. Frames that were
+laid out and never written are missing, not zeros (`unwritten`); a chunk that cannot be decompressed costs its frames (`rows`).
 """
 
+import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
@@ -22,12 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from beamtide.formats.base import Extent, Unfinished
+from beamtide.formats import rows, unwritten
+from beamtide.formats.base import Extent, LostFrames, Missing
+from beamtide.formats.links import find
+from beamtide.formats.opening import opened
 from beamtide.formats.trigger import first_of, indexes, spread
 
 Layout = Callable[[h5py.File, Mapping[str, str]], dict[str, str]]
 """Open file and options in, column name -> dataset path out."""
 Columns = dict[str, NDArray[Any]]
+RESERVED = ("trigger", "first_trigger", "point_axes")
+"""Options that name no dataset."""
 
 
 NO_UNIT = frozenset({"", "none", "n/a", "na", "unknown", "a.u.", "arb", "arbitrary", "arbitrary units", "any"})
@@ -45,13 +52,14 @@ class HdfFormat:
     layout: Layout
     assemble: Callable[[Columns], Columns] = dict
     shape_of: Callable[[pathlib.Path], tuple[int, ...] | None] = _no_shape
+    any_axes: bool = False
+    """Whether the axes behind the first may be anything: then the scan has to show which they are."""
 
     def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
-        """Say how many frames a file holds."""
+        """Say how many frames a file holds, and which of them are missing."""
         with opened(path) as file:
-            length = _length(path, datasets(file, self.layout(file, options)))
-            index = _triggers(file, options, length)
-            return Extent(length if index is None else int(index.max(initial=-1)) + 1)
+            found = _table(path, file, self.layout(file, options), options)
+            return Extent(found.length, found.missing(), *found.counted(), shape=_shared(found.datasets) if self.any_axes else ())
 
     def units(self, path: pathlib.Path, options: Mapping[str, str]) -> dict[str, str]:
         """Return the unit of each column whose dataset has an attribute `units`."""
@@ -60,19 +68,17 @@ class HdfFormat:
         return {name: unit for name, unit in stated.items() if unit}
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
-        """Return the arrays of frames `first <= frame < last`."""
+        """Return the arrays of frames `first <= frame < last`; LostFrames if some of them are missing."""
         with opened(path) as file:
-            found = datasets(file, self.layout(file, options))
-            length = _length(path, found)
-            index = _triggers(file, options, length)
-            length = length if index is None else int(index.max(initial=-1)) + 1
-            if not 0 <= first <= last <= length:
-                raise BadInput(f"{path}: frames {first} to {last} were asked for, but it holds {length}; was it written again?")
-            if index is None:
-                return self.assemble({name: dataset[first:last] for name, dataset in found.items()})
-            low, high = np.searchsorted(index, [first, last])
-            rows = self.assemble({name: dataset[low:high] for name, dataset in found.items()})
-            return spread(rows, index[low:high], first, last)
+            found = _table(path, file, self.layout(file, options), options)
+            if not 0 <= first <= last <= found.length:
+                raise BadInput(
+                    f"{path}: frames {first} to {last} were asked for, but it holds {found.length}; was it written again?"
+                )
+            lost = tuple(one for one in found.missing() if one.first < last and first < one.last)
+            if lost:
+                raise LostFrames(tuple(Missing(max(first, one.first), min(last, one.last), one.why) for one in lost))
+            return self.assemble(found.read(first, last))
 
 
 def stated_unit(dataset: h5py.Dataset) -> str:
@@ -83,20 +89,92 @@ def stated_unit(dataset: h5py.Dataset) -> str:
     return "" if text.strip().lower() in NO_UNIT else text.strip()
 
 
-@contextmanager
-def opened(path: pathlib.Path) -> Iterator[h5py.File]:
-    """Open a file for reading, as long as the block lasts; Unfinished and BadInput say why it cannot be read."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise Unfinished(f"{path} is not there (yet); check roots.raw and source.match") from error
-    except PermissionError as error:
-        raise BadInput(f"{path} may not be read by this account; ask for read permission on it") from error
-    except (OSError, RuntimeError) as error:
-        if "filter" in str(error):
-            raise BadInput(f"{path}: its compression is not known here ({error}); install hdf5plugin") from error
-        raise Unfinished(f"{path} cannot be read; it is still being written, or damaged ({error})") from error
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The datasets of a file with one row per frame, or per line of frames, and what is known of them."""
+
+    datasets: Mapping[str, h5py.Dataset]
+    columns: int
+    """Frames in a row of the datasets: 1, or the columns of the scan."""
+    index: NDArray[np.int64] | None
+    """To which frame each row belongs, where triggers are counted."""
+    known: Mapping[str, unwritten.KnownFrames] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.datasets.values())))
+
+    @property
+    def length(self) -> int:
+        return self.rows * self.columns if self.index is None else int(self.index.max(initial=-1)) + 1
+
+    def counted(self) -> tuple[int | None, int]:
+        """Return the count of frame 0 and the first frame that is there, where triggers are counted."""
+        return (None, 0) if self.index is None else (0, int(self.index[0]) if self.index.size else 0)
+
+    def missing(self) -> tuple[Missing, ...]:
+        """Return the frames that were never written, and those whose trigger was lost where that is not NaN."""
+        whole = unwritten.KnownFrames()
+        for one in self.known.values():
+            for why, mask in one.reasons.items():
+                at = np.flatnonzero(np.repeat(mask, self.columns)) if self.index is None else self.index[mask]
+                whole.lacks(why, at, self.length)
+        if self.index is not None and any(dataset.ndim > 1 for dataset in self.datasets.values()):
+            lost = np.ones(self.length, np.bool_)
+            lost[self.index] = False
+            if lost.any():
+                whole.lacks("the detector lost the trigger of this frame: its number was not counted", lost, self.length)
+        return whole.missing()
+
+    def read(self, first: int, last: int) -> Columns:
+        low, high = (first, last) if self.index is None else np.searchsorted(self.index, [first, last]).tolist()
+        if self.columns > 1:
+            low, high = first // self.columns, -(-last // self.columns)
+        found: Columns = {}
+        lost: list[Missing] = []
+        for name, dataset in self.datasets.items():
+            try:
+                found[name] = rows.way_of(dataset, self.known[name]).rows(dataset, low, high)
+            except LostFrames as error:
+                lost += [self._frames(one) for one in error.missing]
+        if lost:
+            inside = (Missing(max(first, one.first), min(last, one.last), one.why) for one in lost)
+            raise LostFrames(tuple(one for one in inside if one.first < one.last))
+        if self.columns > 1:
+            flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in found.items()}
+            return {name: array[first - low * self.columns : last - low * self.columns] for name, array in flat.items()}
+        return found if self.index is None else spread(found, self.index[low:high], first, last)
+
+    def _frames(self, lost: Missing) -> Missing:
+        """Return which frames are missing, where these rows are."""
+        if self.index is None:
+            return Missing(lost.first * self.columns, lost.last * self.columns, lost.why)
+        return Missing(int(self.index[lost.first]), int(self.index[lost.last - 1]) + 1, lost.why)
+
+
+def _table(path: pathlib.Path, file: h5py.File, layout: Mapping[str, str], options: Mapping[str, str]) -> _Table:
+    found = datasets(file, layout)
+    length = _length(path, found)
+    axes = options.get("point_axes", "1")
+    if axes not in ("1", "2") or (axes == "2" and "trigger" in options):
+        raise BadInput(f'{path}: options.point_axes is {axes!r}; expected "1", or "2" for (line, column, …) without trigger')
+    columns = _columns(path, found) if axes == "2" else 1
+    known = {name: unwritten.written(dataset) for name, dataset in found.items()}
+    return _Table(found, columns, _triggers(file, options, length), known)
+
+
+def _columns(path: pathlib.Path, found: Mapping[str, h5py.Dataset]) -> int:
+    shapes = {dataset.name: dataset.shape for dataset in found.values()}
+    if any(len(shape) < 2 for shape in shapes.values()) or len({shape[:2] for shape in shapes.values()}) > 1:
+        raise BadInput(f"{path}: with point_axes: 2 all datasets must begin with the same line and column, but they are {shapes}")
+    return int(next(iter(shapes.values()))[1])
+
+
+def _shared(found: Mapping[str, h5py.Dataset]) -> tuple[int, ...]:
+    """Return the first axes that all datasets share."""
+    shapes = [dataset.shape for dataset in found.values()]
+    same = itertools.takewhile(lambda sizes: len(set(sizes)) == 1, zip(*shapes, strict=False))
+    return tuple(int(sizes[0]) for sizes in same)
 
 
 def datasets(file: h5py.File, layout: Mapping[str, str]) -> dict[str, h5py.Dataset]:
@@ -105,19 +183,10 @@ def datasets(file: h5py.File, layout: Mapping[str, str]) -> dict[str, h5py.Datas
 
 
 def _dataset(file: h5py.File, where: str) -> h5py.Dataset:
-    found = file.get(where)
-    if isinstance(found, h5py.Dataset) and found.ndim:
-        return found
-    if isinstance(found, h5py.Dataset):
+    found = find(file, where)
+    if not found.ndim:
         raise BadInput(f"{file.filename}: {where} is a single value, not one row per frame; name another dataset")
-    parent = file
-    for part in where.strip("/").split("/"):
-        below = parent.get(part)
-        if not isinstance(below, h5py.Group):
-            break
-        parent = below
-    there = ", ".join(sorted(parent)[:12]) or "nothing"
-    raise BadInput(f"{file.filename}: there is no dataset {where}; {parent.name} holds {there}; correct source.options")
+    return found
 
 
 def _length(path: pathlib.Path, found: Mapping[str, h5py.Dataset]) -> int:
@@ -132,9 +201,9 @@ def _length(path: pathlib.Path, found: Mapping[str, h5py.Dataset]) -> int:
 
 
 def _from_options(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
-    if not options:
+    if not options.keys() - set(RESERVED):
         raise BadInput("source.options is empty; for format hdf5 it names the datasets, such as {spectra: /entry/data/data}")
-    return {name: where for name, where in options.items() if name not in ("trigger", "first_trigger")}
+    return {name: where for name, where in options.items() if name not in RESERVED}
 
 
 def _triggers(file: h5py.File, options: Mapping[str, str], length: int) -> NDArray[np.int64] | None:
@@ -149,4 +218,4 @@ def _triggers(file: h5py.File, options: Mapping[str, str], length: int) -> NDArr
     return indexes(numbers[()], first_of(options, file.filename), f"{file.filename}, {numbers.name}")
 
 
-FORMAT = HdfFormat(layout=_from_options)
+FORMAT = HdfFormat(layout=_from_options, any_axes=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beamtide.errors import BadInput
-from beamtide.formats import eiger
+from beamtide.formats import eiger, unwritten
 from beamtide.formats.base import Extent, Unfinished
 
 DATA = "/entry/instrument/detector/data"
@@ -32,11 +32,12 @@ class LambdaFormat:
         found = _modules(path, options)
         if missing := [file.name for file, _ in found.values() if not file.exists()]:
             raise Unfinished(f"{path}: the file of another module, {missing[0]}, is not there")
-        frames = {name: eiger.FORMAT.probe(file, {name: where}).frames for name, (file, where) in found.items()}
+        extents = {name: eiger.FORMAT.probe(file, {name: where}) for name, (file, where) in found.items()}
+        frames = {name: one.frames for name, one in extents.items()}
         least, most = (choose(frames, key=lambda name: frames[name]) for choose in (min, max))
         if frames[least] < frames[most]:
             raise Unfinished(f"{path}: module {least} has {frames[least]} frames, {most} has {frames[most]}")
-        return Extent(frames[least])
+        return Extent(frames[least], unwritten.union((one.missing for one in extents.values()), frames[least]))
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> dict[str, Any]:
         """Return the frames `first <= frame < last` of each module, not yet read."""

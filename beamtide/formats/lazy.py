@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
+from beamtide.formats.base import LostFrames, Missing, moved
 
 
 class LazyFrames(ABC):
@@ -42,6 +43,18 @@ class LazyFrames(ABC):
         return whole if dtype is None else whole.astype(dtype)
 
 
+class Chosen(LazyFrames):
+    """Some of other frames, in rising order."""
+
+    def __init__(self, frames: LazyFrames, rows: NDArray[np.int64]) -> None:
+        super().__init__((len(rows), *frames.shape[1:]), frames.dtype)
+        self._frames, self._rows = frames, rows
+
+    def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """Yield these frames."""
+        return self._frames.read([int(self._rows[row]) for row in rows])
+
+
 class InTurn(LazyFrames):
     """The frames of several files, one file after the other. BadInput: they do not fit together."""
 
@@ -60,13 +73,27 @@ class InTurn(LazyFrames):
         begins = 0
         for part in self._parts:
             if here := [row - begins for row in rows if begins <= row < begins + len(part)]:
-                yield from chosen(part, here)
+                try:
+                    yield from chosen(part, here)
+                except LostFrames as error:
+                    raise LostFrames(moved(error.missing, begins)) from error
             begins += len(part)
 
 
 def chosen(frames: Any, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Yield some frames, in rising order, of an array or of files: nothing else is read."""
     return frames.read(rows) if isinstance(frames, LazyFrames) else (frames[row] for row in rows)
+
+
+def unreadable(frames: Any) -> tuple[Missing, ...]:
+    """Return which frames of a task cannot be read: each is tried."""
+    found: list[Missing] = []
+    for row in range(len(frames)) if isinstance(frames, LazyFrames) else ():
+        try:
+            frames[row]
+        except LostFrames as error:
+            found += error.missing
+    return tuple(found)
 
 
 def joined(parts: Sequence[Any]) -> Any:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 import h5py
 
 from beamtide.errors import BadInput
-from beamtide.formats.hdf5 import HdfFormat, opened
+from beamtide.formats.hdf5 import HdfFormat
+from beamtide.formats.opening import opened
 from beamtide.formats.scan_command import points_of
 
 PANDA_GROUP = "entry/measurement/panda0"

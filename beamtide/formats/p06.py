@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from beamtide.formats.hdf5 import Columns, HdfFormat, opened
+from beamtide.formats.hdf5 import Columns, HdfFormat
+from beamtide.formats.natural import natural
+from beamtide.formats.opening import opened
 from beamtide.formats.scan_command import points_of
 
 XSPRESS3_GROUP = "/entry/instrument/xspress3"
@@ -62,7 +64,7 @@ def _is_column(found: object) -> bool:
 
 def _xspress3(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
     group = file.get(XSPRESS3_GROUP)
-    channels = sorted(name for name in group if CHANNEL.fullmatch(name)) if isinstance(group, h5py.Group) else []
+    channels = sorted((name for name in group if CHANNEL.fullmatch(name)), key=natural) if isinstance(group, h5py.Group) else []
     if not channels:
         raise BadInput(f"{file.filename}: there is no {XSPRESS3_GROUP}/channel00; is this a file of an Xspress3?")
     layout = {}

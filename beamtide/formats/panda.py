@@ -41,7 +41,9 @@ class PandaFormat:
         """Say how many triggers a file holds so far."""
         found = _load(path)
         index = _index(found, options, path)
-        return Extent(int(index[-1]) + 1 if index.size else 0)
+        counted = "trigger" in options or found.index is not None
+        held, begin = (int(index[-1]) + 1, int(index[0])) if index.size else (0, 0)
+        return Extent(held, count=0 if counted else None, begin=begin)
 
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
         """Return the columns of triggers `first <= index < last`."""

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from beamtide import units
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent, Unfinished
-from beamtide.formats.hdf5 import opened, stated_unit
+from beamtide.formats.hdf5 import stated_unit
 from beamtide.formats.lazy import LazyFrames
+from beamtide.formats.opening import opened
 
 JOULE_PER_KEV = 1.602176634e-16
 KEV_M = 1.23984198e-9

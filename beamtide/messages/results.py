@@ -38,7 +38,7 @@ def product_of(task: Task) -> Product:
 class DatasetHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What one named array is; the array itself travels as a part of the same message.
 
-    `name` may hold slashes ("area/Fe_K"). `labels` names the channels of the last axis where it has names.
+    `name` may hold slashes ("area/Fe_K"). Where it is a sentence, the attribute "text" is that sentence, and the array its bytes.
     """
 
     name: str
@@ -61,11 +61,20 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     image: str = ""
 
 
+class Hole(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Indexes without a result, and why."""
+
+    start: int
+    stop: int
+    reason: str
+
+
 class StoreRequest(Message, frozen=True, kw_only=True):
     """Keep this result; answered `Ok` once it is on disk, so that the worker may acknowledge its lease.
 
     The arrays of the message have the names of `datasets`. An "abandoned" verdict comes from the buffer, without arrays;
-    it is answered `StoredBefore` if the task has a result nevertheless.
+    it is answered `StoredBefore` if the task has a result nevertheless. `holes` are indexes of the task whose frames could not be
+    read: their rows are NaN, or 0 for integers.
     """
 
     task: Task
@@ -74,6 +83,7 @@ class StoreRequest(Message, frozen=True, kw_only=True):
     reason: str = ""
     datasets: tuple[DatasetHeader, ...] = ()
     provenance: Provenance | None = None
+    holes: tuple[Hole, ...] = ()
 
 
 class StoredBefore(Message, frozen=True, kw_only=True):
@@ -141,14 +151,6 @@ class Released(Message, frozen=True, kw_only=True):
 
 
 # --- the sink's API ------------------------------------------------------------------------------------------------
-
-
-class Hole(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Indexes without a result, and why."""
-
-    start: int
-    stop: int
-    reason: str
 
 
 class ProductState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -18,6 +18,15 @@ Outcome = Literal["result", "empty", "abandoned"]
 """The three verdicts; every task ends in exactly one."""
 
 
+class FileStamp(msgspec.Struct, frozen=True, array_like=True):
+    """What a file was when a task was made of it; `size` in bytes, `changed` its time of change in ns."""
+
+    frames: int
+    size: int
+    changed: int
+    inode: int
+
+
 class InputFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Frames `first <= frame < last` of one file; frame `first` belongs to the task's first index."""
 
@@ -27,6 +36,8 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     first: int
     last: int
     options: dict[str, str] = {}
+    was: FileStamp | None = None
+    """What the file was when the task was made; None: nobody looked (before 0.2, or a task that somebody wrote)."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

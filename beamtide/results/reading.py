@@ -207,7 +207,8 @@ def _names_in(path: pathlib.Path) -> list[str]:
 
 
 def _plain(name: str, stored: h5py.Dataset) -> Dataset:
-    return Dataset(name, stored[()], str(stored.attrs.get("units", "1")))
+    values = stored[()] if h5py.check_string_dtype(stored.dtype) is None else np.array(stored.asstr()[()])
+    return Dataset(name, values, str(stored.attrs.get("units", "1")))
 
 
 def _drawn(name: str, group: h5py.Group) -> Dataset:

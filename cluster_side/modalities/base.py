@@ -23,6 +23,8 @@ from cluster_side.modalities.readings import Reading, in_units
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from beamtide.config.models import SourceConfig
+
     Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 Kernel: TypeAlias = "Callable[..., Arrays]"
@@ -56,6 +58,8 @@ class Output:
     """Kept beside it in the file, which acts on some: `show` "first": viewers open on it; `axis`, `axes`: its axes."""
     like: str = ""
     """The dataset of another pipeline whose unit it has; then `units` is only what stands where that is not known."""
+    text: bool = False
+    """Whether it is a sentence: bytes of UTF-8 (numpy kind "S", one), per scan, which everybody reads in its header as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Modality:
     """Whether the kernel takes a second argument, the `Context` that it computes in (see `context`)."""
     follows: bool = False
     """Whether its kernel can begin before its scan has ended (`Context.feed`)."""
+    whole_scan: bool = False
+    """Whether a task must be a whole scan, because its parts would not make one result."""
     prepare: str = ""
     """A function, named like the kernel: settings and calibration in, plain arrays out, the same for the same input."""
     layout: int = 1
@@ -109,6 +115,16 @@ class Modality:
             self.load(values, calibration)
         except ImportError:  # the heavy half is installed where workers run, not everywhere
             return
+
+    def check_source(self, source: "SourceConfig") -> None:
+        """Raise BadInput for a source whose tasks are not what this modality needs."""
+        if source.begin_with is not None and not self.follows:
+            raise BadInput(f"source.begin_with: {self.name} cannot begin before its scan has ended; leave it out")
+        if self.whole_scan and source.kind == "files" and source.frames_per_task != "scan":
+            raise BadInput(
+                f"source.frames_per_task: {source.frames_per_task} would make many results of parts of a scan, and {self.name} "
+                "needs all frames of it at once; set frames_per_task: scan"
+            )
 
     def unit_of(self, values: Mapping[str, Any], dataset: str) -> str:
         """Return the unit of a dataset under these settings, "" if only a task knows it; BadInput if there is no such dataset."""
@@ -217,6 +233,11 @@ def _alone() -> Any:
     return ALONE
 
 
+def sendable(outputs: "Arrays") -> "Arrays":
+    """Return outputs as they travel and are kept: sentences as their bytes, one after the other."""
+    return {name: array.reshape(1).view("u1") if array.dtype.kind == "S" else array for name, array in outputs.items()}
+
+
 def _declaration(declared: tuple[Output, ...], name: str) -> Output:
     try:
         return find_output(declared, name)
@@ -225,12 +246,13 @@ def _declaration(declared: tuple[Output, ...], name: str) -> Output:
 
 
 def _header(name: str, array: "NDArray[Any]", output: Output, length: int) -> DatasetHeader:
-    if array.dtype.kind not in "biufc":
+    if array.dtype.kind not in "biufc" and not (output.text and array.dtype.kind == "S" and array.size == 1):
         raise BadInput(f"output {name} has dtype {array.dtype}; a dataset holds numbers")
     if (output.per == "index") != (output.merge == "rows"):
         raise BadInput(f"output {name} is declared per {output.per} with merge {output.merge!r}; rows belong to indexes only")
     if output.per == "index" and array.shape[:1] != (length,):
         raise BadInput(f"output {name} has shape {array.shape} for {length} indexes; its first axis must be the index")
+    says = {"text": bytes(array.reshape(-1)[0]).decode()} if output.text else {}
     below = output.long_name and f"{name.rpartition('/')[2]} {output.long_name}"
     return DatasetHeader(
         name=name,
@@ -238,5 +260,5 @@ def _header(name: str, array: "NDArray[Any]", output: Output, length: int) -> Da
         per=output.per,
         merge=output.merge,
         long_name=output.long_name if output.name == name else below,
-        attributes=dict(output.attributes),
+        attributes=dict(output.attributes) | says,
     )

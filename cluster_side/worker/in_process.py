@@ -30,7 +30,7 @@ class InProcessWorker:
             self._ready[task.settings] = ready_kernel.obtain(task.settings, self._deployment.site.state / "cache", ask)
         began = clock.monotonic()
         work = Work(self._deployment, task.pipeline, JOB, 0.0, self._ready[task.settings])
-        headers, arrays, versions = one_task.compute(work, task, self._caller, [0.0], attempt)
+        headers, arrays, versions, holes = one_task.compute(work, task, self._caller, [0.0], attempt)
         who = Provenance(
             worker=name(),
             host=platform.node(),
@@ -40,4 +40,5 @@ class InProcessWorker:
             versions=versions,
         )
         outcome: Outcome = "result" if headers else "empty"
-        return StoreRequest(task=task, attempt=attempt, outcome=outcome, datasets=headers, provenance=who), arrays
+        result = StoreRequest(task=task, attempt=attempt, outcome=outcome, datasets=headers, provenance=who, holes=holes)
+        return result, arrays

@@ -3,9 +3,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamline_side.cores.task_plan import bound, plan, surplus, void_plan
+from beamline_side.cores.task_plan import bound, plan, remarks, void_plan
 from beamtide.config.models import PipelineConfig
-from beamtide.files.row import FileFact, late_start, natural
+from beamtide.files.row import FileFact, late_start
+from beamtide.formats.natural import natural
 from beamtide.messages.base import Digest
 from beamtide.messages.metadata import ScanState
 from beamtide.messages.tasks import Task
@@ -15,7 +16,7 @@ from tests.builders.sites import make_pipeline
 DIGEST = Digest("ab" * 32)
 
 
-def pipeline(size: str | int, **more: int) -> PipelineConfig:
+def pipeline(size: str | int, **more: int | str) -> PipelineConfig:
     return make_pipeline(source={"match": "{scan}/*.nxs", "frames_per_task": size, **more}, inputs=["encoders/x"])
 
 
@@ -48,7 +49,7 @@ def frames_of(tasks: list[Task]) -> dict[int, tuple[str, int]]:
 @given(data=st.data())
 def test_every_index_is_covered_once_whatever_order_files_come_in(data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 6))
-    config = pipeline(data.draw(st.sampled_from(["line", "file", "scan", 1, 3])))
+    config = pipeline(data.draw(st.sampled_from(["line", "file", "scan", 1, 3])), frames_per_file="any")
     counts = data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=6))
     order = data.draw(st.permutations(range(len(counts))))
     bad = data.draw(st.sets(st.sampled_from(range(1, len(counts) + 1)), max_size=2))
@@ -92,7 +93,8 @@ def test_a_file_that_grows_makes_one_task_per_file_only_when_it_is_whole() -> No
 
 
 def test_a_line_cut_over_two_files_has_both_as_inputs() -> None:
-    tasks = plan(state((2, 5), 10), pipeline("line"), DIGEST, [FileFact(name(0), 3), FileFact(name(1), 7)], closed=False)
+    config = pipeline("line", frames_per_file="any")
+    tasks = plan(state((2, 5), 10), config, DIGEST, [FileFact(name(0), 3), FileFact(name(1), 7)], closed=False)
     assert [[(part.path, part.first, part.last) for part in task.inputs] for task in tasks] == [
         [(name(0), 0, 3), (name(1), 0, 2)],
         [(name(1), 2, 7)],
@@ -112,12 +114,12 @@ def test_an_early_end_ignores_what_is_beyond_and_voids_what_never_came() -> None
 
 def test_frames_beyond_the_scan_are_told() -> None:
     source, row = pipeline("line").source, [FileFact(name(number), 7) for number in range(3)]
-    assert surplus(state((3, 4), 12), source, row[:2]).startswith("the files hold 2 frames more than the scan has points (12)")
-    assert surplus(state((3, 4), 8, "ended"), source, row[:1]) == "", "an early end does not make the files too long"
-    assert surplus(state((2, 7), 14), source, row[:2]) == ""
+    assert remarks(state((3, 4), 12), source, row[:2]).startswith("the files hold 2 frames more than the scan has points (12)")
+    assert remarks(state((3, 4), 8, "ended"), source, row[:1]) == "", "an early end does not make the files too long"
+    assert remarks(state((2, 7), 14), source, row[:2]) == ""
     lacking = [row[0], FileFact(row[1].path, trouble="broken"), row[2]]
-    assert surplus(state((2, 7), 14), source, lacking).startswith("the files hold 7 frames more"), "a broken file has its place"
-    assert surplus(state((2, 7), 14), source, [row[0], row[2]]).startswith("the files hold 7 frames more")
+    assert remarks(state((2, 7), 14), source, lacking).startswith("the files hold 7 frames more"), "a broken file has its place"
+    assert remarks(state((2, 7), 14), source, [row[0], row[2]]).startswith("the files hold 7 frames more")
 
 
 @settings(max_examples=300)
@@ -125,7 +127,7 @@ def test_frames_beyond_the_scan_are_told() -> None:
 def test_an_early_end_plans_nothing_that_overlaps_with_what_was_submitted_before(data: st.DataObject) -> None:
     """The detector ran on for a while, or the scan was stopped in the middle of a block that was submitted already."""
     width, height = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 6))
-    config = pipeline(data.draw(st.sampled_from(["line", "file", 1, 3, 4])))
+    config = pipeline(data.draw(st.sampled_from(["line", "file", 1, 3, 4])), frames_per_file="any")
     counts = data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=6))
     facts = [FileFact(name(number), frames) for number, frames in enumerate(counts)]
     planned = state((height, width), width * height)
@@ -198,6 +200,8 @@ def test_a_scan_as_source_makes_one_task_of_all_points_when_it_has_ended() -> No
     assert [(need.pipeline, need.dataset, need.upto) for need in task.needs] == [("dpc", "angle_x", 9), ("encoders", "x", 9)]
     bound_needs = bound(task, {"dpc": Digest("d1")}).needs
     assert [need.settings for need in bound_needs] == ["d1", ""]
+    (forward,) = plan(ended, config.model_copy(update={"snake": False}), DIGEST, [], closed=True)
+    assert not forward.snake, "the pipeline file says otherwise"
 
 
 @settings(max_examples=200)
@@ -206,7 +210,7 @@ def test_a_task_that_begins_early_is_one_whatever_comes(data: st.DataObject) -> 
     """The same task at any time, from the first look with enough frames on; its inputs are a prefix of the row that grows."""
     width, height = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
     enough, counts = data.draw(st.integers(1, 20)), data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=6))
-    config = pipeline("scan", begin_with=enough)
+    config = pipeline("scan", begin_with=enough, frames_per_file="any")
     planned, measured = width * height, data.draw(st.integers(1, width * height))
     facts = [FileFact(name(number), count) for number, count in enumerate(counts)]
     said: list[Task] = []
@@ -235,7 +239,7 @@ def test_stitched_scans_never_mix_their_indexes(data: st.DataObject) -> None:
     """Whatever one of them lacks or has too many of: a frame of scan k lies at the indexes of scan k, at its own place there."""
     parts, lines, width = data.draw(st.integers(2, 3)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
     share = lines * width
-    config = pipeline(data.draw(st.sampled_from(["line", "scan", 3])))
+    config = pipeline(data.draw(st.sampled_from(["line", "scan", 3])), frames_per_file="any")
     facts, numbers = [], {}
     for part in range(parts):
         counts = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))

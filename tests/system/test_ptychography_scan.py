@@ -28,7 +28,7 @@ ENCODERS = {
 }
 PTYCHO = {
     "modality": "ptychography",
-    "source": {"match": "{scan}/eiger_4m_01/*_data_*.h5", "format": "eiger", "frames_per_task": 1000000},
+    "source": {"match": "{scan}/eiger_4m_01/*_data_*.h5", "format": "eiger", "frames_per_task": "scan"},
     "inputs": ["encoders/y", "encoders/x"],
     "calibration": {"probe": "probe.npy"},
     "write": ["hdf5", "tiff", "jpeg", "cxi"],

@@ -64,7 +64,7 @@ def test_the_distributor_keeps_a_few_rows_of_tasks_that_are_over() -> None:
     for at in range(0, TASKS, 1000):
         closed = tuple(Closed(task=TaskId(f"s/p/{number}"), outcome="result") for number in order[at : at + 1000])
         ask(PullRequest(pipeline=PipelineName("p"), after=TASKS, credit=0, closed=closed))
-    assert rows_of(shelf) == {"covered": 4, "cursor": 1, "tally": 1, "version": 1}
+    assert rows_of(shelf) == {"claimed": 4, "covered": 4, "cursor": 1, "tally": 1, "version": 1}
     assert sum(len(body) for body in shelf.now.values()) < 300
     ask(SubmitRequest(tasks=(task_of(7), task_of(TASKS - 1))))
     ask(

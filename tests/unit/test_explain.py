@@ -1,6 +1,9 @@
 """What `beamtide explain` says of a scan: one line per pipeline and job, with the reasons of those who know."""
 
+from dataclasses import replace
+
 from beamtide.cli.explain import MOST_JOBS, lines
+from beamtide.cli.screen import remarks_of
 from beamtide.client.snapshot import PipelineRow, Snapshot
 from beamtide.messages.base import PipelineName
 from beamtide.messages.scaling import JobReport, Jobs, PipelineReport
@@ -47,6 +50,13 @@ def test_fences_holes_and_silence_are_told() -> None:
     assert "37 tasks wait for a fence: positions complete to index 1411 of 2000." in said[1]
     assert said[2] == "xrd       finished. 40 tasks: 38 done, 2 abandoned."
     assert said[3:] == ["sink      its disk is full", "jobs      the autoscaler does not answer"]
+
+
+def test_a_reconstruction_that_did_not_converge_is_told() -> None:
+    quality = "did not converge: try flip: [-1, 1]"
+    shot = Snapshot("s", {"ptycho": replace(row(1, 1), quality=quality)}, "", {})
+    assert lines(shot, None, [])[1] == "ptycho    finished. 1 tasks: 1 done. Did not converge: try flip: [-1, 1]."
+    assert remarks_of(shot) == [f"ptycho: {quality}"], "what `beamtide run` says at the end"
 
 
 def test_a_bad_picture_is_told() -> None:

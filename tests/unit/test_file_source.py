@@ -12,8 +12,9 @@ from beamline_side.testing.in_process import InProcessCaller, InProcessSite
 from beamtide.client.client import Client
 from beamtide.config import site
 from beamtide.config.models import Deployment, SourceConfig
-from beamtide.files.row import FileFact, natural, with_gaps
+from beamtide.files.row import FileFact, counts_files, with_gaps
 from beamtide.files.watch import FileWatch
+from beamtide.formats.natural import natural
 from beamtide.messages import Message
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import PutSettingsRequest, Scan
@@ -98,6 +99,55 @@ def test_missing_numbers_are_gaps(names: list[str], expected: list[str]) -> None
 
 def test_file_10_comes_after_file_9() -> None:
     assert sorted(["a_10", "a_9"], key=natural) == ["a_9", "a_10"]
+
+
+def test_a_file_that_tasks_were_made_of_keeps_its_place_whatever_becomes_of_it(tmp_path: pathlib.Path) -> None:
+    """It may vanish or shrink: the files behind it do not move, and its tasks say what became of it."""
+    for number in range(3):
+        write(tmp_path / f"scan_1/pilc/a_{number}.nxs", 5)
+    seen = watch(tmp_path)
+    seen.look(0.0)
+    seen.used |= {"scan_1/pilc/a_0.nxs", "scan_1/pilc/a_1.nxs"}
+    (tmp_path / "scan_1/pilc/a_0.nxs").unlink()
+    write(tmp_path / "scan_1/pilc/a_1.nxs", 3)
+    (tmp_path / "scan_1/pilc/a_2.nxs").unlink()
+    write(tmp_path / "scan_1/pilc/a_3.nxs", 4)
+    facts = seen.look(1.0)
+    assert [(fact.path[-7:], fact.frames) for fact in facts] == [("a_0.nxs", 5), ("a_1.nxs", 5), ("a_3.nxs", 4)]
+    assert seen.changed_at == 1.0
+    write(tmp_path / "scan_1/pilc/a_1.nxs", 6)
+    assert [fact.frames for fact in seen.look(2.0)] == [5, 6, 4]
+
+
+def test_a_stack_of_lines_shows_its_axes(tmp_path: pathlib.Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a"], file["b"] = np.zeros((3, 4, 8)), np.zeros((3, 4))
+        file["frames"] = np.zeros((3, 2))
+    for options, shape in (({"a": "/a", "b": "/b"}, (3, 4)), ({"a": "/a", "f": "/frames"}, (3,))):
+        source = SourceConfig(match="x.h5", format="hdf5", options=options)
+        (fact,) = FileWatch(tmp_path, "x", source).look(0.0)
+        assert fact.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("names", "counted"),
+    [
+        (["a_1.h5", "a_2.h5", "a_5.h5"], True),
+        (["line_1/x_0.h5", "line_2/x_0.h5"], True),
+        (["120301.h5", "120305.h5"], True),
+        (["a_1.h5", "b_2.h5"], False),
+        (["d01_t01.h5", "d01_t04.h5", "d02_t01.h5"], False),
+        (["x.h5", "y.h5"], False),
+    ],
+)
+def test_names_that_count_files(names: list[str], counted: bool) -> None:
+    assert counts_files([FileFact(name, 1) for name in names]) is counted
+
+
+def test_times_of_day_are_no_gaps() -> None:
+    source = SourceConfig(match="*.h5")
+    files = [FileFact(f"{name}.h5", 5) for name in (120301, 120305, 120309, 120400)]
+    assert len(with_gaps(files, source, 20, closed=True)) == 4
 
 
 def test_settings_of_a_pipeline_that_others_submit_to_are_known_before_anything_is_submitted(tmp_path: pathlib.Path) -> None:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from scipy.stats import binned_statistic_2d
@@ -150,3 +150,30 @@ def test_bins_keep_what_a_cut_into_tasks_cannot_change() -> None:
             for low, high in itertools.pairwise(cuts)
         ]
         np.testing.assert_allclose(sum(parts[1:], parts[0]).mean(), whole, rtol=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_lines_that_ran_back_and_forth_are_seen_in_the_positions(data: st.DataObject) -> None:
+    """Rotated, noisy, with lost points, and not finished: it is what it was, or not known."""
+    lines, width = data.draw(st.integers(2, 9)), data.draw(st.integers(3, 12))
+    snake, degrees = data.draw(st.booleans()), data.draw(st.floats(0, 360))
+    line, column = gridding.places((lines, width), lines * width, snake=snake)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    noise = data.draw(st.sampled_from([0.0, 0.05, 0.2]))
+    pitch = data.draw(st.sampled_from([0.5, -2.0]))
+    x, y = (one + noise * rng.normal(size=one.size) for one in gridding.rotated(pitch * column, 1.5 * line, degrees))
+    x[rng.random(x.size) < data.draw(st.sampled_from([0.0, 0.2]))] = np.nan
+    done = data.draw(st.integers(0, lines * width))
+    seen = gridding.runs_back_and_forth(x[:done], y[:done], (lines, width))
+    assert seen in (None, snake)
+    if done == lines * width and noise < 0.1 and np.isfinite(x).all():
+        assert seen is snake
+    assert gridding.runs_back_and_forth(x, y, (lines * width,)) is None
+
+
+def test_positions_that_do_not_move_along_the_lines_show_nothing() -> None:
+    rng = np.random.default_rng(0)
+    assert gridding.runs_back_and_forth(rng.normal(size=200), rng.normal(size=200), (20, 10)) is None
+    assert gridding.runs_back_and_forth(np.full(20, np.nan), np.full(20, np.nan), (4, 5)) is None
+    assert gridding.runs_back_and_forth(np.zeros(20), np.zeros(20), (4, 5)) is None

@@ -34,7 +34,7 @@ def virtual(file: h5py.File, source: str) -> None:
 
 def read(roots: Roots) -> list[int]:
     task = make_task(stop=2, inputs=(make_input("scan/master.h5", last=2, options={"counts": "counts"}),))
-    return [int(value) for value in inputs.read_files(task, roots)["counts"]]
+    return [int(value) for value in inputs.read_files(task, roots).arrays["counts"]]
 
 
 def master(roots: Roots) -> h5py.File:

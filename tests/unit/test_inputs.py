@@ -44,7 +44,7 @@ def test_only_known_roots(roots: Roots) -> None:
 
 def test_frames_of_two_files_follow_each_other(roots: Roots) -> None:
     task = make_task(stop=4, inputs=(given("scan/0.h5", 3, 5), given("scan/1.h5", 0, 2)))
-    np.testing.assert_array_equal(inputs.read_files(task, roots)["counts"], [3, 4, 10, 11])
+    np.testing.assert_array_equal(inputs.read_files(task, roots).arrays["counts"], [3, 4, 10, 11])
 
 
 def test_more_frames_than_there_are_is_a_sentence(roots: Roots) -> None:
@@ -54,7 +54,15 @@ def test_more_frames_than_there_are_is_a_sentence(roots: Roots) -> None:
 
 def test_the_task_of_a_whole_scan_knows_where_its_indexes_lie(roots: Roots) -> None:
     whole = make_task(stop=5, shape=(3, 2), snake=True)
-    found = inputs.read_with(whole, roots, {"p/x": np.arange(5.0)})
+    found = inputs.read_with(whole, roots, {"p/x": np.arange(5.0)}).arrays
     np.testing.assert_array_equal(found["scan/line"], [0, 0, 1, 1, 2])
     np.testing.assert_array_equal(found["scan/column"], [0, 1, 1, 0, 0])
-    assert "scan/line" not in inputs.read_with(make_task(stop=5), roots, {"p/x": np.arange(5.0)})
+    assert "scan/line" not in inputs.read_with(make_task(stop=5), roots, {"p/x": np.arange(5.0)}).arrays
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_measured_positions_say_how_the_lines_of_a_whole_scan_ran(roots: Roots, told: bool) -> None:
+    x = np.array([0.0, 1, 2, 2, 1, 0, 0, 1, 2])
+    whole = make_task(stop=9, shape=(3, 3), snake=told)
+    found = inputs.read_with(whole, roots, {"p/x": x, "p/y": np.repeat([0.0, 1, 2], 3)}).arrays
+    np.testing.assert_array_equal(found["scan/column"], x)

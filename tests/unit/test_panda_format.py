@@ -102,12 +102,11 @@ def test_a_lost_trigger_is_nan_at_its_index_also_in_hdf5(tmp_path: pathlib.Path)
     assert PANDA.probe(path, options).frames == 4
     np.testing.assert_array_equal(PANDA.read(path, 0, 4, options)["INENC1.VAL.Mean"], [2.5, np.nan, np.nan, 3.5])
     with h5py.File(tmp_path / "file.h5", "w") as file:
-        file["number"], file["counts"], file["frames"] = [5, 6, 8], [10, 11, 12], np.ones((3, 2, 2), "u2")
-    given = {"counts": "counts", "frames": "frames", "trigger": "number", "first_trigger": "5"}
+        file["number"], file["counts"] = [5, 6, 8], [10, 11, 12]
+    given = {"counts": "counts", "trigger": "number", "first_trigger": "5"}
     assert HDF5.probe(tmp_path / "file.h5", given).frames == 4
     whole = HDF5.read(tmp_path / "file.h5", 0, 4, given)
     np.testing.assert_array_equal(whole["counts"], [10, 11, np.nan, 12])
-    np.testing.assert_array_equal(whole["frames"][:, 0, 0], [1, 1, 0, 1])
     parts = [HDF5.read(tmp_path / "file.h5", at, at + 1, given)["counts"] for at in range(4)]
     np.testing.assert_array_equal(np.concatenate(parts), whole["counts"])
     with pytest.raises(BadInput, match="holds 4"):

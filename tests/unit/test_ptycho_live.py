@@ -65,14 +65,20 @@ class Beam:
 
 
 def settings_for(truth: Truth, **more: Any) -> PtychographySettings:
-    return PtychographySettings(**truth.settings(recipe="RAAR(0.85) 8 -> LSQML 4", every=4, device="cpu", **more))
+    return PtychographySettings(
+        **truth.settings(recipe="RAAR(0.85) 8 -> LSQML 4", every=4, probe={"kind": "mean"}, device="cpu", **more)
+    )
 
 
 def test_the_result_is_that_of_the_finished_scan_and_pictures_grow(truth: Truth) -> None:
     beam = Beam(truth, [16, 32, 48, 64], idle=2)
     kernel = load(settings_for(truth), {})
     found, offline = kernel(beam.arrays(), beam.context()), kernel(truth.arrays())
-    assert found.keys() == offline.keys()
+    live = {name for name in found if name.startswith("quality/live/")}
+    assert found.keys() - live == offline.keys()
+    assert {f"quality/live/{name.removeprefix('quality/')}" for name in offline if name.startswith("quality/")} == live
+    assert found["quality/live/misfit"] > 0
+    assert found["quality/live/misfit"] != found["quality/misfit"]
     for name, values in offline.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
     pictures = [(picture["object"].shape, share) for picture, share in beam.told if picture]

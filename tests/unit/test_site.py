@@ -106,6 +106,18 @@ def test_check_finds_what_load_does_not(folder: pathlib.Path) -> None:
     assert "fit.cfg" in found
 
 
+@pytest.mark.parametrize("size", ["line", "file", "500"])
+def test_a_reconstruction_of_parts_of_a_scan_is_refused(folder: pathlib.Path, size: str) -> None:
+    pipeline = "pipeline: ptycho\nmodality: ptychography\nsource: {kind: files, match: 'x.h5', frames_per_task: SIZE}\n"
+    (folder / "pipelines/ptycho.yaml").write_text(pipeline.replace("SIZE", size))
+    assert [problem for problem in site.check(folder / "site.yaml") if "ptycho" in problem] == [
+        f"pipeline ptycho: source.frames_per_task: {size} would make many results of parts of a scan, and ptychography needs all "
+        "frames of it at once; set frames_per_task: scan"
+    ]
+    (folder / "pipelines/ptycho.yaml").write_text(pipeline.replace("SIZE", "scan"))
+    assert not [problem for problem in site.check(folder / "site.yaml") if "ptycho" in problem]
+
+
 @pytest.mark.parametrize("what", ["processed", "state"])
 def test_check_tells_of_folders_that_cannot_be_written(folder: pathlib.Path, what: str) -> None:
     """Below a file nothing can be made, not even by root."""

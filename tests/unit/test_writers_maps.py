@@ -76,3 +76,20 @@ def test_without_a_motion_the_axes_count_pixels(value: float) -> None:
     assert [axis.values.tolist() for axis in axes] == [list(range(4)), list(range(6))]
     assert {axis.units for axis in axes} == {"1"}
     assert maps.axes_of(SNAKE, None)[1].name == "column"
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("ran", [True, False])
+def test_measured_positions_say_how_the_lines_ran(told: bool, ran: bool) -> None:
+    scan = state_of(snake=told).scan
+    assert maps.as_measured(scan, positions(snake=ran)).snake is ran
+    assert maps.as_measured(scan, None).snake is told
+
+
+@pytest.mark.parametrize("said", [True, False, None])
+def test_a_pipeline_file_says_how_the_lines_ran(said: bool | None) -> None:
+    state = state_of(snake=True)
+    found = maps.as_told(state, said)
+    assert found is not None
+    assert found.scan.snake is (True if said is None else said)
+    assert maps.as_told(None, said) is None

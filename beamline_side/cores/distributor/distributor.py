@@ -5,6 +5,9 @@ that all up to n are on the buffer's disk, so they are deleted here. Memory hold
 of known tasks (to recognise a task that is submitted twice) are read from the spool when they are needed, so a million waiting
 tasks need only disk space, and a restart is fast. Buffers report verdicts; each is counted once.
 
+An index of a product has one task: of a task that overlaps with others (the blocks of a scan were cut in another way before) only
+the indexes that have none are taken.
+
 Clock policy: `now` is the monotonic clock in seconds; a request waits at most as long as it says.
 Invariants: the journal holds exactly the entries passed < seq <= last; a tally never counts more verdicts than tasks.
 """
@@ -13,12 +16,15 @@ from collections.abc import Mapping
 
 import msgspec
 
+from beamline_side.cores.distributor.cut_task import cut
+from beamline_side.cores.distributor.finished_ranges import remaining
 from beamline_side.cores.distributor.tallies import Tallies
 from beamline_side.cores.distributor.task_log import TaskLog
 from beamline_side.cores.pending_requests import PendingRequests
 from beamtide.config.section import NAME
 from beamtide.machine import Effect, Event, Heard, Peer, Send, Shelf, Unreachable, WakeAt
-from beamtide.messages.base import Ok, PipelineName, Refused, Seconds
+from beamtide.messages.base import Ok, PipelineName, Refused, Seconds, TaskId
+from beamtide.messages.results import product_of
 from beamtide.messages.tasks import (
     Cancelled,
     CancelRequest,
@@ -99,13 +105,25 @@ class DistributorMachine:
             if complaint := self._complaint(task):
                 return [Send(event.peer, Refused(reason=complaint), event.id)]
         effects: list[Effect] = []
-        fresh = {task.id: task for task in tasks if not self._tallies.knows(task)}
+        fresh: dict[TaskId, Task] = {}
+        for task in tasks:
+            if not self._tallies.knows(task):
+                fresh |= {part.id: part for part in self._unclaimed(task, fresh)}
         if fresh and (full := self._full(len(fresh))):
             return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
         for task in fresh.values():
             effects += self._journals[task.pipeline].append(task)
         effects += self._tallies.submit(fresh.values())
         return [*effects, Send(event.peer, Ok(), event.id)]
+
+    def _unclaimed(self, task: Task, fresh: dict[TaskId, Task]) -> list[Task]:
+        """Return what of a task no other task has, known or fresh: cut otherwise than before, it gets what is left."""
+        free = self._tallies.unclaimed(task)
+        last = next(reversed(fresh.values()), None)
+        if last is not None and task.start < last.stop:  # not in order, as tasks of a source are
+            own = [one for one in fresh.values() if product_of(one) == product_of(task)]
+            free = remaining(free, [(one.start, one.stop) for one in own])
+        return [task] if free == [(task.start, task.stop)] else [cut(task, *part) for part in free]
 
     def _full(self, count: int) -> str:
         """Why there is no room for so many more tasks now: a sentence, or ""."""

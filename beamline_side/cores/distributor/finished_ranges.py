@@ -26,6 +26,12 @@ class FinishedRanges:
     """The indexes that are finished, by product (the caller's name for it)."""
 
     shelf: Shelf
+    table: str = TABLE
+
+    def free(self, product: str, start: int, stop: int) -> list[Range]:
+        """Return the parts of `[start, stop)` that are not covered."""
+        pieces = ((self._block(product, block), (first, last)) for block, first, last in _pieces(start, stop))
+        return merged(one for covered, piece in pieces for one in remaining([piece], covered))
 
     def holds(self, product: str, start: int, stop: int) -> bool:
         """Whether all of `[start, stop)` is finished."""
@@ -42,13 +48,27 @@ class FinishedRanges:
                 if (product, block) not in touched:
                     touched[product, block] = self._block(product, block)
                 touched[product, block].append((first, last))
-        return [Keep(TABLE, _key(*key), _encode(merged(found))) for key, found in touched.items()]
+        return [Keep(self.table, _key(*key), _encode(merged(found))) for key, found in touched.items()]
 
     def _block(self, product: str, block: int) -> list[Range]:
         try:
-            return _decode(self.shelf.read(TABLE, _key(product, block)))
+            return _decode(self.shelf.read(self.table, _key(product, block)))
         except KeyError:
             return []
+
+
+def remaining(ranges: Iterable[Range], without: Iterable[Range]) -> list[Range]:
+    """Return what is left of disjoint ranges without others."""
+    found, covered = list[Range](), merged(without)
+    for start, stop in ranges:
+        at = start
+        for low, high in covered:
+            if at < min(low, stop):
+                found.append((at, min(low, stop)))
+            at = max(at, high)
+        if at < stop:
+            found.append((at, stop))
+    return found
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:

@@ -40,11 +40,13 @@ class Tallies:
     shelf: Shelf
     version: int = 0
     _finished: FinishedRanges = field(init=False)
+    _claimed: FinishedRanges = field(init=False)
+    """The indexes that have a task, whatever became of it: no other task gets them."""
     _tallies: dict[tuple[ScanId, PipelineName, Digest], Tally] = field(default_factory=dict)
     _versions: dict[ScanId, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._finished = FinishedRanges(self.shelf)
+        self._finished, self._claimed = FinishedRanges(self.shelf), FinishedRanges(self.shelf, "claimed")
         for _, body in self.shelf.rows("version"):
             self.version = msgspec.msgpack.decode(body, type=int)
         for _, body in self.shelf.rows("tally"):
@@ -57,9 +59,14 @@ class Tallies:
         product = "/".join((task.scan, task.pipeline, task.settings))
         return self._known(task.id) is not None or self._finished.holds(product, task.start, task.stop)
 
+    def unclaimed(self, task: Task) -> list[tuple[int, int]]:
+        """Return the indexes of a new task that no other task has, as ranges."""
+        return self._claimed.free("/".join((task.scan, task.pipeline, task.settings)), task.start, task.stop)
+
     def submit(self, tasks: Iterable[Task]) -> list[Effect]:
         """Count new tasks."""
-        effects: list[Effect] = []
+        tasks = tuple(tasks)
+        effects = self._claimed.add(("/".join((one.scan, one.pipeline, one.settings)), one.start, one.stop) for one in tasks)
         counts: dict[tuple[ScanId, PipelineName, Digest], int] = {}
         for task in tasks:
             key = (task.scan, task.pipeline, task.settings)

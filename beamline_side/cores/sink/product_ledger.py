@@ -32,6 +32,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     version: int
     bytes: int
     generation: int = 0
+    holes: tuple[Hole, ...] = ()
+    """Indexes of a result whose frames could not be read."""
 
     @property
     def key(self) -> str:
@@ -76,20 +78,23 @@ class ProductLedger:
     filed: ProductState | None = None
     _records: dict[int, Record] = field(default_factory=dict)
     _starts: list[int] = field(default_factory=list)
+    _without: int = 0
+    """How many records have no result."""
     _gone: list[int] = field(default_factory=list)
-    """The first indexes of the records without a result."""
+    """The first indexes of the records without a result, or with one that has holes."""
 
     def add(self, record: Record) -> None:
         """Take a new record, or one that corrects a hole."""
         before = self._records.get(record.start)
+        self._without += (record.outcome != "result") - (before is not None and before.outcome != "result")
         self._records[record.start] = record
         self.corrections += record.generation - (before.generation if before else 0)
         self.bytes += record.bytes - (before.bytes if before else 0)
         if before is None:
             insort(self._starts, record.start)
-        else:
+        elif before.start in self._gone:
             self._gone.remove(record.start)
-        if record.outcome != "result":
+        if record.outcome != "result" or record.holes:
             insort(self._gone, record.start)
         self.version = max(self.version, record.version)
         while self.complete in self._records:
@@ -109,6 +114,7 @@ class ProductLedger:
         keys = [self._records[start].key for start in self._starts]
         for part in (self.forms, self._records, self._starts, self._gone):
             part.clear()
+        self._without = 0
         return keys
 
     def at(self, start: int) -> Record | None:
@@ -139,8 +145,13 @@ class ProductLedger:
 
     def holes(self, start: int, stop: int) -> tuple[Hole, ...]:
         """Return the ranges in `[start, stop)` that have a verdict but no result."""
-        found = self._among(self._gone, start, stop)
-        return tuple(Hole(start=one.start, stop=one.stop, reason=one.reason or one.outcome) for one in found)
+        found: list[Hole] = []
+        for one in self._among(self._gone, start, stop):
+            whole = Hole(start=one.start, stop=one.stop, reason=one.reason or one.outcome)
+            found += (
+                [hole for hole in one.holes if hole.start < stop and start < hole.stop] if one.outcome == "result" else [whole]
+            )
+        return tuple(found)
 
     def _among(self, starts: list[int], start: int, stop: int) -> list[Record]:
         first, last = max(0, bisect_left(starts, start) - 1), bisect_left(starts, stop)
@@ -182,7 +193,7 @@ class ProductLedger:
             version=self.version,
             datasets=tuple(form.header for form in self.forms.values()),
             holes=self.holes(0, self.complete),
-            results=len(self._starts) - len(self._gone),
+            results=len(self._starts) - self._without,
             corrections=self.corrections,
         )
 
@@ -194,4 +205,6 @@ class ProductLedger:
         ranges = [(self._records[start].start, self._records[start].stop) for start in self._starts]
         edges = [edge for pair in ranges for edge in pair]
         assert edges == sorted(edges), f"records overlap: {ranges}"
-        assert self._gone == [start for start in self._starts if self._records[start].outcome != "result"], "holes are miscounted"
+        records = (self._records[start] for start in self._starts)
+        gone = [one.start for one in records if one.outcome != "result" or one.holes]
+        assert self._gone == gone, "holes are miscounted"

@@ -145,7 +145,9 @@ class SinkMachine:
         payload = held or codec.pack(request, arrays)
         size = payload.length if isinstance(payload, Handle) else sum(map(len, payload))
         said, version = (request.outcome, request.reason), self._version + 1
-        record = Record(product, task.modality, task.start, task.stop, task.id, *said, version, size, task.generation)
+        record = Record(
+            product, task.modality, task.start, task.stop, task.id, *said, version, size, task.generation, request.holes
+        )
         self._add(record)
         rows: list[Effect] = [Keep("result", record.key, _encode(record)), Keep("payload", record.key, payload)]
         if fresh:

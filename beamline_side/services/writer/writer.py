@@ -21,6 +21,7 @@ from beamline_side.services.writer.filed_scans import FiledScans
 from beamline_side.services.writer.sink_reader import SinkReader
 from beamline_side.services.writer.troubles import Troubles, WritersFailed
 from beamline_side.writers.files import ProductFiles, registered, sentence
+from beamline_side.writers.maps import as_told
 from beamline_side.writers.product import Content
 from beamline_side.writers.written import unwritten
 from beamtide import clock
@@ -147,7 +148,8 @@ class Writer:
 
     def _advance(self, product: Product) -> str:
         """Append to the live file or write the final file; return what the product waits for, or ""."""
-        scan, state = self._scans.get(product.scan), self._products[product]
+        state, pipeline = self._products[product], self._pipelines[product.pipeline]
+        scan = as_told(self._scans.get(product.scan), pipeline.snake)
         if scan is None:
             return f"{product.pipeline} of {product.scan} waits: the metadata server does not know this scan."
         ended = scan.phase == "ended"
@@ -155,8 +157,7 @@ class Writer:
         if ended and not unwritten(self._processed, product, scan, formats, self._drawn_with(product)):
             self._finish(product, scan)
             return ""
-        name = self._pipelines[product.pipeline].positions or ""
-        source = self._newest(product.scan, name)
+        source = self._newest(product.scan, name := pipeline.positions or "")
         settled = not name or (source is not None and source.complete >= scan.points)
         if ended and state.complete >= scan.points and settled:
             self._write(product, scan, source)

@@ -25,10 +25,11 @@ from cluster_side.modalities.ptychography.engines.state import ReconstructionSta
 from cluster_side.modalities.ptychography.frames import Cutter, cutter_for
 from cluster_side.modalities.ptychography.reconstruction import Means, Reconstruction
 from cluster_side.modalities.ptychography.scan import cut_of, frames_of, mask_of, scan_with
+from cluster_side.modalities.ptychography.start import look_for_probe
 
 Arrays = Mapping[str, NDArray[Any]]
-Seen = tuple[Reconstruction, ReconstructionState]
-"""A part of the scan, and what it has become."""
+Seen = tuple[Reconstruction, ReconstructionState, NDArray[np.float64]]
+"""A part of the scan, what it has become, and where its known positions are now."""
 SHARE = 0.5
 """The progress of a task whose scan has just ended."""
 WAIT = 2.0
@@ -36,8 +37,8 @@ SEEN = 1e-2
 """Share of the largest coverage above which a pixel of the object has been seen."""
 
 
-def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -> Arrays:
-    """Reconstruct and show the frames so far until the scan is over; return all of its arrays."""
+def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -> tuple[Arrays, Seen | None]:
+    """Reconstruct and show what is there until the scan is over; return its arrays, and what was seen last (None: nothing)."""
     cutter: Cutter | None = None
     taken, seen = 0, None
     while not feed.over:
@@ -50,7 +51,7 @@ def follow(given: Arrays, means: Means, feed: Feed, mask: pathlib.Path | None) -
         while news is None:
             news = feed.more(WAIT)
         given = news
-    return given
+    return given, seen
 
 
 def _job(given: Arrays, means: Means, cutter: Cutter) -> Reconstruction | None:
@@ -63,21 +64,21 @@ def _job(given: Arrays, means: Means, cutter: Cutter) -> Reconstruction | None:
 
 
 def _grow(job: Reconstruction, seen: Seen | None, feed: Feed) -> tuple[Seen, Arrays | None]:
-    """Reconstruct the frames so far; return the result, and the frames that have come meanwhile."""
-    context, every = job.means.context, job.means.settings.every
+    """Reconstruct what is there; return what was found, and what has come meanwhile."""
+    context, every = job.means.context, np.arange(len(job.scan.known))
     plan, news = job.plan(), None
     if seen is not None:
         plan = replace(plan, stages=plan.stages[-1:], probe_after=0)
 
-    def reconstructed() -> ReconstructionState:
+    def reconstructed() -> tuple[ReconstructionState, NDArray[np.float64]]:
         bench = job.bench()
-        frames, state = job.begin(bench, np.arange(len(job.scan.known)))
+        frames, state = job.begin(bench, every, None if seen is None else seen[1].probe)
         if seen is not None:
-            state.object, state.probe, state.errors = _placed(job, seen, bench.backend), seen[1].probe, seen[1].errors
+            state.object, state.errors = _placed(job, seen, bench.backend), seen[1].errors
 
         def tell(done: int) -> bool:
             nonlocal news
-            if done % every:
+            if done % job.means.settings.every:
                 return False
             if bench.team.rank == 0:
                 context.tell(datasets.picture(job.scan, bench.backend, state), SHARE * feed.share)
@@ -86,14 +87,16 @@ def _grow(job: Reconstruction, seen: Seen | None, feed: Feed) -> tuple[Seen, Arr
             return feed.over
 
         run.run(bench, frames, state, plan, tell)
-        return state
+        return state, job.now(every, frames, state)
 
-    return (job, job.fitting(reconstructed)), news
+    if seen is None:
+        look_for_probe(job)
+    return (job, *job.fitting(reconstructed)), news
 
 
 def _placed(job: Reconstruction, seen: Seen, backend: Backend) -> Any:
     """Return the object so far, at its place in the larger one; what was not seen yet is like the mean of what was."""
-    (before, state), (height, width) = seen, seen[0].scan.shape
+    (before, state, _), (height, width) = seen, seen[0].scan.shape
     row, column = (old - new for old, new in zip(before.scan.origin, job.scan.origin, strict=True))
     old, probe = (np.asarray(backend.to_host(array)) for array in (state.object, state.probe))
     inside, last = np.zeros((height, width)), (height - probe.shape[-2], width - probe.shape[-1])

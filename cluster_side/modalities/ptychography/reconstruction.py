@@ -1,7 +1,7 @@
 """One scan, and all that it is reconstructed with: from settings to frames, state and plan of the engines."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from cluster_side.modalities.ptychography.engines.backend import Backend
 from cluster_side.modalities.ptychography.engines.bounds import Bounds
 from cluster_side.modalities.ptychography.engines.propagators import Propagator, far_field, near_field
 from cluster_side.modalities.ptychography.engines.state import Bench, Frames, ReconstructionState, members
-from cluster_side.modalities.ptychography.recipe import parse
+from cluster_side.modalities.ptychography.recipe import RecipeStep, parse
 from cluster_side.modalities.ptychography.scan import PtychographyScan
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 
@@ -32,6 +32,14 @@ class Means:
     previous: NDArray[np.complexfloating[Any, Any]] | None
 
 
+@dataclass(frozen=True, slots=True)
+class FirstProbe:
+    """A probe (1, h, w), and the defocus that it came from, in pixel² of the object."""
+
+    probe: NDArray[np.complex64]
+    defocus: float
+
+
 @dataclass(slots=True)
 class Reconstruction:
     """One scan, and all that it is reconstructed with."""
@@ -40,6 +48,8 @@ class Reconstruction:
     scan: PtychographyScan
     shown: float = 0.0
     """The progress that was reported before it began."""
+    first: FirstProbe | None = None
+    """What was found by trying (`start.look_for_probe`), where none is known."""
 
     def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         """Reconstruct from these of the known positions; return the state, and where they are now, in their order."""
@@ -78,30 +88,52 @@ class Reconstruction:
             return False
 
         run.run(bench, frames, state, plan, tell)
-        now = np.zeros((len(which), 2))
-        now[np.searchsorted(self.scan.known[which], frames.members.own)] = state.positions
-        team.add_up([now])
-        return state, now
+        return state, self.now(which, frames, state)
 
-    def begin(self, bench: Bench, which: NDArray[np.int64]) -> tuple[Frames, ReconstructionState]:
-        """Return this rank's frames of these known positions, and the state before the first iteration."""
+    def now(self, which: NDArray[np.int64], frames: Frames, state: ReconstructionState) -> NDArray[np.float64]:
+        """Return where these known positions (n, 2) are now, on all ranks."""
+        found = np.zeros((len(which), 2))
+        found[np.searchsorted(self.scan.known[which], frames.members.own)] = state.positions
+        self.means.context.team.add_up([found])
+        return found
+
+    def begin(self, bench: Bench, which: NDArray[np.int64], probe: Any = None) -> tuple[Frames, ReconstructionState]:
+        """Return this rank's frames of these known positions, and the state before the first iteration.
+
+        `probe` (modes, h, w) is what to begin with; None: what the settings say.
+        """
         scan, backend, settings, team = self.scan, self.means.backend, self.means.settings, bench.team
         ours, good = members(scan.known[which], scan.prepared.total, team.rank, team.size), scan.prepared.good
         counts, pixels = scan.prepared.of(ours.own), scan.pixels[np.searchsorted(scan.known, ours.own)]
         total = counts.sum(axis=0, dtype=np.float64)
         team.add_up([total])
+        probe = self._probe((total / len(which)).astype(np.float32)) if probe is None else backend.to_host(probe)
         amplitudes = backend.array(np.sqrt(counts * np.float32(bench.propagator.gain)))
         masked = None if good.all() else backend.array(good.astype(np.float32))
         frames = Frames(amplitudes, masked, float(total.sum()) * bench.propagator.gain, ours, settings.upsample)
         state = ReconstructionState(
             backend.array(np.ones(scan.shape, np.complex64)),
-            backend.array(self._probe((total / len(which)).astype(np.float32))),
+            backend.array(np.array(probe)),
             pixels,
             pixels.copy(),
             backend.array(np.ones(len(pixels))) if settings.refine.flux else None,
             backend.array(np.zeros(good.shape)) if settings.refine.background else None,
         )
         return frames, state
+
+    def mean(self, which: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the mean frame of these known positions, over all ranks."""
+        team = self.means.context.team
+        ours = members(self.scan.known[which], self.scan.prepared.total, team.rank, team.size)
+        total = self.scan.prepared.of(ours.own).sum(axis=0, dtype=np.float64)
+        team.add_up([total])
+        return np.asarray(total / len(which), np.float32)
+
+    @property
+    def between(self) -> bool:
+        """Whether probes stand between pixels."""
+        settings = self.means.settings
+        return settings.subpixel or settings.refine.positions_after is not None
 
     def _probe(self, mean: NDArray[np.float32]) -> NDArray[np.complex64]:
         """Return the starting modes, with the power of the mean frame."""
@@ -117,6 +149,8 @@ class Reconstruction:
                     "choose the crop that it was made with"
                 )
             return probes.modes(self.means.previous, settings.modes, float(mean.sum()))
+        if self.first is not None:
+            return probes.modes(self.first.probe, settings.modes, float(mean.sum()))
         first = probes.first_probe(settings.probe, probes.spread(mean, settings.upsample), self.scan.geometry, self.scan.pixel)
         return probes.modes(first, settings.modes, float(mean.sum()))
 
@@ -138,3 +172,7 @@ class Reconstruction:
         limits = Bounds(settings.amplitude, object_support=known, probe_support=lit, probe_power=settings.probe_power)
         after, bound = settings.refine.positions_after, settings.refine.positions_bound
         return run.Plan(parse(settings.recipe), limits, settings.probe_after, after, bound, settings.subpixel)
+
+    def plan_of(self, stages: tuple[RecipeStep, ...]) -> run.Plan:
+        """Return what the settings want, with other stages, and with positions that stay where they are."""
+        return replace(self.plan(), stages=stages, move_after=None, subpixel=self.between)

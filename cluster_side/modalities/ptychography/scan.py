@@ -5,7 +5,7 @@ Everything that can be found wrong before the first iteration is reported here, 
 
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,18 @@ class PtychographyScan:
         rows, columns = (np.rint(self.pixels + np.asarray(self.probe_shape) / 2).astype(int)).T
         nowhere[rows, columns] = False
         return np.asarray(distance_transform_edt(nowhere) <= radius, np.float32)
+
+    def middle(self, most: int) -> NDArray[np.int64]:
+        """Return which known positions (their numbers, rising) lie next to the middle of the scan, so many at most."""
+        away = np.hypot(*(self.pixels - np.median(self.pixels, axis=0)).T)
+        return np.sort(np.argsort(away, kind="stable")[:most])
+
+    def moved(self, pixels: NDArray[np.float64], which: NDArray[np.int64]) -> "PtychographyScan":
+        """Return the scan with its positions elsewhere (known, 2), and an object that is as large as some of them need."""
+        low, high = pixels[which].min(axis=0), pixels[which].max(axis=0)
+        origin = np.floor(low) - MARGIN
+        rows, columns = (np.ceil(high - origin).astype(int) + np.asarray(self.probe_shape) + MARGIN).tolist()
+        return replace(self, pixels=pixels - origin, shape=(rows, columns))
 
 
 def scan_of(

@@ -13,8 +13,9 @@ Pixels = Annotated[int, Field(ge=8, le=8192)]
 class Optics(SettingsModel):
     """What the probe is before the first iteration. Lengths in metres."""
 
-    kind: Literal["mean", "aperture", "kb", "fzp", "former"] = "mean"
-    """"mean": from the mean frame; "aperture", "kb", "fzp": from the optics; "former": the calibration file "probe"."""
+    kind: Literal["auto", "mean", "aperture", "kb", "fzp", "former"] = "auto"
+    """"auto": found by trying defoci; "mean": the mean frame in focus, or out of it by `defocus`; "aperture", "kb", "fzp": from
+    the optics; "former": the calibration file "probe"."""
     defocus: FiniteFloat = 0.0
     """From focus to sample, in metres."""
     diameter: Length | None = None
@@ -31,6 +32,11 @@ class Optics(SettingsModel):
     """Focal length of the vertical KB mirror."""
     focal_x: Length | None = None
     """Focal length of the horizontal KB mirror."""
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it has to be found: nobody said what it is, nor how far from focus the sample is."""
+        return self.kind == "auto" and self.defocus == 0.0
 
     def length(self, name: str) -> float:
         """Return a length that this kind of optics has."""
@@ -130,6 +136,28 @@ class PtychographySettings(SettingsModel):
 
 
 AXES = {"axes": "object_y object_x"}
+QUALITY, LIVE = "quality", "quality/live"
+"""Groups of what is to be thought of the result, and of what was shown last while the scan was measured."""
+SAID = {
+    "verdict": "converged, did not converge, or cannot tell",
+    "advice": "what to try where it did not converge",
+    "positions": "whether refined positions are better than measured ones",
+}
+FIGURES = {
+    "explained": "share of what distinguishes frames that is explained in frames that were left out",
+    "agreement": "correlation of the objects of two halves of the scan, at low frequencies",
+    "misfit": "misfit of amplitudes² / measured counts of the result",
+    "misfit_left_out": "the same in frames that were left out, of an object made anew of the others",
+    "misfit_of_mean": "the same of who knows only the mean frame",
+    "misfit_falling": "share of what is explained that it takes some more iterations to explain",
+    "scale_step": "by how much positions were moved apart and together",
+    "scale_smaller": "misfit of frames that were left out with positions nearer together, relative",
+    "scale_larger": "misfit of frames that were left out with positions further apart, relative",
+    "other_axes": "misfit of frames that were left out with other axes of the positions, relative",
+    "refined_positions": "misfit of frames that were left out with refined positions, relative to measured ones",
+    **{f"{name}_error": "its standard error" for name in ("scale_smaller", "scale_larger", "other_axes", "refined_positions")},
+    "signal": "share of what distinguishes frames from their mean that is more than counting statistics",
+}
 
 
 def outputs(settings: PtychographySettings) -> tuple[Output, ...]:
@@ -147,6 +175,7 @@ def outputs(settings: PtychographySettings) -> tuple[Output, ...]:
         Output("position_y_used", "m", long_name="vertical position as it was measured"),
         Output("position_x_refined", "m", long_name="horizontal position after refinement"),
         Output("position_y_refined", "m", long_name="vertical position after refinement"),
+        *_quality(),
     )
     if not settings.frc:
         return whole
@@ -157,6 +186,15 @@ def outputs(settings: PtychographySettings) -> tuple[Output, ...]:
         Output("frc_frequency", "1/m", per="scan", merge="first", long_name="spatial frequency of each ring"),
         Output("resolution", "m", per="scan", merge="first", long_name="half period at the half-bit crossing"),
     )
+
+
+def _quality() -> list[Output]:
+    found = []
+    for group, of in ((QUALITY, ""), (LIVE, " (while the scan was measured)")):
+        said = {name: Output(f"{group}/{name}", "", "scan", "first", text + of, text=True) for name, text in SAID.items()}
+        known = {name: Output(f"{group}/{name}", "", "scan", "first", text + of) for name, text in FIGURES.items()}
+        found += [*said.values(), *known.values()]
+    return found
 
 
 def takes(settings: PtychographySettings) -> dict[str, str]:
@@ -172,5 +210,6 @@ MODALITY = Modality(
     kernel="cluster_side.modalities.ptychography.kernel:load",
     context=True,
     follows=True,
+    whole_scan=True,
     packages=("numpy", "scipy", "pyFFTW", "mpi4py", "cupy-cuda12x"),
 )

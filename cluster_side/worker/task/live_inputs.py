@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from beamtide import clock
 from beamtide.config.models import Deployment, Roots, SourceConfig
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.files.pieces import Piece, between, input_files, pieces_of
-from beamtide.files.row import FileFact, with_gaps
+from beamtide.files.layout import laid_out
+from beamtide.files.pieces import Piece, between, input_files
+from beamtide.files.row import FileFact
 from beamtide.files.watch import FileWatch
+from beamtide.files.ways import ScanPoints
 from beamtide.formats.lazy import joined
 from beamtide.machine import Arrays
 from beamtide.messages.base import Digest, PipelineName
@@ -60,8 +62,7 @@ def news_of(seen: LiveState, source: SourceConfig, planned: int, had: int) -> Li
     points = min(seen.state.points, planned)
     lacking = sum(fact.frames for fact in seen.facts) < points or any(fact.trouble for fact in seen.facts)
     closed = seen.state.phase == "ended" and (seen.quiet or not lacking)
-    row = with_gaps(seen.facts, source, points, closed=closed)
-    pieces = list(pieces_of(row, points, closed=closed))
+    pieces = laid_out(seen.facts, ScanPoints.of(points, seen.state.scan.shape), source, closed=closed).pieces
     usable = min(pieces[-1].stop if pieces else 0, seen.complete)
     return LiveNews(tuple(between(pieces, had, usable)), closed and usable == points)
 
@@ -117,8 +118,15 @@ class LiveInputs:
             self.taken.append(piece)
             if not piece.trouble:
                 given = msgspec.structs.replace(self.task, inputs=input_files([piece], self.source))
-                self.parts.append(inputs.read_files(given, self.roots))
+                self.parts.append(self._read(given))
         return self._arrays()
+
+    def _read(self, task: Task) -> Arrays:
+        """Return the frames of a piece; LostFrames of it are told as what is wrong with the file."""
+        found = inputs.read_files(task, self.roots)
+        if found.lost:
+            raise BadInput(found.lost[0].why)
+        return found.arrays
 
     def placed(self, outputs: Arrays, declared: tuple[Output, ...]) -> Arrays:
         """Return a kernel's outputs with a row for every index of the task: NaN where no frame came."""

@@ -15,13 +15,16 @@ from typing import Any
 
 from beamtide import clock
 from beamtide.errors import BadInput, BeamtideError, Busy, NoAnswer
+from beamtide.formats.base import LostFrames
 from beamtide.machine import Arrays
 from beamtide.messages import Message, Ok, Refused
-from beamtide.messages.results import Provenance, RoomRequest, StoreRequest
+from beamtide.messages.results import Hole, Provenance, RoomRequest, StoreRequest
 from beamtide.messages.tasks import Lease, LeaseRequest, NoTask, Outcome, Stale, Task, TaskDone, TaskFailed
 from beamtide.pump import Caller
-from cluster_side.modalities.base import checked
+from cluster_side.modalities.base import checked, sendable
+from cluster_side.modalities.context import Context
 from cluster_side.worker.task import captured_stderr, inputs, lease_heartbeat, live_inputs, previews, ready_kernel
+from cluster_side.worker.task.given import Given
 from cluster_side.worker.task.work import DEAD_MAN, Answer, End, Leave, Work, name
 
 TRY = 15.0
@@ -81,7 +84,7 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
     """Compute and store; any exception of the task or its kernel becomes a fault."""
     began = clock.monotonic()
     try:
-        headers, arrays, versions = compute(work, lease.task, caller, progress, lease.attempt)
+        headers, arrays, versions, holes = compute(work, lease.task, caller, progress, lease.attempt)
         seconds = clock.monotonic() - began
         result = StoreRequest(
             task=lease.task,
@@ -91,6 +94,7 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
             provenance=Provenance(
                 worker=name(), host=platform.node(), job=work.job, attempt=lease.attempt, seconds=seconds, versions=versions
             ),
+            holes=holes,
         )
         if (size := sum(array.nbytes for array in arrays.values())) > WORTH_ASKING:
             _insist(caller, work.sorter, RoomRequest(task=lease.task.id, size=size), Message)
@@ -106,8 +110,11 @@ def _attempt(work: Work, lease: Lease, caller: Caller, progress: list[float]) ->
 
 def compute(
     work: Work, task: Task, caller: Caller, progress: list[float], attempt: int = 0
-) -> tuple[Any, Arrays, dict[str, str]]:
-    """Read what a task needs and run its kernel; return headers, arrays and versions. `progress` holds the share done so far."""
+) -> tuple[Any, Arrays, dict[str, str], tuple[Hole, ...]]:
+    """Read what a task needs and run its kernel; return headers, arrays, versions, and holes of what could not be read.
+
+    `progress` holds the share done so far.
+    """
     address, context = work.deployment.address, work.call(task)
     if work.refused is not None and work.refused.digest == task.settings:
         raise work.refused
@@ -115,20 +122,30 @@ def compute(
     if ready is None or ready.digest != task.settings:
         cache = work.deployment.site.state / "cache"
         ready = ready_kernel.obtain(task.settings, cache, (caller, address("metadata")), work.find)
+    ready.check_source(work.deployment.pipelines[task.pipeline].source)
     feed = live_inputs.live_inputs_of(task, work.deployment, caller, context.team)
-    if feed is not None and not ready.follows:
-        raise BadInput(f"source.begin_with: {task.modality} cannot begin before its scan has ended; leave it out")
+    tell = previews.teller(task, caller, previews.PreviewTarget(address("sink"), attempt, ready.declared), progress)
+    context = replace(context, tell=tell, feed=feed)
     if feed is None:
-        frames, units = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
-        frames = dict(ready.in_units(frames, inputs.units_of_files(task, work.deployment.site.roots)))
+        given, units = inputs.read(task, work.deployment.site.roots, caller, address("sink"))
+        ready.suits(units)
+        stated = inputs.units_of_files(task, work.deployment.site.roots)
+        outputs, given = readable(ready, replace(given, arrays=dict(ready.in_units(given.arrays, stated))), context)
+        holes = given.holes(task.start)
     else:
         frames, units = dict(feed.begin()), feed.units
-    ready.suits(units)
-    tell = previews.teller(task, caller, previews.PreviewTarget(address("sink"), attempt, ready.declared), progress)
-    outputs = ready.compute(frames, replace(context, tell=tell, feed=feed))
-    if feed is not None:
-        outputs = feed.placed(outputs, ready.declared)
-    return checked(outputs, ready.declared, task.stop - task.start, units), outputs, ready.versions
+        ready.suits(units)
+        outputs, holes = feed.placed(ready.compute(frames, context), ready.declared), ()
+    return checked(outputs, ready.declared, task.stop - task.start, units), sendable(outputs), ready.versions, holes
+
+
+def readable(ready: ready_kernel.ReadyKernel, given: Given, context: Context) -> tuple[Arrays, Given]:
+    """Run a kernel, again without the frames that turn out to be damaged; return its outputs for all indexes of the task."""
+    while True:
+        try:
+            return given.spread(ready.compute(given.arrays, context), ready.declared), given
+        except LostFrames as error:
+            given = given.without(error.missing)
 
 
 def _done(work: Work, lease: Lease, caller: Caller, end: tuple[Outcome, float]) -> str:

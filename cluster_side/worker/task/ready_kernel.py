@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from beamtide import registry
 from beamtide.config import settings
+from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
 from beamtide.machine import Arrays
 from beamtide.messages.base import Digest
@@ -58,6 +59,8 @@ class ReadyKernel:
     """Whether the kernel takes a `Context`."""
     follows: bool = False
     """Whether the kernel can begin before its scan has ended."""
+    check_source: Callable[[SourceConfig], None] = lambda _: None
+    """Raises BadInput for a source whose tasks are not what the modality needs."""
 
     def compute(self, frames: Arrays, context: Context) -> Arrays:
         """Run the kernel, with its context if it takes one."""
@@ -111,7 +114,7 @@ def _load(digest: Digest, document: SettingsDocument, cache: pathlib.Path, find:
     if image := os.environ.get(IMAGE):
         versions["container image"] = image
     checks = partial(modality.suits, values), partial(modality.in_units, values)
-    return ReadyKernel(digest, kernel, declared, versions, *checks, modality.context, modality.follows)
+    return ReadyKernel(digest, kernel, declared, versions, *checks, modality.context, modality.follows, modality.check_source)
 
 
 def _document(digest: Digest, cache: pathlib.Path, ask: tuple[Caller, str]) -> SettingsDocument:

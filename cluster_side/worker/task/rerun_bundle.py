@@ -6,6 +6,7 @@ The same steps as `one_task`: settings to kernel, inputs to arrays, kernel, and 
 import pathlib
 import tempfile
 import traceback
+from dataclasses import replace
 
 from beamtide import bundle
 from beamtide.task_files import read_tasks
@@ -24,8 +25,9 @@ def run(file: pathlib.Path, raw: pathlib.Path | None, find: FindModality = ready
             ready = ready_kernel.prepare(prepared, pathlib.Path(cache), find)
             needed = {f"{need.pipeline}/{need.dataset}" for need in task.needs if need.dataset}
             datasets = {name: bundle.read_dataset(folder, name)[: task.stop - task.start] for name in needed}
-            frames = inputs.read_with(task, roots, datasets)
-            outputs = ready.compute(ready.in_units(frames, inputs.units_of_files(task, roots)), ALONE)
+            given = inputs.read_with(task, roots, datasets)
+            arrays = dict(ready.in_units(given.arrays, inputs.units_of_files(task, roots)))
+            outputs, _ = one_task.readable(ready, replace(given, arrays=arrays), ALONE)
             headers = checked(outputs, ready.declared, task.stop - task.start)
         except Exception as error:
             return 1, f"{traceback.format_exc()}\n{task.id} fails here, too: {one_task.sentence(error)}"

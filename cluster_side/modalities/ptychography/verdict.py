@@ -1,0 +1,179 @@
+"""Whether a reconstruction is one: converged, did not converge, or cannot tell; and what to try where it did not.
+
+    converged         frames that were left out are explained, positions could not be any others, and the misfit has settled
+    did not converge  one of these is plainly not so
+    cannot tell       neither: too few photons or too little overlap to say
+
+The thresholds were set on one half of the runs of benchmarks/ptycho_verdicts.py, and judged on the other half. In the far field
+no verdict can see that both signs of `flip` are wrong: the frames are those of the object turned by 180 degrees, conjugate.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamtide.results.verdict import CONVERGED, NO_BETTER, NOT_CONVERGED, UNKNOWN
+from cluster_side.modalities.ptychography.assessment import (
+    MOST_FRAMES,
+    Change,
+    Figures,
+    change,
+    figures_of,
+    folds_for,
+    other_axes,
+    scaled,
+)
+from cluster_side.modalities.ptychography.cross_validation import left_out
+from cluster_side.modalities.ptychography.engines.state import ReconstructionState
+from cluster_side.modalities.ptychography.reconstruction import Reconstruction
+from cluster_side.modalities.ptychography.spec import QUALITY
+from cluster_side.modalities.ptychography.start import look_for_probe
+
+EXPLAINED, UNEXPLAINED = 0.4, 0.3
+"""Shares from which on, and below which, frames that were left out are explained, and are not."""
+WORSE, SURE = 0.01, 2.0
+"""Other scales are worse if their misfit is higher by this share at least, and by so many standard errors."""
+FALLING = 0.009
+"""Share of what is explained that some more iterations may bring."""
+REFINED = 0.03
+"""Refined positions are better if frames that were left out are explained better by this share at least."""
+AGREEMENT = 0.5
+"""Correlation from which on two halves show the same object."""
+SIGNAL = 0.15
+"""Share of what distinguishes frames from their mean that must be more than counting statistics."""
+Reason = Literal["", "axes", "scale", "falling", "unexplained", "noise"]
+ADVICE = {
+    "axes": "try another flip, or the two positions the other way round",
+    "falling": "try more iterations: the misfit still falls",
+    "unexplained": "try the probe of your optics with its defocus, more modes, or check positions, energy and distance",
+    "noise": "try more photons or smaller steps: the frames do not say whether this object is right",
+}
+FURTHER = 4
+"""How often a better scale is followed, to say about where the best one is."""
+
+
+Datasets = dict[str, NDArray[Any]]
+LONGEST = 256
+"""Bytes of a sentence in a dataset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, what to try ("" where it converged), and the figures that it was made of."""
+
+    verdict: str
+    advice: str
+    figures: Figures
+
+
+def judgement_on(job: Reconstruction, state: ReconstructionState, now: NDArray[np.float64]) -> Judgement:
+    """Return what is to be thought of a reconstruction of all known positions, which are now at `now` (n, 2), in pixels."""
+    figures = figures_of(job, state, now)
+    verdict, reason = verdict_of(figures)
+    if reason == "":
+        return Judgement(verdict, "", figures)
+    job, middle = replace(job, scan=replace(job.scan, pixels=now)), job.scan.middle(MOST_FRAMES)
+    if reason != "falling" and (axes := _better_axes(job, state, middle)):
+        return Judgement(NOT_CONVERGED, axes, figures)
+    if reason == "scale":
+        return Judgement(verdict, _advice_on_scale(job, state, middle, figures), figures)
+    return Judgement(verdict, ADVICE[reason], figures)
+
+
+def on_positions(figures: Figures) -> str:
+    """Return what is to be thought of refined positions; "" where they were not refined."""
+    if (now := figures.positions) is None:
+        return ""
+    if now.ratio < 1 - max(REFINED, SURE * now.spread):
+        return f"refined: they explain frames that were left out better than the measured ones (misfit x {now.ratio:.2f})"
+    return (
+        f"{NO_BETTER} than the measured ones (misfit of frames that were left out x {now.ratio:.3f}): "
+        "trust position_x_used and position_y_used, and leave refine.positions_after out"
+    )
+
+
+def verdict_of(figures: Figures) -> tuple[str, Reason]:
+    """Return the verdict that figures lead to, and why it is no better."""
+    changes = (figures.smaller, figures.larger)
+    if _better(figures.axes) and figures.explained > 0:
+        return NOT_CONVERGED, "axes"
+    if any(_better(one) for one in changes) and figures.explained > 0:
+        return NOT_CONVERGED, "scale"
+    if not figures.explained >= UNEXPLAINED:  # so that what is no number is no success
+        return (UNKNOWN, "noise") if figures.signal < SIGNAL else (NOT_CONVERGED, "unexplained")
+    if not figures.falling <= FALLING:
+        return NOT_CONVERGED, "falling"
+    if not (figures.explained >= EXPLAINED and figures.agreement >= AGREEMENT) or not all(_worse(one) for one in changes):
+        return UNKNOWN, "noise"
+    return CONVERGED, ""
+
+
+def _advice_on_scale(job: Reconstruction, state: ReconstructionState, middle: Any, figures: Figures) -> str:
+    """Follow the scale that explains more, and say which distance it stands for."""
+    step = 1 - figures.scale if _better(figures.smaller) else 1 + figures.scale
+    now, tried = left_out(job, middle, state.probe, 1), [(1.0, 1.0)]
+    for power in range(1, FURTHER + 1):
+        factor = step**power
+        tried.append((factor, change(now, scaled(job, middle, state.probe, factor, 1)).ratio))
+        if not tried[-1][1] < tried[-2][1]:
+            break
+    factor, distance = _lowest(tried[-3:]), job.scan.geometry.distance
+    wider = f"frames fit better with positions about {factor:.2g} times as far apart"
+    if job.scan.geometry.source is not None:
+        return f"{wider}: try another distance or source, or check detector_pixel and the unit of the positions"
+    return f"{wider}: try distance {distance / factor:.2g} (now {distance:.3g}), or check energy, detector_pixel and units"
+
+
+def _lowest(tried: list[tuple[float, float]]) -> float:
+    """Return the factor with the lowest ratio, between the last three where these enclose it."""
+    best = min(tried, key=lambda one: one[1])
+    if len(tried) < 3 or best is not tried[1]:
+        return best[0]
+    bend, tilt, _ = np.polyfit(np.log([factor for factor, _ in tried]), [ratio for _, ratio in tried], 2)
+    return float(np.exp(-tilt / (2 * bend)))
+
+
+def _better_axes(job: Reconstruction, state: ReconstructionState, middle: Any) -> str:
+    """Return what to try if frames that were left out are explained better with other axes of the positions; "" if not."""
+    now, found = left_out(job, middle, state.probe, folds_for(middle)), {}
+    for advice, other in other_axes(job, middle).items():
+        look_for_probe(other)
+        there = left_out(other, middle, None, folds_for(middle))
+        if _better(change(now, there)) and there.explained > UNEXPLAINED:
+            found[advice] = there.explained
+    return max(found, key=lambda advice: found[advice], default="")
+
+
+def _better(seen: Change) -> bool:
+    return seen.ratio < 1 - max(WORSE, SURE * seen.spread)
+
+
+def _worse(seen: Change) -> bool:
+    return seen.ratio > 1 + max(WORSE, SURE * seen.spread)
+
+
+def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
+    """Return what is to be thought of a reconstruction, and its figures, as datasets below a group."""
+    figures = judgement.figures
+    numbers = {
+        "explained": figures.explained,
+        "agreement": figures.agreement,
+        "misfit": figures.result,
+        "misfit_left_out": figures.unseen,
+        "misfit_of_mean": figures.mean,
+        "misfit_falling": figures.falling,
+        "scale_step": figures.scale,
+        "signal": figures.signal,
+    }
+    changes = {"scale_smaller": figures.smaller, "scale_larger": figures.larger, "other_axes": figures.axes}
+    changes |= {"refined_positions": figures.positions} if figures.positions is not None else {}
+    for name, one in changes.items():
+        numbers |= {name: one.ratio, f"{name}_error": one.spread}
+    datasets: Datasets = {f"{below}/{name}": np.array(number, np.float64) for name, number in numbers.items()}
+    if said := on_positions(figures):
+        datasets[f"{below}/positions"] = np.array(said.encode()[:LONGEST], f"S{LONGEST}")
+    datasets[f"{below}/verdict"] = np.array(judgement.verdict.encode(), "S32")
+    datasets[f"{below}/advice"] = np.array(judgement.advice.encode()[:LONGEST], f"S{LONGEST}")
+    return datasets
