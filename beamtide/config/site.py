@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -112,7 +113,8 @@ def check(file: pathlib.Path) -> list[str]:
             modality = registry.find("modalities", pipeline.modality)
             if pipeline.source.begin_with is not None and not modality.follows:
                 raise BadInput(f"source.begin_with: {pipeline.modality} cannot begin before its scan has ended; leave it out")
-            modality.check(pipeline.settings, settings.calibration_of(pipeline, shared))
+            files = settings.calibration_of(pipeline, shared)
+            registry.asked("modalities", pipeline.modality, partial(modality.check, pipeline.settings, files))
             modality.suits(pipeline.settings, _units_of_inputs(deployment, pipeline))
         except BadInput as error:
             text = str(error)
