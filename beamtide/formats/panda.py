@@ -9,7 +9,7 @@ Four ways in which the same capture is written are told apart by their first byt
 Columns are named "FIELD.Capture" ("INENC1.VAL.Mean"). The header is obeyed: "process: Scaled" is in units already; "Unscaled" is
 averaged already, and gets scale and offset; "Raw" gets them too, and its mean is a sum over samples, so it needs PCAP.SAMPLES.
 "missed: N" says that the first N triggers came before the stream did: row 0 is trigger N. Units of the header are passed on.
-A text with several armings goes on counting triggers from one to the next. An END that counts other lines than there are is refused.
+A text with several armings goes on counting from one to the next; an END that counts other lines than there are is refused.
 Options: `trigger`, the column that counts triggers (lost ones become NaN), and `first_trigger` (1). JSON blocks carry
 `frame_number` and need no such column.
 """
