@@ -13,7 +13,7 @@ Where it is not like it in spite of that, "did not converge" or "cannot tell". E
 short recipe came close; "cannot tell" counts as not right there.
 
 Worlds are in three parts: the thresholds of `verdict` were chosen on two of them, and the third one judges, with the measured
-star. The rows go to benchmarks/results/ptycho_verdicts.json. It fails if less than SHARE of the third part is right, or if a wrong
+star. Rows go to benchmarks/results/ptycho_verdicts.json. It fails if less than SHARE of the third part is right, or if a wrong
 object is called converged anywhere.
 
     python -m benchmarks.ptycho_verdicts            all
