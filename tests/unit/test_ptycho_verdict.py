@@ -2,12 +2,15 @@
 
 import pathlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from beamtide import registry
+from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
+from beamtide.messages.base import Digest
 from beamtide.messages.results import DatasetHeader
 from beamtide.results.verdict import said_by, warning_of
 from benchmarks import ptycho_verdicts as study
@@ -22,6 +25,8 @@ from cluster_side.modalities.ptychography.scan import scan_of
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 from cluster_side.modalities.ptychography.start import look_for_probe
 from cluster_side.modalities.ptychography.verdict import judgement_on, on_positions, verdict_of
+from cluster_side.worker.task import one_task
+from cluster_side.worker.task.ready_kernel import ReadyKernel
 from tests import ptycho_objects as objects
 
 PTYCHO = registry.find("modalities", "ptychography")
@@ -151,8 +156,16 @@ def test_the_star_is_found_without_a_given_probe(test_data: pathlib.Path) -> Non
 
 
 def test_parts_of_a_scan_are_refused_by_the_worker() -> None:
-    from beamtide.config.models import SourceConfig
+    source = SourceConfig(match="*.h5", frames_per_task="line")
+    deployment = SimpleNamespace(address=str, pipelines={"p": SimpleNamespace(source=source)})
+    ready = ReadyKernel(Digest("d"), pytest.fail, (), {}, check_source=PTYCHO.check_source)
+    work = SimpleNamespace(refused=None, deployment=deployment, call=lambda _: Context(), ready=ready)
+    task = SimpleNamespace(settings="d", pipeline="p", modality="ptychography")
+    with pytest.raises(BadInput, match=r"source\.frames_per_task: line would make many results of parts of a scan"):
+        one_task.compute(work, task, None, [0.0])  # type: ignore[arg-type]
 
+
+def test_which_sources_suit() -> None:
     for size in ("line", "file", 7):
         with pytest.raises(BadInput, match="set frames_per_task: scan"):
             PTYCHO.check_source(SourceConfig(match="*.h5", frames_per_task=size))

@@ -39,7 +39,7 @@ FALLING = 0.009
 """Share of what is explained that some more iterations may bring."""
 REFINED = 0.03
 """Refined positions are better if frames that were left out are explained better by this share at least."""
-AGREEMENT = 0.5
+AGREEMENT = 0.65
 """Correlation from which on two halves show the same object."""
 SIGNAL = 0.15
 """Share of what distinguishes frames from their mean that must be more than counting statistics."""
