@@ -5,10 +5,11 @@ that a mistake of its author is a sentence with the name of the distribution, an
 """
 
 import functools
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from beamtide.errors import BadInput
+from beamtide.errors import BadInput, BeamtideError
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "formats": ("probe", "read", "shape_of"),
@@ -35,12 +36,27 @@ def find(group: str, name: str) -> Any:
         raise BadInput(f"{name!r} is given by several of the {group}: {', '.join(map(_whose, points))}; uninstall all but one")
     try:
         found = points[0].load()
-    except Exception as error:  # whatever a stranger's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
         said = " ".join(str(error).split())
         raise BadInput(f"{_whose(points[0])} of the {group} does not load: {type(error).__name__}: {said}") from error
-    if missing := [needed for needed in GROUPS.get(group, ()) if not hasattr(found, needed)]:
+    needs = GROUPS.get(group, ())
+    if missing := [needed for needed in needs if not hasattr(found, needed)]:
         raise BadInput(f"{_whose(points[0])} of the {group} is {type(found).__name__} without {missing[0]!r}; correct it there")
+    if "settings" in needs and not hasattr(found.settings, "model_validate"):
+        raise BadInput(f"{_whose(points[0])} of the {group} has 'settings' that are not a Pydantic model; correct it there")
     return found
+
+
+def asked(group: str, name: str, question: Callable[[], None]) -> None:
+    """Ask a plug-in something; what it raises by mistake becomes BadInput that says whose it is."""
+    try:
+        question()
+    except BeamtideError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a stranger's function does
+        point = next(iter(entry_points(group=f"beamtide.{group}", name=name)))
+        said = " ".join(str(error).split())
+        raise BadInput(f"{_whose(point)} of the {group} raised {type(error).__name__}: {said}; correct it there") from error
 
 
 def _whose(point: EntryPoint) -> str:

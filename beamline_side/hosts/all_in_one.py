@@ -1,7 +1,8 @@
 """All components of a site on this machine, one process each: for `beamtide serve all`, the demo, and `beamtide run`.
 
-A component that dies is restarted after 0.2, 0.4, … 10 s; one that refuses its input (exit code 2) is not: its
-message becomes the error of the host. The host has no thread: its user calls `tend` a few times a second.
+A component that dies is restarted after 0.4, 0.8, … 10 s, and from the second time on that is said; one that refuses its input
+(exit code 2) is not: its message becomes the error of the host. The host has no thread: its user calls `tend` a few times a
+second.
 """
 
 import os
@@ -73,6 +74,8 @@ class Host:
             if its.restart_at is None:
                 its.pause = FIRST_PAUSE if now - its.since > STEADY else min(LONGEST_PAUSE, 2 * its.pause)
                 its.restart_at = now + its.pause
+                if its.pause > 2 * FIRST_PAUSE:  # not the first time: whoever waits for it has to know
+                    sys.stderr.write(f"{component} ended again ({_how(code)}) and is restarted. {self._last_line(component)}\n")
             elif now >= its.restart_at:
                 its.process, its.since, its.restart_at = self._spawn(component), now, None
 
@@ -133,3 +136,8 @@ class Host:
     def _last_line(self, component: str) -> str:
         lines = self._log(component).read_text(errors="replace").strip().splitlines()
         return f"{component}: {lines[-1] if lines else 'it wrote nothing'} (log: {self._log(component)})"
+
+
+def _how(code: int) -> str:
+    """Return what an exit code says: a number, or the signal that ended it."""
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

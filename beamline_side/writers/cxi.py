@@ -2,7 +2,7 @@
 
     /cxi_version                                   160
     /entry_1/image_1/data                          object, complex (row, column); image_size, x and y in m
-    /entry_1/image_1/process_1/command             recipe, and beside it all settings; error by iteration
+    /entry_1/image_1/process_1/command             recipe, and beside it all settings, error by iteration, verdict
     /entry_1/image_2/data                          probe modes, complex (mode, row, column), strongest first
     /entry_1/sample_1/geometry_1/translation       where the beam was, refined: (index, x y z) in m
     /entry_1/sample_1/geometry_2/translation       the same as it was measured
@@ -25,6 +25,7 @@ from beamtide import clock
 from beamtide.errors import BadInput
 from beamtide.formats.ptychography import JOULE_PER_KEV
 from beamtide.messages.metadata import SettingsDocument
+from beamtide.results.verdict import ADVICE, VERDICT
 from beamtide.writers import FinishedProduct, Outputs
 
 VERSION = 160
@@ -72,6 +73,9 @@ def _process(process: h5py.Group, data: h5py.Group, settings: Mapping[str, Any])
     process["command"] = str(settings.get("recipe", ""))
     process["settings"] = json.dumps(settings, sort_keys=True)
     rows.field(process, "error", data["error"][()], "1")
+    for name in (VERDICT, ADVICE):
+        if name in data:
+            process[name.rpartition("/")[2]] = data[name].asstr()[()]
 
 
 def _instrument(entry: h5py.Group, settings: Mapping[str, Any]) -> None:

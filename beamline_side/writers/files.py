@@ -88,14 +88,19 @@ class ProductFiles:
         outcome, record = Outcome(stem.with_name(f"{stem.name}.h5")), _record(stem, content)
         files = dict(record.files)
         with _drafted(stem, content) as told:
+            drawn = _mark(told.file)
             for name in sorted(self.formats, key=lambda name: name == RESULT):
                 if name in files:
                     continue
                 taken = {path: f"the writer {other}" for other, paths in files.items() for path in paths}
+                if name != RESULT and RESULT in self.formats:  # it comes last, and nobody takes its name before
+                    taken[outcome.result.name] = f"the writer {RESULT}"
                 try:
                     files[name] = _made(find or registered, HiddenOutputs(name, stem, taken), told)
                 except Exception as error:
                     self._note(outcome, name, error)
+                if _mark(told.file) != drawn:  # it would get its name next
+                    raise BadInput(f"the writer {name} changed the result file, which is only to read; correct it there")
         keep(stem, msgspec.structs.replace(record, files=files, refused=outcome.refused))
         return outcome
 
@@ -154,6 +159,8 @@ def _made(find: Callable[[str], FormatWriter], out: HiddenOutputs, told: Finishe
         with plainly(told.file):
             find(out.name)(told, out)
             return out.publish()
+    except SystemExit as error:  # a library that believes that it is a program; our process is not its own
+        raise RuntimeError(f"it wanted to end the process, with code {error.code}") from error
     finally:
         out.discard()
 
@@ -200,6 +207,14 @@ def _drafted(stem: pathlib.Path, content: Content) -> Iterator[FinishedProduct]:
         )
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _mark(path: pathlib.Path) -> tuple[int, int, int] | None:
+    """Return what is different when a file was written to, or is another one; None if it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        facts = path.stat()
+        return facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return None
 
 
 def _names(rule: layout.FileRule, processed: pathlib.Path, product: Product) -> tuple[pathlib.Path, pathlib.Path]:

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 
 from beamline_side.writers.atomic import discard, sync
@@ -102,18 +103,18 @@ def _rename(part: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _sync_tree(path: pathlib.Path) -> None:
-    if path.is_symlink():
-        raise BadInput(f"{path.name} is a link; a writer makes files and folders")
     for one in _below(path):
         with contextlib.suppress(FileNotFoundError):  # a library may tidy up behind itself
+            mode = one.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to open a named pipe would wait for ever
+                what = "a link" if stat.S_ISLNK(mode) else "a pipe, socket or device"
+                raise BadInput(f"{one.relative_to(path.parent)} is {what}; a writer makes files and folders")
             sync(one)
 
 
 def _below(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield all files and folders, the innermost first."""
-    for folder, _, files in os.walk(path, topdown=False):
-        for name in files:
-            yield pathlib.Path(folder, name)
-        yield pathlib.Path(folder)
-    if not path.is_dir():
-        yield path
+    """Yield whatever lies there, the innermost first, itself last."""
+    if path.is_dir() and not path.is_symlink():
+        for folder, folders, files in os.walk(path, topdown=False):
+            yield from (pathlib.Path(folder, name) for name in (*files, *folders))
+    yield path

@@ -52,7 +52,7 @@ def _table(where: h5py.Group, name: str, array: Array, points: int) -> h5py.Data
     row = array.shape[1:]
     size = max(1, math.prod(row) * array.dtype.itemsize)
     chunk = (max(1, min(max(points, 1), CHUNK // size)), *(max(1, length) for length in row))
-    fill = np.nan if array.dtype.kind in "fc" else 0
+    fill = array.dtype.type(np.nan if array.dtype.kind in "fc" else 0)  # h5py makes no complex number of a plain NaN
     shape, most = (points, *row), (None, *row)
     return where.create_dataset(name, shape, array.dtype, chunks=chunk, maxshape=most, fillvalue=fill)
 

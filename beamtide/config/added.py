@@ -78,7 +78,7 @@ def _wrong(deployment: Deployment, config: ComponentConfig, document: yaml_file.
     except ValidationError as error:
         return found + yaml_file.problems(document, kind.settings, error, ("settings",))
     try:
-        kind.check(deployment, config.component)
+        registry.asked("components", config.kind, lambda: kind.check(deployment, config.component))
     except BadInput as error:
         found.append(f"{document.where(('settings',))}: {error}")
     return found

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -112,7 +113,8 @@ def check(file: pathlib.Path) -> list[str]:
             settings.document_for(pipeline, shared, deployment.pipelines)
             modality = registry.find("modalities", pipeline.modality)
             modality.check_source(pipeline.source)
-            modality.check(pipeline.settings, settings.calibration_of(pipeline, shared))
+            files = settings.calibration_of(pipeline, shared)
+            registry.asked("modalities", pipeline.modality, partial(modality.check, pipeline.settings, files))
             modality.suits(pipeline.settings, _units_of_inputs(deployment, pipeline))
         except BadInput as error:
             text = str(error)

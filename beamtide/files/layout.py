@@ -106,7 +106,6 @@ def _in_slots(files: Sequence[FileFact], slot: int | None, scan: ScanPoints, *, 
     last_good = max((number for number, file in enumerate(files) if not file.trouble), default=-1)
     over = _over(files, slot) if slot else 0
     for number, file in enumerate(files):
-        at = number * slot if slot else at
         if at >= scan.points:
             break
         if file.trouble and not closed:

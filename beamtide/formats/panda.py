@@ -9,11 +9,13 @@ Four ways in which the same capture is written are told apart by their first byt
 Columns are named "FIELD.Capture" ("INENC1.VAL.Mean"). The header is obeyed: "process: Scaled" is in units already; "Unscaled" is
 averaged already, and gets scale and offset; "Raw" gets them too, and its mean is a sum over samples, so it needs PCAP.SAMPLES.
 "missed: N" says that the first N triggers came before the stream did: row 0 is trigger N. Units of the header are passed on.
+A text with several armings goes on counting from one to the next; an END that counts other lines than there are is refused.
 Options: `trigger`, the column that counts triggers (lost ones become NaN), and `first_trigger` (1). JSON blocks carry
 `frame_number` and need no such column.
 """
 
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -30,6 +32,8 @@ from beamtide.formats.panda_capture import Capture, CapturedField, capture
 from beamtide.formats.trigger import Columns, first_of, indexes, spread
 
 FIELD = re.compile(r"^\s+(\S+) (\S+) (\S+)(?: scale: (\S+) offset: (\S+) units: ?(.*))?$")
+TEXT = re.compile(rb"(OK\r?\n)?\s*(arm_time|missed)")
+"""How a text capture begins; a plain TCP client keeps the "OK" that the server answers first."""
 ENVELOPE = {"message_id", "message_type", "version", "frame_number", "arm_time", "detector_specific"}
 
 
@@ -72,7 +76,7 @@ def _index(found: Capture, options: Mapping[str, str], path: pathlib.Path) -> ND
         return indexes(found.columns[name], first_of(options, path), str(path))
     if found.index is not None:
         return indexes(found.index, 0, str(path))
-    return found.missed + np.arange(len(next(iter(found.columns.values()), ())))
+    return found.missed + np.arange(found.rows)
 
 
 def _load(path: pathlib.Path) -> Capture:
@@ -95,11 +99,11 @@ def _load(path: pathlib.Path) -> Capture:
 
 def parse(content: bytes) -> Capture:
     """Return a capture from the bytes of a file."""
-    if content.startswith(b"OK\n"):
+    if content.startswith(b"OK\n") and not TEXT.match(content):
         return _framed(content)
     if content.startswith(b"{"):
         return _json(content.splitlines(keepends=True))
-    if content.startswith(b"arm_time") or content.startswith(b"missed"):
+    if TEXT.match(content):
         return _ascii(content)
     messages = list(_recorded(content))
     if not messages:
@@ -139,30 +143,43 @@ def _bytes_in(item: Any) -> Iterator[bytes]:
 
 
 def _ascii(content: bytes) -> Capture:
-    """Read the text form: "name: value" lines, "fields:", one indented line per field, then numbers."""
+    """Read the text form; each time the PandABox is armed it begins anew, and the triggers go on where they ended."""
     whole, _, _ = content.decode("ascii").rpartition("\n")  # without an incomplete last line
-    lines = whole.split("\n")
-    if not any(line.strip() == "fields:" for line in lines):
+    lines = [line.rstrip("\r") for line in whole.split("\n") if line.strip() != "OK"]
+    ends = [number + 1 for number, line in enumerate(lines) if line.startswith("END")]
+    parts = [lines[begin:end] for begin, end in itertools.pairwise([0, *ends, len(lines)])]
+    arms = [_arm(part) for part in parts if any(line.strip() == "fields:" for line in part)]
+    if not arms:
         raise Unfinished("its header has no fields (yet)")
+    if any((arm.columns.keys(), arm.units) != (arms[0].columns.keys(), arms[0].units) for arm in arms):
+        raise BadInput("it was armed several times, with different fields; write a file for each")
+    if len(arms) == 1:
+        return arms[0]
+    begins = np.cumsum([0, *(arm.missed + arm.rows for arm in arms)])
+    index = np.concatenate([begin + arm.missed + np.arange(arm.rows) for begin, arm in zip(begins, arms, strict=False)])
+    return Capture({name: np.concatenate([arm.columns[name] for arm in arms]) for name in arms[0].columns}, index, arms[0].units)
+
+
+def _arm(lines: list[str]) -> Capture:
+    """Read one arming: "name: value" lines, "fields:", an indented line per field, numbers, and an END with their count."""
     at = next(number for number, line in enumerate(lines) if line.strip() == "fields:") + 1
     facts = dict(line.split(": ", 1) for line in lines[: at - 1] if ": " in line)
-    fields, rows = [], []
+    fields = []
     while at < len(lines) and (told := FIELD.match(lines[at])) and not _is_number(told[1]):
         name, scale = f"{told[1]}.{told[3]}", float(told[4] or 1.0)
         fields.append(CapturedField(name, scale, float(told[5] or 0.0), told[3] == "Mean", told[6] or ""))
         at += 1
-    for line in lines[at:]:
-        if line.startswith("END"):
-            break
-        if line.strip():
-            rows.append([float(word) for word in line.split()])
+    end = next((line.split() for line in lines[at:] if line.startswith("END")), [])
+    rows = [[float(word) for word in line.split()] for line in lines[at:] if line.strip() and not line.startswith("END")]
     if any(len(row) != len(fields) for row in rows):
         raise BadInput(f"a line of numbers does not have one for each of the {len(fields)} fields")
+    if len(end) > 1 and end[1].isdecimal() and int(end[1]) != len(rows):
+        raise BadInput(f"its END counts {end[1]} lines of numbers, and it holds {len(rows)}: some were lost, nobody knows which")
     table = np.array(rows, float).reshape(len(rows), len(fields))
-    columns = {one.name: table[:, number] for number, one in enumerate(fields)}
     missed = facts.get("missed", "0").strip()
     if not missed.isdecimal():
         raise BadInput(f"missed: {missed} is no number of triggers")
+    columns = {one.name: table[:, number] for number, one in enumerate(fields)}
     return capture(columns, fields, facts.get("process", "Scaled").strip(), int(missed))
 
 

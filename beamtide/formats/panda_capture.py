@@ -21,6 +21,11 @@ class Capture:
     missed: int = 0
     """Triggers before the first row."""
 
+    @property
+    def rows(self) -> int:
+        """Triggers that were captured."""
+        return len(next(iter(self.columns.values()), ()))
+
 
 @dataclass(frozen=True, slots=True)
 class CapturedField:

@@ -309,8 +309,8 @@ SABOTAGES = (
     Sabotage(
         "files are counted one behind the other, so that a short one shifts all that follow",
         "_in_slots",
-        "at = number * slot if slot else at",
-        "pass",
+        "file.frames if slot is None else slot",
+        "file.frames",
         ("tests/stories/test_layout_story.py",),
     ),
     Sabotage(

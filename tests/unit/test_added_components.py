@@ -69,6 +69,8 @@ def build(deployment, name, store):
 
 
 def fits(deployment, name):
+    if settings_of(deployment, name, EchoSettings).loud == 10:
+        {}["gain"]
     if settings_of(deployment, name, EchoSettings).loud > 10:
         raise BadInput("loud: the neighbours complain; at most 10")
 
@@ -128,6 +130,7 @@ def test_it_stands_behind_ours_whose_ports_stay_where_they_are(folder: pathlib.P
         ("loud: 3", "loud: 0", "echo.yaml:6  settings.loud: Input should be greater than or equal to 1 (found '0')"),
         ("loud: 3", "lout: 3", "echo.yaml:6  settings.lout is not a known key; did you mean loud?"),
         ("loud: 3", "loud: 11", "echo.yaml:5  settings: loud: the neighbours complain; at most 10"),
+        ("loud: 3", "loud: 10", "echo.yaml:5  settings: 'echo' (strange_echo:SERVICE, of the distribution strange-echo 1.0) of"),
         ("settings:", "setings:", "echo.yaml:5  setings is not a known key; did you mean settings?"),
     ],
 )

@@ -29,8 +29,9 @@ fields:
 """
 
 
-def text(rows: list[list[float]], process: str = "Scaled", end: str = "END 3 Ok\n") -> str:
-    return HEADER.format(process=process) + "".join(" " + " ".join(map(str, row)) + "\n" for row in rows) + end
+def text(rows: list[list[float]], process: str = "Scaled", end: str | None = None) -> str:
+    numbers = "".join(" " + " ".join(map(str, row)) + "\n" for row in rows)
+    return HEADER.format(process=process) + numbers + (f"END {len(rows)} Ok\n" if end is None else end)
 
 
 def saved(folder: pathlib.Path, content: str | bytes) -> pathlib.Path:
@@ -63,6 +64,41 @@ def test_the_text_of_a_capture_is_columns_and_ends_where_it_ends(tmp_path: pathl
     np.testing.assert_array_equal(found["INENC1.VAL.Mean"], [3.5, 4.5])
     growing = saved(tmp_path, text([[1, 2.5, 4]], end=" 2 3."))
     assert PANDA.probe(growing, {}).frames == 1, "a line that is still being written is none"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=5),
+    st.sampled_from(["", "OK\n", "OK\r\n"]),
+    st.booleans(),
+)
+def test_each_arming_goes_on_where_the_one_before_ended(
+    tmp_path: pathlib.Path, arms: list[tuple[int, int]], greeting: str, ended: bool
+) -> None:
+    """As `nc panda 8889 > file` keeps a scan of several armings: OK, then a header, numbers and END for each of them."""
+    content, expected = greeting, list[float]()
+    for number, (missed, rows) in enumerate(arms):
+        last = number == len(arms) - 1
+        values = [float(len(expected) + missed + row) for row in range(rows)]
+        part = text([[value, value, 4] for value in values], end=None if ended or not last else "")
+        content += part.replace("missed: 0", f"missed: {missed}")
+        expected += [np.nan] * missed + values
+    while expected and np.isnan(expected[-1]):  # nobody knows of triggers after the last row
+        expected.pop()
+    path = saved(tmp_path, content)
+    assert PANDA.probe(path, {}).frames == len(expected)
+    np.testing.assert_array_equal(PANDA.read(path, 0, len(expected), {})["INENC1.VAL.Mean"], expected)
+
+
+def test_an_end_that_counts_other_lines_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(BadInput, match="END counts 9 lines of numbers, and it holds 2"):
+        PANDA.probe(saved(tmp_path, text([[1, 2, 4], [2, 3, 4]], end="END 9 Data overrun\n")), {})
+
+
+def test_armings_with_different_fields_are_refused(tmp_path: pathlib.Path) -> None:
+    other = text([[1, 2, 4]]).replace("INENC1", "INENC2")
+    with pytest.raises(BadInput, match="different fields"):
+        PANDA.probe(saved(tmp_path, text([[1, 2, 4]]) + other), {})
 
 
 def test_raw_is_scaled_by_the_header_and_a_raw_mean_by_its_samples(tmp_path: pathlib.Path) -> None:

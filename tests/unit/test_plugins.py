@@ -127,10 +127,16 @@ def test_what_the_autoscaler_starts_is_not_told_whom_the_autoscaler_dies_with(mo
     ("points", "module", "said"),
     [
         ("[beamtide.formats]\nodd = odd:FORMAT\n", "raise RuntimeError('two\\nlines')", "does not load: RuntimeError: two lines"),
+        ("[beamtide.formats]\nodd = odd:FORMAT\n", "raise SystemExit(0)", "does not load: SystemExit: 0"),
         ("[beamtide.formats]\nodd = odd:FORMAT\n", "", "does not load: AttributeError"),
         ("[beamtide.formats]\nodd = nowhere:FORMAT\n", "", "does not load: ModuleNotFoundError"),
         ("[beamtide.formats]\nodd = odd:FORMAT\n", "FORMAT = {}", "is dict without 'probe'; correct it there"),
         ("[beamtide.formats]\nhdf5 = odd:FORMAT\n", "FORMAT = {}", "is given by several of the formats"),
+        (
+            "[beamtide.launchers]\nodd = odd:Odd\n",
+            "class Odd:\n submit = look = cancel = None\n settings = 7",
+            "has 'settings' that are not a Pydantic model",
+        ),
     ],
 )
 def test_a_plug_in_that_is_wrong_is_a_sentence_with_its_distribution(
@@ -141,9 +147,31 @@ def test_a_plug_in_that_is_wrong_is_a_sentence_with_its_distribution(
     registry.find.cache_clear()
     try:
         with pytest.raises(BadInput) as caught:
-            registry.find("formats", points.split("\n")[1].split()[0])
+            registry.find(points.partition("]")[0].removeprefix("[beamtide."), points.split("\n")[1].split()[0])
     finally:
         registry.find.cache_clear()
     assert said in str(caught.value)
     assert "of the distribution odd-ones 1.0" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_modality_that_raises_while_it_is_checked_is_one_problem_of_the_site(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = (
+        "from cluster_side.modalities.base import Modality, SettingsModel\n"
+        "def load(settings, calibration):\n    raise KeyError('gain')\n"
+        "MODALITY = Modality('odd', SettingsModel, lambda settings: (), kernel='odd_modality:load')\n"
+    )
+    points = "[beamtide.modalities]\nodd = odd_modality:MODALITY\n"
+    monkeypatch.syspath_prepend(str(installed(tmp_path / "packages", "odd-ones", points, {"odd_modality.py": module})))
+    registry.find.cache_clear()
+    (tmp_path / "site.yaml").write_text(SITE.replace("[]", "[odd.yaml]").replace("raw: packages", "raw: nowhere"))
+    (tmp_path / "odd.yaml").write_text("pipeline: odd\nmodality: odd\nsource: {match: x.h5}\n")
+    try:
+        nowhere, said = site.check(tmp_path / "site.yaml")
+    finally:
+        registry.find.cache_clear()
+    assert "is not a folder" in nowhere
+    whose = "'odd' (odd_modality:MODALITY, of the distribution odd-ones 1.0) of the modalities"
+    assert said == f"pipeline odd: {whose} raised KeyError: 'gain'; correct it there"

@@ -10,7 +10,7 @@ from beamtide.errors import BadInput
 from cluster_side.modalities.context import Alone
 from cluster_side.modalities.ptychography import quality, recipe
 from cluster_side.modalities.ptychography.engines import operators as op
-from cluster_side.modalities.ptychography.engines import position_correction, subpixel
+from cluster_side.modalities.ptychography.engines import position_correction, prediction, subpixel
 from cluster_side.modalities.ptychography.engines.backend import Backend, _scipy, numpy_backend
 from cluster_side.modalities.ptychography.engines.bounds import Bounds, bound_object, bound_probe, orthogonal
 from cluster_side.modalities.ptychography.engines.dm_raar import Projection
@@ -243,6 +243,30 @@ def test_engines_use_nothing_but_the_array_standard(engine: str) -> None:
         found.append((np.asarray(state.object), np.asarray(state.probe), state.positions, state.errors))
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_misfits_are_those_of_the_formula_on_any_array_module() -> None:
+    found = []
+    for backend in (numpy_backend(), strict_backend()):
+        bench, frames, state = small_problem(backend)
+        state.flux = None
+        there = prediction.misfits(bench, frames, state, between=False)
+        mean = prediction.mean_of(bench, frames)
+        others = prediction.misfits(bench, frames, state, between=True), prediction.misfits_of_mean(bench, frames, state, mean)
+        state.flux = backend.array(np.ones(6))
+        fitted = prediction.misfits(bench, frames, state, between=False), prediction.misfits_of_mean(bench, frames, state, mean)
+        assert (fitted[0] <= there + 1e-6).all(), "an exposure's flux may be what fits best"
+        found.append((there, *others, *fitted))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+    bench, frames, state = small_problem(numpy_backend())
+    for number in range(6):
+        wave = np.fft.fft2(state.probe)  # the object is vacuum
+        modelled = np.sqrt((np.abs(wave) ** 2).sum(axis=0))
+        good, measured = np.asarray(frames.good) > 0, frames.amplitudes[number]
+        assert found[0][0][number] == pytest.approx(((modelled - measured)[good] ** 2).sum() / 64, rel=1e-4)
+        average = np.asarray(frames.amplitudes).mean(axis=0)
+        assert found[0][2][number] == pytest.approx(((average - measured)[good] ** 2).sum() / 64, rel=1e-4)
 
 
 def test_cupy_gives_numpys_numbers() -> None:

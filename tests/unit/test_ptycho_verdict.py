@@ -2,12 +2,15 @@
 
 import pathlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from beamtide import registry
+from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
+from beamtide.messages.base import Digest
 from beamtide.messages.results import DatasetHeader
 from beamtide.results.verdict import said_by, warning_of
 from benchmarks import ptycho_verdicts as study
@@ -22,11 +25,13 @@ from cluster_side.modalities.ptychography.scan import scan_of
 from cluster_side.modalities.ptychography.spec import PtychographySettings
 from cluster_side.modalities.ptychography.start import look_for_probe
 from cluster_side.modalities.ptychography.verdict import judgement_on, on_positions, verdict_of
+from cluster_side.worker.task import one_task
+from cluster_side.worker.task.ready_kernel import ReadyKernel
 from tests import ptycho_objects as objects
 
 PTYCHO = registry.find("modalities", "ptychography")
 WORSE, SAME, BETTER = Change(1.4, 0.02), Change(1.0, 0.02), Change(0.7, 0.02)
-GOOD = Figures(0.9, WORSE, WORSE, WORSE, None, 0.15, 0.001, 0.9, 0.01, 0.02, 0.1, 0.011)
+GOOD = Figures(0.9, WORSE, WORSE, WORSE, None, 0.15, 0.001, 0.9, 0.9, 0.01, 0.02, 0.1, 0.011)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,8 @@ GOOD = Figures(0.9, WORSE, WORSE, WORSE, None, 0.15, 0.001, 0.9, 0.01, 0.02, 0.1
         (replace(GOOD, explained=0.1, signal=0.01), ("cannot tell", "noise")),
         (replace(GOOD, falling=0.1), ("did not converge", "falling")),
         (replace(GOOD, smaller=SAME), ("cannot tell", "noise")),
+        (replace(GOOD, agreement=0.3), ("cannot tell", "noise")),
+        (replace(GOOD, agreement=float("nan")), ("cannot tell", "noise")),
         (replace(GOOD, explained=0.35), ("cannot tell", "noise")),
         (replace(GOOD, explained=float("nan")), ("did not converge", "unexplained")),
         (replace(GOOD, falling=float("nan")), ("did not converge", "falling")),
@@ -120,8 +127,8 @@ def test_refinement_that_makes_known_positions_worse_says_so() -> None:
 @pytest.mark.timeout(600)
 def test_verdicts_tell_right_from_wrong() -> None:
     """Three worlds of the study that `make proof` runs whole."""
-    found = [(half, world) for half in (0, 1) for world in study.worlds(half)]
-    told = study.summary(study.study([found[16], found[20], found[26]]))
+    found = [(study.JUDGED, world) for world in study.worlds(study.JUDGED)]
+    told = study.summary(study.study([found[1], found[5], found[11]]))
     assert told["wrong_called_converged"] == []
     assert told["share_judged"] >= 0.9, told["not_right"]
 
@@ -149,8 +156,16 @@ def test_the_star_is_found_without_a_given_probe(test_data: pathlib.Path) -> Non
 
 
 def test_parts_of_a_scan_are_refused_by_the_worker() -> None:
-    from beamtide.config.models import SourceConfig
+    source = SourceConfig(match="*.h5", frames_per_task="line")
+    deployment = SimpleNamespace(address=str, pipelines={"p": SimpleNamespace(source=source)})
+    ready = ReadyKernel(Digest("d"), pytest.fail, (), {}, check_source=PTYCHO.check_source)
+    work = SimpleNamespace(refused=None, deployment=deployment, call=lambda _: Context(), ready=ready)
+    task = SimpleNamespace(settings="d", pipeline="p", modality="ptychography")
+    with pytest.raises(BadInput, match=r"source\.frames_per_task: line would make many results of parts of a scan"):
+        one_task.compute(work, task, None, [0.0])  # type: ignore[arg-type]
 
+
+def test_which_sources_suit() -> None:
     for size in ("line", "file", 7):
         with pytest.raises(BadInput, match="set frames_per_task: scan"):
             PTYCHO.check_source(SourceConfig(match="*.h5", frames_per_task=size))

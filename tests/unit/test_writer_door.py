@@ -156,7 +156,10 @@ def test_writers_that_want_the_same_name_are_told(tmp_path: pathlib.Path) -> Non
     refused = written(tmp_path, {"text": text, "again": text, "live": live}).refused
     assert refused["again"] == "the writer again wants to write xrf.txt, which is for the writer text; it needs another ending"
     assert "the file that grows while a scan runs" in refused["live"]
-    assert list(written(tmp_path, {"hdf5": None, "result": result}).refused) == ["hdf5"]  # type: ignore[dict-item]
+    refused = written(tmp_path, {"hdf5": None, "result": result}).refused  # type: ignore[dict-item]
+    assert refused == {"result": "the writer result wants to write xrf.h5, which is for the writer hdf5; it needs another ending"}
+    with h5py.File(tmp_path / FOLDER / "xrf.h5") as root:
+        assert root["entry"].attrs["pipeline"] == "xrf"
 
 
 def test_a_writer_that_did_not_make_what_it_asked_for_or_made_a_link_is_told(tmp_path: pathlib.Path) -> None:
@@ -170,6 +173,52 @@ def test_a_writer_that_did_not_make_what_it_asked_for_or_made_a_link_is_told(tmp
     assert refused["nothing"] == "the writer nothing asked for xrf.txt and did not make it"
     assert "is a link" in refused["linked"]
     assert names_in(tmp_path) == [".xrf.written.json"]
+
+
+@pytest.mark.timeout(20)
+def test_only_files_and_folders_get_a_name(tmp_path: pathlib.Path) -> None:
+    def pipe(product: FinishedProduct, out: Outputs) -> None:
+        os.mkfifo(out.path(".pipe"))
+
+    def deep(make: Callable[[pathlib.Path], None]) -> FormatWriter:
+        def write(product: FinishedProduct, out: Outputs) -> None:
+            folder = out.path(".deep")
+            (folder / "er").mkdir(parents=True)
+            make(folder / "er" / "odd")
+
+        return write
+
+    odd = {
+        "pipes": deep(os.mkfifo),
+        "away": deep(lambda path: path.symlink_to("/etc")),
+        "lost": deep(lambda path: path.symlink_to("x")),
+    }
+    refused = written(tmp_path, {"pipe": pipe, **odd}).refused
+    assert "is a pipe, socket or device" in refused["pipe"]
+    assert refused["pipes"] == ".part-xrf.deep/er/odd is a pipe, socket or device; a writer makes files and folders"
+    assert refused["away"] == refused["lost"] == ".part-xrf.deep/er/odd is a link; a writer makes files and folders"
+    assert names_in(tmp_path) == [".xrf.written.json"]
+
+
+def test_a_writer_cannot_end_the_process(tmp_path: pathlib.Path) -> None:
+    def ends(product: FinishedProduct, out: Outputs) -> None:
+        raise SystemExit(2)
+
+    failed = written(tmp_path, {"ends": ends, "text": text}).failed
+    assert str(failed["ends"]) == "it wanted to end the process, with code 2"
+    assert "xrf.txt" in names_in(tmp_path)
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(b"mine"), lambda file: file.unlink()])
+def test_a_result_that_a_writer_changed_gets_no_name(tmp_path: pathlib.Path, spoil: Callable[[pathlib.Path], None]) -> None:
+    def spoils(product: FinishedProduct, out: Outputs) -> None:
+        spoil(product.file)
+
+    with pytest.raises(BadInput, match="the writer spoils changed the result file, which is only to read"):
+        written(tmp_path, {"hdf5": None, "spoils": spoils})  # type: ignore[dict-item]
+    assert names_in(tmp_path) == []
+    assert "xrf.h5" in str(written(tmp_path, {"hdf5": None}).result)  # type: ignore[dict-item]
+    assert not (tmp_path / FOLDER / ".draft-xrf.h5").exists()
 
 
 def test_what_a_dead_writer_left_is_overwritten_file_or_folder(tmp_path: pathlib.Path) -> None:

@@ -38,7 +38,7 @@ def reconstruction() -> dict[str, np.ndarray]:
 
 
 def test_everything_is_where_the_specification_has_it(tmp_path: pathlib.Path) -> None:
-    made = reconstruction()
+    made = reconstruction() | {"quality/verdict": "did not converge", "quality/advice": "try flip: [1, -1]"}
     document = SettingsDocument(modality="ptychography", values=json.dumps(SETTINGS))
     write_cxi(tmp_path / "r.cxi", result_with(tmp_path / "r.h5", **made), document)
     with h5py.File(tmp_path / "r.cxi") as file:
@@ -52,6 +52,7 @@ def test_everything_is_where_the_specification_has_it(tmp_path: pathlib.Path) ->
             np.testing.assert_array_equal(found[:, 0], made[f"position_x_{kind}"])
             np.testing.assert_array_equal(found[:, 1], made[f"position_y_{kind}"])
         process = file["entry_1/image_1/process_1"]
+        assert [process[name].asstr()[()] for name in ("verdict", "advice")] == ["did not converge", "try flip: [1, -1]"]
         assert process["command"].asstr()[()] == SETTINGS["recipe"]
         assert json.loads(process["settings"].asstr()[()]) == SETTINGS
         np.testing.assert_array_equal(process["error"], made["error"])

@@ -11,7 +11,7 @@ import pytest
 import silx.io
 import silx.io.nxdata
 
-from beamline_side.writers import atomic
+from beamline_side.writers import atomic, rows
 from beamline_side.writers.files import ProductFiles, stem_of
 from beamline_side.writers.hdf5 import LiveFile
 from beamline_side.writers.nexus import write_result
@@ -277,3 +277,14 @@ def test_a_writer_killed_in_the_middle_of_the_final_file_leaves_only_a_hidden_on
     assert [path.name for path in folder.iterdir()] == [".draft-xrf.h5"]
     ProductFiles(tmp_path, product_of(), state_of(), ("hdf5",)).write(content())
     assert sorted(path.name for path in folder.iterdir()) == [".xrf.written.json", "xrf.h5"]
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i8", "f2", "f4", "f8", "c8", "c16"])
+def test_rows_of_every_kind_of_number_are_kept_and_floating_ones_have_holes(tmp_path: pathlib.Path, dtype: str) -> None:
+    array = np.array([0, 1, 1], dtype)
+    header = DatasetHeader(name="counts", units="counts", per="index", merge="rows")
+    with h5py.File(tmp_path / "rows.h5", "w") as root:
+        table = rows.dataset(root, header, array, 5)
+        rows.put(table, 0, array)
+        assert (table[:3] == array).all()
+        assert np.isnan(table[3:]).all() if array.dtype.kind in "fc" else not table[3:].any()

@@ -413,3 +413,44 @@ def test_the_fit_is_the_formula(count: int, channels: int, compiled: bool, monke
     for at in range(count):
         for together, alone in zip((found, variances, chi2), fit.fit(spectra[at : at + 1], variance[at : at + 1]), strict=True):
             np.testing.assert_allclose(alone[0], together[at], rtol=0.0 if compiled else 1e-5, atol=0.0 if compiled else 1e-5)
+
+
+@pytest.mark.parametrize("kinds", [("u4", "u4"), ("u2", ">u4"), ("i4", "f4")])
+def test_detectors_in_separate_datasets_are_summed_by_name(kinds: tuple[str, str]) -> None:
+    """Their elements are counted on; what is no count in the type of one is none in the sum."""
+    rng = np.random.default_rng(8)
+    front, back = rng.poisson(9.0, (5, 2, 30)).astype(kinds[0]), rng.poisson(9.0, (5, 30)).astype(kinds[1])
+    front[3, 1, 7] = np.iinfo(kinds[0]).max
+    factors = {"front_dead_time_factor": np.full((5, 2), 2.0), "back_dead_time_factor": np.full(5, 3.0)}
+    frames = {"front": front, "back": back} | factors
+    chosen = XrfSettings(spectra=("front", "back"), detectors=[1, 2])
+    found = summed(frames, chosen)
+    assert np.isnan(found[3]).all()
+    rest = [0, 1, 2, 4]
+    np.testing.assert_allclose(found[rest], (2.0 * front[:, 1].astype(float) + 3.0 * back.astype(float))[rest], rtol=1e-6)
+    with pytest.raises(BadInput, match="the frames have no 'back_dead_time_factor'"):
+        summed({name: array for name, array in frames.items() if name != "back_dead_time_factor"}, chosen)
+    with pytest.raises(BadInput, match="'back' has 29 channels, 'front' has 30"):
+        summed(frames | {"back": back[:, :29]}, chosen)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("useautotime = 0", "useautotime = 1", "useautotime is on, but spectra bring no time"),
+        ("flux = ", "flux = -", r"\[concentrations\] flux is -.*needs a positive number"),
+        ("[concentrations]", "[elsewhere]", r"there is no section \[concentrations\]"),
+    ],
+)
+def test_check_and_worker_refuse_the_same_concentrations(
+    old: str, new: str, sentence: str, steel_cfg: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    text, bad = steel_cfg.read_text(), tmp_path / "bad.cfg"
+    assert old in text
+    bad.write_text(text.replace(old, new, 1))
+    for ask in (XRF.load, XRF.check):
+        with pytest.raises(BadInput, match=sentence):
+            ask({"mass_fractions": True}, {"cfg": bad})
+    told = XRF.explained({"mass_fractions": True}, {"cfg": bad}, None).wrong
+    assert re.search(sentence, told[0])
+    XRF.check({}, {"cfg": bad})

@@ -3,8 +3,9 @@
     explained         how well frames are explained that were left out (`cross_validation`)
     smaller, larger   by how much their misfit changes where positions are nearer together, and further apart
     axes              the same where one axis of the positions is turned round, or both change places: the smallest of them
-    falling           share of what is explained that it takes some more iterations to explain
+    falling           share of what is explained that it takes some more iterations to explain, as far as it is no noise
     positions         how that misfit changes from measured to refined positions, where these were refined
+    agreement         correlation of the objects that two halves make from the same probe, at low frequencies
     signal            how much of what distinguishes frames from their mean is more than counting statistics
 
 Positions that mean nothing can as well be others: changes are large only where positions, probe and object belong together.
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster_side.modalities.ptychography.cross_validation import FOLDS, LeftOut, left_out
+from cluster_side.modalities.ptychography.cross_validation import FOLDS, LeftOut, agreement, left_out
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.prediction import misfits
 from cluster_side.modalities.ptychography.engines.state import ReconstructionState
 from cluster_side.modalities.ptychography.recipe import parse
 from cluster_side.modalities.ptychography.reconstruction import Reconstruction
+from cluster_side.modalities.ptychography.start import first_probes
 
 Indexes = NDArray[np.int64]
 Real = NDArray[np.float64]
@@ -56,6 +58,7 @@ class Figures:
     scale: float
     """By how much positions were scaled: 1 - scale and 1 + scale."""
     falling: float
+    agreement: float
     signal: float
     seen: float
     unseen: float
@@ -65,12 +68,11 @@ class Figures:
 
 def figures_of(measured: Reconstruction, state: ReconstructionState, now: Real) -> Figures:
     """Return the figures of a reconstruction of all known positions, which are now at `now`."""
-    job = replace(measured, scan=replace(measured.scan, pixels=now), first=None)
+    job = replace(measured, scan=replace(measured.scan, pixels=now))
     every, middle = np.arange(len(job.scan.known)), job.scan.middle(MOST_FRAMES)
     whole = left_out(job, every, state.probe, folds_for(every))
     part = whole if len(middle) == len(every) else left_out(job, middle, state.probe, folds_for(middle))
     step, (smaller, larger) = _scales(job, middle, state, part)
-    others = [change(part, left_out(other, middle, state.probe, 1)) for other in other_axes(job, middle).values()]
     moved = measured.means.settings.refine.positions_after is not None
     frame, (result, after) = job.mean(every), job.fitting(lambda: _continued(job, every, state))
     counts, mean = float(frame.sum()), float(whole.mean.mean())
@@ -79,10 +81,11 @@ def figures_of(measured: Reconstruction, state: ReconstructionState, now: Real) 
         explained=whole.explained,
         smaller=smaller,
         larger=larger,
-        axes=min(others, key=lambda one: one.ratio),
+        axes=_axes(job, middle, state, part),
         positions=change(left_out(measured, middle, state.probe, folds_for(middle)), part) if moved else None,
         scale=step,
-        falling=gained * float(np.clip(whole.explained, 0, 1)),
+        falling=gained * float(np.clip(whole.explained, 0, 1)) ** 2,
+        agreement=agreement(job, middle, state.probe),
         signal=1 - float(counting_misfit(frame).sum()) / mean,
         seen=whole.seen / counts,
         unseen=float(whole.unseen.mean()) / counts,
@@ -100,6 +103,16 @@ def _scales(
     step, folds = min(LARGEST_CHANGE, REACH / max(width, 1e-9)), folds_for(middle)
     down, up = (change(part, scaled(job, middle, state.probe, factor, folds)) for factor in (1 - step, 1 + step))
     return step, (down, up)
+
+
+def _axes(job: Reconstruction, middle: Indexes, state: ReconstructionState, part: LeftOut) -> Change:
+    """Return what the best other way to read the axes does, from the probe so far, and from other first ones.
+
+    A probe that follows wrong axes may be bent so far that it suits no others: so these begin where the result began.
+    """
+    begin = (state.probe, *first_probes(job))
+    tried = [(other, probe) for other in other_axes(job, middle).values() for probe in begin]
+    return min((change(part, left_out(other, middle, probe, 1)) for other, probe in tried), key=lambda one: one.ratio)
 
 
 def scaled(job: Reconstruction, which: Indexes, probe: Any, factor: float, folds: int) -> LeftOut:

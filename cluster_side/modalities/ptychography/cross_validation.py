@@ -9,13 +9,14 @@ Invariant: every number is the same on all ranks, and does not depend on how man
 Source: the free R factor of crystallography (Brünger, Nature 355 (1992) 472), here for amplitudes of ptychographic frames.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster_side.modalities.ptychography import quality
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.prediction import mean_of, misfits, misfits_of_mean
 from cluster_side.modalities.ptychography.recipe import parse
@@ -27,6 +28,9 @@ RECIPE = "LSQML 15"
 """What makes an object of known probe good enough to be asked."""
 FOLDS, SEED = 4, 0
 """One frame in FOLDS is left out at a time: of half a scan, noise would be fitted, and too little would overlap."""
+
+LOW = 0.1
+"""Halves are compared up to so many cycles per pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +84,20 @@ def _left_out(job: Reconstruction, which: Indexes, out: Indexes, begin: tuple[An
     found[1, here] = misfits_of_mean(bench, frames, own, mean)
     bench.team.add_up([found, total])
     return found, float(total[0]) / len(used)
+
+
+def agreement(job: Reconstruction, which: Indexes, probe: Any) -> float:
+    """Return how far the objects agree that two halves of these positions make from the same probe: see `low_correlation`."""
+    order = np.random.Generator(np.random.PCG64(SEED)).permutation(which)
+    job = replace(job, scan=job.scan.moved(job.scan.pixels, which), first=None)
+    halves = [job.fitting(partial(_object, job, np.sort(order[first::2]), probe)) for first in (0, 1)]
+    inside = [quality.covered(half, job.scan.pixels[which], job.scan.probe_shape) for half in halves]
+    one, other = (quality.without_ramp(part)[0] for part in inside)
+    return quality.low_correlation(one, quality.aligned(one, other), LOW)
+
+
+def _object(job: Reconstruction, which: Indexes, probe: Any) -> NDArray[np.complex128]:
+    bench = job.bench()
+    frames, state = job.begin(bench, which, probe)
+    run.run(bench, frames, state, job.plan_of(parse(RECIPE)))
+    return np.asarray(job.means.backend.to_host(state.object), complex)

@@ -12,8 +12,6 @@ from cluster_side.modalities.ptychography.scan import PtychographyScan
 
 Datasets = dict[str, NDArray[Any]]
 """Bytes of an advice."""
-SHARE = 5 / 6
-"""Side of the square that is compared between halves, as a share of the scanned area."""
 
 
 def picture(scan: PtychographyScan, backend: Backend, state: ReconstructionState) -> Datasets:
@@ -48,7 +46,7 @@ def reconstructed(scan: PtychographyScan, backend: Backend, state: Reconstructio
 
 def agreement(scan: PtychographyScan, one: NDArray[Any], other: NDArray[Any]) -> Datasets:
     """Return how far the objects of two half scans agree, in the middle of the scanned area."""
-    first, last = (square(scan, np.asarray(half, complex)) for half in (one, other))
+    first, last = (quality.covered(np.asarray(half, complex), scan.pixels, scan.probe_shape) for half in (one, other))
     first, last = quality.without_ramp(first)[0], quality.without_ramp(last)[0]
     rings = quality.ring_correlation(first, quality.aligned(first, last))
     crossing = rings.crossing
@@ -60,23 +58,14 @@ def agreement(scan: PtychographyScan, one: NDArray[Any], other: NDArray[Any]) ->
     }
 
 
-def square(scan: PtychographyScan, whole: NDArray[Any]) -> NDArray[Any]:
-    """Return the largest square that is compared, in the middle of the scanned area."""
-    low, high = scan.pixels.min(axis=0), scan.pixels.max(axis=0)
-    side = 2 * max(8, int(SHARE * float((high - low).min()) / 2))
-    middle = (low + high + np.asarray(scan.probe_shape)) / 2
-    rows, columns = (slice(int(at) - side // 2, int(at) + side // 2) for at in middle)
-    return whole[rows, columns]
-
-
 def _flat(scan: PtychographyScan, whole: NDArray[Any], probe: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return object and probe with the object's phase ramp given to the probe (far field; in the near field it is a shift)."""
-    inside = square(scan, whole)
+    inside = quality.covered(whole, scan.pixels, scan.probe_shape)
     if scan.geometry.source is not None:
         return np.asarray(whole * np.exp(-1j * np.angle(inside.sum())), np.complex64), probe
     slopes = quality.ramp_of(inside)
     flat = whole * np.conj(quality.ramp((whole.shape[0], whole.shape[1]), slopes))
-    flat = flat * np.exp(-1j * np.angle(square(scan, flat).sum()))
+    flat = flat * np.exp(-1j * np.angle(quality.covered(flat, scan.pixels, scan.probe_shape).sum()))
     tilted = probe * quality.ramp((probe.shape[1], probe.shape[2]), slopes)
     return flat.astype(np.complex64), tilted.astype(np.complex64)
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 Real = NDArray[np.float64]
+SHARE = 5 / 6
+"""Side of the square that is compared between halves, as a share of the scanned area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ class RingCorrelation:
         above = self.correlation - self.half_bit
         share = above[last - 1] / (above[last - 1] - above[last]) if last > 1 else 0.0
         return float(self.frequency[last - 1] + share * (self.frequency[last] - self.frequency[last - 1]))
+
+
+def covered(whole: Complex, pixels: Real, probe_shape: tuple[int, int]) -> Complex:
+    """Return the largest square that is compared, in the middle of what the centres of the probe covered; `pixels` (n, 2)."""
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    side = 2 * max(8, int(SHARE * float((high - low).min()) / 2))
+    middle = (low + high + np.asarray(probe_shape)) / 2
+    rows, columns = (slice(int(at) - side // 2, int(at) + side // 2) for at in middle)
+    return whole[rows, columns]
 
 
 def ramp_of(whole: Complex, weight: Real | None = None) -> tuple[float, float]:
@@ -109,3 +120,13 @@ def ring_correlation(one: Complex, other: Complex) -> RingCorrelation:
     root = np.sqrt(count)
     half_bit = (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
     return RingCorrelation(np.arange(size // 2) / size, both / norm, half_bit)
+
+
+def low_correlation(one: Complex, other: Complex, highest: float) -> float:
+    """Return the correlation of two aligned, square objects without their means, up to `highest` cycles per pixel."""
+    size = one.shape[0]
+    window = np.hanning(size)[:, None] * np.hanning(size)[None, :]
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij"))
+    low = (radius <= highest) & (radius > 0.5 / size)
+    first, last = (np.fft.fft2((whole - (whole * window).sum() / window.sum()) * window)[low] for whole in (one, other))
+    return float((first * np.conj(last)).sum().real / max(float(np.linalg.norm(first) * np.linalg.norm(last)), 1e-30))

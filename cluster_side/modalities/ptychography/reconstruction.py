@@ -32,6 +32,14 @@ class Means:
     previous: NDArray[np.complexfloating[Any, Any]] | None
 
 
+@dataclass(frozen=True, slots=True)
+class FirstProbe:
+    """A probe (1, h, w), and the defocus that it came from, in pixel² of the object."""
+
+    probe: NDArray[np.complex64]
+    defocus: float
+
+
 @dataclass(slots=True)
 class Reconstruction:
     """One scan, and all that it is reconstructed with."""
@@ -40,8 +48,8 @@ class Reconstruction:
     scan: PtychographyScan
     shown: float = 0.0
     """The progress that was reported before it began."""
-    first: Any = None
-    """The probe that was found by trying (`start.look_for_probe`), where none is known."""
+    first: FirstProbe | None = None
+    """What was found by trying (`start.look_for_probe`), where none is known."""
 
     def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         """Reconstruct from these of the known positions; return the state, and where they are now, in their order."""
@@ -142,7 +150,7 @@ class Reconstruction:
                 )
             return probes.modes(self.means.previous, settings.modes, float(mean.sum()))
         if self.first is not None:
-            return probes.modes(np.asarray(self.means.backend.to_host(self.first)), settings.modes, float(mean.sum()))
+            return probes.modes(self.first.probe, settings.modes, float(mean.sum()))
         first = probes.first_probe(settings.probe, probes.spread(mean, settings.upsample), self.scan.geometry, self.scan.pixel)
         return probes.modes(first, settings.modes, float(mean.sum()))
 

@@ -145,6 +145,7 @@ SAID = {
 }
 FIGURES = {
     "explained": "share of what distinguishes frames that is explained in frames that were left out",
+    "agreement": "correlation of the objects of two halves of the scan, at low frequencies",
     "misfit": "misfit of amplitudes² / measured counts of the result",
     "misfit_left_out": "the same in frames that were left out, of an object made anew of the others",
     "misfit_of_mean": "the same of who knows only the mean frame",

@@ -6,6 +6,7 @@ as it has become by then. A probe spreads with its defocus, so trials are as far
 STEP radians at the rim of the pupil, and the widest fills most of its array.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,31 @@ from cluster_side.modalities.ptychography import probes
 from cluster_side.modalities.ptychography.cross_validation import left_out
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.recipe import parse
-from cluster_side.modalities.ptychography.reconstruction import Reconstruction
+from cluster_side.modalities.ptychography.reconstruction import FirstProbe, Reconstruction
 
 MOST_FRAMES = 64
 STEP, WIDEST, MOST = 1.5, 0.3, 20
 """Radians between trials; the largest rms radius, as a share of the array; trials before and behind the focus, at most."""
 SHORT, LONG = "LSQML 6", "LSQML 20"
+
+
+@dataclass(frozen=True, slots=True)
+class Pupil:
+    """The amplitude of the mean frame, and the spatial frequencies squared (h, w), in cycles per pixel."""
+
+    amplitude: NDArray[np.float32]
+    square: NDArray[np.float64]
+
+    @property
+    def width(self) -> float:
+        """The rms radius."""
+        power = self.amplitude**2
+        return float(max(np.sqrt((power * self.square).sum() / power.sum()), 1 / max(power.shape)))
+
+    def probe(self, defocus: float) -> NDArray[np.complex64]:
+        """Return the probe (1, h, w) of this pupil, out of focus."""
+        wave = np.fft.fftshift(np.fft.ifft2(self.amplitude * np.exp(-1j * np.pi * defocus * self.square)))
+        return probes.modes(wave, 1, float((self.amplitude**2).sum()))
 
 
 def look_for_probe(job: Reconstruction) -> None:
@@ -29,34 +49,45 @@ def look_for_probe(job: Reconstruction) -> None:
         job.first = found(job)
 
 
-def found(job: Reconstruction) -> Any:
-    """Return a probe (1, h, w) to begin with, of the power of the mean frame; the same on all ranks."""
-    which = job.scan.middle(MOST_FRAMES)
-    mean = job.mean(which)
-    pupil = np.sqrt(probes.spread(mean, job.means.settings.upsample))
-    square = np.add.outer(*(np.fft.fftfreq(length) ** 2 for length in pupil.shape))
-    width = max(float(np.sqrt((pupil**2 * square).sum() / (pupil**2).sum())), 1 / max(pupil.shape))
-    step = STEP / (np.pi * width**2)
-    most = min(MOST, int(WIDEST * min(pupil.shape) / (step * width)) + 1)
+def first_probes(job: Reconstruction) -> list[Any]:
+    """Return what to begin with where positions may be other ones: the given probe (None), or some as far from focus."""
+    if job.first is None:
+        return [None]
+    found = like(job, job.first.defocus)
+    return [probes.modes(probe, job.means.settings.modes, float((np.abs(probe) ** 2).sum())) for probe in found]
 
-    def at(defocus: float) -> NDArray[np.complex64]:
-        wave = np.fft.fftshift(np.fft.ifft2(pupil * np.exp(-1j * np.pi * defocus * square)))
-        return probes.modes(wave, 1, float(mean.sum()))
 
-    tried = {number * step: _unexplained(job, which, at(number * step)) for number in sorted(range(-most, most + 1), key=abs)}
+def found(job: Reconstruction) -> FirstProbe:
+    """Return a probe to begin with, the same on all ranks."""
+    which, pupil = job.scan.middle(MOST_FRAMES), _pupil(job)
+    step = STEP / (np.pi * pupil.width**2)
+    most = min(MOST, int(WIDEST * min(pupil.square.shape) / (step * pupil.width)) + 1)
+    numbers = sorted(range(-most, most + 1), key=abs)
+    tried = {number * step: _unexplained(job, which, pupil.probe(number * step)) for number in numbers}
     for finer in (step / 2, step / 4):
         best = min(tried, key=lambda one: tried[one])
-        tried |= {near: _unexplained(job, which, at(near)) for near in (best - finer, best + finer)}
-    first = at(min(tried, key=lambda one: tried[one]))
-    return job.fitting(lambda: _trained(job, which, first))
+        tried |= {near: _unexplained(job, which, pupil.probe(near)) for near in (best - finer, best + finer)}
+    best = min(tried, key=lambda one: tried[one])
+    return FirstProbe(job.fitting(lambda: _trained(job, which, pupil.probe(best))), best)
 
 
-def _trained(job: Reconstruction, which: NDArray[np.int64], probe: NDArray[np.complex64]) -> Any:
+def like(job: Reconstruction, defocus: float) -> list[NDArray[np.complex64]]:
+    """Return probes as wide as that of a defocus, before and behind the focus."""
+    pupil = _pupil(job)
+    return [pupil.probe(sign * share * defocus) for sign in (1, -1) for share in (0.85, 1.0, 1.18)]
+
+
+def _pupil(job: Reconstruction) -> Pupil:
+    mean = probes.spread(job.mean(job.scan.middle(MOST_FRAMES)), job.means.settings.upsample)
+    return Pupil(np.sqrt(mean), np.add.outer(*(np.fft.fftfreq(length) ** 2 for length in mean.shape)))
+
+
+def _trained(job: Reconstruction, which: NDArray[np.int64], probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Return what a probe becomes while the middle of the scan is reconstructed."""
     bench = job.bench()
     frames, state = job.begin(bench, which, probe)
     run.run(bench, frames, state, job.plan_of(parse(LONG)))
-    return state.probe
+    return np.asarray(job.means.backend.to_host(state.probe))
 
 
 def _unexplained(job: Reconstruction, which: NDArray[np.int64], probe: NDArray[np.complex64]) -> float:

@@ -35,10 +35,12 @@ EXPLAINED, UNEXPLAINED = 0.4, 0.3
 """Shares from which on, and below which, frames that were left out are explained, and are not."""
 WORSE, SURE = 0.01, 2.0
 """Other scales are worse if their misfit is higher by this share at least, and by so many standard errors."""
-FALLING = 0.02
+FALLING = 0.009
 """Share of what is explained that some more iterations may bring."""
 REFINED = 0.03
 """Refined positions are better if frames that were left out are explained better by this share at least."""
+AGREEMENT = 0.65
+"""Correlation from which on two halves show the same object."""
 SIGNAL = 0.15
 """Share of what distinguishes frames from their mean that must be more than counting statistics."""
 Reason = Literal["", "axes", "scale", "falling", "unexplained", "noise"]
@@ -103,7 +105,7 @@ def verdict_of(figures: Figures) -> tuple[str, Reason]:
         return (UNKNOWN, "noise") if figures.signal < SIGNAL else (NOT_CONVERGED, "unexplained")
     if not figures.falling <= FALLING:
         return NOT_CONVERGED, "falling"
-    if not figures.explained >= EXPLAINED or not all(_worse(one) for one in changes):
+    if not (figures.explained >= EXPLAINED and figures.agreement >= AGREEMENT) or not all(_worse(one) for one in changes):
         return UNKNOWN, "noise"
     return CONVERGED, ""
 
@@ -157,6 +159,7 @@ def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
     figures = judgement.figures
     numbers = {
         "explained": figures.explained,
+        "agreement": figures.agreement,
         "misfit": figures.result,
         "misfit_left_out": figures.unseen,
         "misfit_of_mean": figures.mean,

@@ -34,7 +34,7 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
     ai, options["correctSolidAngle"] = sector.turned(ai), settings.solid_angle
     options |= {"mask": model.mask_of(ai, calibration), "dummy": NOT_MEASURED, "delta_dummy": 1.0}
     wavelength = 1e10 * ai.wavelength
-    method = functools.cache(lambda: _method(settings))  # asked by who computes: another machine may have another GPU
+    here = functools.cache(lambda: options | {"method": _method(settings)})  # who computes has the GPU, not who checks
 
     def compute(arrays: Mapping[str, Array]) -> dict[str, Array]:
         factor = frames.scaling(arrays, settings)
@@ -42,9 +42,9 @@ def load(settings: XrdSettings, calibration: Mapping[str, pathlib.Path]) -> Kern
         for image in frames.images(arrays, settings, shape, marks):
             good = frames.valid(image.dtype, settings, marks).of(image) & field.known
             image = np.where(good, image, NOT_MEASURED)  # a mask that differs would move the bins
-            found.append(_one(ai, image, settings, options | {"method": method()}))
+            found.append(_one(ai, image, settings, here()))
             if settings.cake:
-                cakes.append(_cake(ai, image, settings, options | {"method": method()}))
+                cakes.append(_cake(ai, image, settings, here()))
         datasets = _datasets("azint1d", found, factor) | {"azint1d/radial_axis": np.asarray(found[0].radial)}
         if cakes:
             axes = {"azint2d/radial_axis": cakes[0].radial, "azint2d/azimuthal_axis": cakes[0].azimuthal + sector.offset}
