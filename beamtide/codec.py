@@ -26,7 +26,7 @@ from beamtide.errors import UnknownKind, WireError
 from beamtide.machine import Arrays, Parts
 from beamtide.messages import KINDS, Message
 
-MAJOR, MINOR = 2, 3
+MAJOR, MINOR = 2, 2
 MAGIC = b"BTDE"
 ENVELOPE = struct.Struct(">4sBBQQB")
 MAX_KIND = 64
