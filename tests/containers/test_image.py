@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import pwd
 import shlex
 import subprocess
 
@@ -124,7 +125,8 @@ def test_what_a_node_lacks_ends_its_job_with_one_sentence(deployment: Deployment
 def test_a_node_without_namespaces_is_told(deployment: Deployment, tmp_path: pathlib.Path) -> None:
     script = tmp_path / "job.sh"
     script.write_text(enter.script(deployment, ("true",)))
-    nobody = ["unshare", "--user", "--map-user=1000", "--keep-caps"]  # one who may switch namespaces off, for itself
+    who = pwd.getpwnam("nobody").pw_uid  # Apptainer looks the user up
+    nobody = ["unshare", "--user", f"--map-user={who}", "--keep-caps"]  # one who may switch namespaces off, for itself
     if subprocess.run([*nobody, "true"], capture_output=True, check=False).returncode:
         pytest.skip("A NODE WITHOUT NAMESPACES IS NOT TESTED: this machine gives us none to switch off")
     none = f"echo 0 >/proc/sys/user/max_user_namespaces; exec bash {shlex.quote(str(script))}"
