@@ -12,13 +12,13 @@ What should be said: "converged" where the settings are right, the recipe is who
 Where it is not like it in spite of that, "did not converge" or "cannot tell". Everywhere else "did not converge", also where a
 short recipe came close; "cannot tell" counts as not right there.
 
-Worlds are in three parts: the thresholds of `verdict` were chosen on two of them, and the third one judges, with the measured
-star. Rows go to benchmarks/results/ptycho_verdicts.json. It fails if less than SHARE of the third part is right, or if a wrong
+Worlds are in four parts: what a verdict asks and its thresholds were chosen on three of them and the measured star, the fourth one
+judges. Rows go to benchmarks/results/ptycho_verdicts.json. It fails if less than SHARE of the fourth part is right, or if a wrong
 object is called converged anywhere.
 
     python -m benchmarks.ptycho_verdicts            all
-    python -m benchmarks.ptycho_verdicts --first    the two parts to choose thresholds by
-    python -m benchmarks.ptycho_verdicts --short    three worlds of the third
+    python -m benchmarks.ptycho_verdicts --first    the three parts to choose thresholds by
+    python -m benchmarks.ptycho_verdicts --short    three worlds of the fourth
 """
 
 import bz2
@@ -53,7 +53,7 @@ OBJECTS = (
     *(objects.star, objects.cells, objects.weak, objects.absorber, objects.pillars),
     *(objects.gradient, objects.grating, objects.dots, objects.tissue, objects.circuit),
 )
-JUDGED = 2
+JUDGED = 3
 """The part that thresholds were not chosen on."""
 Row = dict[str, Any]
 
@@ -64,13 +64,14 @@ def worlds(part: int) -> Iterator[objects.Sample]:
         ((1e5, 1e6, 3e4), (4.0, 5.0, 5.5)),
         ((3e5, 2e4, 1e5), (5.0, 4.5, 6.0)),
         ((5e4, 2e5, 7e5), (4.5, 5.5, 5.0)),
+        ((2.5e5, 6e4, 5e5), (5.2, 4.2, 4.8)),
     )[part]
     for number, sample in enumerate(OBJECTS):
-        optics = FAR[(number + (0, 4, 5)[part]) % len(FAR)]
+        optics = FAR[(number + (0, 4, 5, 3)[part]) % len(FAR)]
         kinds = {"photons": doses[number % 3], "step": steps[(number + part) % 3], "jitter": 0.2 * (number % 4 == 3)}
         size = (48, 64)[(number + part) % 2]
         yield objects.simulate(sample, optics, size=size, side=(10, 9)[size == 64], seed=10 * part + number, **kinds)
-    for number, sample in enumerate(OBJECTS[part::2]):
+    for number, sample in enumerate((OBJECTS[0::2], OBJECTS[1::2], OBJECTS[2::2], OBJECTS[1::3])[part]):
         fresnel = (0.05, 0.02, 0.1)[(number + part) % 3]
         yield objects.simulate(sample, objects.diffuser, fresnel=fresnel, photons=10 ** (5 + number % 2), seed=7 * part + number)
 
@@ -162,14 +163,14 @@ def summary(rows: list[Row]) -> Row:
 def main(arguments: list[str]) -> int:
     """Run the study, or three worlds of it."""
     folder = pathlib.Path(os.environ.get("BEAMTIDE_TEST_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data"))
-    found = [(part, world) for part in (0, 1, JUDGED) for world in worlds(part)]
+    found = [(part, world) for part in range(JUDGED + 1) for world in worlds(part)]
     measured = siemens_star(folder)
     if "--first" in arguments:  # to choose thresholds by
         found = [one for one in found if one[0] != JUDGED]
     elif "--short" in arguments:
-        found = [found[31], found[35], found[41]]
+        found = [one for one in found if one[0] == JUDGED][1:12:5]
     elif measured is not None:
-        found.append((JUDGED, measured))
+        found.append((2, measured))
     else:
         print("no measured star: BEAMTIDE_TEST_DATA names no folder with ptychography/siemens-star-small.npz.bz2")
     rows = study(found)

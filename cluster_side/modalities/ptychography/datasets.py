@@ -57,7 +57,6 @@ def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
         "misfit_left_out": figures.unseen,
         "misfit_of_mean": figures.mean,
         "misfit_falling": figures.falling,
-        "scale_step": figures.scale,
         "signal": figures.signal,
     }
     changes = {"scale_smaller": figures.smaller, "scale_larger": figures.larger, "other_axes": figures.axes}
