@@ -46,6 +46,16 @@ class Sample:
 
     def likeness(self, found: Made) -> float:
         """Return how much of the found object is the true one: 1 all, 0 nothing (see `likeness`)."""
+        return likeness(*self.side_by_side(found))
+
+    def lowest_ring(self, found: Made, most: float = 0.1) -> float:
+        """Return the lowest Fourier ring correlation of found and true object, up to `most` cycles per pixel."""
+        one, other = (quality.without_ramp(np.asarray(part, complex))[0] for part in self.side_by_side(found))
+        rings = quality.ring_correlation(one, quality.aligned(one, other))
+        return float(rings.correlation[rings.frequency <= most].min())
+
+    def side_by_side(self, found: Made) -> tuple[np.ndarray, np.ndarray]:
+        """Return the true object and the found one, where that says that it lies, in the middle of the scan."""
         half = self.probe.shape[-1] / 2
         low, high = self.positions.min(axis=0) + half, self.positions.max(axis=0) + half
         side = int((high - low).min()) // 2 * 2
@@ -57,7 +67,7 @@ class Sample:
         )
         at = np.meshgrid(rows, columns, indexing="ij")
         parts = [ndimage.map_coordinates(part(found["object"]), at, order=1, mode="nearest") for part in (np.real, np.imag)]
-        return likeness(true, parts[0] + 1j * parts[1])
+        return true, parts[0] + 1j * parts[1]
 
 
 def _rising(axis: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

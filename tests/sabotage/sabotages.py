@@ -792,8 +792,8 @@ SABOTAGES = (
     Sabotage(
         "what is no number has converged",
         "verdict_of",
-        "not figures.explained >= UNEXPLAINED",
-        "figures.explained < UNEXPLAINED",
+        "not (figures.explained >= UNEXPLAINED or certain)",
+        "figures.explained < UNEXPLAINED and not certain",
         ("tests/unit/test_ptycho_verdict.py",),
     ),
     Sabotage(

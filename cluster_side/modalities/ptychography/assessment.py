@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster_side.modalities.ptychography import start
 from cluster_side.modalities.ptychography.cross_validation import FOLDS, LeftOut, agreement, left_out
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.prediction import misfits
 from cluster_side.modalities.ptychography.engines.state import ReconstructionState
 from cluster_side.modalities.ptychography.recipe import parse
 from cluster_side.modalities.ptychography.reconstruction import Reconstruction
-from cluster_side.modalities.ptychography.start import first_probes
 
 Indexes = NDArray[np.int64]
 Real = NDArray[np.float64]
@@ -32,8 +32,9 @@ MOST_FRAMES = 200
 """Frames that scales and signs are tried on."""
 ENOUGH = 400
 """Parts of a scan are left out until so many frames are counted twice, or all of them once."""
-LARGEST_CHANGE, REACH = 0.15, 8.0
-"""The change of scale that is tried; less where that would move positions by more pixels (rms) than REACH."""
+TINY = 1e-6
+STEP = 0.15
+"""The change of scale that is tried."""
 MORE = "LSQML 5"
 """The iterations in which a misfit must not fall much."""
 
@@ -55,8 +56,6 @@ class Figures:
     larger: Change
     axes: Change
     positions: Change | None
-    scale: float
-    """By how much positions were scaled: 1 - scale and 1 + scale."""
     falling: float
     agreement: float
     signal: float
@@ -72,7 +71,7 @@ def figures_of(measured: Reconstruction, state: ReconstructionState, now: Real) 
     every, middle = np.arange(len(job.scan.known)), job.scan.middle(MOST_FRAMES)
     whole = left_out(job, every, state.probe, folds_for(every))
     part = whole if len(middle) == len(every) else left_out(job, middle, state.probe, folds_for(middle))
-    step, (smaller, larger) = _scales(job, middle, state, part)
+    smaller, larger = (scale_change(job, middle, state.probe, part, factor) for factor in (1 - STEP, 1 + STEP))
     moved = measured.means.settings.refine.positions_after is not None
     frame, (result, after) = job.mean(every), job.fitting(lambda: _continued(job, every, state))
     counts, mean = float(frame.sum()), float(whole.mean.mean())
@@ -83,7 +82,6 @@ def figures_of(measured: Reconstruction, state: ReconstructionState, now: Real) 
         larger=larger,
         axes=_axes(job, middle, state, part),
         positions=change(left_out(measured, middle, state.probe, folds_for(middle)), part) if moved else None,
-        scale=step,
         falling=gained * float(np.clip(whole.explained, 0, 1)) ** 2,
         agreement=agreement(job, middle, state.probe),
         signal=1 - float(counting_misfit(frame).sum()) / mean,
@@ -94,15 +92,17 @@ def figures_of(measured: Reconstruction, state: ReconstructionState, now: Real) 
     )
 
 
-def _scales(
-    job: Reconstruction, middle: Indexes, state: ReconstructionState, part: LeftOut
-) -> tuple[float, tuple[Change, Change]]:
-    """Return a change of scale, and what it does downwards and upwards."""
-    pixels = job.scan.pixels[middle]
-    width = float(np.sqrt(((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).mean()))
-    step, folds = min(LARGEST_CHANGE, REACH / max(width, 1e-9)), folds_for(middle)
-    down, up = (change(part, scaled(job, middle, state.probe, factor, folds)) for factor in (1 - step, 1 + step))
-    return step, (down, up)
+def scale_change(job: Reconstruction, middle: Indexes, probe: Any, part: LeftOut, factor: float) -> Change:
+    """Return what it does to multiply positions by a factor: with the probe so far, or with one that has followed, if better.
+
+    A curved beam can make up for most of a wrong scale by its curvature (the hologram is magnified otherwise), so a probe that
+    suits a wrong scale suits no other one, unless its defocus is scaled, too.
+    """
+    changes = [change(part, scaled(job, middle, probe, factor, folds_for(middle)))]
+    if job.scan.geometry.source is None:
+        bent = start.refocused(np.asarray(job.means.backend.to_host(probe)), factor)
+        changes.append(change(part, scaled(job, middle, bent, factor, 1)))
+    return min(changes, key=lambda one: one.ratio)
 
 
 def _axes(job: Reconstruction, middle: Indexes, state: ReconstructionState, part: LeftOut) -> Change:
@@ -110,16 +110,17 @@ def _axes(job: Reconstruction, middle: Indexes, state: ReconstructionState, part
 
     A probe that follows wrong axes may be bent so far that it suits no others: so these begin where the result began.
     """
-    begin = (state.probe, *first_probes(job))
+    begin = (state.probe, *start.first_probes(job))
     tried = [(other, probe) for other in other_axes(job, middle).values() for probe in begin]
     return min((change(part, left_out(other, middle, probe, 1)) for other, probe in tried), key=lambda one: one.ratio)
 
 
 def scaled(job: Reconstruction, which: Indexes, probe: Any, factor: float, folds: int) -> LeftOut:
-    """Return what is left out where positions are multiplied by a factor, around their middle."""
+    """Return what is left out where positions are multiplied by a factor, around their middle, and pixels divided by it."""
     middle = job.scan.pixels[which].mean(axis=0)
     pixels = middle + (job.scan.pixels - middle) * factor
-    return left_out(replace(job, scan=job.scan.moved(pixels, which), first=None), which, probe, folds)
+    scan = replace(job.scan.moved(pixels, which), pixel=job.scan.pixel / factor)
+    return left_out(replace(job, scan=scan, first=None), which, probe, folds)
 
 
 def other_axes(job: Reconstruction, which: Indexes) -> "dict[str, Reconstruction]":
@@ -141,12 +142,19 @@ def folds_for(which: Indexes) -> int:
 
 
 def change(now: LeftOut, other: LeftOut) -> Change:
-    """Return how the misfit of the same frames changes; `other` may have left out fewer of them."""
+    """Return how the misfit of the same frames changes, in the geometric mean; `other` may have left out fewer of them.
+
+    So all frames count alike: some at the rim of the scan, about which nobody knows anything, would else decide.
+    """
     before = now.unseen[: len(other.unseen)]
-    difference, total = other.unseen - before, float(before.sum())
-    if not np.isfinite(difference).all():
+    if not np.isfinite(before).all():
+        return Change(float("nan"), float("nan"))
+    if not np.isfinite(other.unseen).all():
         return Change(float("inf"), 0.0)
-    return Change(1 + float(difference.sum()) / total, float(difference.std()) * np.sqrt(len(difference)) / total)
+    least = TINY * float(now.mean.mean())
+    logs = np.log((other.unseen + least) / (before + least))
+    ratio = float(np.exp(logs.mean()))
+    return Change(ratio, ratio * float(logs.std()) / np.sqrt(len(logs)))
 
 
 def counting_misfit(expected: NDArray[np.float32]) -> Real:

@@ -1,4 +1,4 @@
-"""From the engines' state to the datasets of a scan: ramps removed, axes in metres, previews, agreement of halves."""
+"""From the engines' state to the datasets of a scan: ramps removed, axes in metres, live pictures, agreement of halves."""
 
 from typing import Any
 
@@ -11,11 +11,10 @@ from cluster_side.modalities.ptychography.engines.state import ReconstructionSta
 from cluster_side.modalities.ptychography.scan import PtychographyScan
 
 Datasets = dict[str, NDArray[Any]]
-"""Bytes of an advice."""
 
 
 def picture(scan: PtychographyScan, backend: Backend, state: ReconstructionState) -> Datasets:
-    """Return the preview while the engines run: object, probe modes and errors so far."""
+    """Return what is shown while the engines run: object, probe modes and errors so far."""
     whole, probe = (np.asarray(backend.to_host(array)) for array in (state.object, state.probe))
     whole, probe = _flat(scan, whole, probe)
     phase, amplitude = np.angle(whole).astype(np.float32), np.abs(whole).astype(np.float32)

@@ -150,7 +150,6 @@ FIGURES = {
     "misfit_left_out": "the same in frames that were left out, of an object made anew of the others",
     "misfit_of_mean": "the same of who knows only the mean frame",
     "misfit_falling": "share of what is explained that it takes some more iterations to explain",
-    "scale_step": "by how much positions were moved apart and together",
     "scale_smaller": "misfit of frames that were left out with positions nearer together, relative",
     "scale_larger": "misfit of frames that were left out with positions further apart, relative",
     "other_axes": "misfit of frames that were left out with other axes of the positions, relative",

@@ -77,6 +77,23 @@ def like(job: Reconstruction, defocus: float) -> list[NDArray[np.complex64]]:
     return [pupil.probe(sign * share * defocus) for sign in (1, -1) for share in (0.85, 1.0, 1.18)]
 
 
+def refocused(probe: NDArray[np.complex64], factor: float) -> NDArray[np.complex64]:
+    """Return a probe (modes, h, w) whose defocus is multiplied by a factor.
+
+    Its defocus is how far directions have come apart: the mean of place times direction, over that of direction squared.
+    """
+    height, width = probe.shape[-2:]
+    place = np.fft.ifftshift(probe, axes=(-2, -1))
+    spectrum = np.fft.fft2(place)
+    directions = np.meshgrid(np.fft.fftfreq(height), np.fft.fftfreq(width), indexing="ij")
+    places = np.meshgrid(np.fft.fftfreq(height, 1 / height), np.fft.fftfreq(width, 1 / width), indexing="ij")
+    square = directions[0] ** 2 + directions[1] ** 2
+    apart = sum(direction * np.fft.fft2(place * where) for direction, where in zip(directions, places, strict=True))
+    defocus = float((spectrum.conj() * apart).real.sum() / (np.abs(spectrum) ** 2 * square).sum())
+    bent = np.fft.ifft2(spectrum * np.exp(-1j * np.pi * (factor - 1) * defocus * square))
+    return np.asarray(np.fft.fftshift(bent, axes=(-2, -1)), np.complex64)
+
+
 def _pupil(job: Reconstruction) -> Pupil:
     mean = probes.spread(job.mean(job.scan.middle(MOST_FRAMES)), job.means.settings.upsample)
     return Pupil(np.sqrt(mean), np.add.outer(*(np.fft.fftfreq(length) ** 2 for length in mean.shape)))

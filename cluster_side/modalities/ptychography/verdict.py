@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from beamtide.results.verdict import CONVERGED, NO_BETTER, NOT_CONVERGED, UNKNOWN
 from cluster_side.modalities.ptychography.assessment import (
     MOST_FRAMES,
+    STEP,
     Change,
     Figures,
     change,
     figures_of,
     folds_for,
     other_axes,
-    scaled,
+    scale_change,
 )
 from cluster_side.modalities.ptychography.cross_validation import left_out
 from cluster_side.modalities.ptychography.engines.state import ReconstructionState
@@ -33,8 +34,11 @@ from cluster_side.modalities.ptychography.start import look_for_probe
 
 EXPLAINED, UNEXPLAINED = 0.4, 0.3
 """Shares from which on, and below which, frames that were left out are explained, and are not."""
-WORSE, SURE = 0.01, 2.0
-"""Other scales are worse if their misfit is higher by this share at least, and by so many standard errors."""
+LEAST, WORSE, BETTER = 0.01, 1.5, 2.0
+"""Other scales and axes are worse, or better, if misfits differ by a share of LEAST at least, and by so many standard errors."""
+PLAIN, PLAINLY = 1.1, 5.0
+"""Other scales and axes are plainly worse if misfits are as many times as high, and so many standard errors; then frames that
+noise keeps from being explained may be as they are."""
 FALLING = 0.009
 """Share of what is explained that some more iterations may bring."""
 REFINED = 0.03
@@ -86,7 +90,7 @@ def on_positions(figures: Figures) -> str:
     """Return what is to be thought of refined positions; "" where they were not refined."""
     if (now := figures.positions) is None:
         return ""
-    if now.ratio < 1 - max(REFINED, SURE * now.spread):
+    if now.ratio < 1 - max(REFINED, BETTER * now.spread):
         return f"refined: they explain frames that were left out better than the measured ones (misfit x {now.ratio:.2f})"
     return (
         f"{NO_BETTER} than the measured ones (misfit of frames that were left out x {now.ratio:.3f}): "
@@ -95,28 +99,32 @@ def on_positions(figures: Figures) -> str:
 
 
 def verdict_of(figures: Figures) -> tuple[str, Reason]:
-    """Return the verdict that figures lead to, and why it is no better."""
-    changes = (figures.smaller, figures.larger)
+    """Return the verdict that figures lead to, and why it is no better; what is no number is no success."""
+    changes = (figures.smaller, figures.larger, figures.axes)
     if _better(figures.axes) and figures.explained > 0:
         return NOT_CONVERGED, "axes"
-    if any(_better(one) for one in changes) and figures.explained > 0:
+    if figures.falling > FALLING:
+        return NOT_CONVERGED, "falling"
+    if any(_better(one) for one in changes[:2]) and figures.explained > 0:
         return NOT_CONVERGED, "scale"
-    if not figures.explained >= UNEXPLAINED:  # so that what is no number is no success
+    certain = figures.explained > -1 and all(one.ratio > PLAIN and one.ratio > 1 + PLAINLY * one.spread for one in changes)
+    if not (figures.explained >= UNEXPLAINED or certain):
         return (UNKNOWN, "noise") if figures.signal < SIGNAL else (NOT_CONVERGED, "unexplained")
     if not figures.falling <= FALLING:
         return NOT_CONVERGED, "falling"
-    if not (figures.explained >= EXPLAINED and figures.agreement >= AGREEMENT) or not all(_worse(one) for one in changes):
+    told = figures.explained >= EXPLAINED or certain
+    if not (told and figures.agreement >= AGREEMENT and all(_worse(one) for one in changes[:2])):
         return UNKNOWN, "noise"
     return CONVERGED, ""
 
 
 def _advice_on_scale(job: Reconstruction, state: ReconstructionState, middle: Any, figures: Figures) -> str:
     """Follow the scale that explains more, and say which distance it stands for."""
-    step = 1 - figures.scale if _better(figures.smaller) else 1 + figures.scale
-    now, tried = left_out(job, middle, state.probe, 1), [(1.0, 1.0)]
+    step = 1 - STEP if _better(figures.smaller) else 1 + STEP
+    now, tried = left_out(job, middle, state.probe, folds_for(middle)), [(1.0, 1.0)]
     for power in range(1, FURTHER + 1):
         factor = step**power
-        tried.append((factor, change(now, scaled(job, middle, state.probe, factor, 1)).ratio))
+        tried.append((factor, scale_change(job, middle, state.probe, now, factor).ratio))
         if not tried[-1][1] < tried[-2][1]:
             break
     factor, distance = _lowest(tried[-3:]), job.scan.geometry.distance
@@ -147,11 +155,11 @@ def _better_axes(job: Reconstruction, state: ReconstructionState, middle: Any) -
 
 
 def _better(seen: Change) -> bool:
-    return seen.ratio < 1 - max(WORSE, SURE * seen.spread)
+    return seen.ratio < 1 - max(LEAST, BETTER * seen.spread)
 
 
 def _worse(seen: Change) -> bool:
-    return seen.ratio > 1 + max(WORSE, SURE * seen.spread)
+    return seen.ratio > 1 + max(LEAST, WORSE * seen.spread)
 
 
 def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
@@ -164,7 +172,6 @@ def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
         "misfit_left_out": figures.unseen,
         "misfit_of_mean": figures.mean,
         "misfit_falling": figures.falling,
-        "scale_step": figures.scale,
         "signal": figures.signal,
     }
     changes = {"scale_smaller": figures.smaller, "scale_larger": figures.larger, "other_axes": figures.axes}
