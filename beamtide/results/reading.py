@@ -77,6 +77,10 @@ class ScanResults(Mapping[str, Dataset]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a dataset of this name."""
+        return name in self._names
+
     def __getitem__(self, name: str) -> Dataset:
         """Return a dataset: drawn on its axes where it is a map, a curve or a spectrum, else by acquisition index."""
         with _opened(self._file_of(name)) as root:

@@ -204,7 +204,7 @@ def test_reasons_are_in_what_watch_shows(night: Night) -> None:
 @pytest.mark.long
 def test_results_wait_while_their_folder_cannot_be_written(night: Night) -> None:
     assert "beamtide" in night.blocked.notes["writer"]
-    assert "Next attempt" in night.blocked.notes["writer"]
+    assert "Trying again every" in night.blocked.notes["writer"]
     assert "writer" not in night.last.notes
 
 
