@@ -6,7 +6,7 @@ folder: no keys, no ports, no batch system.
 
 import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
@@ -95,8 +95,14 @@ def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProg
                 continue
             on_progress(seen)
             if finished:
-                return seen
+                return _without_old_news(seen)
             clock.pause(REFRESH)
+
+
+def _without_old_news(seen: Snapshot) -> Snapshot:
+    """Return the last look without what the writer said of this scan in its last heartbeat: by now its files are written."""
+    old = f" of {seen.scan} "
+    return replace(seen, notes={name: why for name, why in seen.notes.items() if name != "writer" or old not in why})
 
 
 def is_fed(deployment: Deployment, pipeline: str) -> bool:
