@@ -203,7 +203,7 @@ def test_what_one_rank_cannot_read_is_the_reason_for_all(tmp_path: pathlib.Path)
         process.wait(30)
         (failed,) = line.of(TaskFailed)
     assert failed.cause == "fault"
-    assert f"frame {number} of frames cannot be decompressed" in failed.reason
+    assert f"frame {number} of /frames cannot be decompressed" in failed.reason
 
 
 @pytest.mark.long
