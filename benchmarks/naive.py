@@ -19,7 +19,8 @@ def main(site_file: str, task_file: str) -> None:
     work = prefork_pool.prepare_work(deployment, task.pipeline, "naive", 0.0, ready_kernel.registered)
     assert work.ready is not None
     with Caller() as caller:
-        work.ready.kernel(inputs.read(task, deployment.site.roots, caller, deployment.address("sink"))[0])
+        given, _ = inputs.read(task, deployment.site.roots, caller, deployment.address("sink"))
+        work.ready.kernel(given.arrays)
 
 
 if __name__ == "__main__":
