@@ -4,9 +4,11 @@ A group "formats" is the entry points "beamtide.formats", and so on. What a plug
 that a mistake of its author is a sentence with the name of the distribution, and not an error somewhere else.
 """
 
+import contextlib
 import functools
+import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any
 
 from beamtide.errors import BadInput, BeamtideError
@@ -23,27 +25,56 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 def names(group: str) -> tuple[str, ...]:
     """Return the names registered in a group, sorted."""
-    return tuple(sorted({point.name for point in entry_points(group=f"beamtide.{group}")}))
+    return tuple(sorted({point.name for point in points(group)}))
+
+
+def points(group: str) -> tuple[EntryPoint, ...]:
+    """Return the entry points of a group. A distribution whose metadata cannot be read, whosever it is, adds none."""
+    try:
+        return tuple(entry_points(group=f"beamtide.{group}"))
+    except Exception:  # of one line that is wrong in any distribution installed here, the library makes an error for all
+        found = (point for distribution in distributions() for point in _of(distribution))
+        return tuple(point for point in found if point.group == f"beamtide.{group}")
+
+
+def problems() -> list[str]:
+    """Load every plug-in; return a sentence for each that cannot be used."""
+    found = []
+    for group in GROUPS:
+        for name in names(group):
+            try:
+                find(group, name)
+            except BadInput as error:
+                found.append(str(error))
+    return found
+
+
+def _of(distribution: Distribution) -> tuple[EntryPoint, ...]:
+    try:
+        return tuple(distribution.entry_points)
+    except Exception:
+        return ()
 
 
 @functools.cache  # searching all installed packages takes milliseconds; forked workers inherit the cache
 def find(group: str, name: str) -> Any:
     """Load one plug-in; BadInput lists what there is, or says what is wrong with it and whose it is."""
-    points = tuple(entry_points(group=f"beamtide.{group}", name=name))
-    if not points:
+    given = [point for point in points(group) if point.name == name]
+    if not given:
         raise BadInput(f"{name!r} is not among the {group}; known: {', '.join(names(group)) or 'none'}")
-    if len({point.value for point in points}) > 1:
-        raise BadInput(f"{name!r} is given by several of the {group}: {', '.join(map(_whose, points))}; uninstall all but one")
+    if len({point.value for point in given}) > 1:
+        raise BadInput(f"{name!r} is given by several of the {group}: {', '.join(map(_whose, given))}; uninstall all but one")
     try:
-        found = points[0].load()
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints when it is imported is no part of our --json
+            found = given[0].load()
     except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
         said = " ".join(str(error).split())
-        raise BadInput(f"{_whose(points[0])} of the {group} does not load: {type(error).__name__}: {said}") from error
+        raise BadInput(f"{_whose(given[0])} of the {group} does not load: {type(error).__name__}: {said}") from error
     needs = GROUPS.get(group, ())
     if missing := [needed for needed in needs if not hasattr(found, needed)]:
-        raise BadInput(f"{_whose(points[0])} of the {group} is {type(found).__name__} without {missing[0]!r}; correct it there")
+        raise BadInput(f"{_whose(given[0])} of the {group} is {type(found).__name__} without {missing[0]!r}; correct it there")
     if "settings" in needs and not hasattr(found.settings, "model_validate"):
-        raise BadInput(f"{_whose(points[0])} of the {group} has 'settings' that are not a Pydantic model; correct it there")
+        raise BadInput(f"{_whose(given[0])} of the {group} has 'settings' that are not a Pydantic model; correct it there")
     return found
 
 
@@ -54,7 +85,7 @@ def asked(group: str, name: str, question: Callable[[], None]) -> None:
     except BeamtideError:
         raise
     except (Exception, SystemExit) as error:  # whatever a stranger's function does
-        point = next(iter(entry_points(group=f"beamtide.{group}", name=name)))
+        point = next(point for point in points(group) if point.name == name)
         said = " ".join(str(error).split())
         raise BadInput(f"{_whose(point)} of the {group} raised {type(error).__name__}: {said}; correct it there") from error
 

@@ -8,12 +8,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
+from beamtide import registry
 from beamtide.cli import dead_letters, explain, keys, lavue, results, scans, settings, site, status
 from beamtide.cli.screen import complain, say
 from beamtide.errors import BadInput, BeamtideError, Broken
@@ -65,7 +65,7 @@ def build(wishes: _Wishes | None = None) -> typer.Typer:
     ) -> None:
         kept.traceback = debug
 
-    for point in sorted(entry_points(group="beamtide.commands"), key=lambda point: point.name):
+    for point in sorted(registry.points("commands"), key=lambda point: point.name):
         try:
             add_to = point.load()
         except ModuleNotFoundError as error:

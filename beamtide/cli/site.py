@@ -47,8 +47,15 @@ def schema(
 
 
 def formats(as_json: Json = False) -> None:
-    """List what is installed: formats, modalities, launchers, writers and components, those of other distributions too."""
+    """List what is installed: formats, modalities, launchers, writers and components, those of other distributions too.
+
+    What does not load is said. Exit code 2: something does not load.
+    """
     from beamtide import registry
 
     found = {group: registry.names(group) for group in registry.GROUPS}
-    answer(found, [f"{group:<12}{', '.join(names)}" for group, names in found.items()], as_json=as_json)
+    problems = registry.problems()
+    lines = [f"{group:<12}{', '.join(names)}" for group, names in found.items()]
+    answer({**found, "problems": problems}, [*lines, *problems], as_json=as_json)
+    if problems:
+        raise typer.Exit(2)

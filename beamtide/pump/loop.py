@@ -179,6 +179,8 @@ class Pump:
             elif isinstance(effect, Call):
                 assert self._outside is not None, "a core without an outside wants to call"
                 self._outside.call(effect)
+            else:
+                raise TypeError(f"{type(self._machine).__name__} returned {type(effect).__name__}, which is no effect")
 
     def _send(self, effect: Send) -> None:
         counted = bool(effect.arrays and effect.reply_to)

@@ -205,6 +205,8 @@ def checked(
 
     A kernel may leave out what was declared, and may return nothing that was not. `given`: the units of other pipelines.
     """
+    if not isinstance(outputs, Mapping):
+        raise BadInput(f"the kernel returned {type(outputs).__name__}, not a mapping of names to arrays; correct the kernel")
     forms = {name: _declaration(declared, name) for name in outputs}
     forms = {name: replace(form, units=given.get(form.like, form.units)) if form.like else form for name, form in forms.items()}
     return tuple(_header(name, array, forms[name], length) for name, array in outputs.items())
@@ -246,12 +248,16 @@ def _declaration(declared: tuple[Output, ...], name: str) -> Output:
 
 
 def _header(name: str, array: "NDArray[Any]", output: Output, length: int) -> DatasetHeader:
+    if not hasattr(array, "dtype"):
+        raise BadInput(f"output {name} is {type(array).__name__}, not an array; correct the kernel")
     if array.dtype.kind not in "biufc" and not (output.text and array.dtype.kind == "S" and array.size == 1):
         raise BadInput(f"output {name} has dtype {array.dtype}; a dataset holds numbers")
     if (output.per == "index") != (output.merge == "rows"):
         raise BadInput(f"output {name} is declared per {output.per} with merge {output.merge!r}; rows belong to indexes only")
     if output.per == "index" and array.shape[:1] != (length,):
         raise BadInput(f"output {name} has shape {array.shape} for {length} indexes; its first axis must be the index")
+    if output.per == "index" and array.size == 0 < length:
+        raise BadInput(f"output {name} has shape {array.shape}: no number for any index; leave it out where there is nothing")
     says = {"text": bytes(array.reshape(-1)[0]).decode()} if output.text else {}
     below = output.long_name and f"{name.rpartition('/')[2]} {output.long_name}"
     return DatasetHeader(

@@ -16,7 +16,10 @@ Graph = dict[str, set[str]]
 
 def graph(root: pathlib.Path = ROOT) -> Graph:
     """Return, for each module, the modules that it imports, also inside functions."""
-    files = {name_of(path, root): path for package in PACKAGES for path in (root / package).rglob("*.py")}
+    found = (path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    files = {
+        name_of(path, root): path for path in found if "site-packages" not in path.parts
+    }  # benchmarks keep peers beside them
     return {module: set(_imports(module, path, files.keys())) for module, path in files.items()}
 
 

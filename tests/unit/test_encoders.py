@@ -77,11 +77,18 @@ def test_wrong_settings_are_one_sentence(values: dict[str, object], sentence: st
         (np.array(["x"] * 3), Output("a", "um"), "holds numbers"),
         (np.zeros(3), Output("a", "um", per="scan"), "rows belong to indexes only"),
         (np.zeros(3), Output("b", "um"), "does not declare"),
+        (np.zeros((3, 0)), Output("a", "um"), "no number for any index"),
+        ([1.0, 2.0, 3.0], Output("a", "um"), "is list, not an array"),
     ],
 )
 def test_an_output_that_breaks_its_declaration_is_refused(array: np.ndarray, output: Output, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
         checked({"a": array}, (output,), 3)
+
+
+def test_a_kernel_that_returns_no_mapping_is_refused() -> None:
+    with pytest.raises(BadInput, match="the kernel returned ndarray, not a mapping of names to arrays"):
+        checked(np.zeros(3), (), 3)  # type: ignore[arg-type]
 
 
 def test_the_measured_scan_has_the_pitch_that_was_asked_for(test_data: pathlib.Path) -> None:

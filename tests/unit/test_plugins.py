@@ -175,3 +175,29 @@ def test_a_modality_that_raises_while_it_is_checked_is_one_problem_of_the_site(
     assert "is not a folder" in nowhere
     whose = "'odd' (odd_modality:MODALITY, of the distribution odd-ones 1.0) of the modalities"
     assert said == f"pipeline odd: {whose} raised KeyError: 'gain'; correct it there"
+
+
+def test_formats_says_what_does_not_load(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it prints while it is imported does not get between us and those who read our JSON."""
+    points = "[beamtide.formats]\nodd = strange_format:FORMAT\n"
+    files = {"strange_format.py": "print('hello')\nraise RuntimeError('no licence')\n"}
+    monkeypatch.syspath_prepend(str(installed(tmp_path, "strange-format", points, files)))
+    registry.find.cache_clear()
+    assert main.run(["formats", "--json"]) == 2
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert "odd" in found["formats"]
+    (problem,) = found["problems"]
+    assert "distribution strange-format" in problem
+    assert problem.endswith("does not load: RuntimeError: no licence")
+    assert told.err == "hello\n"
+
+
+def test_metadata_that_cannot_be_read_harms_nobody_else(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(installed(tmp_path, "strange-broken", "[beamtide.formats]\nno line of this kind\n", {})))
+    assert main.run(["formats", "--json"]) == 0
+    assert "hdf5" in json.loads(capsys.readouterr().out)["formats"]
