@@ -9,7 +9,7 @@ import ast
 import pathlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 PACKAGES = ("beamtide", "beamline_side", "cluster_side")
 
@@ -55,7 +55,7 @@ def _in_text(root: pathlib.Path, name: str, code: str) -> Iterator[Place]:
             at = text.find(code, at + 1)
 
 
-@cache
+@lru_cache(maxsize=2)  # two copies are tried at once, and each tree takes tens of MB
 def _functions(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, ast.AST]]]:
     """Return all functions of the project by their qualified names, and the tops of modules by ""."""
     found: dict[str, list[tuple[pathlib.Path, ast.AST]]] = {}

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beamline_side.cores.buffer.buffer import DISTRIBUTOR, SORTER, BufferMachine
@@ -137,6 +137,7 @@ class Scan:
 
 
 @settings(max_examples=40, deadline=None)
+@example([("submit", 1), ("lease", 0), ("fault", 0)])  # it rests before its next attempt
 @given(st.lists(ACTIONS, max_size=25))
 def test_every_task_is_in_the_state_that_is_shown(actions: list[tuple[str, int]]) -> None:
     scan = Scan(*pair())
