@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("fabric", "stream", "results", "start", "elastic", "xrf", "xrd", "ptycho", "points")
+NAMES = ("fabric", "stream", "results", "start", "elastic", "xrf", "xrd", "ptycho", "points", "whole")
 
 
 def main(wanted: list[str]) -> None:

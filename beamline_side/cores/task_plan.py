@@ -21,7 +21,7 @@ import msgspec
 
 from beamtide.config.models import PipelineConfig, SourceConfig
 from beamtide.files.layout import Layout, laid_out
-from beamtide.files.pieces import NO_FILE, Piece, input_files, runs
+from beamtide.files.pieces import NO_FILE, Piece, input_files, moved, runs
 from beamtide.files.row import FileFact
 from beamtide.files.ways import ScanPoints
 from beamtide.messages.base import Digest, PipelineName, ScanId
@@ -117,13 +117,7 @@ def origins(task: Task) -> Iterator[tuple[str, int]]:
 
 def contradiction(tasks: Sequence[Task], known: Mapping[str, int]) -> str:
     """Say which file belongs elsewhere now than when tasks were made of it (file -> index of its frame 0); "" if none does."""
-    for path, origin in (one for task in tasks for one in origins(task)):
-        if known.get(path, origin) != origin:
-            return (
-                f"{path} was taken for indexes from {known[path]} on, and by what its neighbours hold now it would begin at "
-                f"{origin}: a file changed after tasks were made of it; reprocess the scan when its files do not change any more"
-            )
-    return ""
+    return moved((one for task in tasks for one in origins(task)), known)
 
 
 def bound(task: Task, upstream: Mapping[str, Digest]) -> Task:

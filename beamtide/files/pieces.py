@@ -4,7 +4,7 @@ Clock policy: none. Invariant: pieces follow each other without gap or overlap, 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from beamtide.config.models import SourceConfig
@@ -25,6 +25,17 @@ class Piece:
     options: dict[str, str] = field(default_factory=dict)
     """For the format, beyond those of the pipeline file."""
     stamp: FileStamp | None = None
+
+
+def moved(found: Iterable[tuple[str, int]], known: Mapping[str, int]) -> str:
+    """Say which file belongs elsewhere now than it did when it was used; "" if none does. Files -> the index of their frame 0."""
+    for path, origin in found:
+        if known.get(path, origin) != origin:
+            return (
+                f"{path} was taken for indexes from {known[path]} on, and by what its neighbours hold now it would begin at "
+                f"{origin}: a file changed after tasks were made of it; reprocess the scan when its files do not change any more"
+            )
+    return ""
 
 
 def between(pieces: Sequence[Piece], start: int, stop: int) -> Iterator[Piece]:

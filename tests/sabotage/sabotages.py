@@ -262,7 +262,11 @@ SABOTAGES = (
         "if report:\n    self._report_at = now + PATIENCE\n    self._closed = {}",
     ),
     Sabotage(
-        "the distributor forgets what is closed", "DistributorMachine._submit", "not self._tallies.knows(task)", "task.start >= 0"
+        "the distributor forgets what is closed",
+        "DistributorMachine._submit",
+        "not self._tallies.knows(task)",
+        "task.start >= 0",
+        ("tests/unit/test_buffer_and_distributor.py",),
     ),
     Sabotage(
         "a fence is always reached",
@@ -329,7 +333,7 @@ SABOTAGES = (
     ),
     Sabotage(
         "a file that moved to another place is taken there",
-        "contradiction",
+        "moved",
         "known.get(path, origin) != origin",
         "not known",
         ("tests/stories/test_layout_story.py",),
@@ -762,6 +766,13 @@ SABOTAGES = (
         ("tests/stories/test_live_inputs_story.py",),
     ),
     Sabotage(
+        "a file that was taken live is taken to another place",
+        "news_of",
+        "dict(_origins(taken))",
+        "{}",
+        ("tests/stories/test_live_inputs_story.py",),
+    ),
+    Sabotage(
         "a task that begins early is another one after an early end",
         "_early_task",
         "task_id(task.scan, pipeline.pipeline, settings, 0, planned)",
@@ -862,7 +873,7 @@ SABOTAGES = (
     Sabotage(
         "of two plug-ins of one name the first one wins",
         "find",
-        "len({point.value for point in points}) > 1",
+        "len({point.value for point in given}) > 1",
         "False",
         PLUGINS,
     ),

@@ -44,21 +44,34 @@ def test_what_is_usable_grows_without_gap_and_ends_with_the_scan(data: st.DataOb
     for _ in range(data.draw(st.integers(1, 6))):
         there = whole[: data.draw(st.integers(max(1, len(there)), len(whole)))]
         complete = data.draw(st.integers(complete, PLANNED))
-        news = news_of(LiveState(state(PLANNED, "running"), there, complete, quiet=True), SOURCE, PLANNED, had(taken))
+        news = news_of(LiveState(state(PLANNED, "running"), there, complete, quiet=True), SOURCE, PLANNED, taken)
         taken += news.pieces
         assert had(taken) <= complete, "a need was not complete"
         assert not news.over or (sum(counts) >= PLANNED and complete == PLANNED), "a scan that runs is not over"
     points, before = measured, had(taken)
     for complete, quiet in ((points - 1, True), (points, False), (points, True)):
-        news = news_of(LiveState(state(points, "ended"), whole, complete, quiet), SOURCE, PLANNED, had(taken))
+        news = news_of(LiveState(state(points, "ended"), whole, complete, quiet), SOURCE, PLANNED, taken)
         taken += news.pieces
         assert not (news.over and complete < points)
         over = news.over
     assert over, "it would wait for ever"
     assert [piece.start for piece in taken] == [0, *(piece.stop for piece in taken[:-1])]
     assert had(taken) == max(points, before), "the scan ended behind what was taken, or short of it"
+    places = {(piece.path, piece.start - piece.first) for piece in taken if not piece.trouble}
+    assert len(places) == len({path for path, _ in places}), "a file in two places"
     read = [(piece.path, piece.first + at) for piece in taken if not piece.trouble for at in range(piece.stop - piece.start)]
     assert read == [frame for frame in in_order(whole) if frame in set(read)], "a frame twice, or out of order"
+
+
+def test_a_file_stays_where_it_was_taken() -> None:
+    """Of four files with one frame each, three were taken as they came; the fourth shows that six belonged into each."""
+    facts = [FileFact(name(at), count) for at, count in enumerate((1, 1, 1, 4))]
+    live = news_of(LiveState(state(PLANNED, "running"), facts[:3], 2, quiet=True), SOURCE, PLANNED, ())
+    assert [(piece.start, piece.path) for piece in live.pieces] == [(0, name(0)), (1, name(1))]
+    later = news_of(LiveState(state(19, "ended"), facts, 19, quiet=True), SOURCE, PLANNED, live.pieces)
+    assert [(piece.start, piece.stop) for piece in later.pieces] == [(2, 19)]
+    assert later.pieces[0].trouble.startswith("s/s_00001.h5 was taken for indexes from 1 on, and by what its neighbours hold")
+    assert later.over
 
 
 def had(taken: list) -> int:
@@ -71,16 +84,16 @@ def in_order(facts: list[FileFact]) -> list[tuple[str, int]]:
 
 def test_a_file_that_never_came_is_waited_for_and_then_left_out() -> None:
     facts = [FileFact(name(0), 6), FileFact(name(2), 6)]
-    running = news_of(LiveState(state(18, "ended"), facts, 18, quiet=False), SOURCE, PLANNED, 0)
+    running = news_of(LiveState(state(18, "ended"), facts, 18, quiet=False), SOURCE, PLANNED, ())
     assert ([(piece.start, piece.stop) for piece in running.pieces], running.over) == ([(0, 6)], False)
-    closed = news_of(LiveState(state(18, "ended"), facts, 18, quiet=True), SOURCE, PLANNED, 6)
+    closed = news_of(LiveState(state(18, "ended"), facts, 18, quiet=True), SOURCE, PLANNED, running.pieces)
     assert [(piece.start, piece.stop, bool(piece.trouble)) for piece in closed.pieces] == [(6, 12, True), (12, 18, False)]
     assert closed.over
 
 
 def test_rows_without_a_frame_are_no_numbers() -> None:
     pieces = news_of(
-        LiveState(state(18, "ended"), [FileFact(name(0), 6), FileFact(name(2), 6)], 18, quiet=True), SOURCE, PLANNED, 0
+        LiveState(state(18, "ended"), [FileFact(name(0), 6), FileFact(name(2), 6)], 18, quiet=True), SOURCE, PLANNED, ()
     )
     live = LiveInputs(make_task(stop=PLANNED), SOURCE, None, None, Alone(), None, taken=list(pieces.pieces))  # type: ignore[arg-type]
     declared = (Output("x", "m"), Output("object", "", per="scan", merge="first"))
@@ -111,5 +124,5 @@ def test_a_task_that_has_all_of_its_inputs_is_read_as_ever(tmp_path: pathlib.Pat
 
 
 def test_what_rank_0_tells_survives_the_wire() -> None:
-    news = news_of(LiveState(state(18, "ended"), [FileFact(name(0), 6)], 18, quiet=True), SOURCE, PLANNED, 0)
+    news = news_of(LiveState(state(18, "ended"), [FileFact(name(0), 6)], 18, quiet=True), SOURCE, PLANNED, ())
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(news), type=LiveNews) == news

@@ -281,6 +281,19 @@ def test_a_closed_task_that_is_submitted_again_stays_closed(distributor: Driven)
     assert distributor.machine.progress()["queued.xrf"] == 0
 
 
+def test_what_was_closed_before_claims_were_kept_stays_closed(distributor: Driven) -> None:
+    """A spool of 0.1.0 knows which indexes are finished, and has no table of claimed ones."""
+    distributor.ask(SubmitRequest(tasks=(task_of(0),)))
+    verdict = (Closed(task=task_of(0).id, outcome="result"),)
+    distributor.ask(PullRequest(pipeline=PipelineName("xrf"), after=1, credit=9, closed=verdict), b"buffer")
+    for key, _ in list(distributor.spool.rows("claimed")):
+        distributor.spool.forget("claimed", key)
+    distributor.spool.commit()
+    after = Driven(DistributorMachine({"xrf": "xrf"}, distributor.spool), distributor.spool)
+    assert after.ask(SubmitRequest(tasks=(task_of(0),))) == [Ok()]
+    assert after.machine.progress()["queued.xrf"] == 0
+
+
 def test_a_cancellation_reaches_a_buffer_that_waits_with_no_credit(distributor: Driven) -> None:
     distributor.ask(SubmitRequest(tasks=tuple(task_of(n) for n in range(5))))
     assert distributor.ask(PullRequest(pipeline=PipelineName("xrf"), after=0, credit=0), b"buffer") == []

@@ -18,7 +18,7 @@ from cluster_side.modalities.base import run
 from cluster_side.modalities.context import Context
 from cluster_side.modalities.ptychography import quality
 from cluster_side.modalities.ptychography.assessment import Change, Figures, counting_misfit
-from cluster_side.modalities.ptychography.cross_validation import FOLDS, folds_of
+from cluster_side.modalities.ptychography.cross_validation import FOLDS, folds_of, left_out
 from cluster_side.modalities.ptychography.engines.backend import numpy_backend
 from cluster_side.modalities.ptychography.reconstruction import Means, Reconstruction
 from cluster_side.modalities.ptychography.scan import scan_of
@@ -88,6 +88,18 @@ def test_each_position_is_left_out_once(count: int) -> None:
     assert len(folds) == min(count, FOLDS)
     assert all(fold.size for fold in folds)
     np.testing.assert_array_equal(np.sort(np.concatenate(folds)), which)
+
+
+def test_frames_that_were_left_out_are_not_seen() -> None:
+    """Frames of other positions can be fitted by an object that is free to be anything, but not foretold."""
+    world = objects.simulate(objects.cells, objects.gaussian, side=6, size=32, step=6.0)
+    settings = PtychographySettings(**world.settings())
+    arrays = world.arrays()
+    arrays["frames"] = arrays["frames"][np.random.default_rng(0).permutation(len(arrays["frames"]))]
+    job = Reconstruction(Means(settings, Context(note=lambda _: None), numpy_backend(), None), scan_of(arrays, settings, None))
+    found = left_out(job, np.arange(len(job.scan.known)), world.probe[None], 1)
+    assert found.unseen.mean() > 1.5 * found.seen
+    assert found.explained < 0.5
 
 
 def judged(world: objects.Sample, **settings: object) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ Clock policy: durations from `beamtide.clock`.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from beamtide import clock
 from beamtide.config.models import Deployment, Roots, SourceConfig
 from beamtide.errors import BadInput, NoAnswer
 from beamtide.files.layout import laid_out
-from beamtide.files.pieces import Piece, between, input_files
+from beamtide.files.pieces import Piece, between, input_files, moved
 from beamtide.files.row import FileFact
 from beamtide.files.watch import FileWatch
 from beamtide.files.ways import ScanPoints
@@ -57,14 +57,25 @@ class LiveState:
     quiet: bool
 
 
-def news_of(seen: LiveState, source: SourceConfig, planned: int, had: int) -> LiveNews:
-    """Return the usable pieces beyond the first `had` indexes of a scan with so many planned, and whether that is all."""
+def news_of(seen: LiveState, source: SourceConfig, planned: int, taken: Sequence[Piece]) -> LiveNews:
+    """Return the usable pieces behind those that were taken, of a scan with so many indexes planned, and whether that is all.
+
+    A file that would belong elsewhere by what is known now stays where it was taken, and nothing more is read.
+    """
     points = min(seen.state.points, planned)
     lacking = sum(fact.frames for fact in seen.facts) < points or any(fact.trouble for fact in seen.facts)
     closed = seen.state.phase == "ended" and (seen.quiet or not lacking)
     pieces = laid_out(seen.facts, ScanPoints.of(points, seen.state.scan.shape), source, closed=closed).pieces
+    had = taken[-1].stop if taken else 0
+    if why := moved(_origins(pieces), dict(_origins(taken))):
+        pieces = [Piece(0, points, trouble=why)] if closed else []
     usable = min(pieces[-1].stop if pieces else 0, seen.complete)
     return LiveNews(tuple(between(pieces, had, usable)), closed and usable == points)
+
+
+def _origins(pieces: Sequence[Piece]) -> Iterator[tuple[str, int]]:
+    """Yield files, each with the index of its frame 0."""
+    return ((piece.path, piece.start - piece.first) for piece in pieces if not piece.trouble)
 
 
 @dataclass(slots=True)
@@ -171,7 +182,7 @@ class LiveInputs:
         facts = self.watch.look(now)
         quiet = now - max(self.ended_at or now, self.watch.changed_at) >= self.source.settle
         seen = LiveState(state, facts, min(complete, default=self.task.stop), quiet)
-        return news_of(seen, self.source, self.task.stop, self.taken[-1].stop if self.taken else 0)
+        return news_of(seen, self.source, self.task.stop, self.taken)
 
     def _complete(self, pipeline: PipelineName, settings: Digest) -> int:
         """Return how far a pipeline's product with these settings ("": the newest) is complete."""
