@@ -1,8 +1,10 @@
 """Settings documents, and the digests that name them.
 
 The digest of a document covers the modality, its settings, the content of its calibration files and of those that these name,
-and the digests of the pipelines whose datasets it takes, in canonical JSON; so the same settings have the same digest on every
-machine, and a changed file gives another digest. A change reprocesses what depends on it, and nothing else.
+the digests of the pipelines whose datasets it takes, and the source: what decides which numbers are read from which files. All of
+it in canonical JSON; so the same settings have the same digest on every machine, and a changed file gives another digest. A
+change reprocesses what depends on it, and nothing else. How a scan is cut into tasks changes no number and is not covered.
+A document of 0.1.0 states no source: the one that it was used with is meant, and its digest stays what it was.
 """
 
 import hashlib
@@ -19,6 +21,11 @@ from beamtide.messages.base import Digest
 from beamtide.messages.metadata import SettingsDocument
 
 MAX_CALIBRATION = 64 << 20
+READ = {"match", "format", "options", "first", "frames_per_file"}
+"""What of `source` decides which numbers are read, and to which indexes they belong."""
+UNSTATED = -1
+"""The round of a scan whose results state no source, those of 0.1.0."""
+NO_ROUNDS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +38,36 @@ class PreparedSettings:
 
 
 def document_for(
-    pipeline: PipelineConfig, shared: pathlib.Path, others: Mapping[str, PipelineConfig] = MappingProxyType({})
+    pipeline: PipelineConfig,
+    shared: pathlib.Path,
+    others: Mapping[str, PipelineConfig] = MappingProxyType({}),
+    rounds: Mapping[str, int] = NO_ROUNDS,
 ) -> PreparedSettings:
-    """Read a pipeline's calibration files below `shared` and make its settings document; `others` are the site's pipelines."""
+    """Read a pipeline's calibration files below `shared` and make its settings document; `others` are the site's pipelines.
+
+    `rounds`: how often a scan was started over, by pipeline (`ScanState.rounds`).
+    """
     files = {name: _read(pipeline.pipeline, name, path) for name, path in calibration_of(pipeline, shared).items()}
     taken = sorted({text.partition("/")[0] for text in pipeline.inputs} & others.keys())
     document = SettingsDocument(
         modality=pipeline.modality,
         values=canonical(pipeline.settings),
         calibration={name: digest_of_bytes(content) for name, content in files.items()},
-        upstream={name: document_for(others[name], shared, others).digest for name in taken},
+        upstream={name: document_for(others[name], shared, others, rounds).digest for name in taken},
+        source=source_of(pipeline, rounds.get(pipeline.pipeline, 0)),
     )
     return PreparedSettings(document, digest_of(document), files)
+
+
+def source_of(pipeline: PipelineConfig, started_over: int = 0) -> str:
+    """Return, as canonical JSON, what decides which numbers are read; "" where others make the tasks of a pipeline."""
+    if started_over == UNSTATED:
+        return ""
+    files = pipeline.source.kind == "files"
+    stated = pipeline.source.model_dump(mode="json", include=READ) if files else {}
+    stated |= {"snake": pipeline.snake} if files and pipeline.snake is not None else {}
+    stated |= {"round": started_over} if started_over else {}
+    return canonical(stated) if stated else ""
 
 
 def calibration_of(pipeline: PipelineConfig, shared: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -66,7 +91,10 @@ def canonical(values: object) -> str:
 def digest_of(document: SettingsDocument) -> Digest:
     """Return the content address of a document."""
     content = [document.modality, json.loads(document.values), document.calibration]
-    content += [document.upstream] if document.upstream else []
+    if document.source:
+        content += [document.upstream, json.loads(document.source)]
+    elif document.upstream:
+        content += [document.upstream]
     return digest_of_bytes(canonical(content).encode())
 
 

@@ -62,11 +62,12 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Hole(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Indexes without a result, and why."""
+    """Indexes without a result, and why; `generation`: of the task that has no result."""
 
     start: int
     stop: int
     reason: str
+    generation: int = 0
 
 
 class StoreRequest(Message, frozen=True, kw_only=True):

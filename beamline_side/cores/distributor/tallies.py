@@ -59,6 +59,11 @@ class Tallies:
         product = "/".join((task.scan, task.pipeline, task.settings))
         return self._known(task.id) is not None or self._finished.holds(product, task.start, task.stop)
 
+    def reopens(self, task: Task) -> bool:
+        """Whether a task is the next generation of one that was abandoned: its verdict will take the place of the first."""
+        known = self._known(task.id)
+        return known is not None and known.outcome == "abandoned" and task.generation > known.generation
+
     def unclaimed(self, task: Task) -> list[tuple[int, int]]:
         """Return the indexes of a new task that no other task has, as ranges."""
         return self._claimed.free("/".join((task.scan, task.pipeline, task.settings)), task.start, task.stop)
