@@ -123,9 +123,14 @@ def reprocess(
         made = host.reprocess(client, scan, pipelines or (), fresh=fresh)
     lines = [f"{name}: {count} task{'s' * (count != 1)} submitted." for name, count in made.tasks.items()]
     filled = sum(one.task.stop - one.task.start for one in made.filling)
+    lines += made.remarks
     lines += [f"{filled} indexes without a result are tried, since their files are there now."] if filled else []
     lines.append(f"What was known already is not computed twice. Follow it: beamtide watch {scan}")
-    answer({"scan": scan, "fresh": fresh, "tasks": made.tasks, "filling": filled}, lines, as_json=as_json)
+    answer(
+        {"scan": scan, "fresh": fresh, "tasks": made.tasks, "filling": filled, "remarks": list(made.remarks)},
+        lines,
+        as_json=as_json,
+    )
 
 
 def _serve_all(deployment: "Deployment") -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.config.section import NAME
-from beamtide.config.settings import MAX_CALIBRATION, UNSTATED, canonical, digest_of, digest_of_bytes
+from beamtide.config.settings import MAX_CALIBRATION, SOURCE, UNSTATED, canonical, digest_of, digest_of_bytes
 from beamtide.machine import Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused, Unsupported
 from beamtide.messages import metadata as m
@@ -151,13 +151,14 @@ class MetadataMachine:
     def _put_settings(self, document: m.SettingsDocument) -> tuple[list[Effect], Message]:
         try:
             values = json.loads(document.values)
-            source = document.source and canonical(json.loads(document.source))
-            clean = msgspec.structs.replace(document, values=canonical(values), source=source)
+            clean = msgspec.structs.replace(document, values=canonical(values))
             digest = digest_of(clean)
         except (ValueError, RecursionError) as error:
-            return [], Refused(reason=f"the values of the settings, or their source, are not JSON: {error}")
+            return [], Refused(reason=f"the values of the settings are not JSON: {error}")
         if not isinstance(values, dict):
             return [], Refused(reason="the values of the settings are no mapping of names to values")
+        if document.upstream.get(SOURCE, "") != (digest_of_bytes(document.source.encode()) if document.source else ""):
+            return [], Refused(reason="the settings name another source than the one that they hold")
         missing = sorted(set(document.calibration.values()) - self._files)
         if missing:
             return [], Refused(reason=f"put the calibration file {missing[0][:12]}… first, then the settings that name it")

@@ -70,7 +70,7 @@ def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress, *, fre
         last = follow(host, deployment, scan.id, on_progress, lambda: settled(client, again.filling))
         holes = [said for state in client.products(scan.id) if state.product in wanted and (said := _holes_of(state))]
     seconds, never = clock.monotonic() - started, _never_written(deployment, wanted)
-    return ScanOutcome(scan.id, seconds, last, files_of(deployment, scan.id), never, tuple(holes))
+    return ScanOutcome(scan.id, seconds, last, files_of(deployment, scan.id), never, (*again.remarks, *holes))
 
 
 def _holes_of(state: ProductState) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from beamline_side.cores.distributor.cut_task import cut
-from beamline_side.cores.task_plan import bound, plan
+from beamline_side.cores.task_plan import bound, contradiction, origins, plan
 from beamtide import clock
 from beamtide.client.adoption import adopted
 from beamtide.client.client import Client
@@ -37,19 +37,21 @@ class Reprocessing:
 
     tasks: dict[str, int]
     filling: tuple[Filling, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Why holes stay holes although there are files for them."""
 
 
 def reprocess(client: Client, scan: str, pipelines: Collection[str] = (), *, fresh: bool = False) -> Reprocessing:
-    """Submit a scan in these pipelines (default: all), and in those that take their datasets.
+    """Submit a scan in these pipelines (default: all), in those that take their datasets, and in those that they take from.
 
     BadInput: there is no such scan or pipeline, or settings or files of a pipeline cannot be used.
     """
     state = adopted(client, _known(client, scan))
-    chosen = _with_those_behind(client, pipelines)
+    chosen = _with_their_neighbours(client, pipelines)
     if fresh:
         client.start_over(scan, {name: max(0, state.rounds.get(name, 0)) + 1 for name in pipelines or chosen})
         state = _known(client, scan)
-    counts, filling = {}, list[Filling]()
+    counts, filling, remarks = {}, list[Filling](), []
     for name in chosen:
         digest = client.put_settings(client.deployment.pipelines[name], state.rounds)
         if client.deployment.pipelines[name].source.kind == "submitted":
@@ -57,10 +59,13 @@ def reprocess(client: Client, scan: str, pipelines: Collection[str] = (), *, fre
         planned = _planned(client, state, name, digest)
         product = Product(scan=state.scan.id, pipeline=PipelineName(name), settings=digest)
         fills = [Filling(product, task) for task in _fillings(client, product, planned)]
+        if fills and (moved := _moved(client, product, planned)):
+            remarks.append(f"{name}: {moved}")
+            fills = []
         client.submit([*planned, *(one.task for one in fills)])
         counts[name] = len(planned)
         filling += fills
-    return Reprocessing(counts, tuple(filling))
+    return Reprocessing(counts, tuple(filling), tuple(remarks))
 
 
 def settled(client: Client, filling: Sequence[Filling]) -> bool:
@@ -83,13 +88,21 @@ def _known(client: Client, scan: str) -> ScanState:
     return found[0]
 
 
-def _with_those_behind(client: Client, pipelines: Collection[str]) -> list[str]:
-    """Return pipelines and all that take their datasets, others before those that take from them. BadInput: there is no such."""
+def _moved(client: Client, product: Product, planned: Sequence[Task]) -> str:
+    """Say which file belongs elsewhere by what is there now than where its frames have results; "" if none does."""
+    known = {path: origin for task in client.tasks_of(product) for path, origin in origins(task)}
+    return contradiction(planned, known)
+
+
+def _with_their_neighbours(client: Client, pipelines: Collection[str]) -> list[str]:
+    """Return pipelines, all that take their datasets, and all that these take from. BadInput: there is no such."""
     every = client.deployment.pipelines
     if unknown := sorted(set(pipelines) - every.keys()):
         raise BadInput(f"there is no pipeline {unknown[0]!r}; this site has: {', '.join(every)}")
     chosen = set(pipelines or every)
     while more := {name for name, one in every.items() if chosen & {text.partition("/")[0] for text in one.inputs}} - chosen:
+        chosen |= more
+    while more := {text.partition("/")[0] for name in chosen for text in every[name].inputs} - chosen:
         chosen |= more
     return [name for name in every if name in chosen]
 

@@ -35,7 +35,7 @@ def adopted(client: Client, state: ScanState) -> ScanState:
 
 def _same_source(client: Client, product: Product, pipeline: PipelineConfig) -> bool:
     """Whether the tasks of a product show that they were made from what the pipeline file says now."""
-    source, made_of = pipeline.source, client.inputs_of(product)
+    source, made_of = pipeline.source, [one for task in client.tasks_of(product) for one in task.inputs]
     if source.first is not None or source.frames_per_file != "auto" or pipeline.snake is not None:
         return False
     patterns = [source.match.replace("{scan}", part) for part in (product.scan, *product.scan.split("+"))]

@@ -184,11 +184,14 @@ class Client:
         )
         return FetchedArray(arrays["data"], answer.header, answer.start, answer.stop, answer.holes)
 
-    def inputs_of(self, product: results.Product) -> tuple[tasks.InputFile, ...]:
-        """Return the files that the first results of a product were made of."""
-        question = results.ResultsRequest(product=product, start=0)
-        answer, _ = self._caller.converse(self.deployment.address("sink"), question, results.Results, patience=self._patience)
-        return tuple(one for result in answer.results for one in result.task.inputs)
+    def tasks_of(self, product: results.Product) -> Iterator[tasks.Task]:
+        """Yield the tasks of a product that have a verdict, in order of their indexes; none if its results are in files only."""
+        start, more = 0, any(one.product == product and not one.filed for one in self.products(product.scan, product.pipeline))
+        while more:
+            question = results.ResultsRequest(product=product, start=start, bare=True)
+            answer = self._seek("sink", question, results.Results)
+            yield from (result.task for result in answer.results)
+            start, more = answer.next, bool(answer.results)
 
     def preview(self, scan: str, pipeline: str, after: int = 0) -> tuple[Preview, Mapping[str, NDArray[Any]]]:
         """Return the preview of a running task, with its arrays (none: there is nothing newer than number `after`)."""

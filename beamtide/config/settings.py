@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from beamtide.config import calibration
 from beamtide.config.models import PipelineConfig
@@ -23,6 +24,8 @@ from beamtide.messages.metadata import SettingsDocument
 MAX_CALIBRATION = 64 << 20
 READ = {"match", "format", "options", "first", "frames_per_file"}
 """What of `source` decides which numbers are read, and to which indexes they belong."""
+SOURCE = "(source)"
+"""What stands among the pipelines that a document takes from, for its source; no pipeline can have this name."""
 UNSTATED = -1
 """The round of a scan whose results state no source, those of 0.1.0."""
 NO_ROUNDS: Mapping[str, int] = MappingProxyType({})
@@ -49,12 +52,12 @@ def document_for(
     """
     files = {name: _read(pipeline.pipeline, name, path) for name, path in calibration_of(pipeline, shared).items()}
     taken = sorted({text.partition("/")[0] for text in pipeline.inputs} & others.keys())
+    upstream = {name: document_for(others[name], shared, others, rounds).digest for name in taken}
     document = SettingsDocument(
         modality=pipeline.modality,
         values=canonical(pipeline.settings),
         calibration={name: digest_of_bytes(content) for name, content in files.items()},
-        upstream={name: document_for(others[name], shared, others, rounds).digest for name in taken},
-        source=source_of(pipeline, rounds.get(pipeline.pipeline, 0)),
+        **with_source(source_of(pipeline, rounds.get(pipeline.pipeline, 0)), upstream),
     )
     return PreparedSettings(document, digest_of(document), files)
 
@@ -68,6 +71,14 @@ def source_of(pipeline: PipelineConfig, started_over: int = 0) -> str:
     stated |= {"snake": pipeline.snake} if files and pipeline.snake is not None else {}
     stated |= {"round": started_over} if started_over else {}
     return canonical(stated) if stated else ""
+
+
+def with_source(source: str, upstream: dict[str, Digest]) -> dict[str, Any]:
+    """Return these two fields of a document. What it takes from others names the source by digest, like the pipelines.
+
+    So the digest of a document is computed as in 0.1.0, also by workers of older images, which know no other.
+    """
+    return {"source": source, "upstream": upstream | ({SOURCE: digest_of_bytes(source.encode())} if source else {})}
 
 
 def calibration_of(pipeline: PipelineConfig, shared: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -91,10 +102,7 @@ def canonical(values: object) -> str:
 def digest_of(document: SettingsDocument) -> Digest:
     """Return the content address of a document."""
     content = [document.modality, json.loads(document.values), document.calibration]
-    if document.source:
-        content += [document.upstream, json.loads(document.source)]
-    elif document.upstream:
-        content += [document.upstream]
+    content += [document.upstream] if document.upstream else []
     return digest_of_bytes(canonical(content).encode())
 
 

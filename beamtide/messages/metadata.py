@@ -87,7 +87,7 @@ class SettingsDocument(msgspec.Struct, frozen=True, kw_only=True, array_like=Tru
 
     `values` is the settings mapping as canonical JSON; `calibration` names the files it needs, by digest; `upstream` the settings
     of the pipelines whose datasets it takes, so that a change there changes this digest; `source`, as canonical JSON, what
-    decides which numbers are read ("": not stated, as before 0.2, or others make the tasks).
+    decides which numbers are read ("": not stated, as before 0.2, or others make the tasks); `upstream` holds its digest.
     """
 
     modality: str

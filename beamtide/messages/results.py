@@ -220,12 +220,13 @@ class Fetched(Message, frozen=True, kw_only=True):
 class ResultsRequest(Message, frozen=True, kw_only=True):
     """The results of a product whose task starts at or after index `start`, in order, at most about `limit` bytes.
 
-    Answered `Results`: a writer uses it to copy everything, with provenance and holes, exactly once.
+    Answered `Results`: a writer uses it to copy everything, with provenance and holes, exactly once. `bare`: without the arrays.
     """
 
     product: Product
     start: int
     limit: int = 16 << 20
+    bare: bool = False
 
 
 class Results(Message, frozen=True, kw_only=True):

@@ -137,3 +137,23 @@ def test_what_cannot_be_processed_anew_is_a_sentence(folder: pathlib.Path) -> No
         client.scan_started(SCAN)
         with pytest.raises(BadInput, match="there is no pipeline 'xrf'; this site has: counters"):
             reprocess(client, "s", ["xrf"])
+
+
+def test_a_file_that_came_late_moves_no_frame_that_has_a_result(folder: pathlib.Path) -> None:
+    """Files of any length: by those that are there, s_002 begins where s_001 should have."""
+    late = folder / "raw" / "s" / "s_001.h5"
+    late.rename(folder / "aside.h5")
+    (folder / "counters.yaml").write_text(
+        (COUNTERS % "right").replace("settle: 0.2", "settle: 0.2, frames_per_file: any, first: 0")
+    )
+    (folder / "raw" / "s" / "s_002.h5").rename(folder / "raw" / "s" / "t_002.h5")  # no number is missing by name
+    (folder / "raw" / "s" / "s_000.h5").rename(folder / "raw" / "s" / "a.h5")
+    (folder / "raw" / "s" / "t_002.h5").rename(folder / "raw" / "s" / "c.h5")
+    deployment = site.load(folder / "site.yaml")
+    run_scan(deployment, SCAN, lambda _: None)
+    before = kept(folder)["counters"]
+    assert before[:10] == RIGHT[:5] + RIGHT[10:]
+    (folder / "aside.h5").rename(folder / "raw" / "s" / "b.h5")
+    outcome = run_scan(deployment, SCAN, lambda _: None)
+    np.testing.assert_array_equal(kept(folder)["counters"], before)
+    assert "c.h5 was taken for indexes from 5 on, and by what its neighbours hold now it would begin at 10" in outcome.holes[0]
