@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent, Unfinished
 from beamtide.formats.panda_capture import Capture, CapturedField, capture
+from beamtide.formats.recognise import BEGINNING, of_bytes
 from beamtide.formats.trigger import Columns, first_of, indexes, spread
 
 FIELD = re.compile(r"^\s+(\S+) (\S+) (\S+)(?: scale: (\S+) offset: (\S+) units: ?(.*))?$")
@@ -94,7 +95,14 @@ def _load(path: pathlib.Path) -> Capture:
     except Unfinished as error:
         raise Unfinished(f"{path}: {error}") from error
     except (BadInput, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise BadInput(f"{path} is not a PandABox capture that can be read: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split())
+        raise BadInput(f"{path} is not a PandABox capture that can be read: {said}{_other_kind(content)}") from error
+
+
+def _other_kind(content: bytes) -> str:
+    """Return what a file looks like that is no capture, for the end of a sentence."""
+    found = of_bytes(content[:BEGINNING])
+    return f"; {found}" if found and "PandABox" not in found.what else ""
 
 
 def parse(content: bytes) -> Capture:
