@@ -95,14 +95,13 @@ def _load(path: pathlib.Path) -> Capture:
     except Unfinished as error:
         raise Unfinished(f"{path}: {error}") from error
     except (BadInput, ValueError, KeyError, TypeError, AssertionError) as error:
-        said = " ".join(str(error).split())
-        raise BadInput(f"{path} is not a PandABox capture that can be read: {said}{_other_kind(content)}") from error
+        said = " ".join(str(error).split()) + _other_kind(content)
+        raise BadInput(f"{path} is not a PandABox capture that can be read: {said}") from error
 
 
 def _other_kind(content: bytes) -> str:
     """Return what a file looks like that is no capture, for the end of a sentence."""
-    found = of_bytes(content[:BEGINNING])
-    return f"; {found}" if found and "PandABox" not in found.what else ""
+    return f"; {found}" if (found := of_bytes(content[:BEGINNING])) and "PandABox" not in found.what else ""
 
 
 def parse(content: bytes) -> Capture:

@@ -9,7 +9,7 @@ import pytest
 from beamtide import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
-WORDS = {"positions", "counters", "encoders", "hdf5", "cxi", "local", "lambda", "fabio"}
+WORDS = {"positions", "counters", "encoders", "hdf5", "cxi", "local", "lambda", "fabio", "maps"}
 """Names that are also words for something else."""
 EXCEPT = (
     "cluster_side/modalities/",

@@ -13,7 +13,14 @@ from beamtide import registry, testing
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent, Unfinished
 from tests.ptycho_scans import simulate
-from tests.unit import test_fabio_format, test_formats, test_lambda_format, test_panda_format, test_ptycho_formats
+from tests.unit import (
+    test_fabio_format,
+    test_formats,
+    test_lambda_format,
+    test_maps_format,
+    test_panda_format,
+    test_ptycho_formats,
+)
 
 Write = Callable[[pathlib.Path], tuple[pathlib.Path, int, dict[str, str]]]
 
@@ -85,6 +92,10 @@ def one_image(folder: pathlib.Path) -> tuple[pathlib.Path, int, dict[str, str]]:
     return test_fabio_format.saved(folder, test_fabio_format.cbf(stack), "x.cbf"), 1, {}
 
 
+def xrf_map(folder: pathlib.Path) -> tuple[pathlib.Path, int, dict[str, str]]:
+    return test_maps_format.written(folder / "x.h5", (5, 3, 4)), 12, dict(test_maps_format.EVERYTHING)
+
+
 OURS: list[tuple[str, Write]] = [
     ("hdf5", plain),
     ("hdf5", triggered),
@@ -98,6 +109,7 @@ OURS: list[tuple[str, Write]] = [
     ("fabio", images),
     ("fabio", pages),
     ("fabio", one_image),
+    ("maps", xrf_map),
 ]
 
 
