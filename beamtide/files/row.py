@@ -43,6 +43,8 @@ class FileFact:
     """The axes that all its arrays share, where the first two may be line and column."""
     options: dict[str, str] = field(default_factory=dict)
     """For the format, beyond those of the pipeline file."""
+    wrong: bool = False
+    """Whether no waiting helps: the trouble is not that the file may be incomplete."""
     stamp: FileStamp | None = field(default=None, compare=False)
     """What the file was when this was found out."""
 

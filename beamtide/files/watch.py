@@ -8,7 +8,7 @@ from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
 from beamtide.files.row import FileFact, late_start
 from beamtide.formats import confinement
-from beamtide.formats.base import FileFormat
+from beamtide.formats.base import FileFormat, Unfinished
 from beamtide.formats.natural import natural
 from beamtide.messages.tasks import FileStamp
 
@@ -69,9 +69,9 @@ class FileWatch:
         return was if fact.path in self.used and (fact.trouble or fact.frames < was.frames) else fact
 
     def why(self) -> str:
-        """Say why no tasks can be made of the files that exist."""
+        """Say why no tasks can be made of the files that exist; what no waiting helps comes first."""
         found = sorted(self._facts.values(), key=lambda fact: (fact.part, natural(fact.path)))
-        return late_start(found, self.source)
+        return next((fact.trouble for fact in found if fact.wrong), "") or late_start(found, self.source)
 
     def _found(self) -> dict[str, tuple[int, int]]:
         """Return the names of the files in their order, and of which scan each is."""
@@ -86,10 +86,10 @@ class FileWatch:
     def _probe(self, known: FileFormat, name: str) -> FileFact:
         path = self.raw / name
         if not path.resolve().is_relative_to(self.raw.resolve()):
-            return FileFact(name, trouble=f"{path} is a link that leaves {self.raw}; copy the file there")
+            return FileFact(name, trouble=f"{path} is a link that leaves {self.raw}; copy the file there", wrong=True)
         try:
             confinement.before_reading(known, path, self.source.options, self.raw)
             found = known.probe(path, self.source.options)
             return FileFact(name, found.frames, missing=found.missing, count=found.count, begin=found.begin, shape=found.shape)
         except BadInput as error:
-            return FileFact(name, trouble=str(error))
+            return FileFact(name, trouble=str(error), wrong=not isinstance(error, Unfinished))

@@ -28,6 +28,7 @@ from beamtide.formats import rows, unwritten
 from beamtide.formats.base import Extent, LostFrames, Missing
 from beamtide.formats.links import find
 from beamtide.formats.opening import opened
+from beamtide.formats.recognise import hint_of
 from beamtide.formats.trigger import first_of, indexes, spread
 
 Layout = Callable[[h5py.File, Mapping[str, str]], dict[str, str]]
@@ -186,6 +187,9 @@ def _dataset(file: h5py.File, where: str) -> h5py.Dataset:
     found = find(file, where)
     if not found.ndim:
         raise BadInput(f"{file.filename}: {where} is a single value, not one row per frame; name another dataset")
+    if found.ndim == 3 and "MAPS" in file:  # channels or scalers, one image of the map each
+        shape = " x ".join(map(str, found.shape))
+        raise BadInput(f"{file.filename}: {where} is {shape}, rows and columns of the map last{hint_of(file)}")
     return found
 
 

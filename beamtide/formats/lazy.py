@@ -3,6 +3,8 @@
 They behave like an array (length, shape, iteration, one frame, a slice of frames, `numpy.asarray`) and hold no data.
 """
 
+import bisect
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -66,18 +68,17 @@ class InTurn(LazyFrames):
                     f"the files of one scan hold frames of {first.shape[1:]} {first.dtype} and of {part.shape[1:]} {part.dtype}; "
                     "did the detector's settings change during the scan? Process its parts as two scans"
                 )
-        super().__init__((sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
+        *self._begins, total = itertools.accumulate((len(part) for part in parts), initial=0)
+        super().__init__((total, *first.shape[1:]), first.dtype)
 
     def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
         """Yield these frames; files are opened in turn."""
-        begins = 0
-        for part in self._parts:
-            if here := [row - begins for row in rows if begins <= row < begins + len(part)]:
-                try:
-                    yield from chosen(part, here)
-                except LostFrames as error:
-                    raise LostFrames(moved(error.missing, begins)) from error
-            begins += len(part)
+        for number, here in itertools.groupby(rows, lambda row: bisect.bisect_right(self._begins, row) - 1):
+            begins = self._begins[number]
+            try:
+                yield from chosen(self._parts[number], [row - begins for row in here])
+            except LostFrames as error:
+                raise LostFrames(moved(error.missing, begins)) from error
 
 
 def chosen(frames: Any, rows: Sequence[int]) -> Iterator[NDArray[Any]]:

@@ -11,6 +11,7 @@ import h5py
 from beamtide.errors import BadInput
 from beamtide.formats.base import Unfinished
 from beamtide.formats.natural import natural
+from beamtide.formats.recognise import hint_of
 from beamtide.formats.unwritten import place
 
 MOST = 12
@@ -31,7 +32,9 @@ def find(file: h5py.File, where: str) -> h5py.Dataset:
             break
         parent = below
     there = ", ".join(sorted(parent.keys(), key=natural)[:MOST]) or "nothing"
-    raise BadInput(f"{file.filename}: there is no dataset {where}; {parent.name} holds {there}; correct source.options")
+    raise BadInput(
+        f"{file.filename}: there is no dataset {where}; {parent.name} holds {there}; correct source.options{hint_of(file)}"
+    )
 
 
 def _nowhere(parent: h5py.Group, part: str, where: str) -> BadInput:

@@ -17,6 +17,7 @@ import h5py
 from beamtide.errors import BadInput
 from beamtide.formats.hdf5 import HdfFormat
 from beamtide.formats.opening import opened
+from beamtide.formats.recognise import hint_of
 from beamtide.formats.scan_command import points_of
 
 PANDA_GROUP = "entry/measurement/panda0"
@@ -37,7 +38,9 @@ def shape_of(path: pathlib.Path) -> tuple[int, ...] | None:
 def _panda(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
     group = file.get(PANDA_GROUP)
     if not isinstance(group, h5py.Group) or not len(group):
-        raise BadInput(f"{file.filename}: there are no columns in {PANDA_GROUP}; is this the positions file of the scan?")
+        raise BadInput(
+            f"{file.filename}: there are no columns in {PANDA_GROUP}; is this the positions file of the scan?{hint_of(file)}"
+        )
     layout = {name: f"{PANDA_GROUP}/{name}" for name in group}
     alba = file.get(ALBA_GROUP)
     channels = [name for name in alba if name.isdecimal()] if isinstance(alba, h5py.Group) else []

@@ -2,7 +2,8 @@
 
 Rules: a file is open only during one call. HDF5's file locking stays on: it is what tells us that a writer still holds the file.
 A file that may be whole later (locked by its writer, cut off, empty, not there yet) is Unfinished; one that no waiting helps is
-BadInput. HDF5 says both in one kind of exception, so its words are looked at; they are those of HDF5 1.10 to 2.0.
+BadInput. HDF5 says both in one kind of exception, so its words are looked at; they are those of HDF5 1.10 to 2.0. A file that
+begins as no HDF5 file does is of another kind, and will not become one: only nothing, zeros and the first bytes of HDF5 may.
 """
 
 import errno
@@ -16,6 +17,7 @@ import h5py
 
 from beamtide.errors import BadInput
 from beamtide.formats.base import Unfinished
+from beamtide.formats.recognise import HDF5, hint
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without locks says."""
@@ -68,7 +70,7 @@ def why_not(path: pathlib.Path, error: Exception) -> BadInput:
     if "truncated file" in said:
         return Unfinished(f"{path} is cut off: it is still being written, or damaged ({said})")
     if "file signature not found" in said:
-        return Unfinished(f"{path} {_no_signature(path)}")
+        return _no_signature(path)
     if "already open for write" in said:
         return Unfinished(
             f"{path} was not closed by its writer: it is still being written, or its writer died; "
@@ -77,12 +79,15 @@ def why_not(path: pathlib.Path, error: Exception) -> BadInput:
     return Unfinished(f"{path} cannot be read; it is still being written, or damaged ({said})")
 
 
-def _no_signature(path: pathlib.Path) -> str:
+def _no_signature(path: pathlib.Path) -> BadInput:
+    """Return why a file without HDF5's first bytes cannot be read: they may come where nothing else stands."""
     try:
         with path.open("rb") as file:
-            begins = file.read(8)
+            begins = file.read(len(HDF5))
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return Unfinished(f"{path} cannot be read ({error.strerror})")
     if not begins:
-        return "is empty: it is still being written, or damaged"
-    return f"does not begin as an HDF5 file does (but with {begins!r}): it is still being written, or damaged, or no HDF5 file"
+        return Unfinished(f"{path} is empty: it is still being written, or damaged")
+    if HDF5.startswith(begins) or not begins.strip(b"\0"):
+        return Unfinished(f"{path} has no beginning of an HDF5 file (yet): it is still being written, or damaged")
+    return BadInput(f"{path} is no HDF5 file: it begins with {begins!r}{hint(path)}")

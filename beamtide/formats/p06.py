@@ -23,6 +23,7 @@ from beamtide.errors import BadInput
 from beamtide.formats.hdf5 import Columns, HdfFormat
 from beamtide.formats.natural import natural
 from beamtide.formats.opening import opened
+from beamtide.formats.recognise import hint_of
 from beamtide.formats.scan_command import points_of
 
 XSPRESS3_GROUP = "/entry/instrument/xspress3"
@@ -54,7 +55,9 @@ def _counters(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
     group = file.get("/entry/data")
     columns = [name for name, one in group.items() if _is_column(one)] if isinstance(group, h5py.Group) else []
     if not columns:
-        raise BadInput(f"{file.filename}: there are no columns in /entry/data; is this a file of an ADC or a QBPM?")
+        raise BadInput(
+            f"{file.filename}: there are no columns in /entry/data; is this a file of an ADC or a QBPM?{hint_of(file)}"
+        )
     return {name: f"/entry/data/{name}" for name in columns}
 
 
@@ -66,7 +69,7 @@ def _xspress3(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]:
     group = file.get(XSPRESS3_GROUP)
     channels = sorted((name for name in group if CHANNEL.fullmatch(name)), key=natural) if isinstance(group, h5py.Group) else []
     if not channels:
-        raise BadInput(f"{file.filename}: there is no {XSPRESS3_GROUP}/channel00; is this a file of an Xspress3?")
+        raise BadInput(f"{file.filename}: there is no {XSPRESS3_GROUP}/channel00; is this a file of an Xspress3?{hint_of(file)}")
     layout = {}
     for name in channels:
         layout[f"{name}/histogram"] = f"{XSPRESS3_GROUP}/{name}/histogram"

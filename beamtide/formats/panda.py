@@ -33,6 +33,7 @@ from beamtide.formats import panda_arms
 from beamtide.formats.base import Extent, Unfinished
 from beamtide.formats.hdf5 import HdfFormat
 from beamtide.formats.panda_capture import Capture
+from beamtide.formats.recognise import BEGINNING, of_bytes
 from beamtide.formats.trigger import Columns, first_of, indexes, spread
 
 TEXT = re.compile(rb"(OK\r?\n)?\s*(arm_time|missed)")
@@ -117,7 +118,13 @@ def _load(path: pathlib.Path) -> Capture:
     except Unfinished as error:
         raise Unfinished(f"{path}: {error}") from error
     except (BadInput, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise BadInput(f"{path} is not a PandABox capture that can be read: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split()) + _other_kind(content)
+        raise BadInput(f"{path} is not a PandABox capture that can be read: {said}") from error
+
+
+def _other_kind(content: bytes) -> str:
+    """Return what a file looks like that is no capture, for the end of a sentence."""
+    return f"; {found}" if (found := of_bytes(content[:BEGINNING])) and "PandABox" not in found.what else ""
 
 
 def parse(content: bytes) -> Capture:

@@ -31,6 +31,7 @@ from beamtide.formats.base import Extent, Unfinished
 from beamtide.formats.hdf5 import stated_unit
 from beamtide.formats.lazy import LazyFrames
 from beamtide.formats.opening import opened
+from beamtide.formats.recognise import hint_of
 
 JOULE_PER_KEV = 1.602176634e-16
 KEV_M = 1.23984198e-9
@@ -145,7 +146,8 @@ class PtychographyFile:
         frames, positions = (_first(file, places, start) for places in (self.places.frames, self.places.positions))
         for what, found, places in (("frames", frames, self.places.frames), ("positions", positions, self.places.positions)):
             if found is None:
-                raise BadInput(f"{path}: there are no {what} in it; looked for {', '.join(start + place for place in places)}")
+                looked = ", ".join(start + place for place in places)
+                raise BadInput(f"{path}: there are no {what} in it; looked for {looked}{hint_of(file, 3)}")
         assert frames is not None
         assert positions is not None
         if frames.ndim != 3 or positions.ndim != 2 or positions.shape[1] <= max(self.places.columns):

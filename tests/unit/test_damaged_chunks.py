@@ -382,7 +382,7 @@ def test_a_file_system_without_locks_is_told_with_the_way_out(tmp_path: pathlib.
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"", "is empty"), (b"<html>no file</html>", "does not begin as an HDF5 file does"), (None, "is cut off")],
+    [(b"", "is empty"), (b"\x89HD", "has no beginning of an HDF5 file"), (b"\0" * 99, "has no beginning"), (None, "is cut off")],
 )
 def test_half_of_a_file_is_told_in_its_own_words(tmp_path: pathlib.Path, content: bytes | None, sentence: str) -> None:
     path = write(tmp_path / "x.h5")

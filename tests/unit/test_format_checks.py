@@ -13,7 +13,14 @@ from beamtide import registry, testing
 from beamtide.errors import BadInput
 from beamtide.formats.base import Extent, Unfinished
 from tests.ptycho_scans import simulate
-from tests.unit import test_formats, test_lambda_format, test_panda_format, test_ptycho_formats
+from tests.unit import (
+    test_fabio_format,
+    test_formats,
+    test_lambda_format,
+    test_maps_format,
+    test_panda_format,
+    test_ptycho_formats,
+)
 
 Write = Callable[[pathlib.Path], tuple[pathlib.Path, int, dict[str, str]]]
 
@@ -70,6 +77,25 @@ def ptyd(folder: pathlib.Path) -> tuple[pathlib.Path, int, dict[str, str]]:
     return test_ptycho_formats.ptyd(folder / "x.ptyd", truth), len(truth.frames), {}
 
 
+def images(folder: pathlib.Path) -> tuple[pathlib.Path, int, dict[str, str]]:
+    stack = np.arange(60, dtype=np.int32).reshape(5, 3, 4) - 2
+    return test_fabio_format.saved(folder, test_fabio_format.edf(stack), "x.edf"), 5, {}
+
+
+def pages(folder: pathlib.Path) -> tuple[pathlib.Path, int, dict[str, str]]:
+    stack = np.arange(60, dtype=np.uint16).reshape(5, 3, 4)
+    return test_fabio_format.saved(folder, test_fabio_format.tiff(stack), "x.tif"), 5, {}
+
+
+def one_image(folder: pathlib.Path) -> tuple[pathlib.Path, int, dict[str, str]]:
+    stack = np.arange(20, dtype=np.int32).reshape(1, 4, 5) - 2
+    return test_fabio_format.saved(folder, test_fabio_format.cbf(stack), "x.cbf"), 1, {}
+
+
+def xrf_map(folder: pathlib.Path) -> tuple[pathlib.Path, int, dict[str, str]]:
+    return test_maps_format.written(folder / "x.h5", (5, 3, 4)), 12, dict(test_maps_format.EVERYTHING)
+
+
 OURS: list[tuple[str, Write]] = [
     ("hdf5", plain),
     ("hdf5", triggered),
@@ -80,6 +106,10 @@ OURS: list[tuple[str, Write]] = [
     ("lambda", modules),
     ("cxi", cxi),
     ("ptyd", ptyd),
+    ("fabio", images),
+    ("fabio", pages),
+    ("fabio", one_image),
+    ("maps", xrf_map),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Image files (TIFF, CBF, EDF, MarCCD): what their headers say, and their frames as fabio reads them."""
