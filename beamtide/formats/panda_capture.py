@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from beamtide.errors import BadInput
 from beamtide.formats.trigger import Columns
 
-DURATIONS = ("PCAP.GATE_DURATION.Value", "PCAP.SAMPLES.Value")
-"""How long the gate of a trigger was open, in the ticks over which a raw mean is a sum; the second is that of older servers."""
+SAMPLES = "PCAP.SAMPLES.Value"
 
 
 @dataclass(slots=True)
@@ -21,8 +20,6 @@ class Capture:
     units: dict[str, str] = field(default_factory=dict)
     missed: int = 0
     """Triggers before the first row."""
-    unplaced: str = ""
-    """Why nobody knows to which triggers some of the rows belong; "": all are known."""
 
     @property
     def rows(self) -> int:
@@ -37,6 +34,7 @@ class CapturedField:
     name: str
     scale: float
     offset: float
+    mean: bool
     units: str = ""
 
 
@@ -49,26 +47,15 @@ def capture(columns: Columns, fields: list[CapturedField], process: str, missed:
 
 
 def _scaled(columns: Columns, fields: list[CapturedField], *, sums: bool) -> Columns:
-    """Return columns in units: x scale + offset; means may be `sums` over the gate. As pandablocks computes them, bit by bit."""
+    """Return columns in units: x scale + offset; means may be `sums` over samples."""
     found: Columns = {}
     for one in fields:
-        values = columns[one.name].astype(float) * one.scale
-        if one.name.endswith(".StdDev"):
-            if sums:
-                raise BadInput(f"{one.name} is no deviation yet in a raw capture; capture Scaled values")
-            found[one.name] = np.abs(values)
-            continue
-        if one.name.endswith(".Mean") and sums:
-            values = _per_duration(one.name, values, columns)
-        found[one.name] = values + one.offset
+        values = columns[one.name].astype(float)
+        if one.mean and sums:
+            if SAMPLES not in columns:
+                raise BadInput(
+                    f"{one.name} is a raw sum of unknown length without {SAMPLES}; capture that too, or capture Scaled values"
+                )
+            values = values / columns[SAMPLES]
+        found[one.name] = values * one.scale + one.offset
     return found
-
-
-def _per_duration(name: str, sums: NDArray[np.float64], columns: Columns) -> NDArray[np.float64]:
-    """Return means of sums over the gate; NaN where it was never open."""
-    duration = next((columns[one] for one in DURATIONS if one in columns), None)
-    if duration is None:
-        raise BadInput(
-            f"{name} is a raw sum of unknown length without {DURATIONS[0]}; capture PCAP.GATE_DURATION, or Scaled values"
-        )
-    return np.asarray(np.divide(sums, duration, out=np.full(len(sums), np.nan), where=duration > 0))

@@ -613,27 +613,6 @@ SABOTAGES = (
         ("tests/unit/test_panda_format.py",),
     ),
     Sabotage(
-        "an overrun moves the triggers behind it",
-        "_unplaced",
-        "arm.reason not in WHOLE",
-        "False",
-        ("tests/unit/test_panda_format.py",),
-    ),
-    Sabotage(
-        "the last frame before an overrun is believed",
-        "_framed_arm",
-        "reason == OVERRUN and start.process == 'Raw'",
-        "False",
-        ("tests/unit/test_panda_format.py",),
-    ),
-    Sabotage(
-        "a raw mean is a sum",
-        "_scaled",
-        "one.name.endswith('.Mean') and sums",
-        "False",
-        ("tests/unit/test_panda_format.py",),
-    ),
-    Sabotage(
         "a mask that a file brings is not used",
         "bad_of_files",
         "own != 0 if bad is None else bad | (own != 0)",
