@@ -121,9 +121,16 @@ def _in_slots(files: Sequence[FileFact], slot: int | None, scan: ScanPoints, *, 
         if slot and file.frames > slot and not file.trouble:
             found.remarks.append(f"{file.path} holds {file.frames} frames instead of {slot}; the last are left out")
         at += length
+        if slot is None and file.cut:  # where the next file begins depends on how many were lost
+            break
     if closed and at < scan.points:
-        found.pieces.append(Piece(at, scan.points, trouble=NO_FILE))
+        found.pieces.append(Piece(at, scan.points, trouble=_lost_behind(files) or NO_FILE))
     return found
+
+
+def _lost_behind(files: Sequence[FileFact]) -> str:
+    """Say why frames are missing behind the last of a file, if one says so."""
+    return next((f"{file.path}: {file.cut}" for file in files if file.cut), "")
 
 
 def _over(files: Sequence[FileFact], slot: int) -> int:
@@ -152,7 +159,10 @@ def _add(pieces: list[Piece], file: FileFact, where: tuple[int, int], *, closed:
     if held < stop:
         if not closed:
             return False
-        why = f"{file.path} holds {file.frames} frames instead of {stop - start}: which of them was lost is not known"
+        why = (
+            _lost_behind([file])
+            or f"{file.path} holds {file.frames} frames instead of {stop - start}: which of them was lost is not known"
+        )
         pieces.append(Piece(held, stop, trouble=why))
     return True
 
@@ -194,7 +204,7 @@ def _by_count(files: Sequence[FileFact], scan: ScanPoints, *, closed: bool) -> L
         if not known:
             return found
     if closed and found.stop < scan.points:
-        found.pieces.append(Piece(found.stop, scan.points, trouble=why or NO_FILE))
+        found.pieces.append(Piece(found.stop, scan.points, trouble=why or _lost_behind(files) or NO_FILE))
     return found
 
 

@@ -41,6 +41,8 @@ class FileFact:
     """The first frame that is its own, where the count begins behind 0."""
     shape: tuple[int, ...] = ()
     """The axes that all its arrays share, where the first two may be line and column."""
+    cut: str = ""
+    """Why frames are lost behind its last one, nobody knows how many."""
     options: dict[str, str] = field(default_factory=dict)
     """For the format, beyond those of the pipeline file."""
     stamp: FileStamp | None = field(default=None, compare=False)

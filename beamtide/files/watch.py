@@ -90,6 +90,14 @@ class FileWatch:
         try:
             confinement.before_reading(known, path, self.source.options, self.raw)
             found = known.probe(path, self.source.options)
-            return FileFact(name, found.frames, missing=found.missing, count=found.count, begin=found.begin, shape=found.shape)
+            return FileFact(
+                name,
+                found.frames,
+                missing=found.missing,
+                count=found.count,
+                begin=found.begin,
+                shape=found.shape,
+                cut=found.cut,
+            )
         except BadInput as error:
             return FileFact(name, trouble=str(error))
