@@ -82,6 +82,7 @@ def laid_out(files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig, 
 def _one(files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig, *, closed: bool) -> Layout:
     if _counted(files):
         return _by_count(files, scan, closed=closed)
+    files = [_fitting(file, files, scan, source) for file in files]
     ways = ways_of(files, scan, source, closed=closed)
     laid = [_in_slots(files, slot, scan, closed=closed) for slot in ways]
     first = laid[0] if laid else _in_slots(files, None, scan, closed=closed)
@@ -126,6 +127,20 @@ def _in_slots(files: Sequence[FileFact], slot: int | None, scan: ScanPoints, *, 
     if closed and at < scan.points:
         found.pieces.append(Piece(at, scan.points, trouble=_lost_behind(files) or NO_FILE))
     return found
+
+
+def _fitting(file: FileFact, files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig) -> FileFact:
+    """Return a file that is of use only if it holds as many frames as it should: unreadable if it does not."""
+    if not file.exact or file.trouble:
+        return file
+    said = source.frames_per_file
+    if said == "line" or (said == "auto" and len(files) > 1):
+        room = scan.width
+    else:
+        room = said if isinstance(said, int) else scan.points - sum(other.frames for other in files if other is not file)
+    if file.frames == room:
+        return file
+    return replace(file, trouble=f"{file.path} holds {file.frames} exposures and should hold {room}: {file.exact}")
 
 
 def _lost_behind(files: Sequence[FileFact]) -> str:

@@ -43,6 +43,8 @@ class FileFact:
     """The axes that all its arrays share, where the first two may be line and column."""
     cut: str = ""
     """Why frames are lost behind its last one, nobody knows how many."""
+    exact: str = ""
+    """Why nobody knows which of its frames is which unless there are as many as there should be."""
     options: dict[str, str] = field(default_factory=dict)
     """For the format, beyond those of the pipeline file."""
     stamp: FileStamp | None = field(default=None, compare=False)

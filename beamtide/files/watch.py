@@ -8,7 +8,7 @@ from beamtide.config.models import SourceConfig
 from beamtide.errors import BadInput
 from beamtide.files.row import FileFact, late_start
 from beamtide.formats import confinement
-from beamtide.formats.base import FileFormat
+from beamtide.formats.base import FileFormat, OpensMore
 from beamtide.formats.natural import natural
 from beamtide.messages.tasks import FileStamp
 
@@ -32,7 +32,7 @@ class FileWatch:
     """When something changed last, on the clock of `look`."""
     used: set[str] = field(default_factory=set)
     """The files that tasks were made of."""
-    _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    _seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _facts: dict[str, FileFact] = field(default_factory=dict)
 
     def look(self, now: float) -> list[FileFact]:
@@ -47,11 +47,11 @@ class FileWatch:
             except OSError:  # it vanished just now: the next look sees that
                 continue
             stamp = (info.st_size, info.st_mtime_ns, info.st_ino)
-            if self._seen.get(name) != stamp:
+            if self._seen.get(name) != (*stamp, *self._beside(known, name)):
                 self.changed_at = now
             elif not self._facts[name].trouble:
                 continue
-            self._seen[name] = stamp
+            self._seen[name] = (*stamp, *self._beside(known, name))
             fact = self._probe(known, name)
             self._facts[name] = self._kept(replace(fact, part=part, stamp=FileStamp(fact.frames, *stamp)))
         for name in self._facts.keys() - found.keys():
@@ -83,6 +83,14 @@ class FileWatch:
             found |= {name: (number, len(scans)) for name in names}
         return found
 
+    def _beside(self, known: FileFormat, name: str) -> tuple[int, ...]:
+        """Return size and time of the files that the format opens with this one."""
+        try:
+            more = known.beside(self.raw / name, self.source.options) if isinstance(known, OpensMore) else ()
+            return tuple(number for one in more for number in (one.stat().st_size, one.stat().st_mtime_ns))
+        except (BadInput, OSError):  # probing says what is wrong
+            return ()
+
     def _probe(self, known: FileFormat, name: str) -> FileFact:
         path = self.raw / name
         if not path.resolve().is_relative_to(self.raw.resolve()):
@@ -98,6 +106,7 @@ class FileWatch:
                 begin=found.begin,
                 shape=found.shape,
                 cut=found.cut,
+                exact=found.exact,
             )
         except BadInput as error:
             return FileFact(name, trouble=str(error))

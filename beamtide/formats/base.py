@@ -51,6 +51,8 @@ class Extent:
     """The axes that all its arrays share, where there are more than one."""
     cut: str = ""
     """Why frames are lost behind the last one, and nobody knows how many; "" if none are, or their count shows it."""
+    exact: str = ""
+    """Why nobody knows which frame is which unless there are as many as there should be; "" where they have their places."""
 
 
 @runtime_checkable

@@ -76,6 +76,16 @@ class PandaFormat:
         return None
 
 
+def begins_as_one(path: pathlib.Path) -> bool:
+    """Whether a file begins like a capture as a PandABox sends it, text or framed."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(256)
+    except OSError:
+        return False
+    return bool(TEXT.match(begin) or panda_arming.XML.match(begin))
+
+
 def _index(found: Capture, options: Mapping[str, str], path: pathlib.Path) -> NDArray[np.int64]:
     name = options.get("trigger")
     if name is not None:
