@@ -1,5 +1,6 @@
 """Watches the files of one pipeline and scan: which exist, what they hold, and since when nothing has changed."""
 
+import fnmatch
 import pathlib
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from beamtide.files.row import FileFact, late_start
 from beamtide.formats import confinement
 from beamtide.formats.base import FileFormat, OpensMore
 from beamtide.formats.natural import natural
-from beamtide.messages.tasks import FileStamp
+from beamtide.messages.tasks import FileOrigin, FileStamp
 
 
 def members(scan: str, raw: pathlib.Path, match: str) -> tuple[str, ...]:
@@ -32,6 +33,8 @@ class FileWatch:
     """When something changed last, on the clock of `look`."""
     used: set[str] = field(default_factory=set)
     """The files that tasks were made of."""
+    renamed: str = ""
+    """Which file that tasks were made of has another name now."""
     _seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _facts: dict[str, FileFact] = field(default_factory=dict)
 
@@ -41,12 +44,16 @@ class FileWatch:
             return []
         known: FileFormat = registry.find("formats", self.source.format)
         found = self._found()
+        gone = {fact.stamp.file: name for name, fact in self._facts.items() if name in self.used - found.keys() and fact.stamp}
         for name, part in found.items():
             try:
                 info = (self.raw / name).stat()
             except OSError:  # it vanished just now: the next look sees that
                 continue
             stamp = (info.st_size, info.st_mtime_ns, info.st_ino)
+            if name not in self._facts and stamp in gone:
+                self.renamed = f"{gone[stamp]}, of which tasks were made, is called {name} now: give it its name back"
+                continue
             if self._seen.get(name) != (*stamp, *self._beside(known, name)):
                 self.changed_at = now
             elif not self._facts[name].trouble:
@@ -68,8 +75,28 @@ class FileWatch:
         was = self._facts.get(fact.path, fact)
         return was if fact.path in self.used and (fact.trouble or fact.frames < was.frames) else fact
 
+    def recall(self, file: FileOrigin) -> None:
+        """Take a file that tasks were made of as it was then, whatever has become of it."""
+        own = {key: value for key, value in file.options.items() if self.source.options.get(key) != value}
+        frames = max(file.last, file.was.frames if file.was and not own else 0)
+        was = self._facts.get(file.path)
+        if was is None or was.frames < frames:
+            begin = file.first if file.origin + file.first else 0
+            self._facts[file.path] = FileFact(
+                file.path, frames, part=self._part(file.path), count=file.origin, begin=begin, options=own, stamp=file.was
+            )
+        self.used.add(file.path)
+
+    def _part(self, name: str) -> tuple[int, int]:
+        """Return of which scan a file is that may not be there any more."""
+        scans = members(self.scan, self.raw, self.source.match)
+        own = (number for number, scan in enumerate(scans) if fnmatch.fnmatch(name, self.source.match.replace("{scan}", scan)))
+        return next(own, 0), len(scans)
+
     def why(self) -> str:
         """Say why no tasks can be made of the files that exist."""
+        if self.renamed:
+            return self.renamed
         found = sorted(self._facts.values(), key=lambda fact: (fact.part, natural(fact.path)))
         return late_start(found, self.source)
 

@@ -15,6 +15,7 @@ MODULE_AIM, FUNCTION_AIM, STOP_MODULE, STOP_FUNCTION = 250, 30, 400, 45
 LONGER_MODULES: dict[str, str] = {
     "cluster_side/modalities/base.py": "what a modality is: the contract that its authors read in one page",
     "beamtide/config/models.py": "every key of the site file and of a pipeline file, with its meaning: one page to look it up",
+    "beamtide/client/client.py": "everything that can be asked of a site, one short method each: one page to look it up",
     "beamline_side/cores/sorter/sorter.py": "one core: each event of the sorter is one method, and they share its invariants",
     "beamtide/messages/tasks.py": "one struct a message; all that is said about a task in its life stands together",
     "cluster_side/scaling/jobs/ledger.py": "one table of orders and jobs; known and uncertain answers are judged together",

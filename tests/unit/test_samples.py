@@ -335,3 +335,18 @@ def test_names_of_a_file_that_lacks_exposures_fit_no_room() -> None:
         (0, 5, ""),
         (5, 10, "b holds 4 exposures and should hold 5: odd"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "lost"), [([0.3] * 9, {4}), ([0.1] * 9, {4}), ([0.1, 0.2, 0.1, 0.45, 0.1, 0.1, 0.2, 0.1, 0.1], set())]
+)
+def test_behind_a_lost_sample_or_a_large_step_no_turn_is_known(
+    tmp_path: pathlib.Path, steps: list[float], lost: set[int]
+) -> None:
+    turns, own = np.cumsum([0.0, *steps]), np.arange(10.0)
+    keep = np.array([number for number in range(10) if number not in lost])
+    with_gates(tmp_path, own[:-1], own[1:] - 0.01)
+    path = saved(tmp_path, {"t (s)": own[keep], "p (rad)": np.angle(np.exp(2j * np.pi * turns))[keep]})
+    found = positions(path, {"time": "t", "phases": "p", **GATES}, {"field": "p", "fringe": 1.0, "continuous": True})
+    np.testing.assert_array_equal(np.isfinite(found["x"]), [True] * 3 + [False] * 6)
+    np.testing.assert_array_equal(found["flags/x"][5:], 17)
