@@ -1,7 +1,8 @@
 """The file source: watches running scans, makes tasks of complete files, and void tasks for indexes without frames.
 
 A scan and pipeline is closed when every index has a frame, or when the scan has ended and its files have not changed for
-`settle` seconds. Nothing is kept over a restart: the files are found again, and the distributor knows its tasks.
+`settle` seconds. Nothing is kept here over a restart: the files are found again, and the distributor knows its tasks, and where
+the files were put of which they were made. These stay where they are, whatever has become of them.
 """
 
 from collections.abc import Callable
@@ -43,6 +44,8 @@ class _Watched:
     submitted: set[TaskId] = field(default_factory=set)
     origins: dict[str, int] = field(default_factory=dict)
     """File -> the index of its frame 0, of all files that tasks were made of."""
+    recalled: bool = False
+    """Whether the distributor was asked for the origins of an earlier life of this source."""
     ended_at: float | None = None
 
 
@@ -89,7 +92,7 @@ class FileSource:
                 watch = FileWatch(self.deployment.site.roots.raw, state.scan.id, pipeline.source)
                 one = self.watched.setdefault((state.scan.id, name), _Watched(state, pipeline, watch))
                 if one.state.rounds != state.rounds:  # it is started over: these are tasks of another product
-                    one.settings, one.submitted = None, set()
+                    one = self.watched[state.scan.id, name] = _Watched(state, pipeline, watch)
                 one.state = state
         self.version = max(self.version, news.version)
 
@@ -118,6 +121,7 @@ class FileSource:
             one.settings = self._settings(one)
         if one.settings is None:
             return self._give_up(one, now)
+        self._recall(one, one.settings)
         facts = one.files.look(now)
         frames = sum(fact.frames for fact in facts)
         all_there = frames >= one.state.points and not any(fact.trouble for fact in facts)
@@ -130,7 +134,18 @@ class FileSource:
         self._submit(one, planned)
         if closed and (said := remarks(one.state, one.pipeline.source, facts)):
             self._note(one, said)
+        if closed and one.origins:
+            self.client.forget_origins(one.state.scan.id, one.pipeline.pipeline, one.settings)
         return closed
+
+    def _recall(self, one: _Watched, settings: Digest) -> None:
+        """Put the files where they were put before this source was started again."""
+        if one.recalled or one.pipeline.source.kind != "files":
+            return
+        for file in self.client.origins(one.state.scan.id, one.pipeline.pipeline, settings):
+            one.origins.setdefault(file.path, file.origin)
+            one.files.recall(file)
+        one.recalled = True
 
     def _note(self, one: _Watched, said: str) -> None:
         remark = f"{one.pipeline.pipeline} of {one.state.scan.id}: {said}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 from numpy.typing import NDArray
 
 from beamtide import clock
@@ -95,6 +96,20 @@ class Client:
         """
         for some in portions(new):
             self._ask("distributor", tasks.SubmitRequest(tasks=some))
+
+    def origins(self, scan: str, pipeline: str, settings: Digest) -> Iterator[tasks.FileOrigin]:
+        """Yield where the files were put of which tasks were made, as long as `forget_origins` was not called."""
+        question = tasks.OriginsRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline), settings=settings)
+        more = True
+        while more:
+            found = self._seek("distributor", question, tasks.Origins)
+            yield from found.files
+            question, more = msgspec.structs.replace(question, page=question.page + 1), found.more
+
+    def forget_origins(self, scan: str, pipeline: str, settings: Digest) -> None:
+        """Say that no more tasks will be made of the files of a product."""
+        wish = tasks.ForgetOriginsRequest(scan=ScanId(scan), pipeline=PipelineName(pipeline), settings=settings)
+        self._ask("distributor", wish)
 
     def status(self, scan: str = "") -> tasks.TaskStatus:
         """Return the counts of the tasks of a scan (or of all scans)."""

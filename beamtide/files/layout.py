@@ -82,6 +82,7 @@ def laid_out(files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig, 
 def _one(files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig, *, closed: bool) -> Layout:
     if _counted(files):
         return _by_count(files, scan, closed=closed)
+    files = [_fitting(file, files, scan, source) for file in files]
     ways = ways_of(files, scan, source, closed=closed)
     laid = [_in_slots(files, slot, scan, closed=closed) for slot in ways]
     first = laid[0] if laid else _in_slots(files, None, scan, closed=closed)
@@ -121,9 +122,30 @@ def _in_slots(files: Sequence[FileFact], slot: int | None, scan: ScanPoints, *, 
         if slot and file.frames > slot and not file.trouble:
             found.remarks.append(f"{file.path} holds {file.frames} frames instead of {slot}; the last are left out")
         at += length
+        if slot is None and file.cut:  # where the next file begins depends on how many were lost
+            break
     if closed and at < scan.points:
-        found.pieces.append(Piece(at, scan.points, trouble=NO_FILE))
+        found.pieces.append(Piece(at, scan.points, trouble=_lost_behind(files) or NO_FILE))
     return found
+
+
+def _fitting(file: FileFact, files: Sequence[FileFact], scan: ScanPoints, source: SourceConfig) -> FileFact:
+    """Return a file that is of use only if it holds as many frames as it should: unreadable if it does not."""
+    if not file.exact or file.trouble:
+        return file
+    said = source.frames_per_file
+    if said == "line" or (said == "auto" and len(files) > 1):
+        room = scan.width
+    else:
+        room = said if isinstance(said, int) else scan.points - sum(other.frames for other in files if other is not file)
+    if file.frames == room:
+        return file
+    return replace(file, trouble=f"{file.path} holds {file.frames} exposures and should hold {room}: {file.exact}")
+
+
+def _lost_behind(files: Sequence[FileFact]) -> str:
+    """Say why frames are missing behind the last of a file, if one says so."""
+    return next((f"{file.path}: {file.cut}" for file in files if file.cut), "")
 
 
 def _over(files: Sequence[FileFact], slot: int) -> int:
@@ -152,7 +174,10 @@ def _add(pieces: list[Piece], file: FileFact, where: tuple[int, int], *, closed:
     if held < stop:
         if not closed:
             return False
-        why = f"{file.path} holds {file.frames} frames instead of {stop - start}: which of them was lost is not known"
+        why = (
+            _lost_behind([file])
+            or f"{file.path} holds {file.frames} frames instead of {stop - start}: which of them was lost is not known"
+        )
         pieces.append(Piece(held, stop, trouble=why))
     return True
 
@@ -194,7 +219,7 @@ def _by_count(files: Sequence[FileFact], scan: ScanPoints, *, closed: bool) -> L
         if not known:
             return found
     if closed and found.stop < scan.points:
-        found.pieces.append(Piece(found.stop, scan.points, trouble=why or NO_FILE))
+        found.pieces.append(Piece(found.stop, scan.points, trouble=why or _lost_behind(files) or NO_FILE))
     return found
 
 

@@ -6,6 +6,10 @@ beginning, or the detector counts on from the scan before. That is known when th
 frames says how many files are missing. Until then no file has a certain index. Scans that are stitched together have a sequence
 of files each.
 
+Some count in their names the frames instead: scan_000000, scan_000100, scan_000200 hold 100 each. This is so if all numbers are
+that far apart, or multiples of it, and files that were numbered one by one would be more than the scan needs. If both fit, nobody
+can tell which files are missing.
+
 Clock policy: none. Invariant: files keep their order.
 """
 
@@ -41,6 +45,10 @@ class FileFact:
     """The first frame that is its own, where the count begins behind 0."""
     shape: tuple[int, ...] = ()
     """The axes that all its arrays share, where the first two may be line and column."""
+    cut: str = ""
+    """Why frames are lost behind its last one, nobody knows how many."""
+    exact: str = ""
+    """Why nobody knows which of its frames is which unless there are as many as there should be."""
     options: dict[str, str] = field(default_factory=dict)
     """For the format, beyond those of the pipeline file."""
     wrong: bool = False
@@ -64,7 +72,8 @@ def _parts(files: Sequence[FileFact]) -> list[tuple[tuple[int, int], list[FileFa
 
 
 def _without_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, *, closed: bool) -> list[FileFact]:
-    gaps = [_between(one.path, other.path) for one, other in itertools.pairwise(files)]
+    step = steps(files, source, points)[0]
+    gaps = [_between(one.path, other.path, step) for one, other in itertools.pairwise(files)]
     typical = next((file.frames for file in files if file.frames), 1)
     too_many = sum(map(len, gaps)) + len(files) > MOST_GAPS * -(-points // typical) + MOST_GAPS
     if len(files) > 1 and (too_many or not counts_files(files)):
@@ -76,6 +85,20 @@ def _without_gaps(files: Sequence[FileFact], source: SourceConfig, points: int, 
     return [*_before(files, row, source, points, closed=closed), *row]
 
 
+def steps(files: Sequence[FileFact], source: SourceConfig, points: int) -> tuple[int, ...]:
+    """Return by how much the numbers of two files may differ that follow each other: 1, or as many as a file has frames."""
+    frames = [file.frames for file in files if not file.trouble]
+    full, counters = max(frames, default=0), [_counter(one.path, other.path) for one, other in itertools.pairwise(files)]
+    if source.frames_per_file == "any" or full < 2 or frames.count(full) < 2:
+        return (1,)
+    if any(found is None or (found[2] - found[1]) % full for found in counters):
+        return (1,)
+    apart, needed = sum(found[2] - found[1] for found in counters if found), -(-points // full)
+    if apart >= points:
+        return (1,)
+    return (1, full) if apart + 1 <= needed + needed // 4 else (full,)
+
+
 def counts_files(files: Sequence[FileFact]) -> bool:
     """Whether the names of the files count them, in one place of the names: then one that is missing between them is seen."""
     counters = [_counter(one.path, other.path) for one, other in itertools.pairwise(files)]
@@ -83,9 +106,10 @@ def counts_files(files: Sequence[FileFact]) -> bool:
 
 
 def counts_through(files: Sequence[FileFact]) -> bool:
-    """Whether the names of a row, with those that are missing, count one by one: then it shows which file is missing."""
+    """Whether the names of a row, with those that are missing, count one by one, or by the frames of a file, without a gap."""
     found = [_counter(one.path, other.path) for one, other in itertools.pairwise(files)]
-    return counts_files(files) and all(counter is not None and counter[2] == counter[1] + 1 for counter in found)
+    apart = {counter[2] - counter[1] for counter in found if counter is not None}
+    return counts_files(files) and (apart <= {1} or apart == {max(file.frames for file in files)})
 
 
 def unsure_beginning(files: Sequence[FileFact], source: SourceConfig, points: int) -> str:
@@ -94,15 +118,23 @@ def unsure_beginning(files: Sequence[FileFact], source: SourceConfig, points: in
     Clear is: nothing is missing; or what is missing are the files from 0, or from 1, to the first that is there. That numbers
     begin with 1 and one file is missing may mean file 0, or one at the end.
     """
+    if others := steps(files, source, points)[1:]:
+        return (
+            f"the numbers of {files[0].path} and the other files may count files, of which some are missing, or the frames in "
+            f"them ({others[0]} each): nobody can tell which frames are missing; name the files by their own numbers"
+        )
     if source.first is not None or len(files) < 2 or (counted := _first_number(files, source)) is None:
         return ""
-    number, count = counted, len(files) + sum(len(_between(one.path, other.path)) for one, other in itertools.pairwise(files))
+    step = steps(files, source, points)[0]
+    number, gaps = counted // step, (_between(one.path, other.path, step) for one, other in itertools.pairwise(files))
+    count = len(files) + sum(map(len, gaps))
     lacking = -(-points // max(1, *(file.frames for file in files))) - count
     if number == 0 or lacking <= 0 or (lacking != 1 if number == 1 else lacking in (number, number - 1)):
         return ""
+    before = _numbered_as(files, counted - step)
     return (
         f"of the files that the scan needs, {lacking} {'is' if lacking == 1 else 'are'} missing: before {files[0].path} (such as "
-        f"{_numbered_as(files, number - 1)}), or at the end; say source.first in the pipeline file, the number with which the "
+        f"{before}), or at the end; say source.first in the pipeline file, the number with which the "
         "files of a scan begin"
     )
 
@@ -124,15 +156,15 @@ def _before(
     """Return what is missing before the first file that is there."""
     if not _begins_late(files, source):
         return []
-    number = _first_number(files, source) or 0
+    number, step = _first_number(files, source) or 0, steps(files, source, points)[0]
     if source.first is None:
         if not closed:
             return [FileFact(files[0].path, trouble=late_start(files, source))]
         lacking = max(0, -(-points // max(1, *(file.frames for file in files), 1)) - len(row))
-        first = number - (min(number, lacking) if len(files) > 1 else 0)
+        first = number - (step * min(number // step, lacking) if len(files) > 1 else 0)
     else:
         first = source.first
-    return [_missing(_numbered_as(files, missing)) for missing in range(first, number)]
+    return [_missing(_numbered_as(files, missing)) for missing in range(first, number, step)]
 
 
 def _begins_late(files: Sequence[FileFact], source: SourceConfig) -> bool:
@@ -176,10 +208,10 @@ def _counter(one: str, other: str) -> tuple[int, int, int] | None:
     return (differ[0], int(ours[differ[0]]), int(theirs[differ[0]])) if len(differ) == 1 else None
 
 
-def _between(one: str, other: str) -> range:
-    """Return the numbers that are missing between two names."""
+def _between(one: str, other: str, step: int = 1) -> range:
+    """Return the numbers that are missing between two names, where files that follow each other differ by `step`."""
     found = _counter(one, other)
-    return range(0) if found is None else range(found[1] + 1, found[2])
+    return range(0) if found is None else range(found[1] + step, found[2], step)
 
 
 def _named(one: str, other: str, number: int) -> str:

@@ -49,6 +49,10 @@ class Extent:
     """The first frame of this file that is its own: where the count begins behind 0."""
     shape: tuple[int, ...] = ()
     """The axes that all its arrays share, where there are more than one."""
+    cut: str = ""
+    """Why frames are lost behind the last one, and nobody knows how many; "" if none are, or their count shows it."""
+    exact: str = ""
+    """Why nobody knows which frame is which unless there are as many as there should be; "" where they have their places."""
 
 
 @runtime_checkable

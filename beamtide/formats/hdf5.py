@@ -55,11 +55,13 @@ class HdfFormat:
     shape_of: Callable[[pathlib.Path], tuple[int, ...] | None] = _no_shape
     any_axes: bool = False
     """Whether the axes behind the first may be anything: then the scan has to show which they are."""
+    uneven: bool = False
+    """Whether one dataset may be longer than another for now: then what the shortest has is there."""
 
     def probe(self, path: pathlib.Path, options: Mapping[str, str]) -> Extent:
         """Say how many frames a file holds, and which of them are missing."""
         with opened(path) as file:
-            found = _table(path, file, self.layout(file, options), options)
+            found = _table(path, file, self.layout(file, options), options, uneven=self.uneven)
             return Extent(found.length, found.missing(), *found.counted(), shape=_shared(found.datasets) if self.any_axes else ())
 
     def units(self, path: pathlib.Path, options: Mapping[str, str]) -> dict[str, str]:
@@ -71,7 +73,7 @@ class HdfFormat:
     def read(self, path: pathlib.Path, first: int, last: int, options: Mapping[str, str]) -> Columns:
         """Return the arrays of frames `first <= frame < last`; LostFrames if some of them are missing."""
         with opened(path) as file:
-            found = _table(path, file, self.layout(file, options), options)
+            found = _table(path, file, self.layout(file, options), options, uneven=self.uneven)
             if not 0 <= first <= last <= found.length:
                 raise BadInput(
                     f"{path}: frames {first} to {last} were asked for, but it holds {found.length}; was it written again?"
@@ -95,15 +97,12 @@ class _Table:
     """The datasets of a file with one row per frame, or per line of frames, and what is known of them."""
 
     datasets: Mapping[str, h5py.Dataset]
+    rows: int
     columns: int
     """Frames in a row of the datasets: 1, or the columns of the scan."""
     index: NDArray[np.int64] | None
     """To which frame each row belongs, where triggers are counted."""
     known: Mapping[str, unwritten.KnownFrames] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return len(next(iter(self.datasets.values())))
 
     @property
     def length(self) -> int:
@@ -118,6 +117,7 @@ class _Table:
         whole = unwritten.KnownFrames()
         for one in self.known.values():
             for why, mask in one.reasons.items():
+                mask = mask[: self.rows]
                 at = np.flatnonzero(np.repeat(mask, self.columns)) if self.index is None else self.index[mask]
                 whole.lacks(why, at, self.length)
         if self.index is not None and any(dataset.ndim > 1 for dataset in self.datasets.values()):
@@ -153,15 +153,15 @@ class _Table:
         return Missing(int(self.index[lost.first]), int(self.index[lost.last - 1]) + 1, lost.why)
 
 
-def _table(path: pathlib.Path, file: h5py.File, layout: Mapping[str, str], options: Mapping[str, str]) -> _Table:
+def _table(path: pathlib.Path, file: h5py.File, layout: Mapping[str, str], options: Mapping[str, str], *, uneven: bool) -> _Table:
     found = datasets(file, layout)
-    length = _length(path, found)
+    length = min(map(len, found.values())) if uneven else _length(path, found)
     axes = options.get("point_axes", "1")
     if axes not in ("1", "2") or (axes == "2" and "trigger" in options):
         raise BadInput(f'{path}: options.point_axes is {axes!r}; expected "1", or "2" for (line, column, …) without trigger')
     columns = _columns(path, found) if axes == "2" else 1
     known = {name: unwritten.written(dataset) for name, dataset in found.items()}
-    return _Table(found, columns, _triggers(file, options, length), known)
+    return _Table(found, length, columns, _triggers(file, options, length, uneven=uneven), known)
 
 
 def _columns(path: pathlib.Path, found: Mapping[str, h5py.Dataset]) -> int:
@@ -210,16 +210,16 @@ def _from_options(file: h5py.File, options: Mapping[str, str]) -> dict[str, str]
     return {name: where for name, where in options.items() if name not in RESERVED}
 
 
-def _triggers(file: h5py.File, options: Mapping[str, str], length: int) -> NDArray[np.int64] | None:
+def _triggers(file: h5py.File, options: Mapping[str, str], length: int, *, uneven: bool) -> NDArray[np.int64] | None:
     """Return the index of each row where `options.trigger` names the dataset that counts them; None: row i is index i."""
     if "trigger" not in options:
         return None
     numbers = _dataset(file, options["trigger"])
-    if len(numbers) != length:
+    if len(numbers) != length and not uneven:
         raise BadInput(
             f"{file.filename}: {numbers.name} has {len(numbers)} rows, the others have {length}; correct options.trigger"
         )
-    return indexes(numbers[()], first_of(options, file.filename), f"{file.filename}, {numbers.name}")
+    return indexes(numbers[:length], first_of(options, file.filename), f"{file.filename}, {numbers.name}")
 
 
 FORMAT = HdfFormat(layout=_from_options, any_axes=True)

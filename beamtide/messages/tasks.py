@@ -26,6 +26,11 @@ class FileStamp(msgspec.Struct, frozen=True, array_like=True):
     changed: int
     inode: int
 
+    @property
+    def file(self) -> tuple[int, int, int]:
+        """What stays when a file gets another name: its size, time of change and inode."""
+        return self.size, self.changed, self.inode
+
 
 class InputFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Frames `first <= frame < last` of one file; frame `first` belongs to the task's first index."""
@@ -93,6 +98,41 @@ class SubmitRequest(Message, frozen=True, kw_only=True):
     """Accept these tasks; answered `Ok` once they are on disk. Tasks already known are accepted silently."""
 
     tasks: tuple[Task, ...]
+
+
+class FileOrigin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a file was put when tasks were made of it: the index of its frame 0, its first and last frame that tasks use."""
+
+    path: str
+    origin: int
+    first: int
+    last: int
+    options: dict[str, str] = {}
+    was: FileStamp | None = None
+
+
+class OriginsRequest(Message, frozen=True, kw_only=True):
+    """Where were the files of this product put, of which tasks were made? Answered `Origins`, page by page."""
+
+    scan: ScanId
+    pipeline: PipelineName
+    settings: Digest
+    page: int = 0
+
+
+class Origins(Message, frozen=True, kw_only=True):
+    """Answer to `OriginsRequest`; `more` says that there is a next page."""
+
+    files: tuple[FileOrigin, ...]
+    more: bool
+
+
+class ForgetOriginsRequest(Message, frozen=True, kw_only=True):
+    """No more tasks will be made of the files of this product; answered `Ok`."""
+
+    scan: ScanId
+    pipeline: PipelineName
+    settings: Digest
 
 
 class StatusRequest(Message, frozen=True, kw_only=True):

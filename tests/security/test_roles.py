@@ -7,10 +7,11 @@ from beamtide.security.roles import CONTROLS, MAY, READS, ROLES, WORKS, Role, ma
 
 AMONG_COMPONENTS = {
     *("PullRequest", "CrewRequest", "Release", "ReleaseHeld", "Filed", "Hello", "Heartbeat"),
+    *("OriginsRequest", "ForgetOriginsRequest"),
 }
 """What only components ask each other."""
 ANSWERS = {
-    *("Ok", "Refused", "Unsupported", "TaskStatus", "Pulled", "Lease", "NoTask", "Stale", "DeadLetters"),
+    *("Ok", "Refused", "Unsupported", "TaskStatus", "Pulled", "Lease", "NoTask", "Stale", "DeadLetters", "Origins"),
     *("FenceReached", "FenceBroken", "FencePending", "Scans", "Put", "Settings", "File", "SettingsList"),
     *(
         "StoredBefore",

@@ -6,14 +6,18 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beamline_side.services.file_source import FileSource
 from beamline_side.testing.in_process import InProcessCaller, InProcessSite
 from beamtide.client.client import Client
 from beamtide.config import site
 from beamtide.config.models import Deployment, SourceConfig
+from beamtide.files.layout import laid_out
 from beamtide.files.row import FileFact, counts_files, with_gaps
 from beamtide.files.watch import FileWatch
+from beamtide.files.ways import ScanPoints
 from beamtide.formats.natural import natural
 from beamtide.messages import Message
 from beamtide.messages.base import ScanId
@@ -148,6 +152,33 @@ def test_times_of_day_are_no_gaps() -> None:
     source = SourceConfig(match="*.h5")
     files = [FileFact(f"{name}.h5", 5) for name in (120301, 120305, 120309, 120400)]
     assert len(with_gaps(files, source, 20, closed=True)) == 4
+
+
+@given(
+    st.integers(2, 9), st.integers(2, 9), st.sampled_from([0, 1, 1000]), st.sets(st.integers(0, 8), max_size=4), st.integers(0, 3)
+)
+def test_files_that_are_named_by_their_first_frame_are_in_their_places(
+    full: int, count: int, begin: int, lost: set[int], short: int
+) -> None:
+    """scan_000000, scan_000100, scan_000200: a number that is not there is the hole of its frames; the last one may be short."""
+    points = full * count - min(short, full - 1)
+    names = {begin + number * full: min(full, points - number * full) for number in range(count) if number not in lost}
+    files = [FileFact(f"scan_{number:06d}.h5", frames) for number, frames in names.items()]
+    source = SourceConfig(match="scan_*.h5", first=begin)
+    found = laid_out(files, ScanPoints.of(points, (points,)), source, closed=True)
+    truth = {f"scan_{number:06d}.h5": number - begin for number in names}
+    readable = [one for one in found.pieces if one.path]
+    assert all(one.start - one.first == truth[one.path] for one in readable), "a frame stands at a wrong index"
+    if len(files) > 3 and not lost & {0, count - 1} and not found.untold:
+        assert {one.path for one in readable} == truth.keys()
+
+
+def test_names_that_may_count_files_or_frames_are_refused_when_both_fit() -> None:
+    files = [FileFact(f"s_{number}.h5", 2) for number in (0, 2)]
+    scan, source = ScanPoints.of(8, (8,)), SourceConfig(match="s_*.h5")
+    assert not [one for one in laid_out(files, scan, source, closed=False).pieces if one.start >= 2]
+    (piece,) = laid_out(files, scan, source, closed=True).pieces
+    assert "may count files, of which some are missing, or the frames in them (2 each)" in piece.trouble
 
 
 def test_settings_of_a_pipeline_that_others_submit_to_are_known_before_anything_is_submitted(tmp_path: pathlib.Path) -> None:

@@ -49,7 +49,7 @@ def framed(rows: list[tuple[float, float, int]], process: str) -> bytes:
     data = f'<data arm_time="2026-01-01T00:00:00Z" missed="0" process="{process}" format="Framed" sample_bytes="20" />'
     body = b"".join(struct.pack("<ddI", *row) for row in rows)
     frame = b"BIN " + struct.pack("<I", len(body) + 8) + body
-    return f"OK\n<header>\n{data}\n<fields>{fields}</fields>\n</header>\n\n".encode() + frame + b"END 3 Ok\n"
+    return f"OK\n<header>\n{data}\n<fields>{fields}</fields>\n</header>\n\n".encode() + frame + b"END %d Ok\n" % len(rows)
 
 
 def messages(blocks: list[tuple[int, list[float]]]) -> list[bytes]:
@@ -107,7 +107,7 @@ def test_raw_is_scaled_by_the_header_and_a_raw_mean_by_its_samples(tmp_path: pat
         found = PANDA.read(saved(tmp_path, content), 0, 2, {})
         np.testing.assert_array_equal(found["INENC1.VAL.Mean"], [20 / 4 * 0.5 + 10, 40 / 4 * 0.5 + 10])
     without = HEADER.format(process="Raw").replace(" PCAP.SAMPLES uint32 Value\n", "") + " 1 20\n"
-    with pytest.raises(BadInput, match=r"INENC1\.VAL\.Mean is a raw sum of unknown length without PCAP\.SAMPLES\.Value"):
+    with pytest.raises(BadInput, match=r"INENC1\.VAL\.Mean is a raw sum over an unknown time: capture PCAP\.GATE_DURATION too"):
         PANDA.read(saved(tmp_path, without), 0, 1, {})
 
 

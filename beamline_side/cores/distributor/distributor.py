@@ -5,6 +5,8 @@ that all up to n are on the buffer's disk, so they are deleted here. Memory hold
 of known tasks (to recognise a task that is submitted twice) are read from the spool when they are needed, so a million waiting
 tasks need only disk space, and a restart is fast. Buffers report verdicts; each is counted once.
 
+Where the files of tasks were put is kept with them as long as their source makes more of them (`file_origins`).
+
 An index of a product has one task: of a task that overlaps with others (the blocks of a scan were cut in another way before) only
 the indexes that have none are taken.
 
@@ -17,6 +19,7 @@ from collections.abc import Mapping
 import msgspec
 
 from beamline_side.cores.distributor.cut_task import cut
+from beamline_side.cores.distributor.file_origins import FileOrigins
 from beamline_side.cores.distributor.finished_ranges import remaining
 from beamline_side.cores.distributor.tallies import Tallies
 from beamline_side.cores.distributor.task_log import TaskLog
@@ -28,6 +31,8 @@ from beamtide.messages.results import product_of
 from beamtide.messages.tasks import (
     Cancelled,
     CancelRequest,
+    ForgetOriginsRequest,
+    OriginsRequest,
     PullRequest,
     StatusRequest,
     SubmitRequest,
@@ -50,7 +55,7 @@ class DistributorMachine:
     def __init__(self, modalities: Mapping[str, str], shelf: Shelf, backlog: int = 64 << 30) -> None:
         self._modalities, self._shelf, self._backlog = dict(modalities), shelf, backlog
         self._journals = {PipelineName(name): TaskLog(PipelineName(name), shelf) for name in modalities}
-        self._tallies = Tallies(shelf)
+        self._tallies, self._origins = Tallies(shelf), FileOrigins(shelf)
         self._pulls: PendingRequests[PipelineName, PullRequest] = PendingRequests()
         self._credits: dict[PipelineName, int] = {}
         self._watchers: PendingRequests[Peer, WatchTasksRequest] = PendingRequests()
@@ -94,6 +99,10 @@ class DistributorMachine:
                 return self._pull(event, pull, now)
             case CancelRequest() as wish:
                 return self._cancel(event, wish)
+            case OriginsRequest() as question:
+                return [Send(event.peer, self._origins.answer(question), event.id)]
+            case ForgetOriginsRequest() as done:
+                return [*self._origins.forget(done), Send(event.peer, Ok(), event.id)]
             case StatusRequest(scan=scan):
                 return [Send(event.peer, self._tallies.status(scan), event.id)]
             case WatchTasksRequest(wait=wait) as watch:
@@ -114,7 +123,7 @@ class DistributorMachine:
             return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
         for task in (*fresh.values(), *again):
             effects += self._journals[task.pipeline].append(task)
-        effects += [*self._tallies.submit(fresh.values()), *self._tallies.reopen(again)]
+        effects += [*self._tallies.submit(fresh.values()), *self._tallies.reopen(again), *self._origins.add(fresh.values())]
         return [*effects, Send(event.peer, Ok(), event.id)]
 
     def _unclaimed(self, task: Task, fresh: dict[TaskId, Task]) -> list[Task]:

@@ -1,6 +1,7 @@
 """Interferometers, light half: units of the samples, their times, and the drift of the reference mirror.
 
 position = sign x (counts x resolution | phase / 2 pi x fringe) + offset - (reference - its position at rest)
+mean over the gate                                    of the line through the samples, where their times and the gate are known
 laboratory frame                                      skew and rotation of two axes, from the settings
 """
 
@@ -15,25 +16,33 @@ from cluster_side.modalities.readings import Reading
 FLAGS = {
     0: "no value: a sample or its time is NaN, or the clock was restarted within the exposure",
     1: "the coarse position lies more than a quarter of a fringe away: the fringe may be wrong",
-    2: "neighbouring samples differ by half a range of the counter: one may be missing in between",
+    2: "neighbouring samples differ by half a range of the counter, or by almost half a turn: one may be missing in between",
     3: "no reference position: its drift could not be taken off",
+    4: "whole turns of the phase were lost, here or before: samples are missing, or the axis was too fast for them",
 }
-"""Bit of flags/* -> what it says. Bit 3 comes with NaN."""
+"""Bit of flags/* -> what it says. Bits 3 and 4 come with NaN, and bit 2 for phases."""
 
 
 class LaserBeamSettings(SettingsModel):
-    """One laser beam. Give `resolution` for an instrument that counts, `fringe` and `coarse` for one that gives phases."""
+    """One laser beam. Give `resolution` for an instrument that counts or gives lengths, `fringe` for one that gives phases.
+
+    Which fringe a phase belongs to is said by `coarse`, or has been counted from the first sample of the capture (`continuous`).
+    """
 
     field: str
     """The column of its samples (exposure, sample), or of one value per exposure."""
     resolution: Positive | None = None
     """Length of one count, in `units`."""
     fringe: Positive | None = None
-    """Length per turn of the phase (2 pi), in `units`: half the wavelength for a beam that goes there and back."""
+    """Length per turn of the phase (2 pi), in `units`: half the wavelength for a beam that goes there and back, a quarter for two
+    passes."""
     coarse: str | None = None
     """For phases: the column, or input such as encoders/x, that says which fringe it is; needs to be good to a quarter of one."""
     coarse_scale: FiniteFloat = 1.0
     """What one unit of `coarse` is, in `units`: 1000 for micrometres in nanometres."""
+    continuous: bool = False
+    """For phases: the source has format samples and names this column in options.phases, which counts whole turns from the first
+    sample of the capture; positions are relative to that one."""
     sign: Literal[1, -1] = 1
     """-1 when the instrument counts backwards."""
     offset: FiniteFloat = 0.0
@@ -51,8 +60,11 @@ class LaserBeamSettings(SettingsModel):
     def _one_kind(self) -> Self:
         if (self.resolution is None) == (self.fringe is None):
             raise ValueError("give resolution (an instrument that counts) or fringe (one that gives phases), and not both")
-        if self.fringe is not None and self.coarse is None:
-            raise ValueError("a phase says nothing about which fringe it is: name a coarse position, such as encoders/x")
+        if self.fringe is not None and (self.coarse is None) != self.continuous:
+            raise ValueError(
+                "a phase says nothing about which fringe it is: name a coarse position, such as encoders/x, or set continuous: "
+                "true for phases whose turns were counted along the whole capture, and not both"
+            )
         if self.fringe is not None and self.bits is not None:
             raise ValueError("bits belong to an instrument that counts; a phase wraps around at 2 pi by itself")
         return self
@@ -67,6 +79,9 @@ class InterferometerSettings(SettingsModel):
     """Of all axes."""
     time: str | None = None
     """The column (exposure, sample) with the times of the samples, where they are not evenly spaced (then: trapezoids)."""
+    gate: tuple[str, str] | None = None
+    """The columns with start and end of each exposure, on the clock of `time`: [gate_start, gate_end] for format samples. Samples
+    outside of the gate only say what the position was at its ends."""
     lab: LabSettings | None = None
     """How two of the axes are turned into the laboratory frame; the angle may also be an input, such as encoders/rotation."""
 
@@ -79,6 +94,8 @@ class InterferometerSettings(SettingsModel):
                 raise ValueError(
                     f"axes.{name}.reference: {axis.reference!r} must be another axis, without a reference of its own"
                 )
+        if self.gate is not None and self.time is None:
+            raise ValueError("gate needs the times of the samples: name their column as time")
         if self.lab is not None:
             self.lab.check(dict.fromkeys(self.axes, self.units))
         return self
