@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command(rich_help_panel=START)(demo)
     app.command(rich_help_panel=START)(run)
+    app.command(rich_help_panel="Tell")(reprocess)
     app.command(rich_help_panel=SERVE)(serve)
     commands_spool.add_to(app)
 
@@ -78,9 +79,13 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
     raw: Annotated[pathlib.Path | None, typer.Option(help="Instead of roots.raw.")] = None,
     processed: Annotated[pathlib.Path | None, typer.Option(help="Instead of roots.processed.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="The most jobs at once, instead of scaling.caps.jobs.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; earlier results stay beside the new ones.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Process one scan, whose files exist already, on this machine."""
+    """Process one scan, whose files exist already, on this machine.
+
+    What was done before is kept; holes are looked at once more, and filled where files have come.
+    """
     from beamline_side.hosts import one_scan
     from beamtide.cli.scans import parse_shape
     from beamtide.config import site
@@ -94,10 +99,38 @@ def run(  # noqa: PLR0913, PLR0917 - the options of a command
         deployment = site.derived(deployment, site.Changes(raw=raw, processed=processed, jobs=workers, pipelines=wanted))
     points = parse_shape(shape) if shape else one_scan.shape_of(deployment, checked(scan))
     with progress(quiet=as_json) as show:
-        outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points, snake=snake), show)
+        outcome = one_scan.run_scan(deployment, Scan(id=ScanId(checked(scan)), shape=points, snake=snake), show, fresh=fresh)
     answer(_plain(outcome), [*_summary(outcome), *_where(outcome, deployment.site.roots.processed)], as_json=as_json)
     if outcome.unwritten:
         raise typer.Exit(2)
+
+
+def reprocess(
+    scan: Annotated[str, typer.Argument(help="The scan.")],
+    pipelines: Annotated[list[str] | None, typer.Option("--pipeline", help="Only this, and those that take its results.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; earlier results stay beside the new ones.")] = False,
+    config: SiteFile = DEFAULT_SITE,
+    as_json: Json = False,
+) -> None:
+    """Have running services process a scan with present settings, and fill holes for which files have come.
+
+    Without services, `beamtide run` does the same.
+    """
+    from beamline_side.hosts import reprocess as host
+    from beamtide.client.client import Client
+
+    with Client(config) as client:
+        made = host.reprocess(client, scan, pipelines or (), fresh=fresh)
+    lines = [f"{name}: {count} task{'s' * (count != 1)} submitted." for name, count in made.tasks.items()]
+    filled = sum(one.task.stop - one.task.start for one in made.filling)
+    lines += made.remarks
+    lines += [f"{filled} indexes without a result are tried, since their files are there now."] if filled else []
+    lines.append(f"What was known already is not computed twice. Follow it: beamtide watch {scan}")
+    answer(
+        {"scan": scan, "fresh": fresh, "tasks": made.tasks, "filling": filled, "remarks": list(made.remarks)},
+        lines,
+        as_json=as_json,
+    )
 
 
 def _serve_all(deployment: "Deployment") -> None:
@@ -121,6 +154,7 @@ def _plain(outcome: "ScanOutcome") -> dict[str, object]:
         "last": outcome.last.as_json(),
         "files": [str(file) for file in outcome.files],
         "unwritten": list(outcome.unwritten),
+        "holes": list(outcome.holes),
     }
 
 
@@ -133,6 +167,7 @@ def _summary(outcome: "ScanOutcome") -> list[str]:
     return [
         *remarks_of(outcome.last),
         *outcome.unwritten,
+        *outcome.holes,
         f"Finished in {duration(outcome.seconds)}. {total} tasks: {states}{more}.",
     ]
 

@@ -14,7 +14,7 @@ import msgspec
 
 from beamline_side.cores.pending_requests import Asker, PendingRequests
 from beamtide.config.section import NAME
-from beamtide.config.settings import MAX_CALIBRATION, canonical, digest_of, digest_of_bytes
+from beamtide.config.settings import MAX_CALIBRATION, SOURCE, UNSTATED, canonical, digest_of, digest_of_bytes
 from beamtide.machine import Effect, Event, Heard, Keep, Peer, Send, Shelf, Unreachable, WakeAt
 from beamtide.messages import Message, Ok, Refused, Unsupported
 from beamtide.messages import metadata as m
@@ -82,6 +82,8 @@ class MetadataMachine:
                 return self._scan(scan, "running", at)
             case m.ScanEnded():
                 return self._ended(message)
+            case m.ReprocessRequest(scan=scan, rounds=rounds):
+                return self._started_over(scan, rounds)
             case m.PutSettingsRequest(document=document):
                 return self._put_settings(document)
             case m.PutFileRequest(name=name, content=content):
@@ -131,6 +133,16 @@ class MetadataMachine:
         state = msgspec.structs.replace(known, phase="ended", points=points, ended=message.at)
         return self._keep(state), Ok()
 
+    def _started_over(self, scan: ScanId, rounds: dict[str, int]) -> tuple[list[Effect], Message]:
+        known = self._scans.get(scan)
+        if known is None:
+            return [], Refused(reason=f"{scan} cannot be started over: it was never started here")
+        newer = {name: number for name, number in rounds.items() if number > known.rounds.get(name, 0)}
+        newer |= {name: number for name, number in rounds.items() if number == UNSTATED and name not in known.rounds}
+        if not newer:
+            return [], Ok()
+        return self._keep(msgspec.structs.replace(known, rounds=known.rounds | newer)), Ok()
+
     def _keep(self, state: m.ScanState) -> list[Effect]:
         self._version += 1
         self._scans[state.scan.id] = state = msgspec.structs.replace(state, version=self._version)
@@ -145,6 +157,8 @@ class MetadataMachine:
             return [], Refused(reason=f"the values of the settings are not JSON: {error}")
         if not isinstance(values, dict):
             return [], Refused(reason="the values of the settings are no mapping of names to values")
+        if document.upstream.get(SOURCE, "") != (digest_of_bytes(document.source.encode()) if document.source else ""):
+            return [], Refused(reason="the settings name another source than the one that they hold")
         missing = sorted(set(document.calibration.values()) - self._files)
         if missing:
             return [], Refused(reason=f"put the calibration file {missing[0][:12]}… first, then the settings that name it")

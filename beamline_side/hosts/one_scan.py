@@ -5,24 +5,26 @@ folder: no keys, no ports, no batch system.
 """
 
 import pathlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from beamline_side.cores.task_plan import bound, plan
 from beamline_side.hosts.all_in_one import Host
+from beamline_side.hosts.reprocess import Reprocessing, reprocess, settled
 from beamline_side.writers.written import forget_refusals, listed, never_written, unwritten
 from beamtide import clock, registry
+from beamtide.client.adoption import adopted
 from beamtide.client.client import Client
 from beamtide.client.snapshot import Snapshot, snapshot
 from beamtide.config import site
 from beamtide.config.models import Deployment
 from beamtide.errors import BadInput, NoAnswer
-from beamtide.files.watch import FileWatch, members
+from beamtide.files.watch import members
 from beamtide.formats import confinement
 from beamtide.formats.natural import natural
 from beamtide.messages.base import PipelineName, ScanId
 from beamtide.messages.metadata import Scan
-from beamtide.messages.results import Product
+from beamtide.messages.results import Product, ProductState
 from beamtide.results import layout
 
 OnProgress = Callable[[Snapshot], None]
@@ -41,30 +43,46 @@ class ScanOutcome:
     files: tuple[pathlib.Path, ...]
     unwritten: tuple[str, ...] = ()
     """What the pipeline files want written and never will be, with reasons."""
+    holes: tuple[str, ...] = ()
+    """How many indexes have no result, and why, one sentence for each pipeline."""
 
 
-def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress) -> ScanOutcome:
-    """Process a scan whose files all exist; results of an interrupted run are kept.
+def run_scan(deployment: Deployment, scan: Scan, on_progress: OnProgress, *, fresh: bool = False) -> ScanOutcome:
+    """Process a scan whose files all exist; results of an interrupted run are kept, and holes are looked at again.
 
-    BadInput, before anything starts: what `site.check` finds.
+    `fresh`: start over. BadInput, before anything starts: what `site.check` finds.
     """
     if problems := site.check(deployment.file):
         raise BadInput("\n".join(problems))
-    started, wanted = clock.monotonic(), _products(deployment, scan.id)
-    for product in wanted:
-        forget_refusals(deployment.site.roots.processed, product)
+    started = clock.monotonic()
+    forget_refusals(deployment.site.roots.processed, scan.id)
     with Host(deployment) as host, Client(deployment) as client:
-        if known := client.scans(scan.id):
+        known = client.scans(scan.id)
+        if known:
             check_shape(known[0].scan, scan, deployment.site.state)
+            adopted(client, known[0])
         else:
             client.scan_started(scan)
         if client.scans(scan.id)[0].phase != "ended":
             client.scan_ended(scan.id)
-        if _was_done_otherwise(client, scan.id):
-            submit_scan(client, scan.id)
-        last = follow(host, deployment, scan.id, on_progress, lambda: True)
+        again = reprocess(client, scan.id, fresh=fresh) if fresh or _is_done(client, scan.id) else Reprocessing({})
+        wanted = _products(client, scan.id)
+        last = follow(host, deployment, scan.id, on_progress, lambda: settled(client, again.filling))
+        holes = [said for state in client.products(scan.id) if state.product in wanted and (said := _holes_of(state))]
     seconds, never = clock.monotonic() - started, _never_written(deployment, wanted)
-    return ScanOutcome(scan.id, seconds, last, files_of(deployment, scan.id), never)
+    return ScanOutcome(scan.id, seconds, last, files_of(deployment, scan.id), never, (*again.remarks, *holes))
+
+
+def _holes_of(state: ProductState) -> str:
+    """Say how many indexes of a product have no result, and the most frequent reason; "" if all have."""
+    counts: Counter[str] = Counter()
+    for hole in state.holes:
+        counts[hole.reason] += hole.stop - hole.start
+    if not counts:
+        return ""
+    (reason, most), *others = counts.most_common()
+    more = f" (and {sum(count for _, count in others)} for other reasons)" if others else ""
+    return f"{state.product.pipeline}: {most} of {state.complete} indexes have no result: {reason}{more}"
 
 
 def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
@@ -84,11 +102,12 @@ def check_shape(known: Scan, wanted: Scan, state: pathlib.Path) -> None:
 
 def follow(host: Host, deployment: Deployment, scan: ScanId, on_progress: OnProgress, over: Callable[[], bool]) -> Snapshot:
     """Keep the components alive and report until everything that this site writes of the scan is written."""
-    wanted = [product for product in _products(deployment, scan) if is_fed(deployment, product.pipeline)]
+    wanted: list[Product] = []
     with Client(deployment, PATIENCE) as client:
         while True:
             host.tend()
             try:
+                wanted = wanted or [one for one in _products(client, scan) if is_fed(deployment, one.pipeline)]
                 finished = over() and not any(_is_unwritten(client, product) for product in wanted)
                 seen = snapshot(client, scan)
             except NoAnswer:  # a service is restarting; its spool restores everything
@@ -110,29 +129,16 @@ def is_fed(deployment: Deployment, pipeline: str) -> bool:
     return deployment.pipelines[pipeline].source.kind != "submitted" or bool(deployment.added)
 
 
-def _products(deployment: Deployment, scan: ScanId) -> list[Product]:
-    digests = site.settings_of(deployment)
+def _products(client: Client, scan: ScanId) -> list[Product]:
+    digests = site.settings_of(client.deployment, client.scans(scan)[0].rounds)
     return [Product(scan=scan, pipeline=PipelineName(name), settings=digest) for name, digest in digests.items()]
 
 
-def _was_done_otherwise(client: Client, scan: ScanId) -> bool:
-    """Whether a scan is complete in every pipeline, but with other settings than the present ones: the source ignores it."""
+def _is_done(client: Client, scan: ScanId) -> bool:
+    """Whether a scan is complete in every pipeline, with whatever settings, so that the source has nothing to do with it."""
     points = client.scans(scan)[0].points
-    complete = {one.product for one in client.products(scan) if one.complete >= points}
-    pipelines = {product.pipeline for product in complete}
-    return pipelines >= set(client.deployment.pipelines) and not complete >= set(_products(client.deployment, scan))
-
-
-def submit_scan(client: Client, scan: ScanId) -> None:
-    """Reprocess a whole scan: submit it with the present settings; tasks that are known already change nothing."""
-    state = client.scans(scan)[0]
-    for pipeline in client.deployment.pipelines.values():
-        digest = client.put_settings(pipeline)
-        if pipeline.source.kind == "submitted":
-            continue
-        facts = FileWatch(client.deployment.site.roots.raw, scan, pipeline.source).look(clock.monotonic())
-        upstream = client.settings(digest).upstream
-        client.submit([bound(task, upstream) for task in plan(state, pipeline, digest, facts, closed=True)])
+    done = {one.product.pipeline for one in client.products(scan) if one.complete >= points}
+    return done >= {name for name, pipeline in client.deployment.pipelines.items() if pipeline.source.kind != "submitted"}
 
 
 def _is_unwritten(client: Client, product: Product) -> bool:
@@ -142,7 +148,7 @@ def _is_unwritten(client: Client, product: Product) -> bool:
     if state is None or state.complete < scan.points:
         return True
     deployment, pipeline = client.deployment, client.deployment.pipelines[product.pipeline]
-    positions = site.settings_of(deployment).get(pipeline.positions or "", "")
+    positions = site.settings_of(deployment, scan.rounds).get(pipeline.positions or "", "")
     drawn_with = state.corrections, positions
     reasons = unwritten(deployment.site.roots.processed, product, scan, pipeline.write, drawn_with).values()
     return not state.filed and not all(reasons)
@@ -178,6 +184,6 @@ def shape_of(deployment: Deployment, scan: str) -> tuple[int, ...]:
 
 
 def files_of(deployment: Deployment, scan: str) -> tuple[pathlib.Path, ...]:
-    """Return the files of a scan, result files first."""
-    found = listed(layout.scan_folder(deployment.site.roots.processed, scan))
+    """Return the files of a scan, result files first; those of superseded settings are left out."""
+    found = listed(layout.scan_folder(deployment.site.roots.processed, scan), shown=True)
     return tuple(sorted(found, key=lambda path: path.suffix != ".h5"))

@@ -11,6 +11,7 @@ import structlog
 
 from beamline_side.cores.task_plan import bound, contradiction, origins, plan, remarks, void_plan
 from beamtide import clock
+from beamtide.client.adoption import adopted
 from beamtide.client.batching import portions
 from beamtide.client.client import Client
 from beamtide.component.heartbeat import ComponentHeartbeat
@@ -78,13 +79,17 @@ class FileSource:
 
     def _take_scans(self) -> None:
         news = self.client.changed_scans(self.version, WAIT)
-        for state in news.scans:
-            if state.phase == "ended" and not self._is_watched(state) and self._is_done(state):
+        for changed in news.scans:
+            known = self._is_watched(changed)
+            if changed.phase == "ended" and not known and self._is_done(changed):
                 continue
+            state = changed if known else adopted(self.client, changed)
             self.remark = "" if state.phase == "running" else self.remark
             for name, pipeline in self._others_first():
                 watch = FileWatch(self.deployment.site.roots.raw, state.scan.id, pipeline.source)
                 one = self.watched.setdefault((state.scan.id, name), _Watched(state, pipeline, watch))
+                if one.state.rounds != state.rounds:  # it is started over: these are tasks of another product
+                    one.settings, one.submitted = None, set()
                 one.state = state
         self.version = max(self.version, news.version)
 
@@ -138,7 +143,7 @@ class FileSource:
 
     def _settings(self, one: _Watched) -> Digest | None:
         try:
-            digest = self.client.put_settings(one.pipeline)
+            digest = self.client.put_settings(one.pipeline, one.state.rounds)
             one.upstream = self.client.settings(digest).upstream if one.pipeline.inputs else {}
         except BadInput as error:
             if not one.trouble:

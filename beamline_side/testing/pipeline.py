@@ -8,7 +8,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from beamline_side.hosts.one_scan import is_fed, shape_of, submit_scan
+from beamline_side.hosts.one_scan import is_fed, shape_of
+from beamline_side.hosts.reprocess import reprocess
 from beamline_side.services.writer.writer import Writer
 from beamline_side.testing.in_process import InProcessCaller, InProcessSite
 from beamline_side.writers.written import never_written
@@ -93,7 +94,7 @@ def _process(deployment: Deployment, scan: Scan) -> None:
     worker = registry.find("in_process", "worker")(deployment, caller)
     client.scan_started(scan)
     client.scan_ended(scan.id)
-    submit_scan(client, scan.id)
+    reprocess(client, scan.id)
     wanted = [
         Product(scan=scan.id, pipeline=PipelineName(name), settings=digest)
         for name, digest in site.settings_of(deployment).items()

@@ -1,7 +1,7 @@
 """The files of one product: a live one while the scan runs, then those that the pipeline file wants (`write`).
 
-Names: the first settings of a pipeline get `<pipeline>.h5` and so on, others lie beside it under their digest (see
-`beamtide.results.layout`). A result file under the plain name that is not ours is left alone. Whatever the formats are, a whole
+Names: what the pipeline file asks for now gets `<pipeline>.h5` and so on, superseded settings lie beside it under their digest
+(see `names`, and `beamtide.results.layout`). Whatever the formats are, a whole
 result file is drawn first, under a hidden name; every writer takes from it what it needs, and its files get their names when it
 has returned. The result file itself gets its name last, so one that is there has its pictures; the record of all comes after it.
 A writer that fails stops no other: what can never succeed is noted with its reason, everything else is tried again.
@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import h5py
 import msgspec
 
 from beamline_side.writers.atomic import discard, ensure_room, plainly
 from beamline_side.writers.hdf5 import LiveFile
+from beamline_side.writers.names import product_at, result_of
 from beamline_side.writers.nexus import write_result
 from beamline_side.writers.outputs import HiddenOutputs
 from beamline_side.writers.product import Batch, Content
@@ -85,7 +85,7 @@ class ProductFiles:
         """Write what is not written yet, in place of what is older. Raises what comes in the way of all writers."""
         stem = stem_of(self._processed, self.product)
         ensure_room(stem.parent, self.live.stat().st_size if self.live.exists() else 0)
-        outcome, record = Outcome(stem.with_name(f"{stem.name}.h5")), _record(stem, content)
+        outcome, record = Outcome(result_of(stem)), _record(stem, content)
         files = dict(record.files)
         with _drafted(stem, content) as told:
             drawn = _mark(told.file)
@@ -139,18 +139,8 @@ def sentence(error: Exception) -> str:
 def stem_of(processed: pathlib.Path, product: Product) -> pathlib.Path:
     """Return the path of all files of a product, without endings: the plain name, unless another product has that."""
     plain, beside = stems(processed, product)
-    result, record = plain.with_name(f"{plain.name}.h5"), record_of(plain)
-    if record is not None and record.product != product:
-        return beside
-    return plain if not result.exists() or product_in(result) == product else beside
-
-
-def product_in(path: pathlib.Path) -> Product | None:
-    """Return the product in a result file; None if it is not one of ours."""
-    with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path, "r") as root:
-        facts = root["entry"].attrs
-        return Product(scan=facts["scan"], pipeline=facts["pipeline"], settings=facts["settings"])
-    return None
+    there = product_at(plain)
+    return plain if there == product or (there is None and not result_of(plain).exists()) else beside
 
 
 def _made(find: Callable[[str], FormatWriter], out: HiddenOutputs, told: FinishedProduct) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ def _settings(process: h5py.Group, content: Content) -> None:
     document = content.document
     if document is not None:
         body = {"modality": document.modality, "values": json.loads(document.values), "calibration": document.calibration}
+        body |= {"source": json.loads(document.source)} if document.source else {}
         note = _note(process, "settings", "application/json", json.dumps(body, indent=2, sort_keys=True))
     else:
         note = _note(process, "settings", "text/plain", "The metadata server no longer had this settings document.")

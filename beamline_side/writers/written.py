@@ -31,6 +31,8 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     """Writer -> what it made, as paths below the folder of the scan."""
     refused: dict[str, str] = {}
     """Writer -> why it cannot write this product."""
+    moved_from: str = ""
+    """While files get other names: the stem of the old ones. Some may still have them."""
 
     def is_of(self, scan: ScanState, corrections: int, positions: str | None) -> bool:
         """Whether it is of this run of the scan, with so many corrections, on these positions (None: whatever they are)."""
@@ -57,10 +59,21 @@ def keep(stem: pathlib.Path, record: Written) -> None:
         part.write_bytes(msgspec.json.encode(record))
 
 
-def listed(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """Return everything that was written of a scan; a folder that a writer made is one entry."""
-    records = [record_of(place.with_name(place.name[1 : -len(ENDING)])) for place in sorted(folder.glob(f".*{ENDING}"))]
-    paths = {folder / path for record in records if record for made in record.files.values() for path in made}
+def forget(stem: pathlib.Path) -> None:
+    """Delete a record."""
+    _place(stem).unlink(missing_ok=True)
+
+
+def records(folder: pathlib.Path) -> dict[pathlib.Path, Written]:
+    """Return all records of a scan, by stem."""
+    found = [place.with_name(place.name[1 : -len(ENDING)]) for place in sorted(folder.glob(f".*{ENDING}"))]
+    return {stem: record for stem in found if (record := record_of(stem)) is not None}
+
+
+def listed(folder: pathlib.Path, *, shown: bool = False) -> tuple[pathlib.Path, ...]:
+    """Return everything that was written of a scan; a folder that a writer made is one entry. `shown`: under plain names."""
+    plain = [one for stem, one in records(folder).items() if not shown or stem.name == one.product.pipeline]
+    paths = {folder / path for record in plain for made in record.files.values() for path in made}
     return tuple(sorted(path for path in paths if path.exists()))
 
 
@@ -88,10 +101,11 @@ def never_written(processed: pathlib.Path, product: Product, formats: Collection
     return {name: (found[1].refused.get(name) if found else None) or GONE for name in missing}
 
 
-def forget_refusals(processed: pathlib.Path, product: Product) -> None:
-    """Have what no writer could do tried again."""
-    if (found := _found(processed, product)) is not None and found[1].refused:
-        keep(found[0], msgspec.structs.replace(found[1], refused={}))
+def forget_refusals(processed: pathlib.Path, scan: str) -> None:
+    """Have what no writer could do of a scan tried again."""
+    for stem, record in records(layout.scan_folder(processed, scan)).items():
+        if record.refused:
+            keep(stem, msgspec.structs.replace(record, refused={}))
 
 
 def _found(processed: pathlib.Path, product: Product) -> tuple[pathlib.Path, Written] | None:

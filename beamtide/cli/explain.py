@@ -3,6 +3,8 @@
 It puts together what the services answer; a service that does not answer gets a line, too.
 """
 
+import contextlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,9 +45,11 @@ def explain(
         shot = snapshot(client, name)
         jobs, silence = _jobs(client)
         letters = [letter for letter in client.dead_letters() if letter.task.scan == name]
+        sources = _sources(client, name) if name else {}
     value: dict[str, Any] = {"scan": name, "pipelines": shot.as_json(), "jobs": plain(jobs) if jobs else None}
     value["dead"] = [letter.task.id for letter in letters]
-    answer(value | {"trouble": silence}, lines(shot, jobs, letters, silence), as_json=as_json)
+    told = [f"{pipeline:<10}reads {source}" for pipeline, source in sources.items()]
+    answer(value | {"trouble": silence, "sources": sources}, [*lines(shot, jobs, letters, silence), *told], as_json=as_json)
 
 
 def lines(shot: "Snapshot", jobs: "Jobs | None", letters: "Sequence[DeadLetter]", silence: str = "") -> list[str]:
@@ -61,6 +65,20 @@ def lines(shot: "Snapshot", jobs: "Jobs | None", letters: "Sequence[DeadLetter]"
     found += [f"{name:<10}{why}" for name, why in others.items()]
     found += [f"{'jobs':<10}{text}" for text in (silence, jobs.trouble if jobs else "") if text]
     return found + _dead(letters)
+
+
+def _sources(client: "Client", scan: str) -> dict[str, str]:
+    """Return what the present products of a scan are read from, as words."""
+    from beamtide.errors import BadInput
+
+    found = {}
+    for pipeline, digest in client.settings_now(scan).items():
+        with contextlib.suppress(BadInput):  # the server has not got them yet
+            stated = json.loads(client.settings(digest).source or "{}")
+            if "match" in stated:
+                options = ", ".join(f"{name}: {value}" for name, value in stated["options"].items())
+                found[pipeline] = f"{stated['match']} as {stated['format']}" + (f" ({options})" if options else "")
+    return found
 
 
 def plain(known: "Jobs") -> dict[str, Any]:

@@ -49,6 +49,7 @@ def settings_show(
     with Client(config) as client:
         document = client.settings(digest)
     value = {"modality": document.modality, "settings": json.loads(document.values), "calibration": document.calibration}
+    value |= {"source": json.loads(document.source)} if document.source else {}
     answer(value, [json.dumps(value, indent=2)], as_json=as_json)
 
 

@@ -73,6 +73,10 @@ class Client:
         """Tell the metadata server that a scan has ended, and with how many points (-1: as planned)."""
         self._ask("metadata", metadata.ScanEnded(scan=ScanId(scan), points=points, at=clock.utc()))
 
+    def start_over(self, scan: str, rounds: Mapping[str, int]) -> None:
+        """Have the products of a scan in these pipelines be those of this round from now on (pipeline -> round)."""
+        self._ask("metadata", metadata.ReprocessRequest(scan=ScanId(scan), rounds=dict(rounds)))
+
     def scans(self, scan: str = "") -> tuple[metadata.ScanState, ...]:
         """Return one scan, or all."""
         return self._seek("metadata", metadata.ScansRequest(scan=ScanId(scan)), metadata.Scans).scans
@@ -163,20 +167,31 @@ class Client:
     def fetch(self, scan: str, dataset: str, start: int = 0, stop: int | None = None, settings: str = "") -> FetchedArray:
         """Return indexes `[start, stop)` of "pipeline/dataset" (default: all that is complete).
 
-        `settings` is the digest of the product's settings; without it, the newest product is read.
+        `settings` is the digest of the product's settings; without it, the product is read that the pipeline file asks for now,
+        and while there is none, the one that changed last.
         """
         pipeline, _, name = dataset.partition("/")
         found = [state for state in self.products(scan, pipeline) if settings in ("", state.product.settings)]
         if not found:
             made = f" with settings {settings[:8]}" if settings else ""
             raise BadInput(f"there are no results of pipeline {pipeline!r} for scan {scan!r}{made} yet")
-        newest = max(found, key=lambda state: state.version)
-        end = newest.complete if stop is None else stop
-        question = results.FetchRequest(product=newest.product, dataset=name, start=start, stop=end)
+        now = self.settings_now(scan).get(pipeline) if len(found) > 1 else None
+        shown = max(found, key=lambda state: (state.product.settings == now, state.version))
+        end = shown.complete if stop is None else stop
+        question = results.FetchRequest(product=shown.product, dataset=name, start=start, stop=end)
         answer, arrays = self._caller.converse(
             self.deployment.address("sink"), question, results.Fetched, patience=self._patience
         )
         return FetchedArray(arrays["data"], answer.header, answer.start, answer.stop, answer.holes)
+
+    def tasks_of(self, product: results.Product) -> Iterator[tasks.Task]:
+        """Yield the tasks of a product that have a verdict, in order of their indexes; none if its results are in files only."""
+        start, more = 0, any(one.product == product and not one.filed for one in self.products(product.scan, product.pipeline))
+        while more:
+            question = results.ResultsRequest(product=product, start=start, bare=True)
+            answer = self._seek("sink", question, results.Results)
+            yield from (result.task for result in answer.results)
+            start, more = answer.next, bool(answer.results)
 
     def preview(self, scan: str, pipeline: str, after: int = 0) -> tuple[Preview, Mapping[str, NDArray[Any]]]:
         """Return the preview of a running task, with its arrays (none: there is nothing newer than number `after`)."""
@@ -184,9 +199,20 @@ class Client:
 
     # settings
 
-    def put_settings(self, pipeline: PipelineConfig) -> Digest:
-        """Store a pipeline's settings and calibration files on the metadata server; return their digest."""
-        prepared = settings.document_for(pipeline, site.shared_root(self.deployment), self.deployment.pipelines)
+    def settings_now(self, scan: str) -> dict[str, Digest]:
+        """Return the digest of each pipeline's settings for a scan, as the files say them now; {} if they cannot be read."""
+        known = next(iter(self.scans(scan)), None)
+        try:
+            return site.settings_of(self.deployment, known.rounds if known else {})
+        except BadInput:
+            return {}
+
+    def put_settings(self, pipeline: PipelineConfig, rounds: Mapping[str, int] = settings.NO_ROUNDS) -> Digest:
+        """Store a pipeline's settings and calibration files on the metadata server; return their digest.
+
+        `rounds`: those of the scan that they are for.
+        """
+        prepared = settings.document_for(pipeline, site.shared_root(self.deployment), self.deployment.pipelines, rounds)
         for name, content in prepared.files.items():
             self._put(metadata.PutFileRequest(name=name, content=content))
         return self._put(metadata.PutSettingsRequest(document=prepared.document))

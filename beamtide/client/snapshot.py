@@ -87,7 +87,7 @@ def snapshot(client: Client, scan: str) -> Snapshot:
     known = next(iter(client.scans(scan)), None)
     rows, products = {}, client.products(scan) if known else ()
     for name, pipeline in client.deployment.pipelines.items():
-        tallies = [tally for tally in status.tallies if tally.pipeline == name]
+        tallies = _shown([tally for tally in status.tallies if tally.pipeline == name], client, scan)
         retrying = _number(reports, f"buffer.{name}", "retrying")
         row = _row(client.gauge(name), tallies, known, _points_per_task(pipeline, known, tallies), retrying)
         rows[name] = replace(row, doubled=_number(reports, f"sorter.{name}", "repeated"), quality=_quality(products, name))
@@ -100,6 +100,14 @@ def snapshot(client: Client, scan: str) -> Snapshot:
             notes.pop(f"sorter.{name}", None)
     notes |= relaxed(reports.values())
     return Snapshot(scan, rows, scaler.why if scaler else "", notes, known.points if known else 0)
+
+
+def _shown(tallies: list[Tally], client: Client, scan: str) -> list[Tally]:
+    """Return the tallies of a pipeline without those of superseded settings of a scan."""
+    if len({tally.settings for tally in tallies if tally.scan == scan}) < 2:
+        return tallies
+    now = client.settings_now(scan).get(tallies[0].pipeline)
+    return [tally for tally in tallies if tally.settings == now] or tallies
 
 
 def relaxed(reports: Iterable[ComponentReport]) -> dict[str, str]:

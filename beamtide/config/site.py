@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,10 +58,13 @@ def shared_root(deployment: Deployment) -> pathlib.Path:
     return deployment.site.roots.shared or deployment.file.parent
 
 
-def settings_of(deployment: Deployment) -> dict[str, Digest]:
-    """Return the digest of each pipeline's settings as the files say them now; BadInput for one that cannot be read."""
+def settings_of(deployment: Deployment, rounds: Mapping[str, int] = settings.NO_ROUNDS) -> dict[str, Digest]:
+    """Return the digest of each pipeline's settings as the files say them now; BadInput for one that cannot be read.
+
+    `rounds`: those of a scan (`ScanState.rounds`).
+    """
     shared, every = shared_root(deployment), deployment.pipelines
-    return {name: settings.document_for(pipeline, shared, every).digest for name, pipeline in every.items()}
+    return {name: settings.document_for(pipeline, shared, every, rounds).digest for name, pipeline in every.items()}
 
 
 @dataclass(frozen=True, slots=True)

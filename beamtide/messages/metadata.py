@@ -56,6 +56,15 @@ class ScanState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     ended: float = 0.0
     starts_in: float = 0.0
     """As announced: seconds from this version to the first frame."""
+    rounds: dict[str, int] = {}
+    """Pipeline -> how often the scan was started over in it; each time is a product of its own."""
+
+
+class ReprocessRequest(Message, frozen=True, kw_only=True):
+    """Start a scan over in these pipelines: from now on, its products are those of this round (pipeline -> round)."""
+
+    scan: ScanId
+    rounds: dict[str, int]
 
 
 class ScansRequest(Message, frozen=True, kw_only=True):
@@ -77,13 +86,15 @@ class SettingsDocument(msgspec.Struct, frozen=True, kw_only=True, array_like=Tru
     """Settings of a modality. Its digest covers exactly these fields, in canonical JSON.
 
     `values` is the settings mapping as canonical JSON; `calibration` names the files it needs, by digest; `upstream` the settings
-    of the pipelines whose datasets it takes, so that a change there changes this digest.
+    of the pipelines whose datasets it takes, so that a change there changes this digest; `source`, as canonical JSON, what
+    decides which numbers are read ("": not stated, as before 0.2, or others make the tasks); `upstream` holds its digest.
     """
 
     modality: str
     values: str
     calibration: dict[str, Digest] = {}
     upstream: dict[str, Digest] = {}
+    source: str = ""
 
 
 class PutSettingsRequest(Message, frozen=True, kw_only=True):

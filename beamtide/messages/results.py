@@ -62,11 +62,12 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Hole(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Indexes without a result, and why."""
+    """Indexes without a result, and why; `generation`: of the task that has no result."""
 
     start: int
     stop: int
     reason: str
+    generation: int = 0
 
 
 class StoreRequest(Message, frozen=True, kw_only=True):
@@ -219,12 +220,13 @@ class Fetched(Message, frozen=True, kw_only=True):
 class ResultsRequest(Message, frozen=True, kw_only=True):
     """The results of a product whose task starts at or after index `start`, in order, at most about `limit` bytes.
 
-    Answered `Results`: a writer uses it to copy everything, with provenance and holes, exactly once.
+    Answered `Results`: a writer uses it to copy everything, with provenance and holes, exactly once. `bare`: without the arrays.
     """
 
     product: Product
     start: int
     limit: int = 16 << 20
+    bare: bool = False
 
 
 class Results(Message, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """The names of result folders and files; nothing else knows them.
 
 `<processed>/beamtide/<scan>/<pipeline>.h5`, beside it `maps/`, `preview/`, and while a scan runs `<pipeline>.live.h5`.
-Results of the same pipeline with other settings lie beside the first: `<pipeline>.<first 8 digits of its digest>.h5`.
+The plain name is that of the settings that the pipeline file asks for now; results of superseded settings lie beside it:
+`<pipeline>.<first 8 digits of its digest>.h5`.
 """
 
 import pathlib

@@ -42,6 +42,7 @@ CONTROLS: frozenset[type[Message]] = frozenset(
         metadata.ScanAnnounced,
         metadata.ScanStarted,
         metadata.ScanEnded,
+        metadata.ReprocessRequest,
         metadata.PutSettingsRequest,
         metadata.PutFileRequest,
         scaling.ScaleRequest,

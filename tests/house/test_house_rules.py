@@ -17,6 +17,9 @@ LONGER_MODULES: dict[str, str] = {
     "beamtide/config/models.py": "every key of the site file and of a pipeline file, with its meaning: one page to look it up",
     "beamline_side/cores/sorter/sorter.py": "one core: each event of the sorter is one method, and they share its invariants",
     "beamtide/messages/tasks.py": "one struct a message; all that is said about a task in its life stands together",
+    "beamtide/client/client.py": "all that a client can ask of a site, one short method each: one page to look it up",
+    "beamtide/config/site.py": "reading a site and finding everything that is wrong with it are one walk over the same files",
+    "beamline_side/services/writer/writer.py": "one round over all products: what is new, what is written, what is in the way",
     "cluster_side/scaling/jobs/ledger.py": "one table of orders and jobs; known and uncertain answers are judged together",
 }
 """Over the aim, under the stop, and why."""

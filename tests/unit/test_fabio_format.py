@@ -11,6 +11,7 @@ import fabio
 import numpy as np
 import pytest
 import tifffile
+from fabio.TiffIO import TiffIO
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -309,3 +310,25 @@ def test_one_frame_a_file_a_lost_file_is_a_hole_in_its_place(lines: int, width: 
                 else:
                     assert index not in there, piece.trouble
         assert {index for one in found.pieces if one.path for index in range(one.start, one.stop)} == there
+
+
+def test_an_edf_header_that_leads_back_is_refused(tmp_path: pathlib.Path) -> None:
+    """Who follows it reads the same header for ever."""
+    path = tmp_path / "back.edf"
+    path.write_bytes("{\nEDF_DataFormatVersion = 2.40 ;\nEDF_BinarySize = -512 ;\n".ljust(510).encode() + b"}\n" + b"x" * 100)
+    with pytest.raises(BadInput, match="general header says -512 bytes"):
+        FABIO.probe(path, {})
+
+
+def test_a_text_in_a_tiff_that_is_longer_than_the_file_is_not_read(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "long.tif"
+    TiffIO(str(path), "wb+").writeImage(np.zeros((5, 7), "u2"))
+    content = bytearray(path.read_bytes())
+    (at,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, at)
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", content, entry) == (305,):
+            struct.pack_into("<I", content, entry + 4, 600_000_000)
+    path.write_bytes(content)
+    with pytest.raises(Unfinished, match="its tag 305 leads to"):
+        FABIO.probe(path, {})

@@ -41,9 +41,12 @@ def test_a_new_axis_map_changes_what_takes_the_positions_and_nothing_else(tmp_pa
 def test_what_takes_nothing_has_the_digest_it_always_had(tmp_path: pathlib.Path) -> None:
     made = deployment(tmp_path, 0.0)
     for name in ("encoders", "dpc", "xrf"):
-        alone = settings.document_for(made.pipelines[name], tmp_path)
-        assert alone.digest == settings.document_for(made.pipelines[name], tmp_path, made.pipelines).digest
+        unstated = {name: settings.UNSTATED}
+        alone = settings.document_for(made.pipelines[name], tmp_path, rounds=unstated)
+        assert alone.digest == settings.document_for(made.pipelines[name], tmp_path, made.pipelines, unstated).digest
         assert alone.document.upstream == {}
+        stated = settings.document_for(made.pipelines[name], tmp_path).document
+        assert stated.upstream == {settings.SOURCE: settings.digest_of_bytes(stated.source.encode())}
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_what_can_never_be_is_noted_with_its_reason_and_not_asked_for_again(tmp_
     reason = {"odd": "odd is for spectra, and xrf has none"}
     assert unwritten(tmp_path, product_of(), state_of(), writers) == reason
     assert never_written(tmp_path, product_of(), tuple(writers)) == reason
-    forget_refusals(tmp_path, product_of())
+    forget_refusals(tmp_path, product_of().scan)
     assert unwritten(tmp_path, product_of(), state_of(), writers) == {"odd": ""}
 
 

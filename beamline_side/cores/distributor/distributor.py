@@ -109,11 +109,12 @@ class DistributorMachine:
         for task in tasks:
             if not self._tallies.knows(task):
                 fresh |= {part.id: part for part in self._unclaimed(task, fresh)}
-        if fresh and (full := self._full(len(fresh))):
+        again = list({task.id: task for task in tasks if self._tallies.reopens(task)}.values())
+        if (fresh or again) and (full := self._full(len(fresh) + len(again))):
             return [Send(event.peer, Refused(reason=full, retry_after=RETRY), event.id)]
-        for task in fresh.values():
+        for task in (*fresh.values(), *again):
             effects += self._journals[task.pipeline].append(task)
-        effects += self._tallies.submit(fresh.values())
+        effects += [*self._tallies.submit(fresh.values()), *self._tallies.reopen(again)]
         return [*effects, Send(event.peer, Ok(), event.id)]
 
     def _unclaimed(self, task: Task, fresh: dict[TaskId, Task]) -> list[Task]:

@@ -4,7 +4,7 @@ Theory: a table of known tasks in the spool makes submitting and closing idempot
 is known by its indexes alone (`finished_ranges`), so the table holds what is open or was abandoned, and stays small however long
 a beamtime is. A tally per (scan, pipeline, settings) is kept in memory and on disk. `version` grows with every change, also over
 restarts, and each scan remembers its last one. A task that was abandoned and retried is counted again when its next generation
-has a verdict; older generations change nothing.
+has a verdict; older generations change nothing. One whose files came late is submitted in its next generation, and is open again.
 No clock. Invariant: verdicts never outnumber tasks.
 """
 
@@ -58,6 +58,25 @@ class Tallies:
         """Whether a task was submitted before, or its indexes have results of other tasks."""
         product = "/".join((task.scan, task.pipeline, task.settings))
         return self._known(task.id) is not None or self._finished.holds(product, task.start, task.stop)
+
+    def reopens(self, task: Task) -> bool:
+        """Whether a task is the next generation of one that was abandoned: its verdict will take the place of the first."""
+        known = self._known(task.id)
+        same = known is not None and (known.start, known.stop) == (task.start, task.stop)
+        return known is not None and same and known.outcome == "abandoned" and task.generation > known.generation
+
+    def reopen(self, tasks: Iterable[Task]) -> list[Effect]:
+        """Count tasks as open that were abandoned."""
+        effects: list[Effect] = []
+        changed = {}
+        for task in tasks:
+            known = self._known(task.id)
+            assert known is not None, "only what is known can be opened"
+            key = (known.scan, known.pipeline, known.settings)
+            changed[key] = self._tallies[key] = _uncounted(self._tallies[key], known)
+            opened = msgspec.structs.replace(known, outcome="", generation=task.generation)
+            effects.append(Keep("known", task.id, msgspec.msgpack.encode(opened)))
+        return effects + self._changed(changed)
 
     def unclaimed(self, task: Task) -> list[tuple[int, int]]:
         """Return the indexes of a new task that no other task has, as ranges."""
@@ -145,7 +164,9 @@ def _open(tally: Tally) -> int:
 
 
 def _is_news(known: KnownTask, verdict: Closed) -> bool:
-    return not known.outcome or (known.outcome == "abandoned" and verdict.generation > known.generation)
+    if not known.outcome:
+        return verdict.generation >= known.generation
+    return known.outcome == "abandoned" and verdict.generation > known.generation
 
 
 def _uncounted(tally: Tally, known: KnownTask) -> Tally:

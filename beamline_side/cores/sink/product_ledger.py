@@ -147,7 +147,7 @@ class ProductLedger:
         """Return the ranges in `[start, stop)` that have a verdict but no result."""
         found: list[Hole] = []
         for one in self._among(self._gone, start, stop):
-            whole = Hole(start=one.start, stop=one.stop, reason=one.reason or one.outcome)
+            whole = Hole(start=one.start, stop=one.stop, reason=one.reason or one.outcome, generation=one.generation)
             found += (
                 [hole for hole in one.holes if hole.start < stop and start < hole.stop] if one.outcome == "result" else [whole]
             )

@@ -74,9 +74,10 @@ class Queries:
         while (record := ledger.at(at)) is not None and (not found or size + record.bytes <= min(request.limit, MOST_BYTES)):
             letter = self._load(record)
             assert isinstance(letter.message, StoreRequest)
-            if found and len(arrays) + len(letter.arrays) > MOST_ARRAYS:
+            own = {} if request.bare else letter.arrays
+            if found and len(arrays) + len(own) > MOST_ARRAYS:
                 break
-            arrays |= {f"{len(found)}/{name}": array for name, array in letter.arrays.items()}
+            arrays |= {f"{len(found)}/{name}": array for name, array in own.items()}
             found.append(letter.message)
             at, size = record.stop, size + record.bytes
         return Results(results=tuple(found), next=at), arrays

@@ -13,13 +13,14 @@ Invariants: one product's trouble never stops another; a file is there as a whol
 trouble is in the heartbeat (`why`) until it is over.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from beamline_side.services.writer.filed_scans import FiledScans
 from beamline_side.services.writer.sink_reader import SinkReader
 from beamline_side.services.writer.troubles import Troubles, WritersFailed
+from beamline_side.writers import names
 from beamline_side.writers.files import ProductFiles, registered, sentence
 from beamline_side.writers.maps import as_told
 from beamline_side.writers.product import Content
@@ -50,7 +51,11 @@ class Writer:
 
     def __init__(self, deployment: Deployment, caller: Caller, pulse: Callable[[], None] = lambda: None) -> None:
         self._processed, self._pipelines = deployment.site.roots.processed, deployment.pipelines
-        self._settings = _settings_now(deployment)
+        self._deployment = deployment
+        self._settings: dict[tuple[tuple[str, int], ...], dict[str, Digest]] = {}
+        """The present settings of each pipeline, by the rounds of a scan."""
+        self._shown: set[Product] = set()
+        """Products that have the plain names."""
         self._reader, self._pulse = SinkReader(deployment, caller, pulse), pulse
         self._filed = FiledScans(deployment, caller)
         self._log = structlog.get_logger().bind(component="writer")
@@ -80,6 +85,9 @@ class Writer:
                 self._pulse()
                 if not self._troubles.rests(product):
                     self._attempt(product)
+            for product, state in self._products.items():
+                if state.filed and product not in self._shown:
+                    self._show_filed(product)
             self._filed.step(self._products, self._done.keys() - self._troubles.refused.keys())
             self._silent = self._told = ""
             self._answered = clock.monotonic()
@@ -155,6 +163,7 @@ class Writer:
         ended = scan.phase == "ended"
         formats = self._pipelines[product.pipeline].write
         if ended and not unwritten(self._processed, product, scan, formats, self._drawn_with(product)):
+            self._show(product)
             self._finish(product, scan)
             return ""
         source = self._newest(product.scan, name := pipeline.positions or "")
@@ -172,6 +181,7 @@ class Writer:
         results = self._reader.all_results(product, scan.points)
         modality = self._products[product].modality
         drawn = self._drawn_with(product)
+        self._show(product)
         content = Content(product, modality, scan, results, positions, document, calibration, *drawn)
         outcome = self._files_of(product, scan).write(content)
         self._troubles.refuse(product, outcome.refused)
@@ -209,8 +219,29 @@ class Writer:
     def _newest(self, scan: ScanId, pipeline: str) -> ProductState | None:
         """Return a pipeline's product with the present settings; while there is none, the one that changed last."""
         found = [state for product, state in self._products.items() if (product.scan, product.pipeline) == (scan, pipeline)]
-        now = self._settings.get(pipeline)
+        now = self._now(scan).get(pipeline)
         return max(found, key=lambda state: (state.product.settings == now, state.version), default=None)
+
+    def _now(self, scan: ScanId) -> dict[str, Digest]:
+        """Return the settings that the pipeline files ask for now, for a scan."""
+        rounds = self._scans[scan].rounds if scan in self._scans else {}
+        key = tuple(sorted(rounds.items()))
+        if key not in self._settings:
+            self._settings[key] = _settings_now(self._deployment, rounds)
+        return self._settings[key]
+
+    def _show(self, product: Product) -> None:
+        """Give a product the plain names if it is the one that its pipeline file asks for now."""
+        if self._now(product.scan).get(product.pipeline) == product.settings:
+            names.show(self._processed, product)
+        self._shown.add(product)
+
+    def _show_filed(self, product: Product) -> None:
+        try:
+            self._show(product)
+        except Exception as error:  # as for `_attempt`
+            self._shown.add(product)
+            self._troubles.complain(product, error)
 
     def _finish(self, product: Product, scan: ScanState) -> None:
         self._files_of(product, scan).drop()
@@ -218,9 +249,9 @@ class Writer:
         self._done[product] = scan, *self._drawn_with(product)
 
 
-def _settings_now(deployment: Deployment) -> dict[str, Digest]:
+def _settings_now(deployment: Deployment, rounds: Mapping[str, int]) -> dict[str, Digest]:
     try:
-        return site.settings_of(deployment)
+        return site.settings_of(deployment, rounds)
     except BadInput:  # the source reports it; use the product that changed last
         return {}
 

@@ -32,19 +32,21 @@ TYPES: Mapping[str, str] = {
 
 def read(file: BinaryIO, size: int) -> ImageFile:
     """Return what an EDF of so many bytes holds."""
-    general: dict[str, str] = {}
+    general: dict[str, str] | None = None
     first: Frame | None = None
     frames, at = 0, 0
     while at < size:
         header, start = _header(file, at, frames)
         if not header:
             break
-        if "EDF_DataFormatVersion" in header and not frames and not general:
+        if "EDF_DataFormatVersion" in header and not frames and general is None:
             own = ("SIZE", "IMAGE", "HEADERID")
             general = {key: value for key, value in header.items() if not key.startswith("EDF_") and key.upper() not in own}
-            at = start + int(header.get("EDF_BinarySize", 0))
+            if (beside := int(header.get("EDF_BinarySize", 0))) < 0:
+                raise BadInput(f"is an EDF whose general header says {beside} bytes")
+            at = start + beside
             continue
-        found, length = _frame({**general, **header})
+        found, length = _frame({**(general or {}), **header})
         if first is not None and found != first:
             raise BadInput(f"is an EDF whose frame {frames} is {words(found)}, and those before it {words(first)}")
         if start + length > size:

@@ -18,6 +18,10 @@ STARTS = (b"II*\0", b"MM\0*")
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 SIZES = {1: "B", 3: "H", 4: "I"}
 TEXT = 2
+TEXTS = {270, 272, 305, 306, 320}
+"""Tags that fabio reads whole beside the image: description, model, software, date, palette."""
+WIDTHS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+"""Bytes of a value, where they are more than one."""
 COMPRESSIONS = {
     2: "CCITT",
     5: "LZW",
@@ -99,8 +103,21 @@ def _pages(source: _TiffBytes) -> Iterator[Tags]:
         (count,) = source.numbers("H", source.part(at, 2))
         entries = source.part(at + 2, 12 * count + 4)
         found = (source.numbers("HHI4s", entries, 12 * number) for number in range(count))
-        yield {tag: (kind, many, value) for tag, kind, many, value in found}
+        tags = {tag: (kind, many, value) for tag, kind, many, value in found}
+        _check_texts(source, tags)
+        yield tags
         (at,) = source.numbers("I", entries, 12 * count)
+
+
+def _check_texts(source: _TiffBytes, tags: Tags) -> None:
+    """Raise Unfinished if what fabio reads beside the image is longer than the file: it would take the memory that is said."""
+    for tag in TEXTS & tags.keys():
+        kind, many, inside = tags[tag]
+        length = many * WIDTHS.get(kind, 1)
+        if length > len(inside):
+            (at,) = source.numbers("I", inside)
+            if at + length > source.size:
+                raise ends(source.size, f"its tag {tag} leads to {at + length}")
 
 
 def _frame(source: _TiffBytes, tags: Tags) -> Frame:

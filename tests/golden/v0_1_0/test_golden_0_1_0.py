@@ -23,9 +23,11 @@ from beamline_side.hosts.process import PARENT
 from beamline_side.services.components import SERVICES
 from beamline_side.spool.sqlite_spool import Spool
 from beamtide import clock
+from beamtide.client.adoption import adopted
 from beamtide.client.client import Client
 from beamtide.config import site
 from beamtide.config.models import Deployment
+from beamtide.config.settings import UNSTATED
 from beamtide.machine import Tick
 from beamtide.messages.base import Ok, Seconds
 from beamtide.messages.results import Results, ResultsRequest
@@ -171,7 +173,8 @@ def test_metadata_and_sink_tell_what_they_told(deployment: Deployment) -> None:
         kept = {digest: plainly(document) for digest, document in client.settings_list()}
         says(kept, expected("settings"))
         assert kept.keys() == expected("settings").keys() == set(expected("digests").values())
-        assert site.settings_of(deployment) == expected("digests"), "the same settings have another digest now"
+        unstated = dict.fromkeys(deployment.pipelines, UNSTATED)
+        assert site.settings_of(deployment, unstated) == expected("digests"), "the same settings have another digest now"
         assert client.file(expected("file")["digest"]).decode() == expected("file")["content"]
         says(plainly(client.products()), expected("products"))
         wanted = expected("fetched")
@@ -187,6 +190,23 @@ def test_metadata_and_sink_tell_what_they_told(deployment: Deployment) -> None:
         ]
         assert all(one.provenance is not None and one.provenance.job == "golden" for one in whole.results)
         np.testing.assert_array_equal(arrays["1/x"], client.fetch(SCAN, "encoders/x", 6, 12).values)
+
+
+@pytest.mark.system
+def test_results_keep_their_identity_where_their_source_is_that_of_today(deployment: Deployment) -> None:
+    with running(deployment, "metadata", "sink") as client:
+        adopted(client, client.scans(SCAN)[0])
+        assert client.settings_now(SCAN) == expected("digests")
+
+
+@pytest.mark.system
+def test_results_of_another_source_are_not_taken_for_those_of_today(deployment: Deployment) -> None:
+    file = deployment.file.parent / "encoders.yaml"
+    file.write_text(file.read_text().replace("    y: y", "    y: x", 1))
+    corrected = site.load(deployment.file)
+    with running(corrected, "metadata", "sink") as client:
+        adopted(client, client.scans(SCAN)[0])
+        assert client.settings_now(SCAN)["encoders"] != expected("digests")["encoders"]
 
 
 @pytest.mark.system
