@@ -13,6 +13,9 @@ LAWS = ("tests/unit/test_law.py",)
 SCALING = ("tests/stories/test_ledger_story.py",)
 PLUGINS = ("tests/unit/test_plugins.py",)
 DOORS = ("tests/unit/test_writer_door.py",)
+IMAGES = ("tests/unit/test_fabio_format.py",)
+CHANNELS = ("tests/unit/test_maps_format.py",)
+KINDS = ("tests/unit/test_recognise.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -1132,4 +1135,42 @@ SABOTAGES = (
         "next(self._ids)",
         ("tests/system/test_pump.py",),
     ),
+    Sabotage("a frame that an EDF lost is read as zeros", "_edf", "row >= held", "False", IMAGES),
+    Sabotage("a frame that an EDF holds in part is counted", "read", "if start + length > size:\n    break", "", IMAGES),
+    Sabotage("a CBF with another checksum is read", "_cbf", "now.digest and digest != now.digest", "False", IMAGES),
+    Sabotage("a TIFF that is cut off is counted", "_check_strips", "end > source.size", "False", IMAGES),
+    Sabotage("a stack of ImageJ is its first image", "read", "described > 1 == frames", "False", IMAGES),
+    Sabotage("colours are taken for counts", "_frame", "len(bits) > 1 or samples != 1 or colours not in (0, 1)", "False", IMAGES),
+    Sabotage("numbers of an EDF in another file are read", "_frame", "'EDF_BINARYFILENAME' in said", "False", IMAGES),
+    Sabotage(
+        "a map is read column by column",
+        "_MapImages._read",
+        "block.reshape(*block.shape[:-2], -1).T",
+        "np.swapaxes(block, -1, -2).reshape(*block.shape[:-2], -1).T",
+        CHANNELS,
+    ),
+    Sabotage("a point that was never written is zeros", "_MapImages.unwritten", "there == 0", "there < 0", CHANNELS),
+    Sabotage("channels of MAPS are frames", "_dataset", "found.ndim == 3 and 'MAPS' in file", "False", CHANNELS),
+    Sabotage(
+        "channels are frames where the scan stands last",
+        "_points_last",
+        "first.frames in (scan.points, scan.planned) or first.shape[:2] == raster",
+        "True",
+        CHANNELS,
+    ),
+    Sabotage(
+        "a file of another kind is still being written",
+        "_no_signature",
+        "HDF5.startswith(begins) or not begins.strip(b'\\x00')",
+        "True",
+        KINDS,
+    ),
+    Sabotage(
+        "a file that is laid out as zeros is of another kind",
+        "_no_signature",
+        "HDF5.startswith(begins) or not begins.strip(b'\\x00')",
+        "HDF5.startswith(begins)",
+        KINDS,
+    ),
+    Sabotage("what no waiting helps is not said", "FileWatch.why", "fact.wrong", "False", KINDS),
 )
