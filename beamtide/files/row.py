@@ -89,10 +89,13 @@ def steps(files: Sequence[FileFact], source: SourceConfig, points: int) -> tuple
     """Return by how much the numbers of two files may differ that follow each other: 1, or as many as a file has frames."""
     frames = [file.frames for file in files if not file.trouble]
     full, counters = max(frames, default=0), [_counter(one.path, other.path) for one, other in itertools.pairwise(files)]
-    if source.frames_per_file == "any" or full < 2 or frames.count(full) < 2:
+    if source.frames_per_file == "any" or full < 2 or len(files) < 2:
         return (1,)
     if any(found is None or (found[2] - found[1]) % full for found in counters):
         return (1,)
+    if frames.count(full) < 2:  # one whole file shows it only where, one by one, the last would lie behind the scan
+        last = counters[-1][2] if counters[-1] else 0
+        return (full,) if source.first is not None and (last - source.first) * full >= points else (1,)
     apart, needed = sum(found[2] - found[1] for found in counters if found), -(-points // full)
     if apart >= points:
         return (1,)

@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from beamline_side.services.file_source import FileSource
@@ -160,10 +160,14 @@ def test_times_of_day_are_no_gaps() -> None:
 def test_files_that_are_named_by_their_first_frame_are_in_their_places(
     full: int, count: int, begin: int, lost: set[int], short: int
 ) -> None:
-    """scan_000000, scan_000100, scan_000200: a number that is not there is the hole of its frames; the last one may be short."""
+    """scan_000000, scan_000100, scan_000200: a number that is not there is the hole of its frames; the last one may be short.
+
+    Two whole files show it.
+    """
     points = full * count - min(short, full - 1)
     names = {begin + number * full: min(full, points - number * full) for number in range(count) if number not in lost}
     files = [FileFact(f"scan_{number:06d}.h5", frames) for number, frames in names.items()]
+    assume(sum(file.frames == full for file in files) >= 2)
     source = SourceConfig(match="scan_*.h5", first=begin)
     found = laid_out(files, ScanPoints.of(points, (points,)), source, closed=True)
     truth = {f"scan_{number:06d}.h5": number - begin for number in names}
@@ -217,3 +221,9 @@ class Noting(InProcessCaller):
     def converse(self, address: str, message: Message, *more: Any, **options: Any) -> Any:
         self.asked.append(message)
         return super().converse(address, message, *more, **options)
+
+
+def test_one_whole_file_shows_it_where_the_last_would_lie_behind_the_scan() -> None:
+    files = [FileFact("scan_000002.h5", 2), FileFact("scan_000004.h5", 1)]
+    found = laid_out(files, ScanPoints.of(5, (5,)), SourceConfig(match="scan_*.h5", first=0), closed=True)
+    assert [(one.start, one.stop) for one in found.pieces if one.path] == [(2, 4), (4, 5)]
