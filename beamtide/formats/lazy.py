@@ -81,15 +81,27 @@ class InTurn(LazyFrames):
                 raise LostFrames(moved(error.missing, begins)) from error
 
 
+class RepeatedImage(LazyFrames):
+    """One image that belongs to each of many frames, kept once."""
+
+    def __init__(self, image: NDArray[Any], count: int) -> None:
+        super().__init__((count, *image.shape), image.dtype)
+        self._image = image
+
+    def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """Yield the image for each of these frames."""
+        return (self._image for _ in rows)
+
+
 def chosen(frames: Any, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Yield some frames, in rising order, of an array or of files: nothing else is read."""
     return frames.read(rows) if isinstance(frames, LazyFrames) else (frames[row] for row in rows)
 
 
-def unreadable(frames: Any) -> tuple[Missing, ...]:
-    """Return which frames of a task cannot be read: each is tried."""
+def unreadable(frames: Any, first: int = 0, step: int = 1) -> tuple[Missing, ...]:
+    """Return which frames of a task cannot be read: each is tried, or each `step`-th from the `first` on."""
     found: list[Missing] = []
-    for row in range(len(frames)) if isinstance(frames, LazyFrames) else ():
+    for row in range(first, len(frames), step) if isinstance(frames, LazyFrames) else ():
         try:
             frames[row]
         except LostFrames as error:

@@ -17,7 +17,7 @@ Sources: F. R. N. C. Maia, Nature Methods 9 (2012) 854 and the CXI specification
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 
 from beamtide import units
 from beamtide.errors import BadInput
-from beamtide.formats.base import Extent, Unfinished
+from beamtide.formats import rows as stored
+from beamtide.formats import unwritten
+from beamtide.formats.base import Extent, LostFrames, Unfinished, moved
 from beamtide.formats.hdf5 import stated_unit
-from beamtide.formats.lazy import LazyFrames
+from beamtide.formats.lazy import RepeatedImage
 from beamtide.formats.opening import opened
 from beamtide.formats.recognise import hint_of
 
@@ -62,18 +64,6 @@ class DatasetPaths:
     """The group whose groups 0, 1, 2 … hold the frames, one after the other; "": there is one set of frames."""
 
 
-class RepeatedImage(LazyFrames):
-    """One image that belongs to each of many frames, kept once."""
-
-    def __init__(self, image: NDArray[Any], count: int) -> None:
-        super().__init__((count, *image.shape), image.dtype)
-        self._image = image
-
-    def read(self, rows: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """Yield the image for each of these frames."""
-        return (self._image for _ in rows)
-
-
 @dataclass(frozen=True, slots=True)
 class _FrameSet:
     """Frames that lie together, with their positions and their mask, if there is one."""
@@ -103,9 +93,10 @@ class PtychographyFile:
                 raise BadInput(f"{path}: frames {first} to {last} were asked for, but it holds {total}")
             frames, positions, bad, before = [], [], None, 0
             for part in parts:
-                rows = slice(max(0, first - before), max(0, last - before))
-                before += len(part.frames)
-                frames.append(part.frames[rows])
+                length = len(part.frames)
+                rows = slice(min(length, max(0, first - before)), min(length, max(0, last - before)))
+                frames.append(_frames(part.frames, rows, before))
+                before += length
                 columns = np.asarray(part.positions[rows], np.float64)[:, list(self.places.columns)]
                 positions.append(columns * _factor(part.positions, "m", "m"))
                 if part.mask is not None:
@@ -193,6 +184,14 @@ class PtychographyFile:
                 "pixels are reconstructed: rebin the frames so that they are, and correct the sizes"
             )
         return sizes[0] if sizes else float("nan")
+
+
+def _frames(dataset: h5py.Dataset, which: slice, before: int) -> NDArray[Any]:
+    """Return some frames of a dataset, with so many frames before it; LostFrames names those that are damaged."""
+    try:
+        return stored.way_of(dataset, unwritten.written(dataset)).rows(dataset, which.start, which.stop)
+    except LostFrames as error:
+        raise LostFrames(moved(error.missing, before)) from error
 
 
 def _number(file: h5py.File, places: Sequence[str], meant: str, wanted: str) -> float:

@@ -5,13 +5,16 @@ an MPI program, which add up their partial sums; every operator that needs all i
 enough.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
+import msgspec
 import numpy as np
 
 from beamtide.errors import BadInput
+from beamtide.formats.base import LostFrames, Missing
 
 Made = TypeVar("Made")
 LONGEST = 1000
@@ -41,22 +44,47 @@ class Team(Protocol):
 
 
 def together(team: Team, do: Callable[[], Made]) -> Made:
-    """Return the result of `do` on each rank; if it raises BadInput on one, raise it on all, with the message of the first."""
+    """Return the result of `do` on each rank; if it raises BadInput on one, raise it on all, with the message of the first.
+
+    Frames that cannot be read (LostFrames) are those of all ranks.
+    """
     made, said = None, b""
     try:
         made = do()
+    except LostFrames as error:
+        said = _LOST + msgspec.json.encode(error.missing)
     except BadInput as error:
-        said = str(error).encode()[:LONGEST]
-    failed = np.zeros(team.size, np.float32)
-    failed[team.rank] = bool(said)
-    team.add_up([failed])
-    if not failed.any():
+        said = _BAD + str(error).encode()[:LONGEST]
+    texts = [text for text in gathered(team, said) if text]
+    if not texts:
         return cast(Made, made)
-    text = np.zeros(LONGEST, np.float32)
-    if team.rank == int(np.argmax(failed)):
-        text[: len(said)] = list(said)
-    team.add_up([text])
-    raise BadInput(text.astype(np.uint8).tobytes().rstrip(b"\0").decode(errors="replace"))
+    for text in texts:
+        if text.startswith(_BAD):
+            raise BadInput(text[1:].decode(errors="replace"))
+    raise LostFrames(tuple(one for text in texts for one in _decoded(text[1:])))
+
+
+def all_lost(team: Team, mine: tuple[Missing, ...]) -> tuple[Missing, ...]:
+    """Return the frames that cannot be read which the ranks have found; the same on all of them."""
+    return tuple(one for text in gathered(team, msgspec.json.encode(mine)) for one in _decoded(text))
+
+
+def gathered(team: Team, mine: bytes) -> list[bytes]:
+    """Return what each rank passes, in their order; on all of them."""
+    lengths = np.zeros(team.size, np.float32)
+    lengths[team.rank] = len(mine)
+    team.add_up([lengths])
+    ends = np.cumsum(lengths.astype(int)).tolist()
+    whole = np.zeros(ends[-1], np.float32)
+    whole[ends[team.rank] - len(mine) : ends[team.rank]] = list(mine)
+    if whole.size:
+        team.add_up([whole])
+    text = whole.astype(np.uint8).tobytes()
+    return [text[begin:end] for begin, end in itertools.pairwise([0, *ends])]
+
+
+_LOST, _BAD = b"L", b"B"
+_decoded = msgspec.json.Decoder(tuple[Missing, ...]).decode
 
 
 class Feed(Protocol):

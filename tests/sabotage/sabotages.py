@@ -365,7 +365,7 @@ SABOTAGES = (
     Sabotage(
         "a damaged frame costs its task",
         "readable",
-        "given = given.without(error.missing)",
+        "given = given.without(error.missing, context.team)",
         "raise",
         ("tests/unit/test_given.py",),
     ),
@@ -614,6 +614,27 @@ SABOTAGES = (
         'process == "Raw" and one.name.endswith(".Mean")',
         'process != "Scaled" and one.name.endswith(".Mean")',
         ("tests/unit/test_panda_format.py",),
+    ),
+    Sabotage(
+        "ranks know only of the damaged frames of one",
+        "together",
+        "tuple(one for text in texts for one in _decoded(text[1:]))",
+        "tuple(one for text in texts[:1] for one in _decoded(text[1:]))",
+        ("tests/unit/test_together.py",),
+    ),
+    Sabotage(
+        "what the ranks pass is mixed up",
+        "gathered",
+        "whole[ends[team.rank] - len(mine) : ends[team.rank]] = list(mine)",
+        "whole[: len(mine)] = list(mine)",
+        ("tests/unit/test_together.py",),
+    ),
+    Sabotage(
+        "damaged frames of a later chunk are counted from its beginning",
+        "_frames",
+        "moved(error.missing, before)",
+        "error.missing",
+        ("tests/unit/test_ptycho_formats.py",),
     ),
     Sabotage(
         "a source that starts again asks nobody where the files were put",

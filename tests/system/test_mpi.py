@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import h5py
 import hdf5plugin
-import msgspec
 import numpy as np
 import pytest
 
@@ -182,28 +181,25 @@ def test_a_killed_rank_gives_the_task_back(victim: str, tmp_path: pathlib.Path) 
 
 
 @pytest.mark.long
-def test_what_one_rank_cannot_read_is_the_reason_for_all(tmp_path: pathlib.Path) -> None:
-    """Each rank reads its own frames; one of rank 1's is damaged. The task fails by that sentence, not by a rank that is gone."""
-    deployment = deployment_for(tmp_path, "LSQML 5")
-    number = int(members(np.arange(36), 36, 1, 2).own[0])
-    with h5py.File(tmp_path / "raw" / "scan.h5", "r+") as file:
-        frames = file["frames"][()]
-        del file["frames"]
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_one_rank_cannot_read_is_a_hole_for_all(ranks: int, tmp_path: pathlib.Path) -> None:
+    """Each rank reads its own frames, and some of both are damaged: all go on without them."""
+    damaged = sorted({*members(np.arange(36), 36, 0, 2).own[[3, 9]], *members(np.arange(36), 36, 1, 2).own[[0]]})
+    frames = simulate(side=6, size=32).frames
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
         stored = file.create_dataset("frames", data=frames, chunks=(1, *frames.shape[1:]), **hdf5plugin.Bitshuffle())
-        where = stored.id.get_chunk_info_by_coord((number, 0, 0))
-    with (tmp_path / "raw" / "scan.h5").open("r+b") as file:
-        file.seek(where.byte_offset + where.size // 2)
-        file.write(b"\xff" * (where.size // 3))
-    task = whole_scan(deployment)
-    eiger = msgspec.structs.replace(task.inputs[0], format="eiger", options={"frames": "frames"})
-    with beamline(deployment) as line:
-        line.tasks.append(msgspec.structs.replace(task, inputs=(eiger,)))
-        process = start(deployment, 2, tmp_path / "log")
-        line.wait_for(lambda: line.of(TaskFailed), 60)
-        process.wait(30)
-        (failed,) = line.of(TaskFailed)
-    assert failed.cause == "fault"
-    assert f"frame {number} of /frames cannot be decompressed" in failed.reason
+        for number in damaged:
+            stored.id.write_direct_chunk((number, 0, 0), b"\xff" * 40)
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.mpi_damaged", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    with np.load(tmp_path / "found.npz") as saved:
+        found = dict(saved)
+    assert found["ranks"] == ranks
+    np.testing.assert_array_equal(found["lost"], damaged)
+    for number, why in zip(damaged, found["why"], strict=True):
+        assert f"frame {number} of /frames cannot be decompressed" in why
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(found["position_x_used"])), damaged)
+    assert np.linalg.norm(found["object"] - found["of_others"]) <= 1e-4 * np.linalg.norm(found["of_others"])
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 import pathlib
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from beamtide import registry
 from beamtide.errors import BadInput
-from beamtide.formats.base import Unfinished
+from beamtide.formats.base import LostFrames, Unfinished
 from beamtide.formats.ptychography import JOULE_PER_KEV
 from cluster_side.modalities.base import run
 from cluster_side.modalities.ptychography import scan
@@ -191,3 +192,17 @@ def test_a_chunk_that_is_lost_is_said(truth: Truth, tmp_path: pathlib.Path) -> N
         file["chunks/1"] = h5py.ExternalLink("scan.ptyd.part001", "/")
     with pytest.raises(Unfinished, match=r"chunks/1 leads to a file that is not there"):
         registry.find("formats", "ptyd").probe(path, {})
+
+
+def test_a_damaged_frame_of_a_chunk_costs_that_frame(tmp_path: pathlib.Path) -> None:
+    known, frames = registry.find("formats", "ptyd"), np.arange(5 * 8 * 8, dtype="u4").reshape(5, 8, 8)
+    with h5py.File(tmp_path / "scan.ptyd", "w") as file:
+        for number, part in enumerate((slice(0, 2), slice(2, 5))):
+            made = file.create_dataset(f"chunks/{number}/data", data=frames[part], chunks=(1, 8, 8), **hdf5plugin.Bitshuffle())
+            file[f"chunks/{number}/positions"] = np.zeros((len(frames[part]), 2))
+        made.id.write_direct_chunk((1, 0, 0), b"\xff" * 40)
+    with pytest.raises(LostFrames) as caught:
+        known.read(tmp_path / "scan.ptyd", 0, 5, {})
+    assert [(one.first, one.last) for one in caught.value.missing] == [(3, 4)]
+    for first, last in ((0, 3), (4, 5)):
+        np.testing.assert_array_equal(known.read(tmp_path / "scan.ptyd", first, last, {})["frames"], frames[first:last])

@@ -18,6 +18,7 @@ from beamtide.formats.lazy import Chosen, LazyFrames, unreadable
 from beamtide.machine import Arrays
 from beamtide.messages.results import Hole
 from cluster_side.modalities.base import Output, find_output
+from cluster_side.modalities.context import ALONE, Team, all_lost
 
 Frames = Mapping[str, Any]
 
@@ -33,9 +34,13 @@ class Given:
     lost: tuple[Missing, ...] = field(default=())
     """The indexes, from 0, that are missing."""
 
-    def without(self, missing: tuple[Missing, ...]) -> "Given":
-        """Return it without some rows, and without all others that cannot be read; BadInput if none is left."""
-        known = [*missing, *(one for array in self.arrays.values() for one in unreadable(array))]
+    def without(self, missing: tuple[Missing, ...], team: Team = ALONE.team) -> "Given":
+        """Return it without some rows, and without all others that cannot be read; BadInput if none is left.
+
+        The ranks of a team try a share of them each, and find the same.
+        """
+        mine = tuple(one for array in self.arrays.values() for one in unreadable(array, team.rank, team.size))
+        known = [*missing, *all_lost(team, mine)]
         keep = np.ones(len(self.rows), np.bool_)
         why: dict[int, str] = {}
         for one in known:

@@ -145,7 +145,7 @@ def readable(ready: ready_kernel.ReadyKernel, given: Given, context: Context) ->
         try:
             return given.spread(ready.compute(given.arrays, context), ready.declared), given
         except LostFrames as error:
-            given = given.without(error.missing)
+            given = given.without(error.missing, context.team)
 
 
 def _done(work: Work, lease: Lease, caller: Caller, end: tuple[Outcome, float]) -> str:
