@@ -1,5 +1,7 @@
 """`format: fabio`: the numbers of fabio's own users, at the index of their file; what is not an image is a sentence."""
 
+import base64
+import hashlib
 import io
 import pathlib
 import struct
@@ -332,3 +334,61 @@ def test_a_text_in_a_tiff_that_is_longer_than_the_file_is_not_read(tmp_path: pat
     path.write_bytes(content)
     with pytest.raises(Unfinished, match="its tag 305 leads to"):
         FABIO.probe(path, {})
+
+
+def dectris(image: NDArray[np.int32]) -> bytes:
+    """A miniCBF as a Pilatus writes it: lines end with CR and LF, zeros behind the image. Small differences take one byte."""
+    steps = np.diff(image.ravel(), prepend=0)
+    assert abs(steps).max() < 128
+    packed = steps.astype(np.int8).tobytes()
+    head = [
+        "###CBF: VERSION 1.5, CBFlib v0.7.8 - SLS/DECTRIS PILATUS detectors",
+        "",
+        "data_scan_1_00001",
+        "",
+        '_array_data.header_convention "PILATUS_1.2"',
+        "_array_data.header_contents",
+        ";",
+        "# Detector: PILATUS 300K, S/N 3-0101",
+        "# Pixel_size 172e-6 m x 172e-6 m",
+        "# Exposure_time 0.0970 s",
+        "# Wavelength 1.0000 A",
+        ";",
+        "",
+        "_array_data.data",
+        ";",
+        "--CIF-BINARY-FORMAT-SECTION--",
+        "Content-Type: application/octet-stream;",
+        '     conversions="x-CBF_BYTE_OFFSET"',
+        "Content-Transfer-Encoding: BINARY",
+        f"X-Binary-Size: {len(packed)}",
+        "X-Binary-ID: 1",
+        'X-Binary-Element-Type: "signed 32-bit integer"',
+        "X-Binary-Element-Byte-Order: LITTLE_ENDIAN",
+        f"Content-MD5: {base64.b64encode(hashlib.md5(packed, usedforsecurity=False).digest()).decode()}",
+        f"X-Binary-Number-of-Elements: {image.size}",
+        f"X-Binary-Size-Fastest-Dimension: {image.shape[1]}",
+        f"X-Binary-Size-Second-Dimension: {image.shape[0]}",
+        "X-Binary-Size-Padding: 4095",
+        "",
+        "",
+    ]
+    tail = b"\0" * 4095 + b"\r\n--CIF-BINARY-FORMAT-SECTION----\r\n;\r\n"
+    return "\r\n".join(head).encode() + b"\x0c\x1a\x04\xd5" + packed + tail
+
+
+def test_an_image_as_a_pilatus_writes_it(tmp_path: pathlib.Path) -> None:
+    image = np.array([[0, 5, -1], [-2, 100, 7]], np.int32)
+    path = saved(tmp_path, dectris(image), "scan_1_00001.cbf")
+    found = read(path, 0, 1)[0]
+    assert (found.dtype, found.tolist()) == (np.int32, image.tolist())
+    np.testing.assert_array_equal(found, fabio.open(str(path)).data)
+
+
+def test_frames_that_fabio_itself_has_written(tmp_path: pathlib.Path) -> None:
+    file = fabio.edfimage.EdfImage(data=IMAGES[0], header={"title": "a"})
+    file.append_frame(data=IMAGES[1], header={"title": "b"})
+    file.write(str(tmp_path / "x.edf"))
+    fabio.tifimage.TifImage(data=IMAGES[1]).write(str(tmp_path / "x.tif"))
+    np.testing.assert_array_equal(read(tmp_path / "x.edf", 0, 2), IMAGES)
+    np.testing.assert_array_equal(read(tmp_path / "x.tif", 0, 1)[0], IMAGES[1])
