@@ -127,6 +127,8 @@ def run(world: objects.Sample, case: str, number: int) -> Row:
             for name, one in (("smaller", figures.smaller), ("larger", figures.larger), ("axes", figures.axes))
         },
         "falling": round(figures.falling, 4),
+        "agreement": round(figures.agreement, 3),
+        "rest": round(figures.rest, 3),
         "signal": round(figures.signal, 3),
     }
 

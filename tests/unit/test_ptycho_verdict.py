@@ -32,7 +32,7 @@ from tests import ptycho_objects as objects
 PTYCHO = registry.find("modalities", "ptychography")
 PLAIN, WORSE, SAME, BETTER = Change(1.4, 0.02), Change(1.05, 0.02), Change(1.0, 0.02), Change(0.7, 0.02)
 NAN = float("nan")
-GOOD = Figures(0.9, WORSE, WORSE, WORSE, None, 0.001, 0.9, 0.9, 0.01, 0.02, 0.1, 0.011)
+GOOD = Figures(0.9, WORSE, WORSE, WORSE, None, 0.001, 0.05, 0.9, 0.9, 0.01, 0.02, 0.1, 0.011)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,9 @@ GOOD = Figures(0.9, WORSE, WORSE, WORSE, None, 0.001, 0.9, 0.9, 0.01, 0.02, 0.1,
         (replace(GOOD, smaller=SAME), ("cannot tell", "noise")),
         (replace(GOOD, agreement=0.3), ("cannot tell", "noise")),
         (replace(GOOD, agreement=NAN), ("cannot tell", "noise")),
-        (replace(GOOD, explained=-0.1, smaller=PLAIN, larger=PLAIN, axes=PLAIN), ("converged", "")),
+        (replace(GOOD, explained=-0.1, smaller=PLAIN, larger=PLAIN, axes=PLAIN), ("cannot tell", "noise")),
+        (replace(GOOD, rest=0.3), ("cannot tell", "rest")),
+        (replace(GOOD, rest=NAN), ("cannot tell", "rest")),
         (replace(GOOD, explained=NAN, smaller=PLAIN, larger=PLAIN, axes=PLAIN), ("did not converge", "unexplained")),
         (replace(GOOD, smaller=Change(NAN, NAN)), ("cannot tell", "noise")),
         (replace(GOOD, explained=0.35), ("cannot tell", "noise")),

@@ -5,11 +5,12 @@
     axes              the same where one axis of the positions is turned round, or both change places: the smallest of them
     falling           share of what is explained that it takes some more iterations to explain, as far as it is no noise
     positions         how that misfit changes from measured to refined positions, where these were refined
+    rest              how much the result leaves of what distinguishes frames from their mean, beyond counting statistics
     agreement         correlation of the objects that two halves make from the same probe, at low frequencies
     signal            how much of what distinguishes frames from their mean is more than counting statistics
 
 Positions that mean nothing can as well be others: changes are large only where positions, probe and object belong together.
-Nothing but `signal` needs to know the noise. Scales are tried in the middle of the scan only.
+Only `signal` and `rest` need to know the noise. Scales are tried in the middle of the scan only.
 """
 
 from dataclasses import dataclass, replace
@@ -57,6 +58,7 @@ class Figures:
     axes: Change
     positions: Change | None
     falling: float
+    rest: float
     agreement: float
     signal: float
     seen: float
@@ -75,6 +77,7 @@ def figures_of(measured: Reconstruction, state: ReconstructionState, now: Real) 
     moved = measured.means.settings.refine.positions_after is not None
     frame, (result, after) = job.mean(every), job.fitting(lambda: _continued(job, every, state))
     counts, mean = float(frame.sum()), float(whole.mean.mean())
+    noise = float(counting_misfit(frame).sum())
     gained = (result - after) / (mean - after) if mean > after else 0.0
     return Figures(
         explained=whole.explained,
@@ -84,7 +87,8 @@ def figures_of(measured: Reconstruction, state: ReconstructionState, now: Real) 
         positions=change(left_out(measured, middle, state.probe, folds_for(middle)), part) if moved else None,
         falling=gained * float(np.clip(whole.explained, 0, 1)) ** 2,
         agreement=agreement(job, middle, state.probe),
-        signal=1 - float(counting_misfit(frame).sum()) / mean,
+        rest=(result - noise) / (mean - noise) if mean > noise else 0.0,
+        signal=1 - noise / mean,
         seen=whole.seen / counts,
         unseen=float(whole.unseen.mean()) / counts,
         mean=mean / counts,

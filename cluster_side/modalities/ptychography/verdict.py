@@ -37,8 +37,10 @@ EXPLAINED, UNEXPLAINED = 0.4, 0.3
 LEAST, WORSE, BETTER = 0.01, 1.5, 2.0
 """Other scales and axes are worse, or better, if misfits differ by a share of LEAST at least, and by so many standard errors."""
 PLAIN, PLAINLY = 1.1, 5.0
-"""Other scales and axes are plainly worse if misfits are as many times as high, and so many standard errors; then frames that
-noise keeps from being explained may be as they are."""
+"""Other scales and axes are plainly worse if misfits are as many times as high, and so many standard errors; then noise may be
+what keeps frames from being explained."""
+REST = 0.2
+"""Share of what distinguishes frames, beyond counting statistics, that the result may leave unexplained."""
 FALLING = 0.009
 """Share of what is explained that some more iterations may bring."""
 REFINED = 0.03
@@ -47,11 +49,12 @@ AGREEMENT = 0.65
 """Correlation from which on two halves show the same object."""
 SIGNAL = 0.15
 """Share of what distinguishes frames from their mean that must be more than counting statistics."""
-Reason = Literal["", "axes", "scale", "falling", "unexplained", "noise"]
+Reason = Literal["", "axes", "scale", "falling", "unexplained", "rest", "noise"]
 ADVICE = {
     "axes": "try another flip, or the two positions the other way round",
     "falling": "try more iterations: the misfit still falls",
     "unexplained": "try the probe of your optics with its defocus, more modes, or check positions, energy and distance",
+    "rest": "try more modes or refine.background, or check distance, energy and source: frames are explained only in part",
     "noise": "try more photons or smaller steps: the frames do not say whether this object is right",
 }
 FURTHER = 4
@@ -112,8 +115,9 @@ def verdict_of(figures: Figures) -> tuple[str, Reason]:
         return (UNKNOWN, "noise") if figures.signal < SIGNAL else (NOT_CONVERGED, "unexplained")
     if not figures.falling <= FALLING:
         return NOT_CONVERGED, "falling"
-    told = figures.explained >= EXPLAINED or certain
-    if not (told and figures.agreement >= AGREEMENT and all(_worse(one) for one in changes[:2])):
+    if not figures.rest <= REST:
+        return UNKNOWN, "rest"
+    if not (figures.explained >= EXPLAINED and figures.agreement >= AGREEMENT and all(_worse(one) for one in changes[:2])):
         return UNKNOWN, "noise"
     return CONVERGED, ""
 
@@ -172,6 +176,7 @@ def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
         "misfit_left_out": figures.unseen,
         "misfit_of_mean": figures.mean,
         "misfit_falling": figures.falling,
+        "rest": figures.rest,
         "signal": figures.signal,
     }
     changes = {"scale_smaller": figures.smaller, "scale_larger": figures.larger, "other_axes": figures.axes}
