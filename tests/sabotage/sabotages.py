@@ -796,8 +796,8 @@ SABOTAGES = (
     Sabotage(
         "a reconstruction is asked about frames that it has seen",
         "_left_out",
-        "np.setdiff1d(which, out)",
-        "which",
+        "np.setdiff1d(trial.which, out)",
+        "trial.which",
         ("tests/unit/test_ptycho_verdict.py",),
     ),
     Sabotage(

@@ -18,7 +18,7 @@ from cluster_side.modalities.base import run
 from cluster_side.modalities.context import Context
 from cluster_side.modalities.ptychography import quality
 from cluster_side.modalities.ptychography.assessment import Change, Figures, counting_misfit
-from cluster_side.modalities.ptychography.cross_validation import FOLDS, folds_of, left_out
+from cluster_side.modalities.ptychography.cross_validation import FOLDS, BlindTrial, folds_of, left_outs
 from cluster_side.modalities.ptychography.engines.backend import numpy_backend
 from cluster_side.modalities.ptychography.reconstruction import Means, Reconstruction
 from cluster_side.modalities.ptychography.scan import scan_of
@@ -48,7 +48,10 @@ GOOD = Figures(0.9, WORSE, WORSE, WORSE, None, 0.001, 0.05, 0.9, 0.9, 0.01, 0.02
         (replace(GOOD, agreement=0.3), ("cannot tell", "noise")),
         (replace(GOOD, agreement=NAN), ("cannot tell", "noise")),
         (replace(GOOD, explained=-0.1, smaller=PLAIN, larger=PLAIN, axes=PLAIN), ("cannot tell", "noise")),
+        (replace(GOOD, explained=0.35, smaller=PLAIN, larger=PLAIN, axes=PLAIN), ("converged", "")),
+        (replace(GOOD, explained=-3.0, signal=0.01, axes=BETTER), ("did not converge", "unexplained")),
         (replace(GOOD, rest=0.3), ("cannot tell", "rest")),
+        (replace(GOOD, rest=0.6), ("did not converge", "rest")),
         (replace(GOOD, rest=NAN), ("cannot tell", "rest")),
         (replace(GOOD, explained=NAN, smaller=PLAIN, larger=PLAIN, axes=PLAIN), ("did not converge", "unexplained")),
         (replace(GOOD, smaller=Change(NAN, NAN)), ("cannot tell", "noise")),
@@ -99,7 +102,7 @@ def test_frames_that_were_left_out_are_not_seen() -> None:
     arrays = world.arrays()
     arrays["frames"] = arrays["frames"][np.random.default_rng(0).permutation(len(arrays["frames"]))]
     job = Reconstruction(Means(settings, Context(note=lambda _: None), numpy_backend(), None), scan_of(arrays, settings, None))
-    found = left_out(job, np.arange(len(job.scan.known)), world.probe[None], 1)
+    (found,) = left_outs([BlindTrial(job, np.arange(len(job.scan.known)), world.probe[None], 1)])
     assert found.unseen.mean() > 1.5 * found.seen
     assert found.explained < 0.5
 
@@ -145,7 +148,7 @@ def test_refinement_that_makes_known_positions_worse_says_so() -> None:
 @pytest.mark.timeout(600)
 def test_verdicts_tell_right_from_wrong() -> None:
     """Three worlds of the study that `make proof` runs whole."""
-    found = [(study.JUDGED, world) for world in study.worlds(study.JUDGED)]
+    found = [(study.JUDGED[0], world) for world in study.worlds(study.JUDGED[0])]
     told = study.summary(study.study(found[1:12:5]))
     assert told["wrong_called_converged"] == []
     assert told["share_judged"] >= 0.9, told["not_right"]
