@@ -10,7 +10,6 @@ emblem      Minduka_Present_Blue_Pack.png   drawing, public domain
 import gzip
 from typing import Any
 
-import matplotlib.cbook
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -48,6 +47,8 @@ def emblem(size: int) -> np.ndarray:
 
 
 def _path(name: str) -> str:
+    import matplotlib.cbook
+
     return str(matplotlib.cbook.get_sample_data(name, asfileobj=False))
 
 

@@ -13,6 +13,7 @@ LAWS = ("tests/unit/test_law.py",)
 SCALING = ("tests/stories/test_ledger_story.py",)
 PLUGINS = ("tests/unit/test_plugins.py",)
 DOORS = ("tests/unit/test_writer_door.py",)
+TRIALS = ("tests/unit/test_ptycho_shared_trials.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -805,6 +806,18 @@ SABOTAGES = (
         "verdict_of",
         "not (figures.explained >= UNEXPLAINED or certain)",
         "figures.explained < UNEXPLAINED and not certain",
+        ("tests/unit/test_ptycho_verdict.py",),
+    ),
+    Sabotage("ranks all do all trials", "shared", "range(team.rank, len(tasks), team.size)", "range(len(tasks))", TRIALS),
+    Sabotage(
+        "a rank lacks frames of what it is asked about", "Reconstruction.gathered", "self.team.add_up([counts])", "pass", TRIALS
+    ),
+    Sabotage("the worst of wrong ways is tried", "best_ways", "np.argmin", "np.argmax", TRIALS),
+    Sabotage(
+        "an object that leaves most unexplained may be right",
+        "verdict_of",
+        "NOT_CONVERGED if figures.rest > TOO_MUCH else UNKNOWN",
+        "UNKNOWN",
         ("tests/unit/test_ptycho_verdict.py",),
     ),
     Sabotage(
