@@ -45,7 +45,7 @@ sabotage: $(VENV)/.dev  ## break the code, one line at a time; every break must 
 lint: $(VENV)/.dev  ## style, types and the import law
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-proof: $(VENV)/.dev  ## show that verdicts of ptychography tell right from wrong (about five minutes on a free core)
+proof: $(VENV)/.dev  ## show that verdicts of ptychography tell right from wrong (about ten minutes; writes docs/proofs)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ptycho_verdicts
 
 bench: $(VENV)/.dev  ## measure; ONLY=fabric|stream|results|start|elastic|xrf|xrd|ptycho|points for one of them

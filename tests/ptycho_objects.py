@@ -49,10 +49,10 @@ class Sample:
         return likeness(*self.side_by_side(found))
 
     def lowest_ring(self, found: Made, most: float = 0.1) -> float:
-        """Return the lowest Fourier ring correlation of found and true object, up to `most` cycles per pixel."""
+        """Return the lowest correlation with the true object (means of three Fourier rings), up to `most` cycles per pixel."""
         one, other = (quality.without_ramp(np.asarray(part, complex))[0] for part in self.side_by_side(found))
         rings = quality.ring_correlation(one, quality.aligned(one, other))
-        return float(rings.correlation[rings.frequency <= most].min())
+        return float(np.convolve(rings.correlation, np.ones(3) / 3, "valid")[rings.frequency[1:-1] <= most].min())
 
     def side_by_side(self, found: Made) -> tuple[np.ndarray, np.ndarray]:
         """Return the true object and the found one, where that says that it lies, in the middle of the scan."""

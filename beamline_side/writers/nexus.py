@@ -167,7 +167,7 @@ def _spectra(entry: h5py.Group, data: h5py.Group, copy: _Copy) -> None:
     axes = {axis for one in said for axis in (*one.get("axes", "").split(), one.get("axis", ""))}
     for name, (header, array) in copy.constants.items():
         axis = header.attributes.get("axis", "")
-        if name in axes or array.ndim != 1 or array.dtype.kind not in MAPPED:
+        if name in axes or array.ndim != 1 or array.dtype.kind not in MAPPED or "text" in header.attributes:
             continue
         known = copy.constants.get(axis)
         fits = known is not None and known[1].shape == array.shape

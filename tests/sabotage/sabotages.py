@@ -16,6 +16,7 @@ DOORS = ("tests/unit/test_writer_door.py",)
 IMAGES = ("tests/unit/test_fabio_format.py",)
 CHANNELS = ("tests/unit/test_maps_format.py",)
 KINDS = ("tests/unit/test_recognise.py",)
+TRIALS = ("tests/unit/test_ptycho_shared_trials.py",)
 DEAD = ("tests/unit/test_dead_letter_cores.py",)
 
 
@@ -946,8 +947,8 @@ SABOTAGES = (
     Sabotage(
         "a reconstruction is asked about frames that it has seen",
         "_left_out",
-        "np.setdiff1d(which, out)",
-        "which",
+        "np.setdiff1d(trial.which, out)",
+        "trial.which",
         ("tests/unit/test_ptycho_verdict.py",),
     ),
     Sabotage(
@@ -955,6 +956,18 @@ SABOTAGES = (
         "verdict_of",
         "not (figures.explained >= UNEXPLAINED or certain)",
         "figures.explained < UNEXPLAINED and not certain",
+        ("tests/unit/test_ptycho_verdict.py",),
+    ),
+    Sabotage("ranks all do all trials", "shared", "range(team.rank, len(tasks), team.size)", "range(len(tasks))", TRIALS),
+    Sabotage(
+        "a rank lacks frames of what it is asked about", "Reconstruction.gathered", "self.team.add_up([counts])", "pass", TRIALS
+    ),
+    Sabotage("the worst of wrong ways is tried", "best_ways", "np.argmin", "np.argmax", TRIALS),
+    Sabotage(
+        "an object that leaves most unexplained may be right",
+        "verdict_of",
+        "NOT_CONVERGED if figures.rest > TOO_MUCH else UNKNOWN",
+        "UNKNOWN",
         ("tests/unit/test_ptycho_verdict.py",),
     ),
     Sabotage(

@@ -81,6 +81,8 @@ def test_eiger_frames_and_encoders_become_an_object(per_file: int, tmp_path: pat
     kept = reading.open(SCAN.id, processed=deployment.site.roots.processed)
     found = {name.removeprefix("ptycho/"): np.asarray(kept[name]) for name in kept if name.startswith("ptycho/")}
     assert against_truth(truth, found).crossing > 0.35
+    assert str(found["quality/verdict"]) == "converged"
+    assert outcome.last.pipelines["ptycho"].quality == "converged"
     used = np.stack([found["position_y_used"], found["position_x_used"]], axis=-1).reshape(-1, 2)
     np.testing.assert_allclose(used, truth.measured * truth.pixel, atol=1e-12)
     folder = layout.scan_folder(deployment.site.roots.processed, SCAN.id)

@@ -51,6 +51,7 @@ def test_the_file_shows_the_object_and_reads_as_cxi(truth: Truth, tmp_path: path
             assert file[f"entry/data/{name}"].attrs["units"]
         verdict, advice = (file[f"entry/data/quality/{name}"].asstr()[()] for name in ("verdict", "advice"))
         assert (verdict, advice) == tuple(arrays[f"quality/{name}"].item().decode() for name in ("verdict", "advice"))
+        assert "quality" not in file["entry/spectra"], "a sentence is no spectrum"
         assert file["entry/data/quality/explained"][()] == arrays["quality/explained"]
         assert said_by(headers) == f"{verdict}: {advice}" == warning_of(headers)
         assert verdict in ("did not converge", "cannot tell"), "three iterations are too few"

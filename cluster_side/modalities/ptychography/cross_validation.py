@@ -4,11 +4,13 @@ Who fits wrong positions, or a wrong probe, fits the frames that it sees all the
 cannot tell what the others show. So the misfit of frames that were left out says whether object and probe are right, and no
 noise model is needed: it stands between that of who knows only the mean frame, and that of frames that were used.
 
-Invariant: every number is the same on all ranks, and does not depend on how many they are, up to rounding.
+Trials do not depend on each other, so each rank does some alone, on frames that all have (`Reconstruction.gathered`): ranks
+that computed each trial together would mostly wait for each other. Every number is the same on all ranks, however many they are.
 
 Source: the free R factor of crystallography (Brünger, Nature 355 (1992) 472), here for amplitudes of ptychographic frames.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster_side.modalities.context import together
 from cluster_side.modalities.ptychography import quality
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.prediction import mean_of, misfits, misfits_of_mean
@@ -24,7 +27,7 @@ from cluster_side.modalities.ptychography.reconstruction import Reconstruction
 
 Indexes = NDArray[np.int64]
 Real = NDArray[np.float64]
-RECIPE = "LSQML 15"
+RECIPE = "LSQML 6"
 """What makes an object of known probe good enough to be asked."""
 FOLDS, SEED = 4, 0
 """One frame in FOLDS is left out at a time: of half a scan, noise would be fitted, and too little would overlap."""
@@ -59,31 +62,71 @@ def folds_of(which: Indexes) -> list[Indexes]:
     return [np.sort(order[first::FOLDS]) for first in range(min(FOLDS, len(which)))]
 
 
-def left_out(job: Reconstruction, which: Indexes, probe: Any, folds: int, recipe: str = RECIPE) -> LeftOut:
-    """Leave out one part of these positions (sorted) after the other, so many times, and ask what was made of the others.
+@dataclass(frozen=True, slots=True)
+class BlindTrial:
+    """What to make of some positions (sorted) of a job that has all their frames, leaving out one part of them after the other.
 
-    `probe` (modes, h, w) is what the others begin with; None: what the settings say, or `start.look_for_probe` found.
+    `probe` (modes, h, w) is what it begins with; None: what the settings say, or `start.look_for_probe` found.
     """
-    parts = [job.fitting(partial(_left_out, job, which, out, (probe, recipe))) for out in folds_of(which)[:folds]]
-    unseen, mean = (np.concatenate([part[row] for part, _ in parts]) for row in (0, 1))
-    return LeftOut(unseen, mean, float(np.mean([seen for _, seen in parts])))
+
+    job: Reconstruction
+    which: Indexes
+    probe: Any
+    folds: int
+    recipe: str = RECIPE
+
+    @property
+    def parts(self) -> list[Indexes]:
+        """The positions that are left out, one part after the other."""
+        return folds_of(self.which)[: self.folds]
 
 
-def _left_out(job: Reconstruction, which: Indexes, out: Indexes, begin: tuple[Any, str]) -> tuple[Real, float]:
-    """Return misfits (of the model, of the mean; n) of the frames that are left out, and the mean one of those that are used."""
-    bench, scan, between, (probe, recipe) = job.bench(), job.scan, job.between, begin
-    used = np.setdiff1d(which, out)
-    frames, state = job.begin(bench, used, probe)
-    run.run(bench, frames, state, job.plan_of(parse(recipe)))
+def left_outs(trials: list[BlindTrial]) -> list[LeftOut]:
+    """Return what each trial says of the frames that it leaves out."""
+    if not trials:
+        return []
+    parts = [(trial, out) for trial in trials for out in trial.parts]
+    rows = iter(shared(trials[0].job, [partial(_left_out, trial, out) for trial, out in parts]))
+    return [_joined([next(rows) for _ in trial.parts], trial.parts) for trial in trials]
+
+
+def shared(job: Reconstruction, tasks: list[Callable[[], Real]]) -> list[Real]:
+    """Return the numbers (n,) that each task finds, on all ranks; each rank does some of the tasks alone."""
+    team = job.means.context.team
+    if team.size == 1:
+        return [task() for task in tasks]
+    found = together(team, lambda: {number: tasks[number]() for number in range(team.rank, len(tasks), team.size)})
+    lengths = np.zeros(len(tasks))
+    lengths[list(found)] = [len(one) for one in found.values()]
+    team.add_up([lengths])
+    numbers = [found.get(number, np.zeros(int(length))) for number, length in enumerate(lengths)]
+    team.add_up(numbers)
+    return numbers
+
+
+def _joined(found: list[Real], parts: list[Indexes]) -> LeftOut:
+    """Return the numbers of all parts of one trial together."""
+    split = [np.split(one, [1, 1 + len(out)]) for one, out in zip(found, parts, strict=True)]
+    seen, unseen, mean = zip(*split, strict=True)
+    return LeftOut(np.concatenate(unseen), np.concatenate(mean), float(np.mean(seen)))
+
+
+def _left_out(trial: BlindTrial, out: Indexes) -> Real:
+    """Return the mean misfit of frames that are used, then those of the model, then those of the mean, of each one left out."""
+    return trial.job.fitting(lambda: _asked(trial, np.setdiff1d(trial.which, out), out))
+
+
+def _asked(trial: BlindTrial, used: Indexes, out: Indexes) -> Real:
+    job, bench, between = trial.job, trial.job.bench(), trial.job.between
+    frames, state = job.begin(bench, used, trial.probe)
+    run.run(bench, frames, state, job.plan_of(parse(trial.recipe)))
     seen, mean = misfits(bench, frames, state, between=between), mean_of(bench, frames)
     frames, own = job.begin(bench, out, state.probe)
     own.object, own.background = state.object, state.background
-    found, total = np.zeros((2, len(out))), np.array([seen.sum()])
-    here = np.searchsorted(scan.known[out], frames.members.own)
+    found, here = np.zeros((2, len(out))), np.searchsorted(job.scan.known[out], frames.members.own)
     found[0, here] = misfits(bench, frames, own, between=between)
     found[1, here] = misfits_of_mean(bench, frames, own, mean)
-    bench.team.add_up([found, total])
-    return found, float(total[0]) / len(used)
+    return np.concatenate([[seen.mean()], *found])
 
 
 def agreement(job: Reconstruction, which: Indexes, probe: Any) -> float:

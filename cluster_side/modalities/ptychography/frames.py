@@ -51,7 +51,9 @@ class PreparedFrames:
 
     def of(self, which: NDArray[np.int64]) -> Image:
         """Return the counts of some frames of the scan that are here."""
-        return self.counts[np.searchsorted(self.rows, which)]
+        at = np.searchsorted(self.rows, which)
+        assert np.array_equal(self.rows[np.minimum(at, len(self.rows) - 1)], which), "a frame that is not here"
+        return self.counts[at]
 
 
 @dataclass(frozen=True, slots=True)

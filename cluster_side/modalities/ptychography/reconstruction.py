@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamtide.errors import BadInput
-from cluster_side.modalities.context import Context
+from cluster_side.modalities.context import Alone, Context, Team
 from cluster_side.modalities.ptychography import datasets, probes
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.engines.backend import Backend
@@ -50,6 +50,24 @@ class Reconstruction:
     """The progress that was reported before it began."""
     first: FirstProbe | None = None
     """What was found by trying (`start.look_for_probe`), where none is known."""
+    alone: bool = False
+    """Whether this rank has all frames that it is asked about, and computes without the others (`gathered`)."""
+
+    @property
+    def team(self) -> Team:
+        """The ranks that compute together."""
+        return Alone() if self.alone else self.means.context.team
+
+    def gathered(self, which: NDArray[np.int64]) -> "Reconstruction":
+        """Return the job with all frames of these known positions (sorted) on every rank, each of which then works alone."""
+        prepared, rows = self.scan.prepared, self.scan.known[which]
+        if self.alone or self.team.size == 1:
+            return replace(self, alone=True)
+        own = members(rows, prepared.total, self.team.rank, self.team.size).own
+        counts = np.zeros((len(rows), *prepared.counts.shape[1:]), np.float32)
+        counts[np.searchsorted(rows, own)] = prepared.of(own)
+        self.team.add_up([counts])
+        return replace(self, scan=replace(self.scan, prepared=replace(prepared, counts=counts, rows=rows)), alone=True)
 
     def solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         """Reconstruct from these of the known positions; return the state, and where they are now, in their order."""
@@ -73,7 +91,7 @@ class Reconstruction:
 
     def bench(self) -> Bench:
         """Return what the engines work with."""
-        return Bench(self.means.backend, self._propagator(), self.means.context.team)
+        return Bench(self.means.backend, self._propagator(), self.team)
 
     def _solve(self, which: NDArray[np.int64], *, live: bool) -> tuple[ReconstructionState, NDArray[np.float64]]:
         bench, means = self.bench(), self.means
@@ -94,7 +112,7 @@ class Reconstruction:
         """Return where these known positions (n, 2) are now, on all ranks."""
         found = np.zeros((len(which), 2))
         found[np.searchsorted(self.scan.known[which], frames.members.own)] = state.positions
-        self.means.context.team.add_up([found])
+        self.team.add_up([found])
         return found
 
     def begin(self, bench: Bench, which: NDArray[np.int64], probe: Any = None) -> tuple[Frames, ReconstructionState]:
@@ -123,7 +141,7 @@ class Reconstruction:
 
     def mean(self, which: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the mean frame of these known positions, over all ranks."""
-        team = self.means.context.team
+        team = self.team
         ours = members(self.scan.known[which], self.scan.prepared.total, team.rank, team.size)
         total = self.scan.prepared.of(ours.own).sum(axis=0, dtype=np.float64)
         team.add_up([total])

@@ -51,7 +51,8 @@ class PtychographyScan:
         from scipy.ndimage import distance_transform_edt
 
         nowhere = np.ones(self.shape, bool)
-        rows, columns = (np.rint(self.pixels + np.asarray(self.probe_shape) / 2).astype(int)).T
+        at = np.rint(self.pixels + np.asarray(self.probe_shape) / 2).astype(int)
+        rows, columns = at[((at >= 0) & (at < self.shape)).all(axis=1)].T  # `moved` leaves out what is far away
         nowhere[rows, columns] = False
         return np.asarray(distance_transform_edt(nowhere) <= radius, np.float32)
 

@@ -155,6 +155,7 @@ FIGURES = {
     "other_axes": "misfit of frames that were left out with other axes of the positions, relative",
     "refined_positions": "misfit of frames that were left out with refined positions, relative to measured ones",
     **{f"{name}_error": "its standard error" for name in ("scale_smaller", "scale_larger", "other_axes", "refined_positions")},
+    "rest": "share of what distinguishes frames, beyond counting statistics, that the result leaves unexplained",
     "signal": "share of what distinguishes frames from their mean that is more than counting statistics",
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster_side.modalities.ptychography import probes
-from cluster_side.modalities.ptychography.cross_validation import left_out
+from cluster_side.modalities.ptychography.cross_validation import BlindTrial, left_outs, shared
 from cluster_side.modalities.ptychography.engines import run
 from cluster_side.modalities.ptychography.recipe import parse
 from cluster_side.modalities.ptychography.reconstruction import FirstProbe, Reconstruction
@@ -59,16 +59,19 @@ def first_probes(job: Reconstruction) -> list[Any]:
 
 def found(job: Reconstruction) -> FirstProbe:
     """Return a probe to begin with, the same on all ranks."""
-    which, pupil = job.scan.middle(MOST_FRAMES), _pupil(job)
+    which = job.scan.middle(MOST_FRAMES)
+    job = job.gathered(which)
+    pupil = _pupil(job)
     step = STEP / (np.pi * pupil.width**2)
     most = min(MOST, int(WIDEST * min(pupil.square.shape) / (step * pupil.width)) + 1)
     numbers = sorted(range(-most, most + 1), key=abs)
-    tried = {number * step: _unexplained(job, which, pupil.probe(number * step)) for number in numbers}
+    tried = _unexplained(job, which, [(number * step, pupil.probe(number * step)) for number in numbers])
     for finer in (step / 2, step / 4):
         best = min(tried, key=lambda one: tried[one])
-        tried |= {near: _unexplained(job, which, pupil.probe(near)) for near in (best - finer, best + finer)}
+        tried |= _unexplained(job, which, [(near, pupil.probe(near)) for near in (best - finer, best + finer)])
     best = min(tried, key=lambda one: tried[one])
-    return FirstProbe(job.fitting(lambda: _trained(job, which, pupil.probe(best))), best)
+    (parts,) = shared(job, [lambda: job.fitting(lambda: _trained(job, which, pupil.probe(best)))])
+    return FirstProbe(np.asarray(parts, np.float32).view(np.complex64).reshape(1, *job.scan.probe_shape), best)
 
 
 def like(job: Reconstruction, defocus: float) -> list[NDArray[np.complex64]]:
@@ -99,16 +102,18 @@ def _pupil(job: Reconstruction) -> Pupil:
     return Pupil(np.sqrt(mean), np.add.outer(*(np.fft.fftfreq(length) ** 2 for length in mean.shape)))
 
 
-def _trained(job: Reconstruction, which: NDArray[np.int64], probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Return what a probe becomes while the middle of the scan is reconstructed."""
+def _trained(job: Reconstruction, which: NDArray[np.int64], probe: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """Return what a probe becomes while the middle of the scan is reconstructed: real and imaginary parts in turn."""
     bench = job.bench()
     frames, state = job.begin(bench, which, probe)
     run.run(bench, frames, state, job.plan_of(parse(LONG)))
-    return np.asarray(job.means.backend.to_host(state.probe))
+    return np.asarray(job.means.backend.to_host(state.probe), np.complex128).view(np.float64).ravel()
 
 
-def _unexplained(job: Reconstruction, which: NDArray[np.int64], probe: NDArray[np.complex64]) -> float:
-    """Return the misfit of frames that were left out, 1: that of the mean frame."""
-    found = left_out(job, which, probe, 1, SHORT)
-    share = float(found.unseen.sum() / found.mean.sum())
-    return share if np.isfinite(share) else float("inf")
+def _unexplained(
+    job: Reconstruction, which: NDArray[np.int64], probes: list[tuple[float, NDArray[np.complex64]]]
+) -> dict[float, float]:
+    """Return, by defocus, the misfit of frames that were left out from each probe, 1: that of the mean frame."""
+    found = left_outs([BlindTrial(job, which, probe, 1, SHORT) for _, probe in probes])
+    shares = [float(one.unseen.sum() / one.mean.sum()) for one in found]
+    return {defocus: share if np.isfinite(share) else float("inf") for (defocus, _), share in zip(probes, shares, strict=True)}

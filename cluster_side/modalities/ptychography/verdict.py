@@ -4,8 +4,9 @@
     did not converge  one of these is plainly not so
     cannot tell       neither: too few photons or too little overlap to say
 
-The thresholds were set on one half of the runs of benchmarks/ptycho_verdicts.py, and judged on the other half. In the far field
-no verdict can see that both signs of `flip` are wrong: the frames are those of the object turned by 180 degrees, conjugate.
+The thresholds were set on one half of the runs of benchmarks/ptycho_verdicts.py, and judged on the other (docs/proofs). In the
+far field no verdict can see that both signs of `flip` are wrong: the frames are those of the object turned by 180 degrees,
+conjugate.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from cluster_side.modalities.ptychography.assessment import (
     other_axes,
     scale_change,
 )
-from cluster_side.modalities.ptychography.cross_validation import left_out
+from cluster_side.modalities.ptychography.cross_validation import BlindTrial, left_outs
 from cluster_side.modalities.ptychography.engines.state import ReconstructionState
 from cluster_side.modalities.ptychography.reconstruction import Reconstruction
 from cluster_side.modalities.ptychography.spec import QUALITY
@@ -37,21 +38,24 @@ EXPLAINED, UNEXPLAINED = 0.4, 0.3
 LEAST, WORSE, BETTER = 0.01, 1.5, 2.0
 """Other scales and axes are worse, or better, if misfits differ by a share of LEAST at least, and by so many standard errors."""
 PLAIN, PLAINLY = 1.1, 5.0
-"""Other scales and axes are plainly worse if misfits are as many times as high, and so many standard errors; then frames that
-noise keeps from being explained may be as they are."""
-FALLING = 0.009
+"""Other scales and axes are plainly worse if misfits are as many times as high, and so many standard errors; then UNEXPLAINED is
+enough, because noise may be what keeps frames from being explained."""
+REST, TOO_MUCH = 0.2, 0.5
+"""Shares of what distinguishes frames, beyond counting statistics: what a result may leave unexplained, and what is too much."""
+FALLING = 0.008
 """Share of what is explained that some more iterations may bring."""
 REFINED = 0.03
 """Refined positions are better if frames that were left out are explained better by this share at least."""
-AGREEMENT = 0.65
+AGREEMENT = 0.5
 """Correlation from which on two halves show the same object."""
 SIGNAL = 0.15
 """Share of what distinguishes frames from their mean that must be more than counting statistics."""
-Reason = Literal["", "axes", "scale", "falling", "unexplained", "noise"]
+Reason = Literal["", "axes", "scale", "falling", "unexplained", "rest", "noise"]
 ADVICE = {
     "axes": "try another flip, or the two positions the other way round",
     "falling": "try more iterations: the misfit still falls",
     "unexplained": "try the probe of your optics with its defocus, more modes, or check positions, energy and distance",
+    "rest": "try more modes or refine.background, or check distance, energy and source: frames are explained only in part",
     "noise": "try more photons or smaller steps: the frames do not say whether this object is right",
 }
 FURTHER = 4
@@ -78,7 +82,8 @@ def judgement_on(job: Reconstruction, state: ReconstructionState, now: NDArray[n
     verdict, reason = verdict_of(figures)
     if reason == "":
         return Judgement(verdict, "", figures)
-    job, middle = replace(job, scan=replace(job.scan, pixels=now)), job.scan.middle(MOST_FRAMES)
+    middle = replace(job.scan, pixels=now).middle(MOST_FRAMES)
+    job = replace(job, scan=replace(job.scan, pixels=now)).gathered(middle)
     if reason != "falling" and (axes := _better_axes(job, state, middle)):
         return Judgement(NOT_CONVERGED, axes, figures)
     if reason == "scale":
@@ -107,12 +112,15 @@ def verdict_of(figures: Figures) -> tuple[str, Reason]:
         return NOT_CONVERGED, "falling"
     if any(_better(one) for one in changes[:2]) and figures.explained > 0:
         return NOT_CONVERGED, "scale"
-    certain = figures.explained > -1 and all(one.ratio > PLAIN and one.ratio > 1 + PLAINLY * one.spread for one in changes)
+    certain = figures.explained > -1 and all(one.ratio > max(PLAIN, 1 + PLAINLY * one.spread) for one in changes)
     if not (figures.explained >= UNEXPLAINED or certain):
-        return (UNKNOWN, "noise") if figures.signal < SIGNAL else (NOT_CONVERGED, "unexplained")
+        noisy = figures.signal < SIGNAL and not figures.axes.ratio < min(1 / PLAIN, 1 - PLAINLY * figures.axes.spread)
+        return (UNKNOWN, "noise") if noisy else (NOT_CONVERGED, "unexplained")
     if not figures.falling <= FALLING:
         return NOT_CONVERGED, "falling"
-    told = figures.explained >= EXPLAINED or certain
+    if not figures.rest <= REST:
+        return (NOT_CONVERGED if figures.rest > TOO_MUCH else UNKNOWN), "rest"
+    told = figures.explained >= (UNEXPLAINED if certain else EXPLAINED)
     if not (told and figures.agreement >= AGREEMENT and all(_worse(one) for one in changes[:2])):
         return UNKNOWN, "noise"
     return CONVERGED, ""
@@ -121,10 +129,11 @@ def verdict_of(figures: Figures) -> tuple[str, Reason]:
 def _advice_on_scale(job: Reconstruction, state: ReconstructionState, middle: Any, figures: Figures) -> str:
     """Follow the scale that explains more, and say which distance it stands for."""
     step = 1 - STEP if _better(figures.smaller) else 1 + STEP
-    now, tried = left_out(job, middle, state.probe, folds_for(middle)), [(1.0, 1.0)]
+    probe, tried = np.asarray(job.means.backend.to_host(state.probe)), [(1.0, 1.0)]
+    (now,) = left_outs([BlindTrial(job, middle, probe, folds_for(middle))])
     for power in range(1, FURTHER + 1):
         factor = step**power
-        tried.append((factor, scale_change(job, middle, state.probe, now, factor).ratio))
+        tried.append((factor, scale_change(job, middle, probe, now, factor).ratio))
         if not tried[-1][1] < tried[-2][1]:
             break
     factor, distance = _lowest(tried[-3:]), job.scan.geometry.distance
@@ -145,10 +154,12 @@ def _lowest(tried: list[tuple[float, float]]) -> float:
 
 def _better_axes(job: Reconstruction, state: ReconstructionState, middle: Any) -> str:
     """Return what to try if frames that were left out are explained better with other axes of the positions; "" if not."""
-    now, found = left_out(job, middle, state.probe, folds_for(middle)), {}
-    for advice, other in other_axes(job, middle).items():
+    others, found = other_axes(job, middle), {}
+    for other in others.values():
         look_for_probe(other)
-        there = left_out(other, middle, None, folds_for(middle))
+    trials = [BlindTrial(job, middle, np.asarray(job.means.backend.to_host(state.probe)), folds_for(middle))]
+    now, *tried = left_outs([*trials, *(BlindTrial(other, middle, None, folds_for(middle)) for other in others.values())])
+    for advice, there in zip(others, tried, strict=True):
         if _better(change(now, there)) and there.explained > UNEXPLAINED:
             found[advice] = there.explained
     return max(found, key=lambda advice: found[advice], default="")
@@ -172,6 +183,7 @@ def judged(judgement: Judgement, below: str = QUALITY) -> Datasets:
         "misfit_left_out": figures.unseen,
         "misfit_of_mean": figures.mean,
         "misfit_falling": figures.falling,
+        "rest": figures.rest,
         "signal": figures.signal,
     }
     changes = {"scale_smaller": figures.smaller, "scale_larger": figures.larger, "other_axes": figures.axes}

@@ -3,6 +3,9 @@
 Arrays of one call are sent as one message of 32-bit numbers (and a small one of 64-bit numbers), so an iteration costs one
 latency, not one for each array. Arrays on a GPU are copied to the host unless this MPI is CUDA-aware. Only bytes and numbers are
 sent: nothing is pickled.
+
+MPI itself waits busily. Where there are more ranks than cores, those that wait would keep the others from what they wait for
+(four ranks on two cores: minutes instead of seconds). So a rank looks for a short time, and then sleeps between looks.
 """
 
 import os
@@ -11,8 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beamtide import clock
+
 SAYS_SO = ("OMPI_MCA_opal_cuda_support", "MPICH_GPU_SUPPORT_ENABLED", "MPIR_CVAR_ENABLE_GPU")
 """Variables by which an MPI says that it is CUDA-aware."""
+LOOK, REST = 2e-4, 1e-4
+"""Seconds that a rank looks busily for what it waits for; seconds between later looks."""
 
 
 class Ranks:
@@ -33,7 +40,7 @@ class Ranks:
         """Replace each array, in place, by its sum over all ranks."""
         if self._direct and all(hasattr(array, "__cuda_array_interface__") for array in arrays):
             for array in arrays:
-                self._comm.Allreduce(self._mpi.IN_PLACE, array)
+                self._comm.Allreduce(self._mpi.IN_PLACE, array)  # that which does not block takes no arrays of a GPU (Open MPI)
             return
         for wide in (np.float32, np.float64):
             group = [array for array in arrays if _real_kind(array) == wide]
@@ -41,7 +48,7 @@ class Ranks:
                 continue
             parts = [np.ascontiguousarray(_host(array)).view(wide).ravel() for array in group]
             packed = np.concatenate(parts)
-            self._comm.Allreduce(self._mpi.IN_PLACE, packed)
+            _wait(self._comm.Iallreduce(self._mpi.IN_PLACE, packed))
             at = 0
             for array, part in zip(group, parts, strict=True):
                 _fill(array, packed[at : at + part.size])
@@ -50,14 +57,22 @@ class Ranks:
     def told(self, text: bytes) -> bytes:
         """Return the bytes that rank 0 passes; the others pass b""."""
         length = np.array([len(text)], np.int64)
-        self._comm.Bcast(length)
+        _wait(self._comm.Ibcast(length))
         content = np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(int(length[0]), np.uint8)
-        self._comm.Bcast(content)
+        _wait(self._comm.Ibcast(content))
         return content.tobytes()
 
     def give_up(self, code: int) -> None:
         """End all ranks now."""
         self._comm.Abort(code)
+
+
+def _wait(request: Any) -> None:
+    """Return once an MPI request is done."""
+    busy = clock.monotonic() + LOOK
+    while not request.Test():
+        if clock.monotonic() > busy:
+            clock.pause(REST)
 
 
 def _real_kind(array: Any) -> type[np.floating[Any]]:
