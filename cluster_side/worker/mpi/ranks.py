@@ -18,7 +18,7 @@ from beamtide import clock
 
 SAYS_SO = ("OMPI_MCA_opal_cuda_support", "MPICH_GPU_SUPPORT_ENABLED", "MPIR_CVAR_ENABLE_GPU")
 """Variables by which an MPI says that it is CUDA-aware."""
-LOOK, REST = 2e-4, 1e-4
+LOOK, REST = 1e-3, 1e-4
 """Seconds that a rank looks busily for what it waits for; seconds between later looks."""
 
 
