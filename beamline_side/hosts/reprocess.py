@@ -19,7 +19,7 @@ from beamtide.errors import BadInput
 from beamtide.files.watch import FileWatch
 from beamtide.messages.base import Digest, PipelineName
 from beamtide.messages.metadata import ScanState
-from beamtide.messages.results import Hole, Product, ProductState
+from beamtide.messages.results import Hole, Product, ProductState, product_of
 from beamtide.messages.tasks import Task
 
 
@@ -59,9 +59,10 @@ def reprocess(client: Client, scan: str, pipelines: Collection[str] = (), *, fre
         planned = _planned(client, state, name, digest)
         product = Product(scan=state.scan.id, pipeline=PipelineName(name), settings=digest)
         fills = [Filling(product, task) for task in _fillings(client, product, planned)]
-        if fills and (moved := _moved(client, product, planned)):
-            remarks.append(f"{name}: {moved}")
-            fills = []
+        said = _moved(client, product, planned) if fills else ""
+        fills = [] if said else fills
+        said = said or _partly(client, product, planned, fills)
+        remarks += [f"{name}: {said}"] if said else []
         client.submit([*planned, *(one.task for one in fills)])
         counts[name] = len(planned)
         filling += fills
@@ -123,6 +124,20 @@ def _fillings(client: Client, product: Product, planned: Sequence[Task]) -> list
     failed = {letter.task.id for letter in client.dead_letters(product.pipeline) if letter.task.scan == product.scan}
     found = [_filling(hole, planned) for hole in state.holes]
     return [task for task in found if task is not None and task.id not in failed]
+
+
+def _partly(client: Client, product: Product, planned: Sequence[Task], fills: Sequence[Filling]) -> str:
+    """Say how many frames have come for indexes of holes that cannot be filled, because others of the same hole have none."""
+    states = [state for state in client.products(product.scan, product.pipeline) if state.product == product]
+    filled = {(one.task.start, one.task.stop) for one in fills}
+    letters = client.dead_letters(product.pipeline) if states and states[0].holes else ()
+    failed = {(one.task.start, one.task.stop) for one in letters if product_of(one.task) == product}
+    holes = (hole for state in states for hole in state.holes)
+    open_ones = [hole for hole in holes if (hole.start, hole.stop) not in filled | failed]
+    there = sum(
+        max(0, min(hole.stop, task.stop) - max(hole.start, task.start)) for hole in open_ones for task in planned if not task.void
+    )
+    return f"{there} indexes of holes have files now, but not all of a hole; start over to use them (--fresh)" if there else ""
 
 
 def _filling(hole: Hole, planned: Sequence[Task]) -> Task | None:

@@ -88,4 +88,4 @@ def _is_number(word: str) -> bool:
         float(word or "nan")
     except ValueError:
         return False
-    return True
+    return "_" not in word  # Python's own way to write long numbers, nobody else's

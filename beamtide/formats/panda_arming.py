@@ -25,7 +25,7 @@ FORMAT = re.compile(rb"<data[^>]*\sformat=\"(\w+)\"")
 
 def of_text(content: bytes) -> list[Arming]:
     """Return the armings of a text capture; Unfinished without a whole header."""
-    whole, _, _ = content.decode("ascii").rpartition("\n")  # without an incomplete last line
+    whole, _, _ = content.decode("utf-8", "replace").rpartition("\n")  # without an incomplete last line
     lines = [line.rstrip("\r") for line in whole.split("\n") if line.strip() != "OK"]
     ends = [number + 1 for number, line in enumerate(lines) if line.startswith("END")]
     parts = [lines[begin:end] for begin, end in itertools.pairwise([0, *ends, len(lines)])]

@@ -141,7 +141,7 @@ def _hdf5(file: h5py.File) -> Likeness | None:
     if isinstance(data, h5py.Dataset) and "image_nr_low" in data.attrs:
         return Likeness("a data file of an Eiger", _use("eiger"))
     if any(re.fullmatch(r"[A-Z]+\d*\.[\w.]+\.(Value|Mean|Min|Max|Diff|Sum)", name) for name in file):
-        return Likeness("an HDF5 file of a PandABox", "use format: hdf5, and name its datasets")
+        return Likeness("an HDF5 file of a PandABox", _use("panda"))
     return None
 
 

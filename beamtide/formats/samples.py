@@ -142,7 +142,7 @@ def _table(path: pathlib.Path, options: Options) -> ColumnTable:
         own = [options[name] for name in ("time", "trigger", "phases") if name in options]
         return _hdf5(path, {*places, *(" ".join(own).split() if own else [])} - (options.keys() - set(OWN)))
     try:
-        content = path.read_text(encoding="utf-8", errors="replace")
+        content = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise Unfinished(f"{path} cannot be read ({error.strerror})") from error
     try:

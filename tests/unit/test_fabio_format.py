@@ -392,3 +392,41 @@ def test_frames_that_fabio_itself_has_written(tmp_path: pathlib.Path) -> None:
     fabio.tifimage.TifImage(data=IMAGES[1]).write(str(tmp_path / "x.tif"))
     np.testing.assert_array_equal(read(tmp_path / "x.edf", 0, 2), IMAGES)
     np.testing.assert_array_equal(read(tmp_path / "x.tif", 0, 1)[0], IMAGES[1])
+
+
+def an_edf(path: pathlib.Path, *lines: str, behind: bytes = b"") -> pathlib.Path:
+    facts = ["ByteOrder = LowByteFirst", "DataType = UnsignedShort", "Dim_1 = 3", "Dim_2 = 2", *lines]
+    header = "{\n" + "".join(f"{line} ;\n" for line in facts)
+    path.write_bytes(header.ljust(510).encode() + b"}\n" + np.arange(6, dtype="<u2").tobytes() + behind)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("byteorder = HighByteFirst", "says BYTEORDER twice, as LowByteFirst and HighByteFirst"),
+        ("Dim_1 = 2", "says Dim_1 twice, as 3 and 2"),
+        ("EDF_DataBlockID = 1.Image.Error", "holds 'Error' beside its images"),
+        ("RasterConfiguration = 5", "RASTERCONFIGURATION 5, which changes what its numbers mean"),
+        ("DataValueOffset = 100", "DATAVALUEOFFSET 100, which changes"),
+    ],
+)
+def test_an_edf_whose_numbers_are_not_plainly_those_of_an_image_is_refused(
+    tmp_path: pathlib.Path, line: str, sentence: str
+) -> None:
+    assert FABIO.probe(an_edf(tmp_path / "good.edf", "EDF_DataBlockID = 1.Image.Psd", "Title = a", "title = b"), {}).frames == 1
+    with pytest.raises(BadInput, match=sentence):
+        FABIO.probe(an_edf(tmp_path / "bad.edf", line), {})
+
+
+def test_a_frame_behind_a_gap_of_an_edf_does_not_vanish(tmp_path: pathlib.Path) -> None:
+    whole = an_edf(tmp_path / "one.edf").read_bytes()
+    assert FABIO.probe(an_edf(tmp_path / "room.edf", behind=bytes(600)), {}).frames == 1
+    with pytest.raises(BadInput, match="a gap behind frame 0, and something behind the gap"):
+        FABIO.probe(an_edf(tmp_path / "gap.edf", behind=bytes(600) + whole), {})
+
+
+def test_a_text_in_braces_is_no_edf(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "x.edf").write_text('{\n"a": 1\n}\n')
+    with pytest.raises(BadInput, match="is no image that format fabio reads"):
+        FABIO.probe(tmp_path / "x.edf", {})

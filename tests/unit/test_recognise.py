@@ -41,7 +41,7 @@ GROUPS = {
     "the master file of an Eiger: use format: eiger": ("entry/data/data_000001", (3, 4, 4)),
     "a CXI file: use format: cxi": ("entry_1/data_1/data", (3, 4, 4)),
     "a .ptyd file of ptypy: use format: ptyd": ("chunks/0/data", (3, 4, 4)),
-    "an HDF5 file of a PandABox: use format: hdf5": ("COUNTER1.OUT.Mean", (7,)),
+    "an HDF5 file of a PandABox: use format: panda": ("COUNTER1.OUT.Mean", (7,)),
     "a Data Exchange file": ("exchange/data", (3, 4, 4)),
 }
 

@@ -12,7 +12,10 @@ import numpy as np
 from beamtide.errors import BadInput
 from beamtide.formats.images.header import Frame, ImageFile, ends, sensible, words
 
-START = re.compile(rb"\s*\{\s*[A-Za-z\r\n]")
+START = re.compile(rb"\s*\{\s*[A-Za-z]")
+LAYS = re.compile(r"DIM_\d+|DATATYPE|BYTEORDER|SIZE|EDF_BINARYSIZE|COMPRESSION")
+"""Keys that say how the numbers lie in the file."""
+BLANK = b" \t\r\n\0"
 LONGEST = 512 * 512
 """Bytes of a header, as for fabio."""
 END = re.compile(rb"}\r?\n")
@@ -66,7 +69,9 @@ def _header(file: BinaryIO, at: int, frames: int) -> tuple[dict[str, str], int]:
         if not more:
             break
         block += more
-    if not block[:512].strip(b" \t\r\n\0"):
+    if not block[:512].strip(BLANK):
+        if _holds_more(file, at):
+            raise BadInput(f"is an EDF with a gap behind frame {frames - 1}, and something behind the gap")
         return {}, at
     if not re.match(rb"\s*\{", block):
         raise BadInput(f"is an EDF with something behind frame {frames - 1} that is no header: {block[:8]!r}")
@@ -75,13 +80,37 @@ def _header(file: BinaryIO, at: int, frames: int) -> tuple[dict[str, str], int]:
             raise BadInput(f"is an EDF with a header of more than {LONGEST} bytes")
         return {}, at
     pairs = (part.split(b"=", 1) for part in block[block.index(b"{") + 1 : end.start()].split(b";") if b"=" in part)
-    named = {key.strip(b" \t\r\n\0").decode("ascii", "replace"): value.strip(b" \t\r\n\0") for key, value in pairs}
-    return {key: value.decode("ascii", "replace") for key, value in named.items()}, at + end.end()
+    found: dict[str, str] = {}
+    for part in pairs:
+        key, value = (text.strip(BLANK).decode("ascii", "replace") for text in part)
+        if LAYS.fullmatch(key.upper()) and found.get(key, value) != value:
+            raise BadInput(f"is an EDF whose header says {key} twice, as {found[key]} and {value}")
+        found[key] = value
+    return found, at + end.end()
+
+
+def _holds_more(file: BinaryIO, at: int) -> bool:
+    """Whether anything but blanks and zeros follows."""
+    file.seek(at)
+    return any(part.strip(BLANK) for part in iter(lambda: file.read(1 << 20), b""))
+
+
+def _check_meaning(header: Mapping[str, str], said: Mapping[str, str]) -> None:
+    """Raise BadInput for a header that contradicts itself, or whose numbers are not the counts of an image as they stand."""
+    if again := next((key for key, value in header.items() if LAYS.fullmatch(key.upper()) and said[key.upper()] != value), ""):
+        raise BadInput(f"is an EDF whose header says {again.upper()} twice, as {header[again]} and {said[again.upper()]}")
+    block = said.get("EDF_DATABLOCKID", "").split(".")
+    if len(block) > 2 and block[2].upper() not in ("", "PSD"):
+        raise BadInput(f"is an EDF that holds {block[2]!r} beside its images (EDF_DataBlockID); save the images alone")
+    for key, plain in (("RASTERCONFIGURATION", 1.0), ("DATAVALUEOFFSET", 0.0)):
+        if key in said and float(said[key]) != plain:
+            raise BadInput(f"is an EDF with {key} {said[key]}, which changes what its numbers mean and is not read")
 
 
 def _frame(header: Mapping[str, str]) -> tuple[Frame, int]:
     """Return shape and type of a frame, and the bytes that it takes in the file."""
     said = {key.upper(): value for key, value in header.items()}
+    _check_meaning(header, said)
     if "EDF_BINARYFILENAME" in said:
         raise BadInput(f"is an EDF whose numbers lie in another file ({said['EDF_BINARYFILENAME']}); save both as one")
     if not said.get("COMPRESSION", "NO").upper().startswith("NO"):
