@@ -124,9 +124,12 @@ def cancels_what_it_is_told_and_nothing_else(trial: Trial) -> None:
     launcher.cancel(["never-was"])
     for job in (first, second):
         trial.settle(launcher, job, *OVER)
+    (later,) = _ids(launcher.submit(trial.order("tok-2", POLITE)))
+    trial.log_of(later)  # until this one is up, the third would have ended if it had been told to
     assert trial.settle(launcher, third, Phase.RUNNING).nodes, "a job that runs says where: nodes"
-    launcher.cancel([first, third])
-    trial.settle(launcher, third, *OVER)
+    launcher.cancel([first, third, later])
+    for job in (third, later):
+        trial.settle(launcher, job, *OVER)
 
 
 def finds_jobs_again_by_their_token(trial: Trial) -> None:
