@@ -23,7 +23,8 @@ from tests.sabotage.sabotages import SABOTAGES, Sabotage  # noqa: E402
 
 PARTS = ("beamtide", "beamline_side", "cluster_side", "tests", "examples", "sbatch_templates")
 SEEDS = "60"
-LONGEST = 240
+LONGEST, WHOLE = 240, 1200
+"""Seconds for the tests of a sabotage, and for all of them together."""
 AT_ONCE = 2
 IMPORTED = "import beamtide, beamline_side, cluster_side as c; print(beamtide.__file__, beamline_side.__file__, c.__file__)"
 
@@ -45,7 +46,7 @@ def copy_to(folder: pathlib.Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 
-def python(folder: pathlib.Path, *arguments: str) -> tuple[int, str]:
+def python(folder: pathlib.Path, *arguments: str, longest: float = LONGEST) -> tuple[int, str]:
     """Run Python on a copy; return its exit code (124: too slow) and what it printed."""
     data = os.environ.get("BEAMTIDE_TEST_DATA", str(ROOT.parent / "shared" / "data"))
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "BEAMTIDE_TEST_DATA": data}
@@ -56,17 +57,31 @@ def python(folder: pathlib.Path, *arguments: str) -> tuple[int, str]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=LONGEST,
+            timeout=longest,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return 124, ""
+        return 124, f"not done after {longest:g} s"
     return done.returncode, done.stdout + done.stderr
 
 
-def tests(folder: pathlib.Path, files: Sequence[str]) -> tuple[int, str]:
+def tests(folder: pathlib.Path, files: Sequence[str], longest: float = LONGEST) -> tuple[int, str]:
     """Run some tests of a copy up to the first failure."""
-    return python(folder, "-m", "pytest", "-x", "-q", "-n0", "--tb=short", "-p", "no:cacheprovider", "--seeds", SEEDS, *files)
+    return python(
+        folder,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-n0",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        "--seeds",
+        SEEDS,
+        *files,
+        longest=longest,
+    )
 
 
 def check_untouched(folder: pathlib.Path) -> None:
@@ -76,7 +91,7 @@ def check_untouched(folder: pathlib.Path) -> None:
     if not said.split() or any(not path.startswith(str(folder)) for path in said.split()):
         sys.exit(f"not the copy in {folder} is imported, but {said}")
     files = sorted({file for one in SABOTAGES for file in one.tests})
-    code, said = tests(folder, files)
+    code, said = tests(folder, files, WHOLE)
     if code:
         sys.exit(f"the tests fail without any sabotage:\n{said[-3000:]}")
 
