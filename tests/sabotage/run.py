@@ -65,23 +65,10 @@ def python(folder: pathlib.Path, *arguments: str, longest: float = LONGEST) -> t
     return done.returncode, done.stdout + done.stderr
 
 
-def tests(folder: pathlib.Path, files: Sequence[str], longest: float = LONGEST) -> tuple[int, str]:
+def tests(folder: pathlib.Path, files: Sequence[str], longest: float) -> tuple[int, str]:
     """Run some tests of a copy up to the first failure."""
-    return python(
-        folder,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-n0",
-        "--tb=short",
-        "-p",
-        "no:cacheprovider",
-        "--seeds",
-        SEEDS,
-        *files,
-        longest=longest,
-    )
+    how = ("-x", "-q", "-n0", "--tb=short", "-p", "no:cacheprovider", "--seeds", SEEDS)
+    return python(folder, "-m", "pytest", *how, *files, longest=longest)
 
 
 def check_untouched(folder: pathlib.Path) -> None:
@@ -104,7 +91,7 @@ def commit(sabotage: Sabotage, folder: pathlib.Path) -> Fate:
     if len(found) != 1:
         return Fate(sabotage.name, "", f"does not fit any more: {sabotage.function} was changed, write it anew", 0.0)
     found[0].path.write_text(anchors.replaced(found[0], sabotage.new))
-    code, said = tests(folder, sabotage.tests)
+    code, said = tests(folder, sabotage.tests, LONGEST)
     shutil.rmtree(folder)
     seconds = time.perf_counter() - began
     failed = re.search(r"^FAILED (\S+)", said, re.MULTILINE)
