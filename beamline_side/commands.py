@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from beamline_side.hosts.one_scan import ScanOutcome
     from beamtide.config.models import Deployment
 
-START, SERVE = "Start here", "Serve"
+START, SERVE, TELL = "Start here", "Serve", "Tell"
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command(rich_help_panel=START)(demo)
     app.command(rich_help_panel=START)(run)
-    app.command(rich_help_panel="Tell")(reprocess)
+    app.command(rich_help_panel=TELL)(reprocess)
     app.command(rich_help_panel=SERVE)(serve)
     commands_spool.add_to(app)
 

@@ -33,7 +33,8 @@ def points(group: str) -> tuple[EntryPoint, ...]:
     try:
         return tuple(entry_points(group=f"beamtide.{group}"))
     except Exception:  # of one line that is wrong in any distribution installed here, the library makes an error for all
-        found = (point for distribution in distributions() for point in _of(distribution))
+        first = {one.name: one for one in reversed(list(distributions()))}  # of several of one name, Python uses the first
+        found = (point for distribution in first.values() for point in _of(distribution))
         return tuple(point for point in found if point.group == f"beamtide.{group}")
 
 

@@ -59,8 +59,8 @@ def reprocess(client: Client, scan: str, pipelines: Collection[str] = (), *, fre
         planned = _planned(client, state, name, digest)
         product = Product(scan=state.scan.id, pipeline=PipelineName(name), settings=digest)
         fills = [Filling(product, task) for task in _fillings(client, product, planned)]
-        said = _moved(client, product, planned) if fills else ""
-        fills = [] if said else fills
+        if said := _moved(client, product, planned):  # nothing is put in another place
+            planned, fills = [], []
         said = said or _partly(client, product, planned, fills)
         remarks += [f"{name}: {said}"] if said else []
         client.submit([*planned, *(one.task for one in fills)])
@@ -90,8 +90,9 @@ def _known(client: Client, scan: str) -> ScanState:
 
 
 def _moved(client: Client, product: Product, planned: Sequence[Task]) -> str:
-    """Say which file belongs elsewhere by what is there now than where its frames have results; "" if none does."""
-    known = {path: origin for task in client.tasks_of(product) for path, origin in origins(task)}
+    """Say which file belongs elsewhere by what is there now than where tasks were made of it before; "" if none does."""
+    known = {file.path: file.origin for file in client.origins(product.scan, product.pipeline, product.settings)}
+    known |= {path: origin for task in client.tasks_of(product) for path, origin in origins(task)}
     return contradiction(planned, known)
 
 

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from beamline_side.hosts.all_in_one import Host
 from beamline_side.hosts.one_scan import ScanOutcome, run_scan
 from beamline_side.hosts.reprocess import reprocess
 from beamtide.client.client import Client
@@ -14,6 +15,7 @@ from beamtide.errors import BadInput
 from beamtide.messages.base import ScanId
 from beamtide.messages.metadata import Scan
 from beamtide.results import reading
+from tests.system.deployments import until
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(120)]
 LINES, POINTS = 3, 5
@@ -87,6 +89,10 @@ def test_a_corrected_source_computes_anew_and_the_old_result_stays_beside_it(fol
     (other,) = kept(folder).keys() - {"counters"}
     assert kept(folder) == {"counters": WRONG, other: RIGHT}
     assert jobs_of(folder) == before, "it was computed a second time"
+    (folder / "counters.yaml").write_text((COUNTERS % "wrong").replace("settle: 0.2", "settle: 0.1, frames_per_task: 4"))
+    run_scan(site.load(folder / "site.yaml"), SCAN, lambda _: None)
+    assert (len(kept(folder)), jobs_of(folder)) == (2, before), "how a scan is cut changes no number"
+    assert reading.verify(folder / "processed" / "beamtide" / "s" / "counters.h5") == []
     with h5py.File(folder / "processed" / "beamtide" / "s" / f"{other}.h5") as file:
         assert '"i0": "right"' in file["entry/process/settings/data"].asstr()[()]
 
@@ -126,10 +132,26 @@ def test_starting_over_computes_all_of_it_and_keeps_what_was(folder: pathlib.Pat
     assert len(kept(folder)) == 2, "it starts over once"
 
 
+def test_what_is_reprocessed_while_it_is_measured_moves_no_frame(folder: pathlib.Path) -> None:
+    """Two files are there, and tasks were made of them; a third one comes between them."""
+    raw = folder / "raw" / "s"
+    for line, name in enumerate("abc"):
+        (raw / f"s_{line:03d}.h5").rename(folder / f"{name}.h5")
+    (folder / "counters.yaml").write_text((COUNTERS % "right").replace("settle:", "frames_per_file: any, settle:"))
+    deployment = site.load(folder / "site.yaml")
+    with Host(deployment) as host, Client(deployment) as client:
+        for name in "ac":
+            (folder / f"{name}.h5").rename(raw / f"{name}.h5")
+        client.scan_started(SCAN)
+        until(host, lambda: any(state.complete == 2 * POINTS for state in client.products("s")), 60)
+        (folder / "b.h5").rename(raw / "b.h5")
+        made = reprocess(client, "s")
+    assert made.tasks == {"counters": 0}
+    assert "c.h5 was taken for indexes from 5 on, and by what its neighbours hold now it would begin at 10" in made.remarks[0]
+
+
 def test_what_cannot_be_processed_anew_is_a_sentence(folder: pathlib.Path) -> None:
     (folder / "counters.yaml").write_text(COUNTERS % "right")
-    from beamline_side.hosts.all_in_one import Host
-
     deployment = site.load(folder / "site.yaml")
     with Host(deployment), Client(deployment) as client:
         with pytest.raises(BadInput, match="there is no scan 's'"):

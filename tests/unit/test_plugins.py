@@ -201,3 +201,13 @@ def test_metadata_that_cannot_be_read_harms_nobody_else(
     monkeypatch.syspath_prepend(str(installed(tmp_path, "strange-broken", "[beamtide.formats]\nno line of this kind\n", {})))
     assert main.run(["formats", "--json"]) == 0
     assert "hdf5" in json.loads(capsys.readouterr().out)["formats"]
+
+
+def test_of_two_distributions_of_one_name_the_first_counts(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python has it, also where the metadata of a third one cannot be read."""
+    for place, name in (("behind", "old"), ("before", "new")):
+        points = f"[beamtide.formats]\n{name} = strange_format:FORMAT\n"
+        monkeypatch.syspath_prepend(str(installed(tmp_path / place, "strange-format", points, {})))
+    assert {"new", "old"} & set(registry.names("formats")) == {"new"}
+    monkeypatch.syspath_prepend(str(installed(tmp_path / "broken", "strange-broken", "[beamtide.formats]\nno line\n", {})))
+    assert {"new", "old"} & set(registry.names("formats")) == {"new"}
