@@ -13,6 +13,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from beamtide import clock
+from beamtide.client import shown as products_shown
 from beamtide.client.batching import batches, portions
 from beamtide.config import settings, site
 from beamtide.config.models import Deployment, PipelineConfig
@@ -190,10 +191,9 @@ class Client:
         if not found:
             made = f" with settings {settings[:8]}" if settings else ""
             raise BadInput(f"there are no results of pipeline {pipeline!r} for scan {scan!r}{made} yet")
-        now = self.settings_now(scan).get(pipeline) if len(found) > 1 else None
-        shown = max(found, key=lambda state: (state.product.settings == now, state.version))
-        end = shown.complete if stop is None else stop
-        question = results.FetchRequest(product=shown.product, dataset=name, start=start, stop=end)
+        meant = self.shown(scan, found)[pipeline]
+        end = meant.complete if stop is None else stop
+        question = results.FetchRequest(product=meant.product, dataset=name, start=start, stop=end)
         answer, arrays = self._caller.converse(
             self.deployment.address("sink"), question, results.Fetched, patience=self._patience
         )
@@ -213,6 +213,11 @@ class Client:
         return newest_preview(self._caller, self.deployment, scan, pipeline, after)
 
     # settings
+
+    def shown(self, scan: str, products: Sequence[results.ProductState]) -> dict[str, results.ProductState]:
+        """Return, of these products of a scan, the one of each pipeline that is shown: that of its present settings."""
+        now = self.settings_now(scan) if products_shown.ambiguous(products) else {}
+        return products_shown.shown(products, now)
 
     def settings_now(self, scan: str) -> dict[str, Digest]:
         """Return the digest of each pipeline's settings for a scan, as the files say them now; {} if they cannot be read."""

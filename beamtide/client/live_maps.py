@@ -41,11 +41,7 @@ class Gallery:
     def look(self) -> dict[str, Picture]:
         """Return all images as they are now; only new data are fetched."""
         state = self.client.scans(self.scan)[0]
-        products = self.client.products(self.scan)
-        several = len({one.product.pipeline for one in products}) < len(products)
-        now = self.client.settings_now(self.scan) if several else {}
-        ordered = sorted(products, key=lambda one: (now.get(one.product.pipeline) == one.product.settings, one.version))
-        for pipeline, product in {one.product.pipeline: one for one in ordered}.items():  # the present ones, else the newest
+        for pipeline, product in self.client.shown(self.scan, self.client.products(self.scan)).items():
             if self.seen.get(pipeline) != product and not product.filed:
                 with contextlib.suppress(BadInput):  # its results were filed meanwhile: keep the images we have
                     self._take(state, product)

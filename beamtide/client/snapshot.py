@@ -1,7 +1,7 @@
 """A snapshot of a scan for people: one row per pipeline, put together from the numbers of the services."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -9,7 +9,6 @@ from beamtide.client.client import Client
 from beamtide.config.models import PipelineConfig
 from beamtide.errors import BadInput
 from beamtide.messages.metadata import ScanState
-from beamtide.messages.results import ProductState
 from beamtide.messages.scaling import BufferGauge
 from beamtide.messages.tasks import Tally
 from beamtide.messages.topology import ComponentReport
@@ -85,12 +84,17 @@ def snapshot(client: Client, scan: str) -> Snapshot:
     status = client.status(scan)
     reports = {report.card.name: report for report in client.topology()}
     known = next(iter(client.scans(scan)), None)
-    rows, products = {}, client.products(scan) if known else ()
+    rows, products = {}, client.shown(scan, client.products(scan)) if known else {}
+    present = _present(status.tallies, client, scan)
     for name, pipeline in client.deployment.pipelines.items():
-        tallies = _shown([tally for tally in status.tallies if tally.pipeline == name], client, scan)
+        tallies = [tally for tally in present if tally.pipeline == name]
         retrying = _number(reports, f"buffer.{name}", "retrying")
         row = _row(client.gauge(name), tallies, known, _points_per_task(pipeline, known, tallies), retrying)
-        rows[name] = replace(row, doubled=_number(reports, f"sorter.{name}", "repeated"), quality=_quality(products, name))
+        rows[name] = replace(
+            row,
+            doubled=_number(reports, f"sorter.{name}", "repeated"),
+            quality=said_by(products[name].datasets) if name in products else "",
+        )
     scaler = reports.get("autoscaler")
     notes = {name: report.why for name, report in reports.items() if report.why and name != "autoscaler"}
     for name, row in rows.items():
@@ -102,24 +106,19 @@ def snapshot(client: Client, scan: str) -> Snapshot:
     return Snapshot(scan, rows, scaler.why if scaler else "", notes, known.points if known else 0)
 
 
-def _shown(tallies: list[Tally], client: Client, scan: str) -> list[Tally]:
-    """Return the tallies of a pipeline without those of superseded settings of a scan."""
-    if len({tally.settings for tally in tallies if tally.scan == scan}) < 2:
+def _present(tallies: Sequence[Tally], client: Client, scan: str) -> Sequence[Tally]:
+    """Return tallies without those of superseded settings of a scan; those of a pipeline without present ones stay."""
+    if len({(tally.scan, tally.pipeline) for tally in tallies}) == len(tallies):
         return tallies
-    now = client.settings_now(scan).get(tallies[0].pipeline)
-    return [tally for tally in tallies if tally.settings == now] or tallies
+    now = client.settings_now(scan)
+    begun = {tally.pipeline for tally in tallies if tally.settings == now.get(tally.pipeline)}
+    return [tally for tally in tallies if tally.pipeline not in begun or tally.settings == now[tally.pipeline]]
 
 
 def relaxed(reports: Iterable[ComponentReport]) -> dict[str, str]:
     """Return the note on components that do not sync what they acknowledge; none if all do."""
     names = ", ".join(sorted(report.card.name for report in reports if report.progress.get("relaxed")))
     return {"durability": f"relaxed in {names}: a power cut takes the last seconds (spool.durability)"} if names else {}
-
-
-def _quality(products: Iterable[ProductState], pipeline: str) -> str:
-    """Return what the newest product of a pipeline says of itself."""
-    mine = [state for state in products if state.product.pipeline == pipeline]
-    return said_by(max(mine, key=lambda state: state.version).datasets) if mine else ""
 
 
 def _points_per_task(pipeline: PipelineConfig, known: ScanState | None, tallies: list[Tally]) -> float:

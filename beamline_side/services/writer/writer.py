@@ -26,6 +26,7 @@ from beamline_side.writers.maps import as_told
 from beamline_side.writers.product import Content
 from beamline_side.writers.written import unwritten
 from beamtide import clock
+from beamtide.client.shown import shown
 from beamtide.component.heartbeat import ComponentHeartbeat
 from beamtide.config import site
 from beamtide.config.models import Deployment
@@ -219,8 +220,7 @@ class Writer:
     def _newest(self, scan: ScanId, pipeline: str) -> ProductState | None:
         """Return a pipeline's product with the present settings; while there is none, the one that changed last."""
         found = [state for product, state in self._products.items() if (product.scan, product.pipeline) == (scan, pipeline)]
-        now = self._now(scan).get(pipeline)
-        return max(found, key=lambda state: (state.product.settings == now, state.version), default=None)
+        return shown(found, self._now(scan)).get(pipeline)
 
     def _now(self, scan: ScanId) -> dict[str, Digest]:
         """Return the settings that the pipeline files ask for now, for a scan."""
