@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -138,6 +138,7 @@ def test_a_header_of_another_kind_is_named(tmp_path: pathlib.Path) -> None:
         PANDA.probe(saved(tmp_path, arming([(4, 0, 1, 2, 20)], "Ok").replace(b"END 1", b"END 2")), {})
 
 
+@example([(0, 4, "Data overrun")], False)  # two frames, of which the second may be written over
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7), st.sampled_from(ENDS)), min_size=1, max_size=4), st.booleans())
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_loss_never_shifts_what_comes_after_it(tmp_path: pathlib.Path, arms: list[tuple[int, int, str]], running: bool) -> None:
